@@ -1,0 +1,356 @@
+//! Body buffers: taken from one budget, grown in steps, returned on drop.
+//!
+//! `max_memory` is one [`Budget`] for the bodies of a whole process. A body that holds octets never
+//! waits for more: a step that cannot be had at once makes it drop what it holds, and the rest of the
+//! message is read and dropped too, so that two senders cannot wait for each other's memory.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// What a body takes first; most mail fits.
+const FIRST: usize = 64 << 10;
+/// From here a body grows by this much instead of doubling.
+const LARGEST_STEP: usize = 4 << 20;
+/// Free buffers kept: at most 8 MiB.
+const POOLED: usize = 128;
+/// Kept free for first steps, a quarter of a small budget: large messages that come slowly must not
+/// keep small ones from beginning.
+const FIRST_STEPS: u64 = 16 << 20;
+
+/// The memory that bodies may take, and the free buffers.
+pub struct Budget {
+    limit: u64,
+    used: AtomicU64,
+    retained: AtomicU64,
+    waiting: AtomicUsize,
+    on_release: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    free: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Budget {
+    /// A budget of `limit` octets.
+    pub fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            used: AtomicU64::new(0),
+            retained: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            on_release: OnceLock::new(),
+            free: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Octets taken by bodies whose sender has no answer yet.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Octets of bodies that were answered and are still held by someone.
+    pub fn retained(&self) -> u64 {
+        self.retained.load(Ordering::Relaxed)
+    }
+
+    /// Octets there are in all.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Sets what is called, from any thread, when octets come back while someone waits. Once.
+    pub fn on_release(&self, call: impl Fn() + Send + Sync + 'static) {
+        // A second call would mean two reactors on one budget; the first one keeps it.
+        let _ = self.on_release.set(Box::new(call));
+    }
+
+    /// Counts a waiter; [`Budget::on_release`]'s function is only called while there is one.
+    pub fn waiter(&self, delta: isize) {
+        if delta > 0 {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+        } else {
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn reserve_first(&self, octets: usize) -> bool {
+        self.reserve(octets, self.limit)
+    }
+
+    fn reserve_more(&self, octets: usize) -> bool {
+        self.reserve(octets, self.limit - FIRST_STEPS.min(self.limit / 4))
+    }
+
+    fn reserve(&self, octets: usize, limit: u64) -> bool {
+        let take = |used: u64| used.checked_add(octets as u64).filter(|&total| total <= limit);
+        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+    }
+
+    fn release(&self, octets: usize) {
+        self.used.fetch_sub(octets as u64, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0
+            && let Some(call) = self.on_release.get()
+        {
+            call();
+        }
+    }
+
+    fn take(&self, octets: usize) -> Vec<u8> {
+        if octets == FIRST
+            && let Some(buffer) = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        {
+            return buffer;
+        }
+        Vec::with_capacity(octets)
+    }
+
+    fn give_back(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() != FIRST {
+            return;
+        }
+        buffer.clear();
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < POOLED {
+            free.push(buffer);
+        }
+    }
+}
+
+impl std::fmt::Debug for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Budget")
+            .field("limit", &self.limit)
+            .field("used", &self.used)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a body holds nothing although octets were sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Over the size limit.
+    TooLarge,
+    /// The budget had no room for it.
+    NoMemory,
+}
+
+/// The octets of one message.
+pub struct Body {
+    buffer: Vec<u8>,
+    budget: Arc<Budget>,
+    reserved: usize,
+    limit: u64,
+    fault: Option<Fault>,
+    header_end: Option<usize>,
+    released: AtomicBool,
+}
+
+impl Body {
+    /// Takes the first step of the budget for a message of `declared` octets, of at most `limit`
+    /// (0: no limit). `None` when there is no room now.
+    pub fn take(budget: &Arc<Budget>, declared: Option<u64>, limit: u64) -> Option<Self> {
+        let declared = declared.and_then(|size| usize::try_from(size).ok());
+        let first = declared.map_or(FIRST, |size| size.clamp(1, FIRST));
+        budget.reserve_first(first).then(|| Self {
+            buffer: budget.take(first),
+            budget: Arc::clone(budget),
+            reserved: first,
+            limit,
+            fault: None,
+            header_end: None,
+            released: AtomicBool::new(false),
+        })
+    }
+
+    /// A body of octets that came from elsewhere, outside every budget.
+    pub fn detached(octets: Vec<u8>) -> Self {
+        let budget = Budget::new(0);
+        Self {
+            buffer: octets,
+            budget,
+            reserved: 0,
+            limit: 0,
+            fault: None,
+            header_end: None,
+            released: AtomicBool::new(true),
+        }
+    }
+
+    /// Appends octets, or drops all of them once they are too many.
+    pub fn push(&mut self, octets: &[u8]) {
+        if self.fault.is_some() {
+            return;
+        }
+        let total = self.buffer.len() + octets.len();
+        if self.limit > 0 && total as u64 > self.limit {
+            self.drop_all(Fault::TooLarge);
+        } else if total > self.reserved && !self.grow(total) {
+            self.drop_all(Fault::NoMemory);
+        } else {
+            self.buffer.extend_from_slice(octets);
+        }
+    }
+
+    fn grow(&mut self, needed: usize) -> bool {
+        let step = self.reserved.clamp(FIRST, LARGEST_STEP);
+        let target = needed.max(self.reserved + step);
+        let target = match usize::try_from(self.limit) {
+            Ok(limit) if limit > 0 => target.min(limit.max(needed)),
+            _ => target,
+        };
+        if !self.budget.reserve_more(target - self.reserved) {
+            return false;
+        }
+        self.reserved = target;
+        self.buffer.reserve_exact(target - self.buffer.len());
+        true
+    }
+
+    fn drop_all(&mut self, fault: Fault) {
+        self.fault = Some(fault);
+        self.header_end = None;
+        let buffer = std::mem::take(&mut self.buffer);
+        self.budget.give_back(buffer);
+        self.budget.release(std::mem::take(&mut self.reserved));
+    }
+
+    /// Why it holds nothing, if so.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// The octets.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Octets of the header section with its empty line, where its end was seen.
+    pub fn header_end(&self) -> Option<usize> {
+        self.header_end
+    }
+
+    pub(crate) fn set_header_end(&mut self, end: Option<usize>) {
+        self.header_end = end;
+    }
+
+    /// Moves its octets from the budget to the `retained` counter: its sender has been answered, so it
+    /// no longer stands in anyone's way, but someone may hold it for as long as they like.
+    pub fn release(&self) {
+        if !self.released.swap(true, Ordering::SeqCst) {
+            self.budget.retained.fetch_add(self.reserved as u64, Ordering::SeqCst);
+            self.budget.release(self.reserved);
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.budget.give_back(std::mem::take(&mut self.buffer));
+        if self.released.load(Ordering::SeqCst) {
+            self.budget.retained.fetch_sub(self.reserved as u64, Ordering::SeqCst);
+        } else {
+            self.budget.release(self.reserved);
+        }
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body")
+            .field("len", &self.buffer.len())
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn octets_are_counted_from_first_to_last() {
+        let budget = Budget::new(1 << 20);
+        let mut body = Body::take(&budget, None, 0).unwrap();
+        assert_eq!(budget.used(), FIRST as u64);
+        body.push(&vec![b'x'; FIRST + 1]);
+        assert_eq!(budget.used(), 2 * FIRST as u64);
+        body.release();
+        body.release();
+        assert_eq!((budget.used(), budget.retained()), (0, 2 * FIRST as u64));
+        assert_eq!(body.as_slice().len(), FIRST + 1);
+        drop(body);
+        assert_eq!((budget.used(), budget.retained()), (0, 0));
+    }
+
+    #[test]
+    fn a_step_that_cannot_be_had_drops_the_body_and_frees_its_octets() {
+        let budget = Budget::new(100 << 10);
+        let mut body = Body::take(&budget, None, 0).unwrap();
+        assert!(Body::take(&budget, None, 0).is_none());
+        assert!(Body::take(&budget, Some(1_000), 0).is_some());
+        body.push(&vec![b'x'; FIRST]);
+        assert_eq!(body.fault(), None);
+        body.push(b"y");
+        assert_eq!(
+            (body.fault(), body.as_slice().len(), budget.used()),
+            (Some(Fault::NoMemory), 0, 0)
+        );
+        body.push(b"z");
+        assert!(body.as_slice().is_empty());
+    }
+
+    #[test]
+    fn growth_leaves_room_for_first_steps() {
+        let budget = Budget::new(1 << 20);
+        let mut body = Body::take(&budget, None, 0).unwrap();
+        body.push(&vec![b'x'; 700 << 10]);
+        assert_eq!(body.fault(), None);
+        let mut second = Body::take(&budget, None, 0).unwrap();
+        second.push(&vec![b'x'; FIRST + 1]);
+        assert_eq!(second.fault(), Some(Fault::NoMemory));
+        assert!(Body::take(&budget, None, 0).is_some());
+    }
+
+    #[test]
+    fn over_the_limit_is_dropped_and_at_the_limit_is_kept() {
+        let budget = Budget::new(1 << 20);
+        let mut body = Body::take(&budget, None, 100).unwrap();
+        body.push(&[b'x'; 100]);
+        assert_eq!(body.fault(), None);
+        body.push(b"x");
+        assert_eq!((body.fault(), budget.used()), (Some(Fault::TooLarge), 0));
+    }
+
+    #[test]
+    fn a_reused_buffer_carries_nothing_of_the_last_client() {
+        let budget = Budget::new(1 << 20);
+        let mut first = Body::take(&budget, None, 0).unwrap();
+        first.push(b"secret");
+        first.set_header_end(Some(3));
+        let pointer = first.as_slice().as_ptr();
+        drop(first);
+        let mut second = Body::take(&budget, None, 0).unwrap();
+        assert!(second.as_slice().is_empty());
+        assert_eq!(second.header_end(), None);
+        second.push(b"x");
+        assert_eq!(second.as_slice(), b"x");
+        assert_eq!(
+            second.as_slice().as_ptr(),
+            pointer,
+            "the test shows nothing unless the buffer was reused"
+        );
+    }
+
+    #[test]
+    fn a_waiter_is_told_of_a_release() {
+        let budget = Budget::new(FIRST as u64);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&calls);
+        budget.on_release(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
+        drop(Body::take(&budget, None, 0).unwrap());
+        assert_eq!(calls.load(Ordering::SeqCst), 0);
+        budget.waiter(1);
+        drop(Body::take(&budget, None, 0).unwrap());
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+    }
+}

@@ -1,0 +1,36 @@
+//! The core of guerrilla: an SMTP receiver whose processors are written in Python.
+//!
+//! ```text
+//! socket → net/listener → net/connection ⇄ smtp/session          (bytes in, questions out; knows no socket)
+//!                              │ CheckRecipient, Deliver
+//!                         delivery (bounded in bytes) ═══════ GIL ═══════ python/core
+//!                              │ receive(max) → [Envelope, …]     receive_checks(max) → [Check, …]
+//!          guerrilla/worker → chain → processors/* → verdict
+//!                              │ answer
+//!                         delivery → session.resume(verdict) → net/connection writes it
+//! ```
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | [`smtp`] | the protocol: no socket, clock, log or Python |
+//! | [`mail`] | header sections, encoded words, the delivery header |
+//! | [`net`] | sockets, deadlines, one task a connection |
+//! | [`delivery`] | the queues to Python, claims, verdicts |
+//! | [`buffer`] | body buffers and their budget |
+//! | [`server`] | a running core: start, stop |
+//! | [`config`] | the settings it obeys |
+//! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |
+//! | `python` | everything PyO3, behind the feature `python` |
+
+pub mod buffer;
+pub mod config;
+pub mod delivery;
+pub mod log;
+pub mod mail;
+pub mod net;
+#[cfg(feature = "python")]
+mod python;
+pub mod queued_id;
+pub mod server;
+pub mod smtp;
+pub mod stats;

@@ -1,0 +1,281 @@
+//! Binding, and the accept loop: it never waits for anything but the next connection.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::connection;
+use super::stream::Stream;
+use crate::config::{ListenAddress, ServerConfig};
+use crate::delivery::Client;
+use crate::log::Level;
+use crate::server::Shared;
+use crate::smtp::Reply;
+
+/// Connections that the kernel holds until they are accepted; it caps this at `somaxconn`.
+const BACKLOG: i32 = 4_096;
+/// After a failed accept: long enough not to spin, short enough not to be missed.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A bound listener that nobody serves yet.
+#[derive(Debug)]
+pub(crate) enum Bound {
+    Tcp(std::net::TcpListener, SocketAddr),
+    Unix(StdUnixListener, PathBuf),
+}
+
+impl Bound {
+    pub(crate) fn bind(address: &ListenAddress) -> io::Result<Self> {
+        match address {
+            ListenAddress::Tcp(address) => bind_tcp(*address),
+            ListenAddress::Unix(path) => bind_unix(path),
+        }
+    }
+
+    /// The address as `listen_interface` writes it, with the port that was really taken.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Tcp(_, address) => address.to_string(),
+            Self::Unix(_, path) => format!("unix:{}", path.display()),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
+    let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the last connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]:25` beside `0.0.0.0:25` are two listeners.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let listener = std::net::TcpListener::from(socket);
+    let bound = listener.local_addr()?;
+    Ok(Bound::Tcp(listener, bound))
+}
+
+fn bind_unix(path: &Path) -> io::Result<Bound> {
+    remove_stale(path)?;
+    let listener = StdUnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(Bound::Unix(listener, path.to_owned()))
+}
+
+/// A socket file of a process that is gone would be "in use" for ever; one that answers is in use.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "the file exists and is no socket",
+        ));
+    }
+    match StdUnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// A listener inside the runtime; removes its socket file when it ends.
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    fn new(bound: Bound) -> io::Result<Self> {
+        match bound {
+            Bound::Tcp(listener, _) => TcpListener::from_std(listener).map(Self::Tcp),
+            Bound::Unix(listener, path) => Ok(Self::Unix(UnixListener::from_std(listener)?, path)),
+        }
+    }
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Stream, String, u16)>> {
+        match self {
+            Self::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, peer)| {
+                // Replies are short and waited for. A socket that refuses is as good as any.
+                let _ = stream.set_nodelay(true);
+                (Stream::Tcp(stream), peer.ip().to_canonical().to_string(), peer.port())
+            }),
+            Self::Unix(listener, _) => listener
+                .poll_accept(context)
+                .map_ok(|(stream, _)| (Stream::Unix(stream), String::new(), 0)),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            // Someone may have removed it before us.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Accepts until the core stops.
+///
+/// `open` counts the connections of the server, over all the addresses it listens on.
+pub(crate) async fn serve(
+    bound: Bound,
+    config: ServerConfig,
+    open: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+) {
+    let listener = match Listener::new(bound) {
+        Ok(listener) => listener,
+        Err(error) => {
+            shared.log.write(
+                Level::Error,
+                "net",
+                format_args!("{}: cannot be served: {error}", config.name),
+            );
+            return;
+        }
+    };
+    let server = Server {
+        name: config.name.as_str().into(),
+        host_name: config.session.host_name.as_str().into(),
+        open,
+        config: Arc::new(config),
+        shared,
+    };
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let changed = server.shared.shutdown.changed();
+        if server.shared.shutdown.is_stopping() {
+            return;
+        }
+        let mut changed = pin!(changed);
+        let next = poll_fn(|context| match changed.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => listener.poll_accept(context).map(Some),
+        });
+        match next.await {
+            None => {}
+            Some(Ok((stream, ip, port))) => {
+                pause = FIRST_PAUSE;
+                server.take(stream, ip, port);
+            }
+            Some(Err(error)) => {
+                server.accept_failed(&error);
+                if is_exhaustion(&error) {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+}
+
+struct Server {
+    name: Arc<str>,
+    host_name: Arc<str>,
+    open: Arc<AtomicUsize>,
+    config: Arc<ServerConfig>,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    fn take(&self, stream: Stream, remote_ip: String, remote_port: u16) {
+        let stats = &self.shared.stats;
+        let limit = self.config.max_clients;
+        if limit > 0 && self.open.load(Ordering::Relaxed) >= limit {
+            stats.connections_refused.add();
+            let mut refusal = Vec::new();
+            Reply::too_many_clients().write_to(&mut refusal);
+            // Whether the peer takes it is its own affair; the accept loop does not wait.
+            let _ = stream.try_write(&refusal);
+            self.shared.log.write(
+                Level::Warning,
+                "net",
+                format_args!(
+                    "{}: refused {remote_ip}: all {limit} of max_clients are connected",
+                    self.name
+                ),
+            );
+            return;
+        }
+        stats.connections_accepted.add();
+        let client = Client {
+            id: stats.connections_accepted.get(),
+            server: Arc::clone(&self.name),
+            host_name: Arc::clone(&self.host_name),
+            remote_ip,
+            remote_port,
+            tls: None,
+            auth: None,
+        };
+        let place = Place::take(&self.open, &self.shared);
+        tokio::spawn(connection::run(
+            stream,
+            client,
+            Arc::clone(&self.config),
+            Arc::clone(&self.shared),
+            place,
+        ));
+    }
+
+    fn accept_failed(&self, error: &io::Error) {
+        self.shared.stats.accept_errors.add();
+        self.shared.log.write(
+            Level::Error,
+            "net",
+            format_args!("{}: accept failed: {error}", self.name),
+        );
+    }
+}
+
+/// Out of descriptors or memory: the connection stays in the backlog, and an immediate retry would spin.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// One of `max_clients`, given back on drop.
+pub(super) struct Place {
+    open: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+    _counted: super::shutdown::Open,
+}
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>, shared: &Arc<Shared>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        shared.stats.connections_open.add_many(1);
+        Self {
+            open: Arc::clone(open),
+            shared: Arc::clone(shared),
+            _counted: shared.shutdown.enter(),
+        }
+    }
+
+    /// Connections of its server now.
+    pub(super) fn active(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.stats.connections_open.sub();
+    }
+}

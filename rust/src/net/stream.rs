@@ -1,0 +1,81 @@
+//! TCP and unix sockets as one type.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connected socket.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Reads what is there. On a short read the socket counts as empty, which saves the read that
+    /// would only say so.
+    pub(super) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        let polled = match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, &mut buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, &mut buffer),
+        };
+        polled.map_ok(|()| buffer.filled().len())
+    }
+
+    pub(super) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(context),
+            Self::Unix(stream) => stream.poll_read_ready(context),
+        }
+    }
+
+    pub(super) fn try_write(&self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(octets),
+            Self::Unix(stream) => stream.try_write(octets),
+        }
+    }
+
+    pub(super) fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(context),
+            Self::Unix(stream) => stream.poll_write_ready(context),
+        }
+    }
+
+    /// Waits until the connection is broken; a peer that only stopped sending is not.
+    pub(super) async fn broken(&self) {
+        // Whether the wait itself fails makes no difference: the connection is of no use then.
+        let _ = match self {
+            Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
+            Self::Unix(stream) => stream.ready(Interest::ERROR).await,
+        };
+    }
+
+    /// The error that broke the connection, if one did.
+    pub(super) fn is_broken(&self) -> bool {
+        let error = match self {
+            Self::Tcp(stream) => stream.take_error(),
+            Self::Unix(stream) => stream.take_error(),
+        };
+        !matches!(error, Ok(None))
+    }
+
+    /// Sends a FIN; what the peer still sends can be read.
+    pub(super) fn finish_writing(&self) {
+        let socket = match self {
+            Self::Tcp(stream) => socket2::SockRef::from(stream),
+            Self::Unix(stream) => socket2::SockRef::from(stream),
+        };
+        // It fails when the peer has closed already, which is all the same.
+        let _ = socket.shutdown(std::net::Shutdown::Write);
+    }
+}

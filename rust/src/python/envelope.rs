@@ -1,0 +1,398 @@
+//! `Envelope`, and the claims on it.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use md5::{Digest, Md5};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+
+use super::address::{AddressLike, from_mapping};
+use super::header::PyHeader;
+use super::octets::Octets;
+use super::reply::{to_python, verdict};
+use super::serial;
+use super::transaction::{PyTlsInfo, PyTransaction};
+use crate::buffer::Body;
+use crate::delivery::{Asked, Client, Delivery, Pending};
+use crate::mail::delivery_header::{Trace, delivery_header};
+use crate::mail::header::unfold;
+use crate::mail::rfc2047;
+use crate::queued_id::Generator;
+use crate::smtp::{Address, Transaction, Verdict};
+
+/// A line of a message without its CRLF (RFC 5322 §2.1.1).
+const MAX_HEADER_LINE: usize = 998;
+/// The deadline of an envelope that nobody waits for.
+const FOREVER: Duration = Duration::from_hours(24 * 365 * 10);
+
+/// What stages add to an envelope.
+#[derive(Debug, Default)]
+pub(super) struct Added {
+    /// Set by `make_delivery_header`.
+    pub(super) primary_mail_host: Option<String>,
+    /// Whole fields with their CRLF, newest first.
+    pub(super) headers: Vec<u8>,
+    answered: Option<Verdict>,
+}
+
+/// `_core.Envelope`.
+#[pyclass(frozen, extends = PyTransaction, name = "Envelope", module = "guerrilla._core")]
+pub(super) struct PyEnvelope {
+    asked: Asked<Delivery>,
+    header: PyOnceLock<Py<PyHeader>>,
+    subject: PyOnceLock<Py<PyString>>,
+    hashes: PyOnceLock<Py<PyList>>,
+    values: PyOnceLock<Py<PyDict>>,
+    added: Mutex<Added>,
+}
+
+impl PyEnvelope {
+    /// An envelope that came over the queue.
+    pub(super) fn received(py: Python<'_>, asked: Asked<Delivery>) -> PyResult<Py<Self>> {
+        let base = PyTransaction {
+            client: Arc::clone(&asked.0.client),
+            transaction: Arc::clone(&asked.0.transaction),
+        };
+        let envelope = Self {
+            asked,
+            header: PyOnceLock::new(),
+            subject: PyOnceLock::new(),
+            hashes: PyOnceLock::new(),
+            values: PyOnceLock::new(),
+            added: Mutex::default(),
+        };
+        Py::new(py, PyClassInitializer::from(base).add_subclass(envelope))
+    }
+
+    /// An envelope that came from no socket.
+    pub(super) fn detached(
+        py: Python<'_>,
+        client: Client,
+        transaction: Transaction,
+        octets: Vec<u8>,
+        queued_id: String,
+        received_at: SystemTime,
+        max_header_size: usize,
+    ) -> PyResult<Py<Self>> {
+        let delivery = Delivery {
+            client: Arc::new(client),
+            transaction: Arc::new(transaction),
+            body: Body::detached(octets),
+            queued_id,
+            received_at,
+            max_header_size,
+            pending: Pending::new(FOREVER, None, Arc::default()),
+        };
+        Self::received(py, Asked(Arc::new(delivery)))
+    }
+
+    pub(super) fn delivery(&self) -> &Arc<Delivery> {
+        &self.asked.0
+    }
+
+    pub(super) fn added(&self) -> MutexGuard<'_, Added> {
+        self.added.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recipient(&self, index: usize) -> PyResult<&Address> {
+        let recipients = &self.delivery().transaction.rcpt_to;
+        recipients.get(index).ok_or_else(|| {
+            PyIndexError::new_err(format!("recipient {index} of {}", recipients.len()))
+        })
+    }
+
+    fn delivery_header_of(&self, recipient: Option<&Address>) -> Vec<u8> {
+        let Some(host) = self.added().primary_mail_host.clone() else { return Vec::new() };
+        let Delivery { client, transaction, queued_id, received_at, .. } = self.delivery().as_ref();
+        let protocol = match (transaction.esmtp, client.tls.is_some()) {
+            (true, true) => "ESMTPS",
+            (true, false) => "ESMTP",
+            (false, true) => "SMTPS",
+            (false, false) => "SMTP",
+        };
+        let trace = Trace {
+            helo: &transaction.helo,
+            remote: &client.remote_ip,
+            by: &client.host_name,
+            protocol,
+            id: queued_id,
+            received_at: received_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            cipher: client.tls.as_ref().map(|tls| tls.cipher.as_str()),
+            tls_version: client.tls.as_ref().map(|tls| tls.version.as_str()),
+        };
+        let delivered_to = recipient.map(|address| Address::new(address.user(), host).to_string());
+        delivery_header(&trace, delivered_to.as_deref())
+    }
+
+    fn whole(&self, recipient: Option<&Address>) -> Vec<u8> {
+        let mut octets = self.added().headers.clone();
+        octets.extend_from_slice(&self.delivery_header_of(recipient));
+        octets.extend_from_slice(self.delivery().body.as_slice());
+        octets
+    }
+
+    fn parsed<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyHeader>> {
+        let header =
+            self.header.get_or_try_init(py, || Py::new(py, PyHeader::parse(self.delivery())))?;
+        Ok(header.bind(py))
+    }
+}
+
+#[pymethods]
+impl PyEnvelope {
+    #[staticmethod]
+    #[pyo3(signature = (
+        data, *, mail_from = None, rcpt_to = Vec::new(), helo = "localhost", esmtp = true,
+        remote_ip = "127.0.0.1", remote_port = 0, server = "", host_name = "localhost", tls = None,
+        auth = None, parameters = None, queued_id = None, received_at = None,
+    ))]
+    #[allow(clippy::too_many_arguments)]
+    fn create(
+        py: Python<'_>,
+        data: PyBuffer<u8>,
+        mail_from: Option<AddressLike<'_>>,
+        rcpt_to: Vec<AddressLike<'_>>,
+        helo: &str,
+        esmtp: bool,
+        remote_ip: &str,
+        remote_port: u16,
+        server: &str,
+        host_name: &str,
+        tls: Option<PyTlsInfo>,
+        auth: Option<String>,
+        parameters: Option<HashMap<String, Option<String>>>,
+        queued_id: Option<String>,
+        received_at: Option<f64>,
+    ) -> PyResult<Py<Self>> {
+        let client = Client {
+            id: 0,
+            server: server.into(),
+            host_name: host_name.into(),
+            remote_ip: remote_ip.to_owned(),
+            remote_port,
+            tls: tls.map(|tls| tls.0),
+            auth,
+        };
+        let mut mail_from =
+            mail_from.map(AddressLike::into_address).transpose()?.unwrap_or_default();
+        if parameters.is_some() {
+            mail_from = mail_from.with_parameters(from_mapping(parameters));
+        }
+        let rcpt_to =
+            rcpt_to.into_iter().map(AddressLike::into_address).collect::<PyResult<_>>()?;
+        let transaction = Transaction { helo: helo.to_owned(), esmtp, mail_from, rcpt_to };
+        let received_at = match received_at {
+            None => SystemTime::now(),
+            Some(at) => serial::time(at)?,
+        };
+        let queued_id = queued_id.unwrap_or_else(|| Generator::default().next(received_at));
+        let octets = data.to_vec(py)?;
+        Self::detached(py, client, transaction, octets, queued_id, received_at, 1 << 20)
+    }
+
+    #[staticmethod]
+    fn from_bytes(py: Python<'_>, data: PyBuffer<u8>) -> PyResult<Py<Self>> {
+        serial::from_bytes(py, &data.to_vec(py)?)
+    }
+
+    fn to_bytes<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyBytes>> {
+        serial::to_bytes(slf)
+    }
+
+    #[getter]
+    fn queued_id(&self) -> &str {
+        &self.delivery().queued_id
+    }
+
+    #[getter]
+    fn received_at(&self) -> f64 {
+        serial::since_epoch(self.delivery().received_at)
+    }
+
+    #[getter]
+    fn size(&self) -> usize {
+        self.delivery().body.as_slice().len()
+    }
+
+    #[getter]
+    fn data(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Octets::view(py, self.delivery(), 0..self.size())
+    }
+
+    #[getter]
+    fn header_data(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let delivery = self.delivery();
+        let end = match delivery.body.header_end() {
+            Some(end) => end,
+            None => {
+                crate::mail::header::body_offset(delivery.body.as_slice()).unwrap_or(self.size())
+            }
+        };
+        Octets::view(py, delivery, 0..end.min(delivery.max_header_size))
+    }
+
+    #[getter]
+    fn header(&self, py: Python<'_>) -> PyResult<Py<PyHeader>> {
+        Ok(self.parsed(py)?.clone().unbind())
+    }
+
+    #[getter]
+    fn subject(&self, py: Python<'_>) -> PyResult<Py<PyString>> {
+        let subject = self.subject.get_or_try_init(py, || {
+            let raw = self.parsed(py)?.get().first("Subject").unwrap_or(&[]);
+            let decode = |charset: &str, octets: &[u8]| decode_by_python(py, charset, octets);
+            let text = rfc2047::decode(&unfold(raw), &decode);
+            Ok::<_, PyErr>(PyString::new(py, &text).unbind())
+        })?;
+        Ok(subject.clone_ref(py))
+    }
+
+    #[getter]
+    fn hashes(&self, py: Python<'_>) -> Py<PyList> {
+        self.hashes.get_or_init(py, || PyList::empty(py).unbind()).clone_ref(py)
+    }
+
+    fn compute_hashes(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+        let list = self.hashes(py);
+        let subject = self.subject(py)?;
+        let subject = subject.bind(py).to_cow()?;
+        let transaction = &self.delivery().transaction;
+        let mut shared = Md5::new();
+        // A zero octet between the parts, so that no two splits of the same text are alike.
+        for part in [&transaction.mail_from.to_string(), subject.as_ref(), self.queued_id()] {
+            shared.update(part);
+            shared.update([0]);
+        }
+        let hashes = transaction.rcpt_to.iter().map(|recipient| {
+            let digest = shared.clone().chain_update(recipient.to_string()).finalize();
+            let mut hex = String::with_capacity(32);
+            for octet in digest {
+                // Writing to a `String` cannot fail.
+                let _ = write!(hex, "{octet:02x}");
+            }
+            hex
+        });
+        let hashes = PyList::new(py, hashes)?;
+        let bound = list.bind(py);
+        bound.set_slice(0, bound.len(), hashes.as_any())?;
+        Ok(list)
+    }
+
+    #[getter]
+    fn delivery_header<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.delivery_header_of(None))
+    }
+
+    fn make_delivery_header(&self, primary_mail_host: String) {
+        self.added().primary_mail_host = Some(primary_mail_host);
+    }
+
+    fn delivery_header_for<'py>(
+        &self,
+        py: Python<'py>,
+        index: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.delivery_header_of(Some(self.recipient(index)?))))
+    }
+
+    fn add_header(&self, name: &str, value: &str) -> PyResult<()> {
+        let name_is_good =
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+        if !name_is_good {
+            return Err(PyValueError::new_err(format!("not the name of a header field: {name:?}")));
+        }
+        if value.chars().any(|c| c.is_control() && c != '\t') {
+            return Err(PyValueError::new_err(format!(
+                "{name}: a header value has no control characters"
+            )));
+        }
+        let line = format!("{name}: {value}");
+        if line.len() > MAX_HEADER_LINE {
+            return Err(PyValueError::new_err(format!(
+                "{name}: a header line has at most {MAX_HEADER_LINE} octets, not {}",
+                line.len()
+            )));
+        }
+        let mut added = self.added();
+        let mut headers = line.into_bytes();
+        headers.extend_from_slice(b"\r\n");
+        headers.append(&mut added.headers);
+        added.headers = headers;
+        Ok(())
+    }
+
+    #[getter]
+    fn added_headers<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.added().headers)
+    }
+
+    fn bytes_for<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.whole(Some(self.recipient(index)?))))
+    }
+
+    fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.whole(None))
+    }
+
+    #[getter]
+    fn values(&self, py: Python<'_>) -> Py<PyDict> {
+        self.values.get_or_init(py, || PyDict::new(py).unbind()).clone_ref(py)
+    }
+
+    #[getter]
+    fn expired(&self) -> bool {
+        self.delivery().pending.is_over()
+    }
+
+    #[getter]
+    fn answered(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        self.added().answered.as_ref().map(|verdict| to_python(py, verdict)).transpose()
+    }
+
+    #[pyo3(signature = (verdict = None))]
+    #[allow(clippy::shadow_unrelated)]
+    fn answer(&self, verdict: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let delivery = self.delivery();
+        let Some(given) = verdict else {
+            return Ok(delivery.answer(Verdict::All(delivery.accepted())));
+        };
+        let given = self::verdict(given, delivery.transaction.rcpt_to.len())?;
+        let first = delivery.answer(given.clone());
+        if first {
+            self.added().answered = Some(given);
+        }
+        Ok(first)
+    }
+
+    fn __repr__(&self) -> String {
+        let Delivery { queued_id, transaction, body, .. } = self.delivery().as_ref();
+        let (recipients, size) = (transaction.rcpt_to.len(), body.as_slice().len());
+        format!(
+            "<Envelope {queued_id} from {:?} to {recipients}, {size} octets>",
+            transaction.mail_from.to_string()
+        )
+    }
+}
+
+/// Python knows charsets that the web never used.
+fn decode_by_python(py: Python<'_>, charset: &str, octets: &[u8]) -> Option<String> {
+    // Codecs that are no charsets, and some that take more than linear time.
+    const NOT_CHARSETS: [&str; 5] = ["escape", "idna", "punycode", "undefined", "mbcs"];
+    if NOT_CHARSETS.iter().any(|name| charset.contains(name)) {
+        return None;
+    }
+    let decoded = PyBytes::new(py, octets).call_method1("decode", (charset, "replace")).ok()?;
+    decoded.extract().ok()
+}
+
+/// `_core.claim`.
+#[pyfunction]
+pub(super) fn claim(envelopes: Vec<Bound<'_, PyEnvelope>>) -> Vec<bool> {
+    envelopes.iter().map(|envelope| envelope.get().delivery().pending.claim()).collect()
+}

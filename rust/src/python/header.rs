@@ -1,0 +1,73 @@
+//! `Header`: a parsed header section.
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyKeyError;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::delivery::Delivery;
+use crate::mail::header::{HeaderSection, to_text, unfold};
+
+/// `_core.Header`.
+#[pyclass(frozen, name = "Header", module = "guerrilla._core")]
+pub(super) struct PyHeader {
+    delivery: Arc<Delivery>,
+    section: HeaderSection,
+}
+
+impl PyHeader {
+    pub(super) fn parse(delivery: &Arc<Delivery>) -> Self {
+        let section = HeaderSection::parse(delivery.body.as_slice(), delivery.max_header_size);
+        Self { delivery: Arc::clone(delivery), section }
+    }
+
+    pub(super) fn first(&self, name: &str) -> Option<&[u8]> {
+        self.section.first(self.message(), name)
+    }
+
+    fn message(&self) -> &[u8] {
+        self.delivery.body.as_slice()
+    }
+}
+
+fn value(raw: &[u8]) -> String {
+    to_text(&unfold(raw))
+}
+
+#[pymethods]
+impl PyHeader {
+    fn __len__(&self) -> usize {
+        self.section.len()
+    }
+
+    fn __contains__(&self, name: &Bound<'_, PyAny>) -> bool {
+        name.extract::<&str>().is_ok_and(|name| self.first(name).is_some())
+    }
+
+    fn __getitem__(&self, name: &str) -> PyResult<String> {
+        self.first(name).map(value).ok_or_else(|| PyKeyError::new_err(name.to_owned()))
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let names = self.section.iter(self.message()).map(|(name, _)| to_text(name));
+        Ok(PyList::new(py, names.collect::<Vec<_>>())?.try_iter()?.into_any())
+    }
+
+    #[pyo3(signature = (name, default = None))]
+    fn get(&self, name: &str, default: Option<String>) -> Option<String> {
+        self.first(name).map(value).or(default)
+    }
+
+    fn get_all(&self, name: &str) -> Vec<String> {
+        self.section.all(self.message(), name).map(value).collect()
+    }
+
+    fn items(&self) -> Vec<(String, String)> {
+        self.section.iter(self.message()).map(|(name, raw)| (to_text(name), value(raw))).collect()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Header of {} fields>", self.section.len())
+    }
+}

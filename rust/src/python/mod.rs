@@ -1,0 +1,47 @@
+//! The boundary: everything that knows Python. No business logic; each file mirrors a part of `_core.pyi`.
+//!
+//! Every wait releases the GIL, and nothing here is ever called by the I/O thread.
+
+// Python's arguments arrive by value.
+#![allow(clippy::needless_pass_by_value)]
+
+mod address;
+mod check;
+mod config;
+mod core;
+mod envelope;
+mod error;
+mod header;
+mod octets;
+mod reply;
+mod serial;
+mod transaction;
+
+use pyo3::prelude::*;
+
+/// The extension module `guerrilla._core`.
+#[pymodule]
+mod _core {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::address::PyAddress;
+    #[pymodule_export]
+    use super::check::{PyCheck, make_check};
+    #[pymodule_export]
+    use super::core::{PyCore, PyLogRecord};
+    #[pymodule_export]
+    use super::envelope::{PyEnvelope, claim};
+    #[pymodule_export]
+    use super::header::PyHeader;
+    #[pymodule_export]
+    use super::reply::PyReply;
+    #[pymodule_export]
+    use super::transaction::{PyTlsInfo, PyTransaction};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("__build__", option_env!("GUERRILLA_BUILD").unwrap_or("unknown"))
+    }
+}

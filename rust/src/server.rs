@@ -1,0 +1,248 @@
+//! A running core: bound listeners, one I/O thread, what its tasks share; start and stop.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::buffer::Budget;
+use crate::config::{CoreConfig, ServerConfig, Swap};
+use crate::delivery::{Asked, Check, Delivery, Pending, Queue, Wakes};
+use crate::log::{Level, Log};
+use crate::net::{Bound, Shutdown, serve};
+use crate::queued_id::Generator;
+use crate::smtp::Reply;
+use crate::stats::Stats;
+
+/// Wakes handed over at once.
+const WAKES_A_TURN: usize = 256;
+
+/// What every task and every worker shares.
+#[derive(Debug)]
+pub struct Shared {
+    /// The settings.
+    pub config: Swap<CoreConfig>,
+    /// Messages on their way to Python.
+    pub saves: Queue<Asked<Delivery>>,
+    /// Recipient checks on their way to Python.
+    pub checks: Queue<Asked<Check>>,
+    /// Records on their way to Python.
+    pub log: Log,
+    /// Counters.
+    pub stats: Arc<Stats>,
+    /// Memory for bodies.
+    pub budget: Arc<Budget>,
+    pub(crate) memory_freed: Arc<Notify>,
+    pub(crate) ids: Generator,
+    pub(crate) shutdown: Arc<Shutdown>,
+    wakes: Wakes,
+    intake_open: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn pending(&self, patience: Duration) -> Pending {
+        Pending::new(patience, Some(self.wakes.clone()), Arc::clone(&self.stats))
+    }
+
+    pub(crate) fn intake_is_open(&self) -> bool {
+        self.intake_open.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_reply(&self, reply: &Reply) {
+        let counter = match reply.code() / 100 {
+            2 => &self.stats.messages_accepted,
+            4 => &self.stats.messages_deferred,
+            _ => &self.stats.messages_rejected,
+        };
+        counter.add();
+    }
+
+    /// Closed: every message is told `451 4.3.2` before its data.
+    pub fn set_intake(&self, open: bool) {
+        self.intake_open.store(open, Ordering::Relaxed);
+    }
+
+    /// Every counter and gauge by its name.
+    pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+        let mut figures = self.stats.snapshot();
+        figures.extend([
+            ("queue_depth", self.saves.len() as u64),
+            ("check_queue_depth", self.checks.len() as u64),
+            ("memory_limit", self.budget.limit()),
+            ("memory_used", self.budget.used()),
+            ("memory_retained", self.budget.retained()),
+        ]);
+        for (name, value) in &mut figures {
+            if *name == "log_records_dropped" {
+                *value = self.log.dropped();
+            }
+        }
+        figures
+    }
+}
+
+/// A core: made, then started once, then stopped.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Made(UnboundedReceiver<Waker>),
+    Running(JoinHandle<()>),
+    Ended,
+}
+
+/// Why a core did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// It was started before.
+    Again,
+    /// These servers could not be bound: name and reason each.
+    Bind(Vec<(String, io::Error)>),
+    /// The runtime or its thread could not be made.
+    Runtime(io::Error),
+}
+
+impl Server {
+    /// A core with these settings; nothing is bound yet.
+    pub fn new(config: CoreConfig) -> Self {
+        let (wakes, woken) = unbounded_channel();
+        let budget = Budget::new(config.max_memory);
+        let memory_freed = Arc::new(Notify::new());
+        let freed = Arc::clone(&memory_freed);
+        budget.on_release(move || freed.notify_waiters());
+        let shared = Shared {
+            saves: Queue::default(),
+            checks: Queue::default(),
+            log: Log::new(config.log_level),
+            stats: Arc::default(),
+            budget,
+            memory_freed,
+            ids: Generator::default(),
+            shutdown: Arc::default(),
+            wakes,
+            intake_open: AtomicBool::new(true),
+            config: Swap::new(config),
+        };
+        Self { shared: Arc::new(shared), state: Mutex::new(State::Made(woken)) }
+    }
+
+    /// What its tasks and workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Binds every server, then serves them on a thread of its own; gives the bound addresses.
+    pub fn start(&self) -> Result<Vec<String>, StartError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*state, State::Made(_)) {
+            return Err(StartError::Again);
+        }
+        let config = self.shared.config.load();
+        let bound = bind_all(&config.servers)?;
+        let addresses = bound.iter().map(|(listener, _)| listener.address()).collect();
+        let runtime =
+            Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
+        let State::Made(woken) = std::mem::replace(&mut *state, State::Ended) else {
+            return Err(StartError::Again);
+        };
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new()
+            .name("guerrilla-io".to_owned())
+            .spawn(move || run(&runtime, bound, &shared, woken))
+            .map_err(StartError::Runtime)?;
+        *state = State::Running(thread);
+        Ok(addresses)
+    }
+
+    /// Closes the listeners, tells idle sessions 421, lets transactions finish. Blocks; `false` when
+    /// sessions were left after `timeout`.
+    pub fn stop(&self, timeout: Duration) -> bool {
+        self.shared.shutdown.stop();
+        self.shared.shutdown.wait(timeout)
+    }
+
+    /// No more questions come: workers take what is queued, and then `None`.
+    pub fn close_queues(&self) {
+        self.shared.saves.close();
+        self.shared.checks.close();
+    }
+
+    /// Ends what is left, at once.
+    pub fn close(&self) {
+        self.shared.shutdown.close();
+        let state = std::mem::replace(
+            &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner),
+            State::Ended,
+        );
+        if let State::Running(thread) = state {
+            // A panic of that thread was its end all the same.
+            let _ = thread.join();
+        }
+        self.close_queues();
+        self.shared.saves.clear();
+        self.shared.checks.clear();
+        self.shared.log.close();
+    }
+}
+
+fn bind_all(servers: &[ServerConfig]) -> Result<Vec<(Bound, ServerConfig)>, StartError> {
+    let mut bound = Vec::new();
+    let mut failed = Vec::new();
+    for server in servers {
+        match Bound::bind(&server.address) {
+            Ok(listener) => bound.push((listener, server.clone())),
+            Err(error) => failed.push((server.name.clone(), error)),
+        }
+    }
+    if failed.is_empty() { Ok(bound) } else { Err(StartError::Bind(failed)) }
+}
+
+/// The I/O thread, until the core closes.
+fn run(
+    runtime: &Runtime,
+    bound: Vec<(Bound, ServerConfig)>,
+    shared: &Arc<Shared>,
+    woken: UnboundedReceiver<Waker>,
+) {
+    runtime.block_on(async {
+        tokio::spawn(hand_over_wakes(woken));
+        let mut counts: HashMap<String, Arc<AtomicUsize>> = HashMap::new();
+        for (listener, config) in bound {
+            let open = Arc::clone(counts.entry(config.name.clone()).or_default());
+            shared.log.write(
+                Level::Info,
+                "net",
+                format_args!("listening on {}", listener.address()),
+            );
+            tokio::spawn(serve(listener, config, open, Arc::clone(shared)));
+        }
+        loop {
+            let changed = shared.shutdown.changed();
+            if shared.shutdown.is_closing() {
+                break;
+            }
+            changed.await;
+        }
+        // Every task sees the word once before the runtime drops what is left.
+        tokio::task::yield_now().await;
+    });
+}
+
+/// Wakes the tasks that other threads answered: see [`Wakes`].
+async fn hand_over_wakes(mut woken: UnboundedReceiver<Waker>) {
+    let mut wakers = Vec::with_capacity(WAKES_A_TURN);
+    while woken.recv_many(&mut wakers, WAKES_A_TURN).await > 0 {
+        wakers.drain(..).for_each(Waker::wake);
+    }
+}

@@ -1,0 +1,314 @@
+//! Addresses as MAIL, RCPT and HELO carry them (RFC 5321 §4.1.2, §4.1.3), and ESMTP parameters.
+//!
+//! Header addresses with display names (RFC 5322) are another grammar and live elsewhere.
+
+use std::error::Error;
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+use std::str;
+
+use memchr::memchr;
+
+mod grammar;
+#[cfg(test)]
+mod tests;
+
+use grammar::{Scanner, ascii, is_dot_string, is_postmaster, literal_text, path_has_non_ascii};
+pub(super) use grammar::{is_domain, literal};
+
+/// Octets of a local part, unquoted: twice the 64 of RFC 5321 §4.5.3.1.1, since large services go
+/// over it (Go-Guerrilla takes 128 too).
+pub(super) const MAX_LOCAL_PART: usize = 128;
+/// Octets of a domain (RFC 5321 §4.5.3.1.2).
+pub(super) const MAX_DOMAIN: usize = 255;
+/// Octets of a path with its brackets, without parameters (RFC 5321 §4.5.3.1.3).
+pub(super) const MAX_PATH: usize = 256;
+
+/// A reverse-path or forward-path address (RFC 5321 §4.1.2).
+///
+/// The null reverse-path has an empty user and host; `<Postmaster>` has an empty host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Address {
+    user: String,
+    host: String,
+    ip: Option<IpAddr>,
+    route: Vec<String>,
+    parameters: Vec<Parameter>,
+}
+
+/// One ESMTP parameter of MAIL or RCPT (RFC 5321 §4.1.1.11).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Parameter {
+    /// The keyword, upper-cased.
+    pub keyword: String,
+    /// What follows `=`, as sent; `None` without one, never empty.
+    pub value: Option<String>,
+}
+
+/// Which command a path belongs to: that decides between `<>` and `<Postmaster>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathKind {
+    /// The path of MAIL FROM: may be null.
+    Reverse,
+    /// The path of RCPT TO: may be `<Postmaster>` without a domain.
+    Forward,
+}
+
+/// Why an address was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressError {
+    /// It does not follow the grammar.
+    Syntax,
+    /// The path with its brackets is over 256 octets.
+    PathTooLong,
+    /// The local part, unquoted, is over 128 octets.
+    LocalPartTooLong,
+    /// The domain is over 255 octets.
+    DomainTooLong,
+    /// It holds an octet over 127, which needs SMTPUTF8 (RFC 6531).
+    NonAscii,
+}
+
+/// Why the parameters of MAIL or RCPT were refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ParameterError {
+    /// They do not follow the grammar.
+    Syntax,
+    /// The keyword named, upper-cased, is there twice.
+    Repeated(String),
+}
+
+impl Address {
+    /// The null reverse-path, `<>`.
+    #[must_use]
+    pub fn null() -> Self {
+        Self::default()
+    }
+
+    /// An address of an unquoted user and a host, neither of which is checked.
+    ///
+    /// A host that is a valid address literal is normalised and sets [`ip`](Self::ip).
+    #[must_use]
+    pub fn new(user: impl Into<String>, host: impl Into<String>) -> Self {
+        Self { user: user.into(), ..Self::default() }.with_host(host.into())
+    }
+
+    /// Parses a mailbox without angle brackets, `user@host`.
+    ///
+    /// Also takes what [`Display`](fmt::Display) writes for the others, `""` (null) and
+    /// `postmaster`, and a path in brackets, `<>` included.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse_path`]; the limit of a path counts the brackets even when they are not there.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        if text.is_empty() || text == "<>" {
+            return Ok(Self::null());
+        }
+        if !text.is_ascii() {
+            return Err(AddressError::NonAscii);
+        }
+        let (address, rest) = if text.starts_with('<') {
+            parse_path(text.as_bytes(), PathKind::Forward)?
+        } else {
+            let mut scanner = Scanner { rest: text.as_bytes() };
+            let address = scanner.mailbox()?;
+            if text.len() + "<>".len() > MAX_PATH {
+                return Err(AddressError::PathTooLong);
+            }
+            (address, scanner.rest)
+        };
+        if rest.is_empty() { Ok(address) } else { Err(AddressError::Syntax) }
+    }
+
+    /// The local part without its quotes and backslashes.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The domain as sent, or the literal, normalised: `[127.0.0.1]`, `[IPv6:2001:db8::1]`.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The address in the literal that the host is, if it is one.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.ip
+    }
+
+    /// The hosts of the source route, in order; RFC 5321 §4.1.1.3 says to ignore them.
+    #[must_use]
+    pub fn route(&self) -> &[String] {
+        &self.route
+    }
+
+    /// The ESMTP parameters that came with the path, in order.
+    #[must_use]
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// Whether this is the null reverse-path.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        self.user.is_empty() && self.host.is_empty()
+    }
+
+    /// Whether this is `<Postmaster>` without a host, in any case (RFC 5321 §4.5.1).
+    #[must_use]
+    pub fn is_postmaster(&self) -> bool {
+        self.host.is_empty() && is_postmaster(&self.user)
+    }
+
+    /// The same address with other parameters.
+    #[must_use]
+    pub fn with_parameters(self, parameters: Vec<Parameter>) -> Self {
+        Self { parameters, ..self }
+    }
+
+    /// The same address with another source route.
+    #[must_use]
+    pub fn with_route(self, route: Vec<String>) -> Self {
+        Self { route, ..self }
+    }
+
+    /// The same address with another host, taken as [`new`](Self::new) takes it; this is how
+    /// `<Postmaster>` gets one.
+    #[must_use]
+    pub fn with_host(self, host: String) -> Self {
+        match literal(host.as_bytes()) {
+            Some(ip) => Self { host: literal_text(ip), ip: Some(ip), ..self },
+            None => Self { host, ip: None, ..self },
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    /// Writes `user@host`, the user quoted only where it must be; a source route is left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_null() {
+            return Ok(());
+        }
+        if is_dot_string(self.user.as_bytes()) {
+            f.write_str(&self.user)?;
+        } else {
+            write_quoted(&self.user, f)?;
+        }
+        if self.host.is_empty() { Ok(()) } else { write!(f, "@{}", self.host) }
+    }
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax => f.write_str("Invalid address"),
+            Self::PathTooLong => write!(f, "Path too long, cannot exceed {MAX_PATH} octets"),
+            Self::LocalPartTooLong => {
+                write!(f, "Local part too long, cannot exceed {MAX_LOCAL_PART} octets")
+            }
+            Self::DomainTooLong => write!(f, "Domain cannot exceed {MAX_DOMAIN} characters"),
+            Self::NonAscii => f.write_str("Address is not ASCII"),
+        }
+    }
+}
+
+impl Error for AddressError {}
+
+impl fmt::Display for ParameterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax => f.write_str("Invalid parameter"),
+            Self::Repeated(keyword) => write!(f, "Parameter {keyword} given twice"),
+        }
+    }
+}
+
+impl Error for ParameterError {}
+
+/// Parses what follows `FROM:` or `TO:`, one leading space tolerated, and returns the address with
+/// the bytes after `>`, for [`parse_parameters`].
+///
+/// # Errors
+///
+/// The first limit that is broken, local part before domain before path, or `Syntax`; `NonAscii`
+/// goes before all of them, so that the sender learns that SMTPUTF8 is what it lacks.
+pub fn parse_path(input: &[u8], kind: PathKind) -> Result<(Address, &[u8]), AddressError> {
+    let path = input.strip_prefix(b" ").unwrap_or(input);
+    let rest = path.strip_prefix(b"<").ok_or(AddressError::Syntax)?;
+    let mut scanner = Scanner { rest };
+    match scanner.path(kind) {
+        Ok(address) => Ok((address, scanner.rest)),
+        Err(_) if path_has_non_ascii(rest) => Err(AddressError::NonAscii),
+        Err(error) => Err(error),
+    }
+}
+
+/// Parses what follows the path, ` SIZE=100 BODY=8BITMIME` (RFC 5321 §4.1.1.11).
+///
+/// Spaces at the end are tolerated, as §4.1.1 asks, and so are several between two parameters.
+///
+/// # Errors
+///
+/// `Repeated` for a keyword that came before in any case, `Syntax` for everything else.
+pub fn parse_parameters(rest: &[u8]) -> Result<Vec<Parameter>, ParameterError> {
+    if rest.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rest = rest.strip_prefix(b" ").ok_or(ParameterError::Syntax)?;
+    let mut parameters: Vec<Parameter> = Vec::new();
+    for word in rest.split(|&byte| byte == b' ').filter(|word| !word.is_empty()) {
+        let parameter = parse_parameter(word).ok_or(ParameterError::Syntax)?;
+        if parameters.iter().any(|earlier| earlier.keyword == parameter.keyword) {
+            return Err(ParameterError::Repeated(parameter.keyword));
+        }
+        parameters.push(parameter);
+    }
+    Ok(parameters)
+}
+
+/// The argument of HELO or EHLO, spaces at its end cut off: a domain or an address literal, at
+/// most 255 octets.
+///
+/// Clients do send a trailing dot or an address without brackets; both are taken.
+#[must_use]
+pub fn parse_helo(argument: &[u8]) -> Option<&str> {
+    let text = str::from_utf8(argument).ok()?.trim_end_matches(' ');
+    let domain = text.strip_suffix('.').unwrap_or(text).as_bytes();
+    let valid = text.len() <= MAX_DOMAIN
+        && (is_domain(domain)
+            || literal(text.as_bytes()).is_some()
+            || text.parse::<IpAddr>().is_ok());
+    valid.then_some(text)
+}
+
+fn parse_parameter(word: &[u8]) -> Option<Parameter> {
+    let (keyword, value) = match memchr(b'=', word) {
+        Some(at) => (word.get(..at)?, Some(word.get(at + 1..)?)),
+        None => (word, None),
+    };
+    let is_value = |value: &[u8]| {
+        !value.is_empty() && value.iter().all(|&byte| byte.is_ascii_graphic() && byte != b'=')
+    };
+    let valid = keyword.first()?.is_ascii_alphanumeric()
+        && keyword.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && value.is_none_or(is_value);
+    if !valid {
+        return None;
+    }
+    let value = value.map(ascii).transpose().ok()?;
+    Some(Parameter { keyword: ascii(keyword).ok()?.to_ascii_uppercase(), value })
+}
+
+fn write_quoted(user: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_char('"')?;
+    for character in user.chars() {
+        if matches!(character, '"' | '\\') {
+            f.write_char('\\')?;
+        }
+        f.write_char(character)?;
+    }
+    f.write_char('"')
+}

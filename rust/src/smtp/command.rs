@@ -1,0 +1,190 @@
+//! A command line parsed into a command (RFC 5321 §4.1).
+
+use super::address::{
+    Address, Parameter, ParameterError, PathKind, parse_helo, parse_parameters, parse_path,
+};
+use super::error::PeerError;
+
+/// A command with everything it says, parsed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// HELO with its argument.
+    Helo(String),
+    /// EHLO with its argument.
+    Ehlo(String),
+    /// MAIL: the reverse-path, and the size it declares (RFC 1870).
+    Mail(Address, Option<u64>),
+    /// RCPT: the forward-path.
+    Rcpt(Address),
+    /// DATA.
+    Data,
+    /// RSET.
+    Rset,
+    /// NOOP; its argument means nothing.
+    Noop,
+    /// VRFY; whom it asks about means nothing, since nobody is told.
+    Vrfy,
+    /// HELP; its argument means nothing.
+    Help,
+    /// QUIT.
+    Quit,
+}
+
+impl Command {
+    /// Parses a line without its CRLF. Verbs match whole, in any case.
+    pub fn parse(line: &[u8]) -> Result<Self, PeerError> {
+        let line = line.trim_ascii_end();
+        let (verb, argument) = match memchr::memchr(b' ', line) {
+            Some(space) => line.split_at_checked(space).unwrap_or((line, &[])),
+            None => (line, &[][..]),
+        };
+        let mut upper = [0_u8; 4];
+        if verb.len() != upper.len() {
+            return Err(PeerError::UnknownCommand);
+        }
+        upper.copy_from_slice(verb);
+        upper.make_ascii_uppercase();
+        match &upper {
+            b"HELO" => helo(argument).map(Self::Helo),
+            b"EHLO" => helo(argument).map(Self::Ehlo),
+            b"MAIL" => mail(argument),
+            b"RCPT" => rcpt(argument),
+            b"DATA" => alone(argument, Self::Data),
+            b"RSET" => alone(argument, Self::Rset),
+            b"QUIT" => alone(argument, Self::Quit),
+            b"NOOP" => Ok(Self::Noop),
+            b"HELP" => Ok(Self::Help),
+            b"VRFY" if argument.is_empty() => Err(PeerError::MissingArgument),
+            b"VRFY" => Ok(Self::Vrfy),
+            _ => Err(PeerError::UnknownCommand),
+        }
+    }
+}
+
+fn alone(argument: &[u8], command: Command) -> Result<Command, PeerError> {
+    if argument.is_empty() { Ok(command) } else { Err(PeerError::UnexpectedArgument) }
+}
+
+fn helo(argument: &[u8]) -> Result<String, PeerError> {
+    parse_helo(argument.trim_ascii()).map(str::to_owned).ok_or(PeerError::BadHelo)
+}
+
+fn mail(argument: &[u8]) -> Result<Command, PeerError> {
+    let path = after_keyword(argument, b"FROM:").ok_or(PeerError::MailSyntax)?;
+    let (address, rest) = parse_path(path, PathKind::Reverse)?;
+    if rest.is_empty() {
+        return Ok(Command::Mail(address, None));
+    }
+    let parameters = parse_parameters(rest)?;
+    let size = check_mail_parameters(&parameters)?;
+    Ok(Command::Mail(address.with_parameters(parameters), size))
+}
+
+fn rcpt(argument: &[u8]) -> Result<Command, PeerError> {
+    let path = after_keyword(argument, b"TO:").ok_or(PeerError::RcptSyntax)?;
+    let (address, rest) = parse_path(path, PathKind::Forward)?;
+    match parse_parameters(rest)?.into_iter().next() {
+        None => Ok(Command::Rcpt(address)),
+        Some(parameter) => Err(PeerError::UnknownParameter(parameter.keyword)),
+    }
+}
+
+/// What follows ` FROM:` or ` TO:`, in any case.
+fn after_keyword<'a>(argument: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
+    let (head, path) = argument.strip_prefix(b" ")?.split_at_checked(keyword.len())?;
+    head.eq_ignore_ascii_case(keyword).then_some(path)
+}
+
+/// Every parameter of MAIL is one we offer; returns the declared size.
+fn check_mail_parameters(parameters: &[Parameter]) -> Result<Option<u64>, PeerError> {
+    let mut declared = None;
+    for Parameter { keyword, value } in parameters {
+        match keyword.as_str() {
+            "SIZE" => declared = Some(size_value(value.as_deref())?),
+            "BODY" => body_value(value.as_deref())?,
+            _ => return Err(PeerError::UnknownParameter(keyword.clone())),
+        }
+    }
+    Ok(declared)
+}
+
+/// RFC 1870 §3: one to twenty digits.
+fn size_value(value: Option<&str>) -> Result<u64, PeerError> {
+    let digits = value.ok_or(PeerError::Parameters(ParameterError::Syntax))?;
+    if digits.is_empty() || digits.len() > 20 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(PeerError::BadParameter);
+    }
+    // Twenty digits can be more than 64 bits hold: larger than any limit either way.
+    Ok(digits.parse().unwrap_or(u64::MAX))
+}
+
+/// RFC 6152 §3.
+fn body_value(value: Option<&str>) -> Result<(), PeerError> {
+    let known =
+        value.is_some_and(|v| v.eq_ignore_ascii_case("7BIT") || v.eq_ignore_ascii_case("8BITMIME"));
+    if known { Ok(()) } else { Err(PeerError::BadParameter) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbs_match_whole_and_in_any_case() {
+        assert_eq!(Command::parse(b"quit"), Ok(Command::Quit));
+        assert_eq!(Command::parse(b"Quit  "), Ok(Command::Quit));
+        for line in [
+            &b"QUITE"[..],
+            b"QUI",
+            b"",
+            b" QUIT",
+            b"MAILFROM:<a@b>",
+            b"RCPTTO:<a@b>",
+            b"\xff\xfe\xfd\xfc",
+            b"GET / HTTP/1.1",
+        ] {
+            assert_eq!(Command::parse(line), Err(PeerError::UnknownCommand), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_refused_where_none_belongs() {
+        for line in [&b"DATA x"[..], b"RSET x", b"QUIT x"] {
+            assert_eq!(Command::parse(line), Err(PeerError::UnexpectedArgument));
+        }
+        assert_eq!(Command::parse(b"NOOP x"), Ok(Command::Noop));
+        assert_eq!(Command::parse(b"VRFY"), Err(PeerError::MissingArgument));
+        assert_eq!(Command::parse(b"EHLO"), Err(PeerError::BadHelo));
+        assert_eq!(Command::parse(b"HELO  "), Err(PeerError::BadHelo));
+    }
+
+    #[test]
+    fn mail_takes_size_and_body() {
+        let parsed = Command::parse(b"mail from:<a@b.example> size=42 BODY=8bitmime").unwrap();
+        let Command::Mail(address, size) = parsed else { panic!("{parsed:?}") };
+        assert_eq!((address.to_string().as_str(), size), ("a@b.example", Some(42)));
+        assert_eq!(address.parameters().len(), 2);
+        for (line, error) in [
+            (&b"MAIL <a@b>"[..], PeerError::MailSyntax),
+            (b"MAIL", PeerError::MailSyntax),
+            (b"MAIL FROM:<a@b> SIZE=x", PeerError::BadParameter),
+            (b"MAIL FROM:<a@b> SIZE=123456789012345678901", PeerError::BadParameter),
+            (b"MAIL FROM:<a@b> SIZE", PeerError::Parameters(ParameterError::Syntax)),
+            (b"MAIL FROM:<a@b> BODY=BINARYMIME", PeerError::BadParameter),
+            (b"MAIL FROM:<a@b> SMTPUTF8", PeerError::UnknownParameter("SMTPUTF8".to_owned())),
+            (
+                b"MAIL FROM:<a@b> SIZE=1 size=2",
+                PeerError::Parameters(ParameterError::Repeated("SIZE".to_owned())),
+            ),
+            (b"RCPT TO:<a@b> NOTIFY=NEVER", PeerError::UnknownParameter("NOTIFY".to_owned())),
+            (b"RCPT FROM:<a@b>", PeerError::RcptSyntax),
+        ] {
+            assert_eq!(Command::parse(line), Err(error), "{}", String::from_utf8_lossy(line));
+        }
+        assert!(matches!(
+            Command::parse(b"MAIL FROM:<a@b> SIZE=99999999999999999999"),
+            Ok(Command::Mail(_, Some(u64::MAX)))
+        ));
+    }
+}

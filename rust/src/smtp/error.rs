@@ -1,0 +1,69 @@
+//! What a peer did wrong, and the one place where that becomes a reply.
+
+use super::address::{AddressError, ParameterError};
+use super::reply::{Reply, fixed};
+
+/// A command that cannot be obeyed, by what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerError {
+    /// Not a verb we know.
+    UnknownCommand,
+    /// An argument where none belongs.
+    UnexpectedArgument,
+    /// No argument where one belongs.
+    MissingArgument,
+    /// HELO or EHLO without a domain or address literal.
+    BadHelo,
+    /// MAIL without `FROM:`.
+    MailSyntax,
+    /// RCPT without `TO:`.
+    RcptSyntax,
+    /// A path that does not parse, or is too long.
+    Address(AddressError),
+    /// Parameters that do not parse, or repeat.
+    Parameters(ParameterError),
+    /// A parameter that is not known, or not offered.
+    UnknownParameter(String),
+    /// A known parameter with a value it cannot have.
+    BadParameter,
+}
+
+impl PeerError {
+    /// The reply a peer gets for it.
+    pub fn reply(&self) -> Reply {
+        match self {
+            Self::UnknownCommand => fixed::UNRECOGNIZED,
+            Self::UnexpectedArgument => fixed::NO_ARGUMENT,
+            Self::MissingArgument => fixed::NEEDS_ARGUMENT,
+            Self::BadHelo => fixed::BAD_HELO,
+            Self::MailSyntax => fixed::MAIL_SYNTAX,
+            Self::RcptSyntax => fixed::RCPT_SYNTAX,
+            Self::Address(AddressError::Syntax) => fixed::INVALID_ADDRESS,
+            Self::Address(AddressError::PathTooLong) => fixed::PATH_TOO_LONG,
+            Self::Address(AddressError::LocalPartTooLong) => fixed::LOCAL_TOO_LONG,
+            Self::Address(AddressError::DomainTooLong) => fixed::DOMAIN_TOO_LONG,
+            Self::Address(AddressError::NonAscii) => fixed::NON_ASCII,
+            Self::Parameters(ParameterError::Repeated(keyword)) => {
+                Reply::made(501, (5, 5, 4), format!("Parameter {keyword} is repeated"))
+            }
+            Self::Parameters(ParameterError::Syntax) | Self::BadParameter => fixed::BAD_PARAMETER,
+            Self::UnknownParameter(keyword) => Reply::made(
+                555,
+                (5, 5, 4),
+                format!("Parameter {keyword} is not recognized or not offered"),
+            ),
+        }
+    }
+}
+
+impl From<AddressError> for PeerError {
+    fn from(error: AddressError) -> Self {
+        Self::Address(error)
+    }
+}
+
+impl From<ParameterError> for PeerError {
+    fn from(error: ParameterError) -> Self {
+        Self::Parameters(error)
+    }
+}

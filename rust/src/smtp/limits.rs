@@ -1,0 +1,74 @@
+//! The settings a session obeys, and the limits that no setting moves.
+
+use super::hosts::HostList;
+
+/// Octets of a command line with its CRLF. RFC 5321 §4.5.3.1.4 asks for 512; Go-Guerrilla took 1,024.
+pub const MAX_COMMAND_LINE: usize = 1_024;
+
+/// What becomes of a CR or LF in a message that is not part of a CRLF.
+///
+/// It never ends a message, whatever is set here: that is how mail is smuggled (CVE-2023-51764).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum BareNewline {
+    /// It becomes CRLF, as Postfix's `smtpd_forbid_bare_newline = normalize`.
+    #[default]
+    Fix,
+    /// It is stored as it was sent.
+    Keep,
+    /// The message is refused after its end.
+    Reject,
+}
+
+impl BareNewline {
+    /// `fix`, `keep` or `reject`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "fix" => Some(Self::Fix),
+            "keep" => Some(Self::Keep),
+            "reject" => Some(Self::Reject),
+            _ => None,
+        }
+    }
+}
+
+/// What one session obeys; shared by all sessions of a server.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What we call ourselves in the greeting and the answer to HELO; the host of `<Postmaster>`.
+    pub host_name: String,
+    /// Octets of a message after unstuffing; advertised by SIZE (RFC 1870). 0: no limit.
+    pub max_size: u64,
+    /// Accepted recipients a transaction; RFC 5321 §4.5.3.1.8 asks for at least 100. 0: no limit.
+    pub max_recipients: usize,
+    /// The how-manieth `500` ends the session. 0: none does.
+    pub max_errors: u32,
+    /// Commands in a row that bring no mail nearer, after which the next ends the session. 0: no limit.
+    pub max_idle_commands: u32,
+    /// Octets of the header section that are looked at.
+    pub max_header_size: usize,
+    /// Whether MAIL needs HELO or EHLO before it (RFC 5321 §4.1.4).
+    pub helo_required: bool,
+    /// See [`BareNewline`].
+    pub bare_newline: BareNewline,
+    /// Whether each recipient is a question to the driver.
+    pub check_recipients: bool,
+    /// For which hosts mail is taken.
+    pub allowed_hosts: HostList,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            host_name: "localhost".to_owned(),
+            max_size: 10 << 20,
+            max_recipients: 100,
+            max_errors: 5,
+            max_idle_commands: 50,
+            max_header_size: 1 << 20,
+            helo_required: true,
+            bare_newline: BareNewline::default(),
+            check_recipients: false,
+            allowed_hosts: HostList::any(),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Command lines out of a byte stream.
+
+use memchr::{memchr, memchr2};
+
+use super::limits::MAX_COMMAND_LINE;
+
+/// What the next bytes hold.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// The input ends before the line does.
+    Incomplete,
+    /// A whole line, without its CRLF.
+    Complete(&'a [u8]),
+    /// Over the limit; its rest is dropped.
+    TooLong,
+    /// A CR or LF that is not part of a CRLF; the rest up to the next CRLF is dropped.
+    ///
+    /// A bare newline must not start a command (SMTP smuggling), so nothing behind it is looked at.
+    Malformed,
+}
+
+/// Collects a line over as many inputs as it takes; holds nothing between lines.
+#[derive(Debug, Default)]
+pub struct LineReader {
+    partial: Vec<u8>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Reading,
+    /// Dropping the rest of a refused line; `true` after a CR.
+    Dropping(bool),
+}
+
+impl LineReader {
+    /// Takes one line from `input`, or all of `input` when the line is not complete.
+    ///
+    /// The line is borrowed from `input` where it lies there whole: nothing is copied then.
+    pub fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Line<'s> {
+        if let State::Dropping(after_cr) = self.state
+            && !self.drop_rest(input, after_cr)
+        {
+            return Line::Incomplete;
+        }
+        let room = MAX_COMMAND_LINE.saturating_sub(self.partial.len());
+        let (seen, behind) = input.split_at_checked(room).unwrap_or((input, &[]));
+        match line_end(&self.partial, seen) {
+            LineEnd::At(end) => {
+                let (line, rest) = input.split_at_checked(end).unwrap_or((input, &[]));
+                *input = rest;
+                if self.partial.is_empty() {
+                    return Line::Complete(line.strip_suffix(b"\r\n").unwrap_or(line));
+                }
+                self.partial.extend_from_slice(line);
+                Line::Complete(self.partial.strip_suffix(b"\r\n").unwrap_or(&self.partial))
+            }
+            LineEnd::Malformed(at, after_cr) => {
+                *input = input.get(at..).unwrap_or(&[]);
+                self.refuse(after_cr);
+                Line::Malformed
+            }
+            LineEnd::None if seen.len() >= room => {
+                *input = behind;
+                self.refuse(seen.last() == Some(&b'\r'));
+                Line::TooLong
+            }
+            LineEnd::None => {
+                self.partial.extend_from_slice(seen);
+                *input = behind;
+                Line::Incomplete
+            }
+        }
+    }
+
+    /// Forgets a line that was handed out; call it before the next one is asked for.
+    pub fn clear(&mut self) {
+        // Dropped, not cleared: an idle connection holds no buffer.
+        self.partial = Vec::new();
+    }
+
+    /// Whether a line has begun.
+    pub fn is_empty(&self) -> bool {
+        self.partial.is_empty() && self.state == State::Reading
+    }
+
+    fn refuse(&mut self, after_cr: bool) {
+        self.partial = Vec::new();
+        self.state = State::Dropping(after_cr);
+    }
+
+    /// Drops up to and with the next CRLF; `true` when it was found.
+    fn drop_rest(&mut self, input: &mut &[u8], mut after_cr: bool) -> bool {
+        while let Some(at) = memchr(b'\n', input) {
+            let ended = match at.checked_sub(1) {
+                None => after_cr,
+                Some(before) => input.get(before) == Some(&b'\r'),
+            };
+            *input = input.get(at + 1..).unwrap_or(&[]);
+            after_cr = false;
+            if ended {
+                self.state = State::Reading;
+                return true;
+            }
+        }
+        if let Some(last) = input.last() {
+            after_cr = *last == b'\r';
+        }
+        *input = &[];
+        self.state = State::Dropping(after_cr);
+        false
+    }
+}
+
+enum LineEnd {
+    None,
+    /// Offset behind the CRLF.
+    At(usize),
+    /// Offset of the first byte to drop, and whether the byte before it is a CR.
+    Malformed(usize, bool),
+}
+
+/// Looks for the first of CRLF, bare CR or bare LF in what follows `partial`.
+fn line_end(partial: &[u8], seen: &[u8]) -> LineEnd {
+    let after_cr = partial.last() == Some(&b'\r');
+    if after_cr {
+        match seen.first() {
+            Some(b'\n') => return LineEnd::At(1),
+            Some(_) => return LineEnd::Malformed(0, true),
+            None => return LineEnd::None,
+        }
+    }
+    let Some(at) = memchr2(b'\r', b'\n', seen) else {
+        return LineEnd::None;
+    };
+    match (seen.get(at), seen.get(at + 1)) {
+        (Some(b'\r'), Some(b'\n')) => LineEnd::At(at + 2),
+        (Some(b'\r'), None) => LineEnd::None,
+        (Some(b'\r'), Some(_)) => LineEnd::Malformed(at + 1, true),
+        _ => LineEnd::Malformed(at + 1, false),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq)]
+    enum Seen {
+        Line(String),
+        TooLong,
+        Malformed,
+    }
+
+    fn read(chunks: &[&[u8]]) -> Vec<Seen> {
+        let mut reader = LineReader::default();
+        let mut seen = Vec::new();
+        for chunk in chunks {
+            let mut input = *chunk;
+            loop {
+                match reader.next(&mut input) {
+                    Line::Incomplete => break,
+                    Line::Complete(line) => {
+                        seen.push(Seen::Line(String::from_utf8(line.to_vec()).unwrap()));
+                    }
+                    Line::TooLong => seen.push(Seen::TooLong),
+                    Line::Malformed => seen.push(Seen::Malformed),
+                }
+                reader.clear();
+            }
+            assert!(input.is_empty());
+        }
+        seen
+    }
+
+    fn whole_and_bytewise(input: &[u8]) -> Vec<Seen> {
+        let whole = read(&[input]);
+        let bytes: Vec<&[u8]> = input.chunks(1).collect();
+        assert_eq!(whole, read(&bytes), "{:?}", String::from_utf8_lossy(input));
+        whole
+    }
+
+    fn line(text: &str) -> Seen {
+        Seen::Line(text.to_owned())
+    }
+
+    #[test]
+    fn crlf_ends_a_line() {
+        assert_eq!(
+            whole_and_bytewise(b"NOOP\r\n\r\nQUIT\r\npart"),
+            [line("NOOP"), line(""), line("QUIT")]
+        );
+    }
+
+    #[test]
+    fn a_bare_newline_is_refused_and_starts_no_command() {
+        for input in [
+            &b"A\nB\r\nC\r\n"[..],
+            b"A\rB\r\nC\r\n",
+            b"A\r\rB\n\r\nC\r\n",
+            b"\nB\r\nC\r\n",
+            b"A\r\r\nC\r\n",
+        ] {
+            assert_eq!(whole_and_bytewise(input), [Seen::Malformed, line("C")]);
+        }
+    }
+
+    #[test]
+    fn the_limit_counts_the_crlf_and_the_rest_is_dropped() {
+        let longest = "x".repeat(MAX_COMMAND_LINE - 2);
+        for (extra, expected) in [("", line(&longest)), ("x", Seen::TooLong), ("xx", Seen::TooLong)]
+        {
+            let input = format!("{longest}{extra}\r\nC\r\n");
+            assert_eq!(whole_and_bytewise(input.as_bytes()), [expected, line("C")]);
+        }
+        let endless = "y".repeat(100_000);
+        assert_eq!(
+            whole_and_bytewise(format!("{endless}\n\r\r\nC\r\n").as_bytes()),
+            [Seen::TooLong, line("C")]
+        );
+    }
+
+    #[test]
+    fn nothing_is_kept_between_lines() {
+        let mut reader = LineReader::default();
+        assert_eq!(reader.next(&mut &b"NO"[..]), Line::Incomplete);
+        assert!(!reader.is_empty());
+        assert_eq!(reader.next(&mut &b"OP\r\n"[..]), Line::Complete(b"NOOP"));
+        reader.clear();
+        assert!(reader.is_empty());
+        assert_eq!(reader.partial.capacity(), 0);
+    }
+}

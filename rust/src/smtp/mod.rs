@@ -1,0 +1,41 @@
+//! SMTP as a value: bytes in, replies and questions out (RFC 5321).
+//!
+//! Nothing here knows a socket, a clock, a log or Python. A [`Session`] is driven by
+//! [`Session::step`] and [`Session::resume`]; whoever drives it owns the I/O and the time.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `session` | the one place where state moves |
+//! | `line` | command lines out of a byte stream |
+//! | `command` | a line parsed into a [`Command`] |
+//! | `address`, `hosts` | paths, parameters, and which hosts mail is taken for |
+//! | `data` | the end of a message, unstuffing, bare newlines |
+//! | `transaction` | what MAIL and RCPT gave |
+//! | `reply` | replies as values, and every fixed one |
+//! | `limits` | the settings a session obeys, and the limits that are fixed |
+//! | `error` | what a peer did wrong, mapped to a reply once |
+
+mod address;
+mod command;
+mod data;
+mod error;
+mod hosts;
+mod limits;
+mod line;
+mod reply;
+mod session;
+mod transaction;
+
+pub use address::{
+    Address, AddressError, Parameter, ParameterError, PathKind, parse_helo, parse_parameters,
+    parse_path,
+};
+pub use command::Command;
+pub use data::{DataReader, Ending};
+pub use error::PeerError;
+pub use hosts::{Glob, HostList, HostListError};
+pub use limits::{BareNewline, MAX_COMMAND_LINE, Settings};
+pub use line::{Line, LineReader};
+pub use reply::{Enhanced, Reply, ReplyError, Verdict};
+pub use session::{BodyAnswer, Session, Step};
+pub use transaction::Transaction;

@@ -1,0 +1,459 @@
+//! Replies as values (RFC 5321 §4.2, RFC 2034, RFC 3463); only a driver writes them.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// A reply line without its CRLF: RFC 5321 §4.5.3.1.5 allows 512 octets with it.
+const MAX_LINE: usize = 510;
+/// More lines than this help nobody and cost every client that logs them.
+const MAX_LINES: usize = 10;
+
+/// An enhanced status code, `class.subject.detail` (RFC 3463).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Enhanced {
+    class: u8,
+    subject: u16,
+    detail: u16,
+}
+
+impl Enhanced {
+    /// Parses `class.subject.detail`: a class of 2, 4 or 5, the others up to 999.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let class = parts.next().and_then(Self::number)?;
+        let subject = parts.next().and_then(Self::number)?;
+        let detail = parts.next().and_then(Self::number)?;
+        if parts.next().is_some() || !matches!(class, 2 | 4 | 5) {
+            return None;
+        }
+        Some(Self { class: u8::try_from(class).ok()?, subject, detail })
+    }
+
+    /// RFC 3463 §2: one to three digits, without a leading zero.
+    fn number(text: &str) -> Option<u16> {
+        let digits = (1..=3).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        let padded = text.len() > 1 && text.starts_with('0');
+        if digits && !padded { text.parse().ok() } else { None }
+    }
+}
+
+impl fmt::Display for Enhanced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
+    }
+}
+
+/// Why a reply must not go on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyError {
+    /// Not 2xx, 4xx or 5xx.
+    Code(u16),
+    /// Not `class.subject.detail`, or of another class than the code.
+    Enhanced,
+    /// Control or non-ASCII characters: they could end the line or break a client.
+    Text,
+    /// More than ten lines.
+    TooLong,
+}
+
+impl fmt::Display for ReplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "a reply code is 2xx, 4xx or 5xx, not {code}"),
+            Self::Enhanced => f.write_str(
+                "an enhanced code is class.subject.detail with the class of the reply code, or none",
+            ),
+            Self::Text => f.write_str("a reply text is printable ASCII, without line ends or other controls"),
+            Self::TooLong => write!(f, "a reply text fills at most {MAX_LINES} lines of {MAX_LINE} octets"),
+        }
+    }
+}
+
+impl std::error::Error for ReplyError {}
+
+/// One reply: code, enhanced code, text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reply {
+    code: u16,
+    enhanced: Option<Enhanced>,
+    text: Cow<'static, str>,
+}
+
+impl Reply {
+    /// A reply made of anything but our own constants: checked.
+    pub fn new(
+        code: u16,
+        enhanced: Option<&str>,
+        text: impl Into<String>,
+    ) -> Result<Self, ReplyError> {
+        if !matches!(code / 100, 2 | 4 | 5) {
+            return Err(ReplyError::Code(code));
+        }
+        let enhanced = match enhanced {
+            None => None,
+            Some(given) => {
+                let parsed = Enhanced::parse(given).ok_or(ReplyError::Enhanced)?;
+                if u16::from(parsed.class) != code / 100 {
+                    return Err(ReplyError::Enhanced);
+                }
+                Some(parsed)
+            }
+        };
+        let text = text.into();
+        if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+            return Err(ReplyError::Text);
+        }
+        let reply = Self { code, enhanced, text: Cow::Owned(text) };
+        if reply.lines().count() > MAX_LINES {
+            return Err(ReplyError::TooLong);
+        }
+        Ok(reply)
+    }
+
+    /// One of our own replies; `class.subject.detail` is given as three numbers.
+    pub(crate) const fn fixed(code: u16, enhanced: (u8, u16, u16), text: &'static str) -> Self {
+        let (class, subject, detail) = enhanced;
+        Self {
+            code,
+            enhanced: Some(Enhanced { class, subject, detail }),
+            text: Cow::Borrowed(text),
+        }
+    }
+
+    /// One of our own replies with a text made now, from parts that are printable ASCII.
+    pub(crate) fn made(code: u16, enhanced: (u8, u16, u16), text: String) -> Self {
+        let (class, subject, detail) = enhanced;
+        Self { code, enhanced: Some(Enhanced { class, subject, detail }), text: Cow::Owned(text) }
+    }
+
+    /// What is said where nothing else was: the sender keeps the mail.
+    pub const fn save_failed() -> Self {
+        fixed::SAVE_FAILED
+    }
+
+    /// The time to save a message is up.
+    pub const fn save_timed_out() -> Self {
+        fixed::SAVE_TIMEOUT
+    }
+
+    /// The time to check a recipient is up.
+    pub const fn check_timed_out() -> Self {
+        fixed::CHECK_TIMEOUT
+    }
+
+    /// The budget has no room for the message.
+    pub const fn no_memory() -> Self {
+        fixed::NO_MEMORY
+    }
+
+    /// No message is taken now.
+    pub const fn intake_closed() -> Self {
+        fixed::INTAKE_CLOSED
+    }
+
+    /// The client took too long.
+    pub const fn timed_out() -> Self {
+        fixed::IDLE_TIMEOUT
+    }
+
+    /// The server stops.
+    pub const fn shutting_down() -> Self {
+        fixed::SHUTDOWN
+    }
+
+    /// A server has its `max_clients`.
+    pub const fn too_many_clients() -> Self {
+        fixed::TOO_MANY_CLIENTS
+    }
+
+    /// A bug ended the session.
+    pub const fn internal_error() -> Self {
+        fixed::INTERNAL_ERROR
+    }
+
+    /// The recipient is taken.
+    pub const fn recipient_ok() -> Self {
+        fixed::RCPT_OK
+    }
+
+    /// The three-digit code.
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// The enhanced code.
+    pub fn enhanced(&self) -> Option<Enhanced> {
+        self.enhanced
+    }
+
+    /// The text, without codes.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// 2xx: the peer's responsibility ended here.
+    pub fn is_success(&self) -> bool {
+        self.code / 100 == 2
+    }
+
+    /// 4xx: the peer keeps the mail and tries again.
+    pub fn is_transient(&self) -> bool {
+        self.code / 100 == 4
+    }
+
+    /// Appends the reply as it goes on the wire. Every line carries both codes (RFC 2034 §4).
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let mut lines = self.lines().peekable();
+        let mut code = [0_u8; 3];
+        for (slot, divisor) in code.iter_mut().zip([100, 10, 1]) {
+            *slot = b'0' + u8::try_from(self.code / divisor % 10).unwrap_or(0);
+        }
+        while let Some(line) = lines.next() {
+            out.extend_from_slice(&code);
+            out.push(if lines.peek().is_some() { b'-' } else { b' ' });
+            if let Some(enhanced) = self.enhanced {
+                push_number(out, u16::from(enhanced.class));
+                out.push(b'.');
+                push_number(out, enhanced.subject);
+                out.push(b'.');
+                push_number(out, enhanced.detail);
+                out.push(b' ');
+            }
+            out.extend_from_slice(line.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// The text cut at spaces into lines that fit; at least one, perhaps empty.
+    fn lines(&self) -> impl Iterator<Item = &str> {
+        let prefix =
+            4 + self.enhanced.map_or(0, |e| 2 + digits(e.subject) + 1 + digits(e.detail) + 1);
+        Wrapped { rest: Some(self.text.as_ref()), width: MAX_LINE - prefix }
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.code)?;
+        if let Some(enhanced) = self.enhanced {
+            write!(f, "{enhanced} ")?;
+        }
+        f.write_str(&self.text)
+    }
+}
+
+fn digits(number: u16) -> usize {
+    match number {
+        0..=9 => 1,
+        10..=99 => 2,
+        _ => 3,
+    }
+}
+
+fn push_number(out: &mut Vec<u8>, number: u16) {
+    let mut seen = false;
+    for divisor in [100, 10, 1] {
+        let digit = number / divisor % 10;
+        if seen || digit != 0 || divisor == 1 {
+            seen = true;
+            out.push(b'0' + u8::try_from(digit).unwrap_or(0));
+        }
+    }
+}
+
+struct Wrapped<'a> {
+    rest: Option<&'a str>,
+    width: usize,
+}
+
+impl<'a> Iterator for Wrapped<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.rest.take()?;
+        let Some((head, _)) = rest.split_at_checked(self.width).filter(|_| rest.len() > self.width)
+        else {
+            return Some(rest);
+        };
+        let cut = head.rfind(' ').filter(|&at| at > 0).unwrap_or(self.width);
+        let (line, tail) = rest.split_at_checked(cut)?;
+        self.rest = Some(tail.strip_prefix(' ').unwrap_or(tail));
+        Some(line)
+    }
+}
+
+/// What became of a question: one reply, or one a recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// One reply for all.
+    All(Reply),
+    /// One reply a recipient, in the order of the recipients.
+    Each(Vec<Reply>),
+}
+
+impl Verdict {
+    /// The one reply that SMTP can give: success only when every recipient has it, else the
+    /// first 4xx (the sender keeps the mail for all), else the first 5xx.
+    pub fn fold(self) -> Reply {
+        match self {
+            Self::All(reply) => reply,
+            Self::Each(replies) => {
+                let worst = replies.iter().position(Reply::is_transient);
+                let worst = worst.or_else(|| replies.iter().position(|reply| !reply.is_success()));
+                replies.into_iter().nth(worst.unwrap_or(0)).unwrap_or(fixed::SAVE_FAILED)
+            }
+        }
+    }
+}
+
+/// Every fixed reply, so that one page shows what goes on the wire.
+pub(crate) mod fixed {
+    use super::Reply;
+
+    pub(crate) const MAIL_OK: Reply = Reply::fixed(250, (2, 1, 0), "OK");
+    pub(crate) const RCPT_OK: Reply = Reply::fixed(250, (2, 1, 5), "OK");
+    pub(crate) const OK: Reply = Reply::fixed(250, (2, 0, 0), "OK");
+    pub(crate) const CANNOT_VERIFY: Reply = Reply::fixed(252, (2, 5, 0), "Cannot verify user");
+    pub(crate) const BYE: Reply = Reply::fixed(221, (2, 0, 0), "Bye");
+    pub(crate) const HELP: Reply =
+        Reply::fixed(214, (2, 0, 0), "Commands: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT");
+    /// 3xx carries no enhanced code (RFC 2034 §4).
+    pub(crate) const START_MAIL: &[u8] =
+        b"354 Enter message, ending with '.' on a line by itself\r\n";
+
+    pub(crate) const UNRECOGNIZED: Reply = Reply::fixed(500, (5, 5, 1), "Unrecognized command");
+    pub(crate) const LINE_TOO_LONG: Reply = Reply::fixed(500, (5, 5, 2), "Line too long");
+    pub(crate) const CONTROLS: Reply = Reply::fixed(
+        500,
+        (5, 5, 2),
+        "Control characters in the command, or a line end that is not CRLF",
+    );
+    pub(crate) const TOO_MANY_ERRORS: Reply =
+        Reply::fixed(421, (4, 7, 0), "Too many unrecognized commands");
+    pub(crate) const TOO_MANY_IDLE: Reply =
+        Reply::fixed(421, (4, 7, 0), "Too many commands without a mail");
+    pub(crate) const NO_ARGUMENT: Reply =
+        Reply::fixed(501, (5, 5, 4), "Syntax: the command takes no argument");
+    pub(crate) const NEEDS_ARGUMENT: Reply =
+        Reply::fixed(501, (5, 5, 4), "Syntax: an argument is missing");
+    pub(crate) const BAD_HELO: Reply =
+        Reply::fixed(501, (5, 5, 4), "Syntax: a domain or address literal is needed");
+    pub(crate) const MAIL_SYNTAX: Reply =
+        Reply::fixed(501, (5, 5, 4), "Syntax: MAIL FROM:<reverse-path>");
+    pub(crate) const RCPT_SYNTAX: Reply =
+        Reply::fixed(501, (5, 5, 4), "Syntax: RCPT TO:<forward-path>");
+    pub(crate) const INVALID_ADDRESS: Reply = Reply::fixed(501, (5, 5, 4), "Invalid address");
+    pub(crate) const BAD_PARAMETER: Reply = Reply::fixed(501, (5, 5, 4), "Invalid parameter");
+    pub(crate) const PATH_TOO_LONG: Reply = Reply::fixed(550, (5, 5, 4), "Path too long");
+    pub(crate) const LOCAL_TOO_LONG: Reply =
+        Reply::fixed(550, (5, 5, 4), "Local part too long, cannot exceed 128 octets");
+    pub(crate) const DOMAIN_TOO_LONG: Reply =
+        Reply::fixed(550, (5, 5, 4), "Domain cannot exceed 255 characters");
+    pub(crate) const NON_ASCII: Reply =
+        Reply::fixed(553, (5, 6, 7), "Address is not ASCII and SMTPUTF8 is not offered");
+    pub(crate) const HELO_FIRST: Reply = Reply::fixed(503, (5, 5, 1), "Error: HELO or EHLO first");
+    pub(crate) const NESTED_MAIL: Reply =
+        Reply::fixed(503, (5, 5, 1), "Error: nested MAIL command");
+    pub(crate) const NO_SENDER: Reply = Reply::fixed(503, (5, 5, 1), "Error: No sender");
+    pub(crate) const NO_RECIPIENTS: Reply = Reply::fixed(503, (5, 5, 1), "Error: No recipients");
+    pub(crate) const NO_VALID_RECIPIENTS: Reply =
+        Reply::fixed(554, (5, 5, 1), "No valid recipients");
+    pub(crate) const TOO_MANY_RECIPIENTS: Reply =
+        Reply::fixed(452, (4, 5, 3), "Too many recipients");
+    pub(crate) const BARE_NEWLINE: Reply = Reply::fixed(
+        554,
+        (5, 6, 0),
+        "Error: the message has a CR or LF that is not part of a CRLF",
+    );
+    pub(crate) const NO_MEMORY: Reply =
+        Reply::fixed(452, (4, 3, 1), "Insufficient memory, please try again later");
+    pub(crate) const INTAKE_CLOSED: Reply =
+        Reply::fixed(451, (4, 3, 2), "Not accepting mail now, please try again later");
+    pub(crate) const SAVE_FAILED: Reply =
+        Reply::fixed(451, (4, 3, 0), "Error: could not save, please try again later");
+    pub(crate) const SAVE_TIMEOUT: Reply =
+        Reply::fixed(451, (4, 3, 0), "Error: saving takes too long, please try again later");
+    pub(crate) const CHECK_TIMEOUT: Reply = Reply::fixed(
+        451,
+        (4, 4, 3),
+        "Error: checking the recipient takes too long, please try again later",
+    );
+    pub(crate) const IDLE_TIMEOUT: Reply =
+        Reply::fixed(421, (4, 4, 2), "Timeout, closing the connection");
+    pub(crate) const SHUTDOWN: Reply =
+        Reply::fixed(421, (4, 3, 0), "Server is shutting down. Please try again later");
+    pub(crate) const TOO_MANY_CLIENTS: Reply =
+        Reply::fixed(421, (4, 7, 0), "Too many connections, please try again later");
+    pub(crate) const INTERNAL_ERROR: Reply =
+        Reply::fixed(421, (4, 3, 0), "Internal error, closing the connection");
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn wire(reply: &Reply) -> String {
+        let mut out = Vec::new();
+        reply.write_to(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_short_reply_is_one_line() {
+        assert_eq!(wire(&fixed::MAIL_OK), "250 2.1.0 OK\r\n");
+        assert_eq!(wire(&Reply::new(250, None, "").unwrap()), "250 \r\n");
+        assert_eq!(wire(&Reply::new(550, Some("5.710.21"), "no").unwrap()), "550 5.710.21 no\r\n");
+    }
+
+    #[test]
+    fn a_long_text_wraps_within_512_octets_and_loses_no_word() {
+        let words = vec!["word"; 400].join(" ");
+        let reply = Reply::new(550, Some("5.7.1"), words.clone()).unwrap();
+        let text = wire(&reply);
+        let lines: Vec<&str> = text.split_terminator("\r\n").collect();
+        assert!(lines.len() > 1);
+        assert!(lines.iter().all(|line| line.len() <= MAX_LINE));
+        assert!(lines.iter().rev().skip(1).all(|line| line.starts_with("550-5.7.1 ")));
+        assert!(lines.last().unwrap().starts_with("550 5.7.1 "));
+        let joined: Vec<&str> = lines.iter().map(|line| line.get(10..).unwrap()).collect();
+        assert_eq!(joined.join(" "), words);
+    }
+
+    #[test]
+    fn a_text_without_spaces_is_cut_and_eleven_lines_are_refused() {
+        assert!(Reply::new(250, None, "x".repeat(5_060)).is_ok());
+        assert_eq!(Reply::new(250, None, "x".repeat(5_061)), Err(ReplyError::TooLong));
+    }
+
+    #[test]
+    fn what_must_not_go_on_the_wire_is_refused() {
+        for code in [0, 199, 300, 354, 600, 999] {
+            assert_eq!(Reply::new(code, None, "x"), Err(ReplyError::Code(code)));
+        }
+        for enhanced in ["4.3.0", "5", "5.1", "5.1.1.1", "5.1.1000", "5.01.1", "5.x.1", "6.1.1", ""]
+        {
+            assert_eq!(
+                Reply::new(550, Some(enhanced), "x"),
+                Err(ReplyError::Enhanced),
+                "{enhanced}"
+            );
+        }
+        for text in ["a\r\nb", "a\0", "tab\t", "caf\u{e9}", "\u{7f}"] {
+            assert_eq!(Reply::new(250, None, text), Err(ReplyError::Text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn folding_is_250_only_when_all_are() {
+        let ok = fixed::OK;
+        let gone = Reply::new(550, Some("5.1.1"), "gone").unwrap();
+        let full = Reply::new(452, Some("4.2.2"), "full").unwrap();
+        let each =
+            |replies: &[&Reply]| Verdict::Each(replies.iter().map(|&r| r.clone()).collect()).fold();
+        assert_eq!(each(&[&ok, &ok]), ok);
+        assert_eq!(each(&[&ok, &gone]), gone);
+        assert_eq!(each(&[&gone, &full, &ok]), full);
+        assert_eq!(each(&[]), fixed::SAVE_FAILED);
+    }
+}

@@ -1,0 +1,87 @@
+//! Counters, and one snapshot of them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One counter or gauge.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds `count`.
+    pub fn add_many(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Takes one off, where it is a gauge.
+    pub fn sub(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// Every counter of a core. Read by [`Stats::snapshot`].
+        #[derive(Debug, Default)]
+        pub struct Stats {
+            $($(#[$doc])+ pub $name: Counter,)+
+        }
+
+        impl Stats {
+            /// Every counter by its name.
+            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.get()),)+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections open now.
+    connections_open,
+    /// Connections accepted since the start.
+    connections_accepted,
+    /// Connections refused with 421 because a server had `max_clients`.
+    connections_refused,
+    /// Times that `accept` failed.
+    accept_errors,
+    /// Sessions ended because the client took too long.
+    timeouts,
+    /// Tasks that panicked: each is a bug.
+    panics,
+    /// Messages handed to Python.
+    messages_received,
+    /// Octets of those messages.
+    bytes_received,
+    /// Messages answered 2xx.
+    messages_accepted,
+    /// Messages answered 4xx.
+    messages_deferred,
+    /// Messages answered 5xx.
+    messages_rejected,
+    /// Messages whose time was up before any stage began to store them.
+    expired_before_commit,
+    /// Messages that were saved after their sender had been told 451.
+    saved_late,
+    /// Messages whose peer was gone before any stage began to store them.
+    peer_gone,
+    /// Messages that were saved, but whose peer was gone before it could be told.
+    answers_lost,
+    /// Recipient checks handed to Python.
+    checks,
+    /// Recipient checks that took too long.
+    checks_expired,
+    /// Messages refused because the budget had no room.
+    refused_for_memory,
+    /// Log records dropped because Python did not fetch them in time.
+    log_records_dropped,
+}
