@@ -136,10 +136,16 @@ impl<'a> Run<'a> {
         };
         match self.words.as_slice() {
             [word] => decode(word),
-            words if is_stateful(self.charset) => {
-                decode_each(words, decode).or_else(|| decode(&words.concat()))
-            }
-            words => decode(&words.concat()),
+            words => match shifts(self.charset) {
+                Shifts::None => decode(&words.concat()),
+                Shifts::Undone => decode(&words.concat())
+                    .filter(|text| is_valid(text))
+                    .or_else(|| decode_each(words, decode))
+                    .or_else(|| decode(&words.concat())),
+                Shifts::EndWithText => {
+                    decode_each(words, decode).or_else(|| decode(&words.concat()))
+                }
+            },
         }
     }
 }
@@ -147,9 +153,11 @@ impl<'a> Run<'a> {
 /// Decodes words that each start in the charset's first state; `None` when one of them is not valid
 /// alone.
 fn decode_each(words: &[Vec<u8>], decode: impl Fn(&[u8]) -> Option<String>) -> Option<String> {
-    let valid_alone =
-        |word: &Vec<u8>| decode(word).filter(|text| !text.contains(char::REPLACEMENT_CHARACTER));
-    words.iter().map(valid_alone).collect()
+    words.iter().map(|word| decode(word).filter(|text| is_valid(text))).collect()
+}
+
+fn is_valid(text: &str) -> bool {
+    !text.contains(char::REPLACEMENT_CHARACTER)
 }
 
 fn decode_known(encoding: &'static Encoding, bytes: &[u8]) -> String {
@@ -162,13 +170,29 @@ fn decode_known(encoding: &'static Encoding, bytes: &[u8]) -> String {
     text.into_owned()
 }
 
-/// Charsets with shift sequences, where the end of one word may not be the state in which the next
-/// begins.
-fn is_stateful(charset: &[u8]) -> bool {
-    const PREFIXES: [&[u8]; 4] = [b"iso-2022", b"csiso2022", b"hz", b"utf-7"];
-    PREFIXES.iter().any(|prefix| {
+/// Whether a charset has shift sequences, so that the end of one word may not be the state in which
+/// the next begins.
+enum Shifts {
+    None,
+    /// A text must undo its last shift (RFC 1468, RFC 1557, RFC 1843). A word that does not was cut
+    /// from a longer text, which goes on shifted in the next word; but joined whole words can have
+    /// two shifts in a row, which some decoders call an error.
+    Undone,
+    /// The end of the text undoes it (RFC 2152): whole words joined would be another text.
+    EndWithText,
+}
+
+fn shifts(charset: &[u8]) -> Shifts {
+    let starts_with = |prefix: &[u8]| {
         charset.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-    })
+    };
+    if starts_with(b"utf-7") {
+        Shifts::EndWithText
+    } else if starts_with(b"iso-2022") || starts_with(b"csiso2022") || starts_with(b"hz") {
+        Shifts::Undone
+    } else {
+        Shifts::None
+    }
 }
 
 fn is_blank(bytes: &[u8]) -> bool {

@@ -45,14 +45,9 @@ thread_local! {
 }
 
 /// Serves one connection to its end. A panic in it ends it alone, with 421.
-pub(super) async fn run(
-    stream: Stream,
-    client: Client,
-    config: Arc<ServerConfig>,
-    shared: Arc<Shared>,
-    place: Place,
-) {
-    let mut connection = Connection::new(stream, client, config, shared, &place);
+///
+/// Boxed, because a future keeps what it is given twice: as its argument and as its variable.
+pub(super) async fn run(mut connection: Box<Connection>) {
     let outcome = {
         let mut serving = pin!(connection.serve());
         poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(context))) {
@@ -64,7 +59,6 @@ pub(super) async fn run(
     if outcome.is_none() {
         connection.panicked();
     }
-    drop(place);
 }
 
 /// Why a connection ended.
@@ -84,7 +78,7 @@ impl From<io::Error> for End {
     }
 }
 
-struct Connection {
+pub(super) struct Connection {
     stream: Stream,
     session: Session,
     client: Arc<Client>,
@@ -98,6 +92,7 @@ struct Connection {
     data: Option<Data>,
     /// Messages answered 2xx whose answer has not been sent yet.
     owed: u64,
+    _place: Place,
 }
 
 /// How a message comes in.
@@ -140,12 +135,12 @@ impl Signals<'_, '_> {
 }
 
 impl Connection {
-    fn new(
+    pub(super) fn new(
         stream: Stream,
         client: Client,
         config: Arc<ServerConfig>,
         shared: Arc<Shared>,
-        place: &Place,
+        place: Place,
     ) -> Self {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -170,6 +165,7 @@ impl Connection {
             deadline,
             data: None,
             owed: 0,
+            _place: place,
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::connection;
+use super::connection::{self, Connection};
 use super::stream::Stream;
 use crate::config::{ListenAddress, ServerConfig};
 use crate::delivery::Client;
@@ -225,13 +225,9 @@ impl Server {
             auth: None,
         };
         let place = Place::take(&self.open, &self.shared);
-        tokio::spawn(connection::run(
-            stream,
-            client,
-            Arc::clone(&self.config),
-            Arc::clone(&self.shared),
-            place,
-        ));
+        let config = Arc::clone(&self.config);
+        let connection = Connection::new(stream, client, config, Arc::clone(&self.shared), place);
+        tokio::spawn(connection::run(Box::new(connection)));
     }
 
     fn accept_failed(&self, error: &io::Error) {

@@ -66,14 +66,16 @@ fn joins_characters_that_were_cut() {
 }
 
 #[test]
-fn shift_sequences_hold_for_one_word() {
+fn shift_sequences_hold_until_they_are_undone() {
     let japanese = "\u{65e5}\u{672c}";
     // Each word shifts back at its end; joined, the shifts between them would count as an error.
     assert_eq!(words("=?iso-2022-jp?b?GyRCRnwbKEI=?= =?ISO-2022-JP?b?GyRCS1wbKEI=?="), japanese);
-    // No word shifts back: the second is valid alone all the same.
+    // No word shifts back; the second shifts again all the same.
     assert_eq!(words("=?iso-2022-jp?b?GyRCRnw=?= =?iso-2022-jp?b?GyRCS1w=?="), japanese);
     // A character is cut in two: only joined are they valid.
     assert_eq!(words("=?iso-2022-jp?b?GyRCRg==?= =?iso-2022-jp?b?fEtcGyhC?="), japanese);
+    // The first does not shift back and the second does not shift: alone it would be ASCII.
+    assert_eq!(words("=?iso-2022-jp?b?GyRCRnw=?= =?iso-2022-jp?b?S1wbKEI=?="), japanese);
 }
 
 #[test]
@@ -127,11 +129,13 @@ fn asks_for_charsets_it_does_not_know() {
         ("=?X-Known?Q?abc?=", "[abc]"),
         ("=?x-known?Q?a?= =?x-KNOWN?Q?b?= =?utf-8?q?c?=", "[ab]c"),
     ]);
-    // A charset with shifts is asked for word by word, together only if one of them is wrong alone.
+    // UTF-7 is asked for word by word, together only if one of them is wrong alone; of a charset
+    // that must shift back it is the other way round.
     let asked =
         |value: &str| decode(value.as_bytes(), &|_, bytes| Some(format!("<{}>", to_text(bytes))));
-    assert_eq!(asked("=?iso-2022-kr?q?a?= =?iso-2022-kr?q?b?="), "<a><b>");
+    assert_eq!(asked("=?utf-7?q?a?= =?utf-7?q?b?="), "<a><b>");
     assert_eq!(asked("=?utf-7?q?a=EF=BF=BD?= =?utf-7?q?b?="), "<a\u{fffd}b>");
+    assert_eq!(asked("=?iso-2022-kr?q?a?= =?iso-2022-kr?q?b?="), "<ab>");
 }
 
 #[test]
