@@ -1,0 +1,89 @@
+# Everything a developer runs. The first two: make serve, make test.
+
+SHELL := /bin/sh
+# rustup's folder is on PATH only after the next login.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+PIP    := $(BIN)/python -m pip install --quiet --require-hashes
+PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
+
+# Python sources need no build: the package in .venv is the one in python/.
+RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
+
+.PHONY: help serve build test lint rust-lint python-lint rust-test python-test bench wheel lock clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+serve: build  ## build, then receive mail on 127.0.0.1:2525 into mail.db (Ctrl-C stops)
+	@exec $(BIN)/python scripts/foreground.py $(BIN)/guerrillad serve -c examples/quickstart.toml
+
+build: $(STAMPS)/core  ## .venv with the package and its compiled core
+
+test: lint rust-test python-test  ## lint, Rust tests, Python tests
+
+lint: rust-lint python-lint  ## formats, clippy, ruff, mypy, the stub of the core
+
+# --- .venv ---------------------------------------------------------------------------------------
+
+$(STAMPS)/venv:
+	sh scripts/build-tools.sh
+	"$$(sh scripts/find-python.sh)" -m venv --clear $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/locked: $(STAMPS)/venv requirements/build.txt requirements/runtime.txt
+	$(PIP) -r requirements/build.txt -r requirements/runtime.txt
+	@touch $@
+
+$(STAMPS)/core: $(STAMPS)/locked $(RUST_SOURCES)
+	. $(BIN)/activate && maturin develop --release --locked
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/locked requirements/test.txt
+	$(PIP) -r requirements/test.txt
+	@touch $@
+
+# --- tests ---------------------------------------------------------------------------------------
+
+# A folder of its own: maturin sets variables that make PyO3 compile anew whenever the two take turns.
+CLIPPY := cargo clippy --release --locked --all-targets --target-dir target/clippy
+
+rust-lint: $(STAMPS)/venv
+	cargo fmt --check
+	$(CLIPPY) -- -D warnings
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python $(CLIPPY) --features python -- -D warnings
+
+python-lint: $(STAMPS)/core $(STAMPS)/test
+	$(BIN)/ruff format --check $(PYTHON_SOURCES)
+	$(BIN)/ruff check $(PYTHON_SOURCES)
+	$(BIN)/mypy $(PYTHON_SOURCES)
+	$(BIN)/python -m mypy.stubtest guerrilla._core
+
+rust-test: $(STAMPS)/venv  ## cargo test, without Python
+	cargo test --release --locked
+
+python-test: $(STAMPS)/core $(STAMPS)/test  ## pytest; one file: make python-test ARGS=tests/test_docs.py
+	sh scripts/test-tools.sh
+	$(BIN)/python -m pytest $(ARGS)
+
+# --- the rest ------------------------------------------------------------------------------------
+
+bench: build  ## server CPU a message beside Postfix's smtp-sink; options: make bench ARGS="--rounds 1"
+	$(BIN)/python benches/load.py $(ARGS)
+
+wheel: $(STAMPS)/core  ## an abi3 wheel and an sdist in dist/
+	. $(BIN)/activate && maturin build --release --locked --out dist
+	. $(BIN)/activate && maturin sdist --out dist
+
+lock:  ## new versions of the Python packages into requirements/*.txt (needs uv)
+	sh scripts/lock.sh
+
+clean:  ## all that was built; mail.db stays
+	rm -rf $(VENV) target dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -f python/guerrilla/_core*.so
+	find python tests benches scripts examples -name __pycache__ -type d -prune -exec rm -rf {} +
