@@ -1,0 +1,123 @@
+"""guerrilla: receives mail by SMTP and hands it to Python.
+
+The parts load when they are first used, so that importing the package is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from guerrilla._core import (
+    Address,
+    Check,
+    Envelope,
+    Header,
+    Reply,
+    TLSInfo,
+    Transaction,
+    __version__,
+)
+
+if TYPE_CHECKING:
+    from guerrilla.backend import Backend
+    from guerrilla.chain import Processor
+    from guerrilla.config import AppConfig, BackendConfig, ServerConfig, TLSConfig
+    from guerrilla.daemon import Daemon
+    from guerrilla.errors import (
+        ConfigError,
+        DeliveryError,
+        GuerrillaError,
+        NoSuchUser,
+        QuotaExceeded,
+        StartError,
+        StorageError,
+        StorageNotAvailable,
+        StorageTimeout,
+        StorageTooBusy,
+        Unavailable,
+        UserSuspended,
+    )
+    from guerrilla.registry import processor, validator
+    from guerrilla.reply import Outcome, Replies, fold
+
+__all__ = [
+    "Address",
+    "AppConfig",
+    "Backend",
+    "BackendConfig",
+    "Check",
+    "ConfigError",
+    "Daemon",
+    "DeliveryError",
+    "Envelope",
+    "GuerrillaError",
+    "Header",
+    "NoSuchUser",
+    "Outcome",
+    "Processor",
+    "QuotaExceeded",
+    "Replies",
+    "Reply",
+    "ServerConfig",
+    "StartError",
+    "StorageError",
+    "StorageNotAvailable",
+    "StorageTimeout",
+    "StorageTooBusy",
+    "TLSConfig",
+    "TLSInfo",
+    "Transaction",
+    "Unavailable",
+    "UserSuspended",
+    "__version__",
+    "fold",
+    "processor",
+    "validator",
+]
+
+_LAZY = {
+    name: module
+    for module, names in {
+        "backend": ("Backend",),
+        "chain": ("Processor",),
+        "config": ("AppConfig", "BackendConfig", "ServerConfig", "TLSConfig"),
+        "daemon": ("Daemon",),
+        "errors": (
+            "ConfigError",
+            "DeliveryError",
+            "GuerrillaError",
+            "NoSuchUser",
+            "QuotaExceeded",
+            "StartError",
+            "StorageError",
+            "StorageNotAvailable",
+            "StorageTimeout",
+            "StorageTooBusy",
+            "Unavailable",
+            "UserSuspended",
+        ),
+        "registry": ("processor", "validator"),
+        "reply": ("Outcome", "Replies", "fold"),
+    }.items()
+    for name in names
+}
+"""The module of each name that loads on first use."""
+
+# A library is silent until its user, or a daemon, says where its records go.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,410 @@
+"""The Rust core: listeners, SMTP sessions, body buffers and the queue to Python.
+
+Every wait releases the GIL. Times are seconds, sizes are bytes.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Self, TypedDict, final, type_check_only
+
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "Address",
+    "Check",
+    "Core",
+    "Envelope",
+    "Header",
+    "LogRecord",
+    "Reply",
+    "TLSInfo",
+    "Transaction",
+    "claim",
+    "make_check",
+]
+
+__version__: Final[str]
+"""The version in the greeting and in `guerrillad version`."""
+
+__build__: Final[str]
+"""Commit and profile of the extension, as text: `a1b2c3d release`."""
+
+@final
+class Reply:
+    """An SMTP reply: code, enhanced status code (RFC 3463), text. Immutable, hashable, comparable.
+
+    Long text wraps to lines of at most 510 octets, ten at most.
+
+    Args:
+        code: 200 to 299, 400 to 499 or 500 to 599.
+        enhanced: `class.subject.detail` of the same class as the code, or None for none.
+        text: printable text; non-ASCII is refused, as are control characters.
+
+    Raises:
+        ValueError: a code, an enhanced code or a text that must not go on the wire.
+    """
+
+    def __new__(cls, code: int, enhanced: str | None, text: str) -> Self: ...
+    @staticmethod
+    def ok(text: str = "OK", enhanced: str | None = ...) -> Reply:
+        """A 250, with the enhanced code 2.0.0 unless another, or None, is given."""
+    @staticmethod
+    def retry(enhanced: str = "4.3.0", text: str = "Please try again later") -> Reply:
+        """A 451: a passing failure; the sender keeps the mail and tries again."""
+    @staticmethod
+    def reject(enhanced: str = "5.7.1", text: str = "Rejected") -> Reply:
+        """A 550: refused for good."""
+    @property
+    def code(self) -> int: ...
+    @property
+    def enhanced(self) -> str | None: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def is_success(self) -> bool:
+        """Whether the code is 2xx."""
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class Address:
+    """A reverse-path or forward-path address (RFC 5321 section 4.1.2). Immutable, hashable."""
+
+    def __new__(
+        cls, user: str, host: str, parameters: dict[str, str | None] | None = None
+    ) -> Self: ...
+    @staticmethod
+    def parse(text: str) -> Address:
+        """Parses `user@host`, `<user@host>` or the null path (empty or `<>`).
+
+        Raises:
+            ValueError: not an address of RFC 5321.
+        """
+    @property
+    def user(self) -> str:
+        """The local part, without quotes."""
+    @property
+    def host(self) -> str:
+        """The domain as sent, or an address literal in brackets; empty for the null path."""
+    @property
+    def ip(self) -> str | None:
+        """The IP address of an address literal."""
+    @property
+    def route(self) -> tuple[str, ...]:
+        """The hosts of a source route, as sent."""
+    @property
+    def is_null(self) -> bool: ...
+    @property
+    def parameters(self) -> dict[str, str | None]:
+        """ESMTP parameters of its MAIL or RCPT command; keywords upper-cased."""
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class TLSInfo:
+    """What was negotiated with the peer."""
+
+    def __new__(
+        cls,
+        version: str,
+        cipher: str,
+        server_name: str | None = None,
+        client_subject: str | None = None,
+    ) -> Self: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def cipher(self) -> str: ...
+    @property
+    def server_name(self) -> str | None: ...
+    @property
+    def client_subject(self) -> str | None: ...
+
+@disjoint_base
+class Transaction:
+    """One mail transaction as far as it has come. Immutable."""
+
+    @property
+    def client_id(self) -> int:
+        """The number of the connection, from 1 since the core started."""
+    @property
+    def server(self) -> str:
+        """`listen_interface` of the server that took it; empty when made without one."""
+    @property
+    def host_name(self) -> str:
+        """`host_name` of that server: what it calls itself."""
+    @property
+    def remote_ip(self) -> str:
+        """The client's IP address; empty for a unix socket."""
+    @property
+    def remote_port(self) -> int: ...
+    @property
+    def helo(self) -> str:
+        """The argument of HELO or EHLO; empty when neither was given."""
+    @property
+    def esmtp(self) -> bool:
+        """Whether the client said EHLO."""
+    @property
+    def tls(self) -> TLSInfo | None: ...
+    @property
+    def auth(self) -> str | None:
+        """The authenticated identity."""
+    @property
+    def mail_from(self) -> Address: ...
+    @property
+    def parameters(self) -> dict[str, str | None]:
+        """ESMTP parameters of MAIL; keywords upper-cased."""
+    @property
+    def rcpt_to(self) -> tuple[Address, ...]:
+        """The recipients accepted so far."""
+
+@final
+class Header:
+    """A parsed header section: fields in order, names case-insensitive, several values a name.
+
+    Values are unfolded and as sent (encoded words are not decoded); 8-bit octets are UTF-8 where
+    valid, else windows-1252. A line that is no field is kept under the empty name.
+    """
+
+    def __len__(self) -> int: ...
+    def __contains__(self, name: object, /) -> bool: ...
+    def __getitem__(self, name: str, /) -> str:
+        """The first value.
+
+        Raises:
+            KeyError: no such field.
+        """
+    def __iter__(self) -> Iterator[str]:
+        """The names, as sent, in order, with repeats."""
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The first value, or `default`."""
+    def get_all(self, name: str) -> list[str]:
+        """Every value of that name, in order."""
+    def items(self) -> list[tuple[str, str]]:
+        """Every (name, value), in order."""
+
+@final
+class Envelope(Transaction):
+    """A received message with its transaction. The message itself never changes.
+
+    Supports `bytes(envelope)`: added header fields, delivery header, message.
+    """
+
+    @staticmethod
+    def create(
+        data: bytes | bytearray | memoryview,
+        *,
+        mail_from: str | Address | None = None,
+        rcpt_to: Sequence[str | Address] = ...,
+        helo: str = "localhost",
+        esmtp: bool = True,
+        remote_ip: str = "127.0.0.1",
+        remote_port: int = 0,
+        server: str = "",
+        host_name: str = "localhost",
+        tls: TLSInfo | None = None,
+        auth: str | None = None,
+        parameters: dict[str, str | None] | None = None,
+        queued_id: str | None = None,
+        received_at: float | None = None,
+    ) -> Envelope:
+        """An envelope that came from no socket; answering it does nothing but be recorded."""
+    @staticmethod
+    def from_bytes(data: bytes | bytearray | memoryview) -> Envelope:
+        """The inverse of `to_bytes`.
+
+        Raises:
+            ValueError: not such a serialisation, of an unknown version, or damaged.
+        """
+    def to_bytes(self) -> bytes:
+        """Versioned serialisation with every field, added headers, values and the message.
+
+        Raises:
+            ValueError: `values` holds something that is not JSON; the message names the key.
+        """
+    @property
+    def queued_id(self) -> str:
+        """26 characters, unique over processes and restarts, sortable by time (a ULID)."""
+    @property
+    def received_at(self) -> float:
+        """When the final dot arrived: seconds since the epoch."""
+    @property
+    def size(self) -> int:
+        """Octets of the message."""
+    @property
+    def data(self) -> memoryview:
+        """The message, read-only, without a copy."""
+    @property
+    def header_data(self) -> memoryview:
+        """The header section with its empty line, at most `max_header_size`, without a copy."""
+    @property
+    def header(self) -> Header:
+        """The header section, parsed on first use."""
+    @property
+    def subject(self) -> str:
+        """The Subject, RFC 2047 words decoded; empty when there is none."""
+    @property
+    def hashes(self) -> list[str]:
+        """Free for stages: one hash a recipient once Hasher ran. The live list."""
+    def compute_hashes(self) -> list[str]:
+        """One MD5 (hex) a recipient, from sender, subject, queued_id and recipient; fills `hashes`."""
+    @property
+    def delivery_header(self) -> bytes:
+        """Received (and, as the first line, nothing of any recipient); empty until it is made."""
+    def make_delivery_header(self, primary_mail_host: str) -> None:
+        """Makes the delivery header; Delivered-To will be `user@primary_mail_host`."""
+    def delivery_header_for(self, index: int) -> bytes:
+        """The delivery header with the `Delivered-To` of `rcpt_to[index]`; empty until it is made.
+
+        Raises:
+            IndexError: no such recipient.
+        """
+    def add_header(self, name: str, value: str) -> None:
+        """Prepends a field to what `bytes()` gives.
+
+        Raises:
+            ValueError: a name or value that cannot stand in a header (controls, line ends).
+        """
+    @property
+    def added_headers(self) -> bytes:
+        """The added fields as they will stand, newest first."""
+    def bytes_for(self, index: int) -> bytes:
+        """Added headers, `delivery_header_for(index)`, message."""
+    def __bytes__(self) -> bytes: ...
+    @property
+    def values(self) -> dict[str, Any]:
+        """Free for stages; JSON values where they must survive the spool."""
+    @property
+    def expired(self) -> bool:
+        """Whether its sender has been answered, or is gone, without it being claimed."""
+    @property
+    def answered(self) -> Reply | tuple[Reply, ...] | None:
+        """The verdict given by `answer`, for tests; None before and for the default 250."""
+    def answer(self, verdict: Reply | Sequence[Reply] | None = None) -> bool:
+        """Answers the sender: a reply, one a recipient, or None for `250 2.0.0 OK: queued as ID`.
+
+        Returns:
+            False when it was answered before, by anyone: the verdict is then not used.
+
+        Raises:
+            TypeError: not a verdict; the envelope stays unanswered.
+        """
+
+@final
+class Check:
+    """A question about one recipient of a transaction."""
+
+    @property
+    def transaction(self) -> Transaction: ...
+    @property
+    def recipient(self) -> Address: ...
+    @property
+    def expired(self) -> bool:
+        """As `Envelope.expired`."""
+    @property
+    def answered(self) -> Reply | None:
+        """What `answer` was given, or the default it stands for; None before."""
+    def answer(self, reply: Reply | None = None) -> bool:
+        """Answers: None accepts the recipient. Returns and raises as `Envelope.answer`."""
+
+def make_check(
+    recipient: str | Address,
+    *,
+    mail_from: str | Address | None = None,
+    remote_ip: str = "127.0.0.1",
+    helo: str = "localhost",
+) -> Check:
+    """A check that came from no socket."""
+
+def claim(envelopes: Sequence[Envelope]) -> list[bool]:
+    """Claims envelopes before a storing stage: False for one that expired or whose peer is gone.
+
+    From here on the deadline no longer answers until a second `gw_save_timeout` has passed.
+    """
+
+@type_check_only
+class ServerSettings(TypedDict):
+    """One listener. `address` is `ip:port`, `[v6]:port` or `unix:/path`, resolved."""
+
+    name: str
+    address: str
+    host_name: str
+    max_size: int
+    timeout: float
+    max_clients: int
+    max_recipients: int
+    max_errors: int
+    max_idle_commands: int
+    max_header_size: int
+    helo_required: bool
+    bare_newline: str
+    data_timeout: float
+    min_data_rate: int
+
+@type_check_only
+class CoreSettings(TypedDict):
+    """Everything the core obeys."""
+
+    servers: list[ServerSettings]
+    allowed_hosts: list[str]
+    max_memory: int
+    save_timeout: float
+    check_timeout: float
+    check_recipients: bool
+    log_level: int
+    """A number of `logging`: records below it are not made."""
+
+@final
+class LogRecord:
+    """A record for `logging`: level number, logger name below `guerrilla`, message, time."""
+
+    @property
+    def level(self) -> int: ...
+    @property
+    def logger(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def created(self) -> float: ...
+
+@final
+class Core:
+    """A running receiver: one I/O thread with its listeners, and the queues to Python.
+
+    Raises:
+        ValueError: a setting that cannot be obeyed; the message names it.
+    """
+
+    def __new__(cls, settings: CoreSettings) -> Self: ...
+    def start(self) -> list[str]:
+        """Binds every server and starts serving.
+
+        Returns:
+            The bound addresses, in the order of `servers`: port 0 is replaced by the real one.
+
+        Raises:
+            OSError: one or more servers could not be bound; the message names each, one a line.
+            RuntimeError: started before.
+        """
+    def receive(self, max: int, timeout: float) -> list[Envelope] | None:
+        """Takes up to `max` waiting envelopes; waits only when there is none.
+
+        Returns:
+            `[]` after `timeout` seconds; None once the core is stopping and the queue is empty.
+        """
+    def receive_checks(self, max: int, timeout: float) -> list[Check] | None:
+        """As `receive`, for recipient checks."""
+    def receive_logs(self, max: int, timeout: float) -> list[LogRecord] | None:
+        """As `receive`, for log records; None only after `close`."""
+    def set_intake(self, open: bool) -> None:
+        """Closed: every message is answered `451 4.3.2` before its data, until opened again."""
+    def set_log_level(self, level: int) -> None: ...
+    def stop(self, timeout: float) -> bool:
+        """Graceful stop: closes listeners, tells idle sessions 421, lets transactions finish.
+
+        Returns:
+            True when every session ended by itself; False when some were cut off after `timeout`.
+        """
+    def close(self) -> None:
+        """Ends what is left, at once: queues give None, the I/O thread ends. Idempotent."""
+    def stats(self) -> dict[str, int]:
+        """A snapshot of all counters."""

@@ -1,0 +1,201 @@
+"""The backend: its chains, workers, and the keys of its processors."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+
+from guerrilla.config.fields import (
+    ITEMS,
+    TABLE,
+    Count,
+    Flag,
+    Host,
+    Positive,
+    PositiveSeconds,
+    Text,
+    nearest,
+)
+from guerrilla.config.section import Section, key_of
+from guerrilla.config.server import machine_name
+from guerrilla.errors import ConfigError, expected
+from guerrilla.units import Seconds
+
+if TYPE_CHECKING:
+    from guerrilla.config.app import AppConfig
+
+DEFAULT_SAVE_PROCESS = "HeadersParser|Header|Debugger"
+
+
+def chain_names(text: str) -> list[str]:
+    """The stages of a chain: `"HeadersParser | SQL"` gives `["HeadersParser", "SQL"]`.
+
+    An empty text is an empty chain.
+
+    Raises:
+        ConfigError: a stage has no name, as in `"Header||SQL"`.
+    """
+    if not text.strip():
+        return []
+    names = [name.strip() for name in text.split("|")]
+    if "" in names:
+        at = names.index("") + 1
+        raise ConfigError(f"stage {at} of the chain {text[:60]!r} has no name")
+    return names
+
+
+def _chain(value: object) -> str:
+    if not isinstance(value, str):
+        raise expected("a chain such as 'HeadersParser|Header|SQL'", value)
+    try:
+        chain_names(value)
+    except ConfigError as error:
+        # A plain ValueError: the problem lines of a ConfigError are taken to begin with a key.
+        raise ValueError(str(error)) from None
+    return value
+
+
+def _stores_somewhere(value: str) -> str:
+    if not chain_names(value):
+        raise expected("a chain of at least one stage", value)
+    return value
+
+
+def _primary_mail_host(value: object) -> object:
+    return machine_name() if value == "" else value
+
+
+def _processors(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        alias.lower(): {key.lower(): item for key, item in options.items()}
+        for alias, options in value.items()
+    }
+
+
+Chain = Annotated[str, BeforeValidator(_chain)]
+
+
+class BackendConfig(Section):
+    """The backend: `backend_config`, or one of `backends`.
+
+    Keys that are not listed here belong to processors and stay in `options`, lower-cased.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    save_process: Annotated[Chain, AfterValidator(_stores_somewhere)] = DEFAULT_SAVE_PROCESS
+    """The chain that saves a message: names of processors, split at `|`, in any case."""
+
+    validate_process: Chain = ""
+    """The chain that is asked at each RCPT. Empty: every recipient at an allowed host is taken."""
+
+    save_workers_size: Positive = 1
+    """Threads that run `save_process`, each with its own instances of the processors."""
+
+    gw_save_timeout: PositiveSeconds = 30.0
+    """Time from the final dot until a message that is not saved is answered `451 4.3.0`."""
+
+    gw_val_rcpt_timeout: PositiveSeconds = 5.0
+    """Time until a recipient that is not validated is answered `451 4.4.3`."""
+
+    log_received_mails: Flag = False
+    """Whether Debugger logs sender, recipients and headers. True where there is no
+    `backend_config` at all."""
+
+    primary_mail_host: Annotated[Host, BeforeValidator(_primary_mail_host)] = Field(
+        default_factory=machine_name
+    )
+    """The host that delivery headers and SQL rows name. Default: the machine's name."""
+
+    import_: Annotated[tuple[Text, ...], ITEMS] = Field(
+        default=(), validation_alias="import", serialization_alias="import"
+    )
+    """Modules to import for their processors, on PYTHONPATH or beside the config file."""
+
+    save_batch_size: Positive = 64
+    """Messages that a worker takes at a time, at most; it never waits for more."""
+
+    save_concurrency: Positive = 64
+    """Messages of a batch that an async stage works on at a time."""
+
+    validate_workers_size: Positive = 1
+    """Threads that run `validate_process`."""
+
+    validate_cache_ttl: Seconds = 0.0
+    """How long an answer of `validate_process` is kept. 0: not at all."""
+
+    breaker_failures: Count = 0
+    """Batches failed in a row, after which mail is refused with 451 at once. 0: never."""
+
+    breaker_reset: PositiveSeconds = 10.0
+    """Time after which a refused backend is tried again."""
+
+    auth_process: Chain = ""
+    """The chain that checks the credentials of AUTH."""
+
+    processors: Annotated[
+        dict[str, Annotated[dict[str, Any], TABLE]], AfterValidator(_processors), TABLE
+    ] = Field(default_factory=dict)
+    """Options of processors by alias, for two of a kind in one chain."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that are not the backend's own: those of processors."""
+        return {key.lower(): value for key, value in (self.model_extra or {}).items()}
+
+    def values(self) -> dict[str, Any]:
+        """Every key with its value, the backend's own and those of processors, by config name."""
+        own = {key_of(type(self), field): getattr(self, field) for field in type(self).model_fields}
+        return self.options | own
+
+    def unknown_keys(self, known: Collection[str]) -> list[str]:
+        """The keys that neither the backend nor any processor reads.
+
+        Args:
+            known: the keys that processors read, in any case.
+        """
+        folded = {key.casefold() for key in known}
+        return [key for key in self.options if key.casefold() not in folded]
+
+
+def check_processor_keys(
+    config: "AppConfig", known_keys_by_any_processor: Collection[str], *, source: str | None = None
+) -> None:
+    """Refuses backend keys that nobody reads, unless `ignore_unknown_keys` is on.
+
+    Args:
+        config: the config to check.
+        known_keys_by_any_processor: what all registered processors read together, in any case.
+        source: the file that the problems name, if any.
+
+    Raises:
+        ConfigError: a line each with the path of the key and the nearest known one.
+    """
+    if config.ignore_unknown_keys:
+        return
+    prefix = f"{source}: " if source else ""
+    own = [key_of(BackendConfig, field) for field in BackendConfig.model_fields]
+    problems = [
+        f"{prefix}{path}: unknown key{nearest(path.rpartition('.')[2], known)}"
+        for path, known in _unread(config, own, known_keys_by_any_processor)
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _unread(
+    config: "AppConfig", own: Collection[str], known: Collection[str]
+) -> Iterator[tuple[str, Collection[str]]]:
+    """The path of each key that nobody reads, and the keys that could stand there."""
+    backends: Mapping[str, BackendConfig] = {
+        "backend_config": config.backend_config,
+        **{f"backends.{name}": backend for name, backend in config.backends.items()},
+    }
+    folded = {key.casefold() for key in known}
+    for path, backend in backends.items():
+        for key in backend.unknown_keys(known):
+            yield f"{path}.{key}", [*own, *known]
+        for alias, options in backend.processors.items():
+            for key in options:
+                if key.casefold() not in folded:
+                    yield f"{path}.processors.{alias}.{key}", known

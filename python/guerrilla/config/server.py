@@ -1,0 +1,187 @@
+"""A server: one listener with its settings."""
+
+import socket
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from guerrilla.config.fields import (
+    ITEMS,
+    TABLE,
+    Count,
+    Flag,
+    Host,
+    MaybeText,
+    Network,
+    Positive,
+    PositiveSeconds,
+    Text,
+    nearest,
+    one_of,
+    whole,
+)
+from guerrilla.config.listen import ListenAddress, parse_listen_interface
+from guerrilla.config.section import Section
+from guerrilla.config.tls import TLSConfig
+from guerrilla.errors import expected
+from guerrilla.units import Bytes, Seconds
+
+DEFAULT_LISTEN_INTERFACE = "127.0.0.1:2525"
+
+EXTENSIONS = (
+    "PIPELINING",
+    "SIZE",
+    "8BITMIME",
+    "ENHANCEDSTATUSCODES",
+    "HELP",
+    "SMTPUTF8",
+    "CHUNKING",
+    "BINARYMIME",
+    "DSN",
+    "LIMITS",
+)
+"""What `extensions` can turn on or off; STARTTLS, AUTH and XCLIENT have keys of their own."""
+
+
+def machine_name() -> str:
+    """The machine's host name, or `localhost` where it has none."""
+    return socket.gethostname() or "localhost"
+
+
+def _listen_interface(value: object) -> str:
+    if not isinstance(value, str):
+        raise expected("a text such as '127.0.0.1:2525'", value)
+    parse_listen_interface(value)
+    return value
+
+
+def _host_name(value: object) -> object:
+    # Go-Guerrilla's files say "" for the default.
+    return machine_name() if value == "" else value
+
+
+def _extensions(value: dict[str, bool]) -> dict[str, bool]:
+    for name in value:
+        if name.upper() not in EXTENSIONS:
+            message = f"unknown extension {name[:60]!r}{nearest(name, EXTENSIONS)}"
+            raise ValueError(message)
+    return {name.upper(): is_on for name, is_on in value.items()}
+
+
+class AuthConfig(Section):
+    """AUTH of a server (RFC 4954): `servers[].auth`."""
+
+    required: Flag = False
+    """Answers `530 5.7.0` to MAIL before AUTH."""
+
+    relay: Flag = False
+    """Takes mail for any host from a client that has authenticated."""
+
+    allow_plaintext: Flag = False
+    """Takes AUTH outside TLS; passwords then cross the network in the clear."""
+
+
+class ServerConfig(Section):
+    """A server: `servers[]`. It needs `listen_interface`; all else has a default.
+
+    Go-Guerrilla leaves a server without `is_enabled` disabled; here it is enabled.
+    """
+
+    is_enabled: Flag = True
+    """Whether the server listens."""
+
+    listen_interface: Annotated[str, BeforeValidator(_listen_interface)]
+    """Where it listens: `ip:port`, `:25` (all of IPv4 and IPv6), `[::]:25`, `host:25`,
+    `unix:/path`. Port 0 lets the system choose. Unique among the servers."""
+
+    host_name: Annotated[Host, BeforeValidator(_host_name)] = Field(default_factory=machine_name)
+    """What the server calls itself in the greeting and in `Received:`. Default: the machine's."""
+
+    max_size: Bytes = 10 * 2**20
+    """Bytes of a message (RFC 1870). 0: no limit."""
+
+    timeout: PositiveSeconds = 30.0
+    """Time for a command line, for each pause within DATA, and for a TLS handshake."""
+
+    max_clients: Positive = 100
+    """Connections at a time; one more gets `421 4.7.0`."""
+
+    log_file: MaybeText = None
+    """A log of this server's own: a path, `stderr`, `stdout` or `off`. Default: the main log."""
+
+    xclient_on: Flag = False
+    """Takes XCLIENT from `trusted_proxies`."""
+
+    tls: Annotated[TLSConfig, TABLE] = TLSConfig()
+    """TLS: certificate, versions, ciphers."""
+
+    protocol: Annotated[Literal["smtp", "lmtp"], one_of("smtp", "lmtp")] = "smtp"
+    """The protocol that is spoken: `smtp` or `lmtp` (RFC 2033)."""
+
+    extensions: Annotated[dict[str, Flag], AfterValidator(_extensions), TABLE] = Field(
+        default_factory=dict
+    )
+    """Turns single SMTP extensions on or off, as `{ "CHUNKING": false }`."""
+
+    bare_newline: Annotated[Literal["fix", "keep", "reject"], one_of("fix", "keep", "reject")] = (
+        "fix"
+    )
+    """What becomes of a CR or LF that is not part of a CRLF in a message: `fix` makes it CRLF,
+    `keep` stores it, `reject` answers 554 after the end. It never ends a message."""
+
+    proxy_protocol: Flag = False
+    """Expects the PROXY protocol, version 1 or 2, from `trusted_proxies`."""
+
+    trusted_proxies: Annotated[tuple[Network, ...], ITEMS] = ("127.0.0.0/8", "::1/128")
+    """Peers whose XCLIENT or PROXY is believed: addresses and networks."""
+
+    data_timeout: Seconds = 600.0
+    """Time for one DATA in all. 0: no limit."""
+
+    min_data_rate: Bytes = 100
+    """Bytes a second that DATA must reach on average after its first minute. 0: no limit."""
+
+    helo_required: Flag = True
+    """Answers `503 5.5.1` to MAIL before HELO or EHLO (RFC 5321 §4.1.4)."""
+
+    max_recipients: Count = 100
+    """Accepted recipients a transaction (RFC 5321 §4.5.3.1.8: at least 100). 0: no limit."""
+
+    max_messages: Count = 0
+    """Messages a connection. 0: no limit."""
+
+    max_errors: Count = 5
+    """The how-manieth `500` reply becomes `421` and ends the session. 0: none does."""
+
+    max_idle_commands: Count = 50
+    """Commands in a row that bring no mail nearer, after which the next gets `421`. 0: no limit."""
+
+    max_connections_per_ip: Count = 0
+    """Connections at a time from one client address. 0: no limit."""
+
+    max_connection_rate_per_ip: Count = 0
+    """New connections a minute from one client address. 0: no limit."""
+
+    ipv6_prefix: Annotated[int, whole(1, 128), Field(ge=1, le=128)] = 64
+    """Bits of an IPv6 address that count as one client in the limits per address."""
+
+    max_header_size: Bytes = 2**20
+    """Bytes of the header section that are parsed; the message is taken whole."""
+
+    max_received_hops: Count = 50
+    """`Received:` fields, over which a message is in a loop, `554 5.4.6` (RFC 5321 §6.3).
+    0: no limit."""
+
+    greet_delay: Seconds = 0.0
+    """Time before the greeting; who talks earlier is refused. 0: off."""
+
+    backend: Annotated[Text, AfterValidator(str.lower)] = "default"
+    """Which of `backends` saves this server's mail; `default` is `backend_config`."""
+
+    auth: Annotated[AuthConfig, TABLE] = AuthConfig()
+    """AUTH: who must, and what it allows."""
+
+    @property
+    def address(self) -> ListenAddress:
+        """`listen_interface`, parsed."""
+        return parse_listen_interface(self.listen_interface)

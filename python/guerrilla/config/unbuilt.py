@@ -1,0 +1,134 @@
+"""Keys that are read and checked, and whose feature is not built yet.
+
+A config that sets one is refused at start: to ignore it in silence would leave a server open that
+its owner thinks closed. Who builds a feature deletes its line here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from guerrilla.config.app import AppConfig, DashboardConfig
+from guerrilla.config.backend import chain_names
+from guerrilla.config.section import Section, key_of
+from guerrilla.errors import shown
+
+
+@dataclass(frozen=True)
+class _Later:
+    """A key whose feature comes later.
+
+    Attributes:
+        field: of the section; `tls.required` is within one.
+        feature: what is not built.
+        is_set: whether a value asks for it; by default each that is not the key's own default.
+        advice: what to do instead; by default to go back to the key's own default.
+    """
+
+    field: str
+    feature: str
+    is_set: Callable[[Any], bool] | None = None
+    advice: str = ""
+
+
+def _has_spool_stage(chain: str) -> bool:
+    return "250" in chain_names(chain)
+
+
+def _has_alias(chain: str) -> bool:
+    return any(":" in name for name in chain_names(chain))
+
+
+def _is_shown(dashboard: DashboardConfig | None) -> bool:
+    return dashboard is not None and dashboard.is_enabled
+
+
+_PLAIN_NAMES: Final = "name the processor alone"
+
+_TOP: Final = (
+    _Later("spill_size", "spilling large messages to a file"),
+    _Later("processes", "more than one process"),
+    _Later("control_socket", "the control socket"),
+    _Later("watch_config", "watching the config file"),
+    _Later("log_format", "another form of the log"),
+    _Later("user", "changing the user"),
+    _Later("group", "changing the group"),
+    _Later("spool", "the spool"),
+    _Later("backends", "several backends"),
+    _Later("dashboard", "the dashboard", is_set=_is_shown),
+    _Later("metrics", "metrics"),
+)
+
+_SERVER: Final = (
+    _Later("log_file", "a log file of a server's own"),
+    _Later("xclient_on", "XCLIENT"),
+    _Later("tls.start_tls_on", "STARTTLS"),
+    _Later("tls.tls_always_on", "implicit TLS"),
+    _Later("tls.required", "TLS"),
+    _Later("tls.watch", "TLS"),
+    _Later("tls.certificates", "TLS"),
+    _Later("protocol", "LMTP"),
+    _Later("extensions", "turning extensions on and off"),
+    _Later("proxy_protocol", "the PROXY protocol"),
+    _Later("max_messages", "a limit of messages a connection"),
+    _Later("max_connections_per_ip", "a limit per client address"),
+    _Later("max_connection_rate_per_ip", "a limit per client address"),
+    _Later("ipv6_prefix", "a limit per client address"),
+    _Later("max_received_hops", "another limit of hops"),
+    _Later("greet_delay", "the delayed greeting"),
+    _Later("backend", "several backends"),
+    _Later("auth.required", "AUTH"),
+    _Later("auth.relay", "AUTH"),
+    _Later("auth.allow_plaintext", "AUTH"),
+)
+
+_BACKEND: Final = (
+    _Later("save_process", "the stage '250'", _has_spool_stage, "take '250' out of the chain"),
+    _Later("save_process", "an alias in a chain", _has_alias, _PLAIN_NAMES),
+    _Later("validate_process", "an alias in a chain", _has_alias, _PLAIN_NAMES),
+    _Later("validate_cache_ttl", "keeping answers of validate_process"),
+    _Later("breaker_failures", "the circuit breaker"),
+    _Later("auth_process", "AUTH"),
+    _Later("processors", "options by alias"),
+)
+
+
+def unbuilt(config: AppConfig) -> list[str]:
+    """What the config asks for and is not built yet.
+
+    Returns:
+        One line each: the path of the key, what is not built, and what to do.
+    """
+    servers = [(f"servers[{index}]", server) for index, server in enumerate(config.servers)]
+    backends = [("backend_config", config.backend_config)]
+    backends += [(f"backends.{name}", backend) for name, backend in config.backends.items()]
+    return [
+        *_set_in("", config, _TOP),
+        *(line for path, server in servers for line in _set_in(path, server, _SERVER)),
+        *(line for path, backend in backends for line in _set_in(path, backend, _BACKEND)),
+    ]
+
+
+def _set_in(path: str, section: Section, table: Iterable[_Later]) -> Iterator[str]:
+    for later in table:
+        owner, field = _owner(section, later.field)
+        value = getattr(owner, field)
+        default = type(owner).model_fields[field].get_default(call_default_factory=True)
+        if later.is_set(value) if later.is_set else value != default:
+            key = later.field.removesuffix(field) + key_of(type(owner), field)
+            advice = later.advice or _advice(default)
+            yield f"{path}{'.' if path else ''}{key}: {later.feature} is not built yet; {advice}"
+
+
+def _owner(section: Section, path: str) -> tuple[Section, str]:
+    """The section that holds the field of a path such as `tls.required`."""
+    *outer, field = path.split(".")
+    for name in outer:
+        section = getattr(section, name)
+    return section, field
+
+
+def _advice(default: object) -> str:
+    if isinstance(default, bool | int | float) or (isinstance(default, str) and default):
+        return f"remove the key, or set it to {shown(default)}"
+    return "remove the key"
