@@ -1,0 +1,65 @@
+"""A backend of one's own, in place of the chains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from guerrilla.base import Processor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from guerrilla._core import Check, Envelope
+    from guerrilla.reply import Outcome, Reply
+
+__all__ = ["Backend", "BackendFactory", "BackendStage"]
+
+
+class Backend(Protocol):
+    """What saves mails and checks recipients; every worker has its own.
+
+    Errors are dealt with as those of a `Processor` that stores and is not atomic.
+    """
+
+    def open(self) -> None:
+        """Connects and checks; an error stops the start."""
+
+    def close(self) -> None:
+        """Undoes `open`."""
+
+    def save_batch(self, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
+        """Saves; one outcome a mail, None when it is durably saved."""
+
+    def validate_batch(self, checks: Sequence[Check]) -> Sequence[Reply | None]:
+        """Looks at recipients; one outcome a check, None when it is accepted."""
+
+
+BackendFactory: TypeAlias = "Callable[[], Backend]"
+"""Makes a backend; called once for each worker, in its thread."""
+
+
+class BackendStage(Processor):
+    """The only stage of a chain: hands everything to a backend."""
+
+    stores = True
+
+    def __init__(self, backend: Backend) -> None:
+        """Opens nothing."""
+        super().__init__(self.Options())
+        self._backend = backend
+
+    def open(self) -> None:
+        """Opens the backend."""
+        self._backend.open()
+
+    def close(self) -> None:
+        """Closes the backend."""
+        self._backend.close()
+
+    def save_batch(self, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
+        """See `Backend`."""
+        return self._backend.save_batch(envelopes)
+
+    def validate_batch(self, checks: Sequence[Check]) -> Sequence[Reply | None]:
+        """See `Backend`."""
+        return self._backend.validate_batch(checks)

@@ -1,0 +1,227 @@
+"""The chain: stages of one worker, asked in order.
+
+A chain has its own instance of each processor, opened and closed together. It knows neither
+sockets nor SMTP: envelopes come from anywhere.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Generic, Self
+
+import pydantic
+
+from guerrilla.base import Processor, TaskName, implements, is_async
+from guerrilla.config import chain_names, mask_text
+from guerrilla.errors import ConfigError, GuerrillaError, StartError, shown
+from guerrilla.plan import ChainSettings, plan
+from guerrilla.stages import Item, Loop, Pulse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from guerrilla.registry import Registry
+    from guerrilla.stages import Segment
+
+__all__ = ["Chain", "ChainSettings", "Processor", "build", "option_keys"]
+
+log = logging.getLogger("guerrilla.chain")
+
+
+class Chain(Generic[Item]):
+    """The stages of one worker, in order, for one task.
+
+    A context manager: `open` and `close`. Not for several threads at once.
+
+    Args:
+        stages: name and processor of each stage, in order.
+        task: "save" for envelopes, "validate" for checks.
+        settings: limits.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[tuple[str, Processor]],
+        task: TaskName,
+        settings: ChainSettings | None = None,
+    ) -> None:
+        """Plans the segments; opens nothing."""
+        self.stages = tuple(stages)
+        self.task = task
+        self.settings = settings or ChainSettings()
+        self.pulse = Pulse()
+        self._stack = ExitStack()
+        self._loop: Loop | None = None
+        self._segments: list[Segment[Item]] = []
+
+    @property
+    def stores(self) -> bool:
+        """Whether any stage saves mails durably."""
+        return any(processor.stores for _, processor in self.stages)
+
+    def warnings(self) -> list[str]:
+        """What is allowed but hardly meant: a chain that stores nothing, stages without a task."""
+        found = []
+        if self.task == "save" and not self.stores:
+            found.append("save_process stores nothing: mail is accepted and discarded")
+        found += [
+            f"{self.task}_process: {name} does nothing there, it has no {self.task} method"
+            for name, processor in self.stages
+            if not implements(processor, self.task)
+        ]
+        return found
+
+    def open(self) -> None:
+        """Opens the stages in order.
+
+        Raises:
+            StartError: a stage could not be opened; those opened before it are closed again.
+        """
+        with ExitStack() as stack:
+            if any(is_async(processor) for _, processor in self.stages):
+                self._loop = Loop(self.settings.concurrency)
+                stack.callback(self._close_loop)
+            for name, processor in self.stages:
+                self._open_stage(name, processor)
+                stack.callback(self._close_stage, name, processor)
+            self._segments = plan(self.stages, self.task, self.settings, self.pulse, self._loop)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Closes the stages, the last first. What one raises is logged and stops no other."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        """Opens."""
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes."""
+        self.close()
+
+    def run(self, items: Sequence[Item]) -> None:
+        """Takes a batch through the stages and answers each of its items.
+
+        Reaching the end is acceptance. Only a `BaseException` gets out; then some items may be
+        unanswered.
+        """
+        for segment in self._segments:
+            items = segment.run(items)
+            if not items:
+                return
+        for item in items:
+            item.answer()
+
+    def _call(self, function: Callable[[], Any]) -> None:
+        """Calls `open` or `close`, which may be async."""
+        if inspect.iscoroutinefunction(function) and self._loop is not None:
+            self._loop.run(function())
+        else:
+            function()
+
+    def _open_stage(self, name: str, processor: Processor) -> None:
+        try:
+            self._call(processor.open)
+        except (ConfigError, StartError):
+            raise
+        except GuerrillaError as error:
+            raise StartError([f"{name}: {error}"]) from error
+        except Exception as error:
+            raise StartError([f"{name}: {type(error).__name__}: {error}"]) from error
+
+    def _close_stage(self, name: str, processor: Processor) -> None:
+        try:
+            self._call(processor.close)
+        except Exception:
+            log.exception("%s: closing failed", name)
+
+    def _close_loop(self) -> None:
+        if self._loop is not None:
+            self._loop.close()
+            self._loop = None
+
+
+def build(
+    names: str,
+    task: TaskName,
+    values: Mapping[str, object],
+    registry: Registry,
+    settings: ChainSettings | None = None,
+) -> Chain[Any]:
+    """Makes the chain a config names, with an instance of each processor; nothing is opened.
+
+    Args:
+        names: `save_process` or `validate_process`.
+        task: which of the two.
+        values: the keys of `backend_config`, lower case; each processor takes its own.
+        registry: knows the names.
+        settings: limits.
+
+    Raises:
+        ConfigError: every name and every value that is wrong.
+    """
+    problems: list[str] = []
+    stages: list[tuple[str, Processor]] = []
+    for name in chain_names(names):
+        try:
+            found = registry.find(name)
+        except ConfigError as error:
+            problems += [f"backend_config.{task}_process: {p}" for p in error.problems]
+            continue
+        try:
+            stages.append((name, found(read_options(name, found, values))))
+        except ConfigError as error:
+            problems += error.problems
+        except GuerrillaError as error:
+            problems.append(f"{name}: {error}")
+        except Exception as error:
+            log.debug("making %s failed", name, exc_info=True)
+            problems.append(f"{name}: {type(error).__name__}: {error}")
+    if problems:
+        raise ConfigError(problems)
+    return Chain(stages, task, settings)
+
+
+def read_options(
+    name: str, processor: type[Processor], values: Mapping[str, object]
+) -> pydantic.BaseModel:
+    """The options of one processor out of all keys of `backend_config`.
+
+    Raises:
+        ConfigError: a value of the wrong type or range, or a missing one; the key is named.
+    """
+    mine = {key: values[key.lower()] for key in _spelt(processor) if key.lower() in values}
+    try:
+        return processor.Options.model_validate(mine)
+    except pydantic.ValidationError as error:
+        raise ConfigError([_problem(name, detail) for detail in error.errors()]) from None
+
+
+def option_keys(processor: type[Processor]) -> set[str]:
+    """The keys of `backend_config` it reads, lower case."""
+    return {key.lower() for key in _spelt(processor)}
+
+
+def _spelt(processor: type[Processor]) -> list[str]:
+    """The keys as its `Options` spell them: a field's alias, else its name."""
+    fields = processor.Options.model_fields.items()
+    aliases = [(field, info.validation_alias) for field, info in fields]
+    return [alias if isinstance(alias, str) else field for field, alias in aliases]
+
+
+def _problem(name: str, detail: Mapping[str, Any]) -> str:
+    path = ".".join(str(part) for part in detail["loc"])
+    cause = detail.get("ctx", {}).get("error")
+    text = str(cause) if cause is not None else f"{detail['msg']}, got {shown(detail['input'])}"
+    if detail["type"] == "missing":
+        text = "this key is required"
+    return mask_text(f"backend_config.{path or name}: {text} (read by {name})")

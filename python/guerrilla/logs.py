@@ -1,0 +1,186 @@
+"""Logging: standard `logging` below the logger `guerrilla`, set up as the config says.
+
+Nothing happens on import. A daemon makes one `LogOutput` when it starts and closes it when it ends;
+an application that sets up `logging` itself says `log_file = "off"` and gets the records through
+propagation.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Protocol
+
+    from guerrilla._core import LogRecord
+
+    class RecordSource(Protocol):
+        """What the pump needs of the core."""
+
+        def receive_logs(self, max: int, timeout: float) -> list[LogRecord] | None:  # noqa: A002
+            """See `Core.receive_logs`."""
+
+
+ROOT: Final = "guerrilla"
+
+LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+    "panic": logging.CRITICAL,
+}
+"""Go-Guerrilla's names of levels."""
+
+_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))} | {
+    0x09: "\\t",
+    0x0A: "\\n",
+    0x0D: "\\r",
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+
+_PUMP_BATCH: Final = 512
+_PUMP_WAIT: Final = 1.0
+
+log = logging.getLogger("guerrilla.logs")
+
+
+class LineFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z INFO guerrilla.smtp message`, one line a record, times UTC.
+
+    Control characters in a message are escaped, so that no sender can forge a line; a traceback
+    follows on lines that begin with `  | `, which no record does.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Formats one record."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        message = record.getMessage().translate(_CONTROLS)
+        lines = [
+            f"{stamp}.{int(record.msecs):03d}Z {record.levelname} {record.name} {message}",
+        ]
+        if record.exc_info:
+            lines += _block(self.formatException(record.exc_info))
+        if record.stack_info:
+            lines += _block(record.stack_info)
+        return "\n".join(lines)
+
+
+class LogOutput:
+    """Where the records of `guerrilla` go.
+
+    Args:
+        log_file: a path, `stderr`, `stdout` or `off`.
+        log_level: a name of `LEVELS`.
+
+    Raises:
+        OSError: the file cannot be opened for appending.
+    """
+
+    def __init__(self, log_file: str, log_level: str) -> None:
+        """Attaches to the logger `guerrilla`."""
+        self._logger = logging.getLogger(ROOT)
+        self._before = self._logger.level
+        self._handler = _handler(log_file)
+        self._handler.setFormatter(LineFormatter())
+        self._logger.addHandler(self._handler)
+        self.set_level(log_level)
+
+    def set_level(self, log_level: str) -> None:
+        """Takes effect with the next record."""
+        self._logger.setLevel(LEVELS[log_level.lower()])
+
+    @property
+    def level(self) -> int:
+        """Below it nothing is recorded by anyone: what the core need not make."""
+        silent = isinstance(self._handler, logging.NullHandler) and not logging.root.handlers
+        return logging.CRITICAL if silent else self._logger.level
+
+    def reopen(self) -> None:
+        """Opens the file anew, after it was moved away; nothing else changes.
+
+        Raises:
+            OSError: it cannot be opened; the old one stays in use.
+        """
+        if isinstance(self._handler, _File):
+            self._handler.reopen()
+
+    def close(self) -> None:
+        """Detaches and closes; the logger has the level it had before."""
+        self._logger.removeHandler(self._handler)
+        self._logger.setLevel(self._before)
+        self._handler.close()
+
+
+class LogPump:
+    """The thread that brings the core's records into `logging`, with the time they were made."""
+
+    def __init__(self, source: RecordSource) -> None:
+        """`source` is the core."""
+        self._source = source
+        self._thread = threading.Thread(target=self._run, name="guerrilla-logs", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits for the last record, after the core was closed."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            records = self._source.receive_logs(_PUMP_BATCH, _PUMP_WAIT)
+            if records is None:
+                return
+            try:
+                _emit(records)
+            except Exception:
+                log.exception("a record of the core could not be logged")
+
+
+def _emit(records: Sequence[LogRecord]) -> None:
+    for record in records:
+        logger = logging.getLogger(f"{ROOT}.{record.logger}" if record.logger else ROOT)
+        if not logger.isEnabledFor(record.level):
+            continue
+        made = logger.makeRecord(logger.name, record.level, "(core)", 0, record.message, (), None)
+        made.created = record.created
+        made.msecs = (record.created % 1) * 1000
+        logger.handle(made)
+
+
+def _block(text: str) -> list[str]:
+    return [f"  | {line.translate(_CONTROLS)}" for line in text.split("\n")]
+
+
+def _handler(log_file: str) -> logging.Handler:
+    match log_file.lower():
+        case "off":
+            return logging.NullHandler()
+        case "stderr" | "":
+            return logging.StreamHandler(sys.stderr)
+        case "stdout":
+            return logging.StreamHandler(sys.stdout)
+        case _:
+            return _File(log_file)
+
+
+class _File(logging.FileHandler):
+    """A file that can be opened anew while it is written to."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+
+    def reopen(self) -> None:
+        fresh = self._open()
+        old = self.setStream(fresh)
+        if old is not None:
+            old.close()

@@ -1,0 +1,62 @@
+"""The pid file of a daemon."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+__all__ = ["PidFile"]
+
+
+class PidFile:
+    """A file with the process id, locked as long as the daemon lives.
+
+    The lock, not the number, says whether a daemon is alive: after a crash or a reboot the number
+    may be that of any process, or our own in a container.
+
+    Args:
+        path: made, with its content replaced; the folder must exist.
+
+    Raises:
+        OSError: it cannot be written.
+        FileExistsError: a live daemon holds it; the message has its pid.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Takes and writes the file."""
+        self.path = Path(path)
+        self._fd = self._take()
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def remove(self) -> None:
+        """Removes the file, then lets go of it."""
+        # Unlinked while locked, so that nobody's new file is removed.
+        if self._is_current(self._fd):
+            self.path.unlink(missing_ok=True)
+        os.close(self._fd)
+
+    def _take(self) -> int:
+        while True:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+                os.close(fd)
+                message = f"{self.path} belongs to a running daemon, pid {pid or 'unknown'}"
+                raise FileExistsError(message) from None
+            except BaseException:
+                os.close(fd)
+                raise
+            if self._is_current(fd):
+                return fd
+            # Its last owner removed it between our open and our lock.
+            os.close(fd)
+
+    def _is_current(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), self.path.stat())
+        except FileNotFoundError:
+            return False

@@ -1,0 +1,134 @@
+"""From stages to segments: decided when a chain is opened, so that a mail costs no decisions."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from guerrilla.base import Processor, TaskName, implements, method, takes_batches
+from guerrilla.stages import (
+    Asker,
+    Batched,
+    CheckTask,
+    Claim,
+    Concurrent,
+    Loop,
+    OneByOne,
+    Pulse,
+    SaveTask,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from guerrilla.stages import Segment, Task
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSettings:
+    """What a chain obeys besides its processors; times in seconds."""
+
+    save_timeout: float = 30.0
+    """`gw_save_timeout`."""
+    check_timeout: float = 5.0
+    """`gw_val_rcpt_timeout`."""
+    concurrency: int = 64
+    """`save_concurrency`: items an async stage works on at a time."""
+
+
+def plan(
+    stages: Sequence[tuple[str, Processor]],
+    task: TaskName,
+    settings: ChainSettings,
+    pulse: Pulse,
+    loop: Loop | None,
+) -> list[Segment[Any]]:
+    """The segments for `stages`, in order; a stage that does nothing for `task` costs nothing.
+
+    `loop` is needed where any stage is async.
+    """
+    busy = [stage for stage in stages if implements(stage[1], task)]
+    store = _first_store(busy) if task == "save" else None
+    planner = _Planner(_work(task, settings, claimed=False), pulse, loop)
+    for index, (name, processor) in enumerate(busy):
+        if index == store:
+            planner.claim(_work(task, settings, claimed=True))
+        discards = store is not None and index < store
+        planner.add(_asker(name, processor, task, discards=discards), processor, task)
+    return planner.finish()
+
+
+class _Planner:
+    """Collects segments; neighbouring one-by-one stages become one of them."""
+
+    def __init__(self, work: Task[Any], pulse: Pulse, loop: Loop | None) -> None:
+        self.work = work
+        self.pulse = pulse
+        self.loop = loop
+        self.segments: list[Segment[Any]] = []
+        self.group: list[Asker[Any]] = []
+
+    def claim(self, work: Task[Any]) -> None:
+        self._close_group()
+        self.segments.append(Claim())
+        self.work = work
+
+    def add(self, asker: Asker[Any], processor: Processor, task: TaskName) -> None:
+        awaited = inspect.iscoroutinefunction(method(processor, task))
+        if not takes_batches(processor, task) and not awaited:
+            self.group.append(asker)
+            return
+        self._close_group()
+        if takes_batches(processor, task):
+            asker = _awaiting(asker, self.work, self.loop) if awaited and self.loop else asker
+            self.segments.append(Batched(asker, self.work, self.pulse))
+        elif self.loop is not None:
+            self.segments.append(Concurrent(asker, self.work, self.pulse, self.loop))
+
+    def finish(self) -> list[Segment[Any]]:
+        self._close_group()
+        if self.segments and isinstance(self.segments[-1], OneByOne | Concurrent):
+            self.segments[-1].last = True
+        return self.segments
+
+    def _close_group(self) -> None:
+        if self.group:
+            self.segments.append(OneByOne(self.group, self.work, self.pulse))
+            self.group = []
+
+
+def _first_store(stages: Sequence[tuple[str, Processor]]) -> int | None:
+    return next((index for index, (_, stage) in enumerate(stages) if stage.stores), None)
+
+
+def _work(task: TaskName, settings: ChainSettings, *, claimed: bool) -> Task[Any]:
+    if task == "validate":
+        return CheckTask(settings.check_timeout)
+    # Claimed, an envelope has a second time limit before its sender is answered for us.
+    return SaveTask(settings.save_timeout * (2 if claimed else 1))
+
+
+def _asker(name: str, processor: Processor, task: TaskName, *, discards: bool) -> Asker[Any]:
+    ask = method(processor, task)
+    if task == "validate" and not takes_batches(processor, task):
+        validate = ask
+
+        def ask(check: Any) -> Any:
+            return validate(check.transaction, check.recipient)
+
+    # A question can be repeated at will; a mail only where nothing of the batch was saved.
+    repeatable = task == "validate" or bool(processor.atomic)
+    return Asker(name, ask, repeatable=repeatable, discards=discards)
+
+
+def _awaiting(asker: Asker[Any], work: Task[Any], loop: Loop) -> Asker[Any]:
+    """Makes an async batch method a plain one, which ends with the last deadline of the batch."""
+
+    async def limited(items: Sequence[Any]) -> object:
+        async with asyncio.timeout(max(work.time_left(item) for item in items)):
+            return await asker.ask(items)
+
+    return dataclasses.replace(asker, ask=lambda items: loop.run(limited(items)))

@@ -1,0 +1,393 @@
+"""How stages are asked: one mail at a time, a batch at once, or many at the same time.
+
+A *segment* takes the items (envelopes or checks) that have no answer yet, answers those whose fate
+it settles, and returns the rest in their order. Neighbouring stages that look at one item at a
+time make one segment, so that each item goes through all of them before the next begins and, at
+the end of the chain, is answered right after its own save rather than with the batch.
+
+What a stage raises is dealt with here and nowhere else; only a `BaseException` (exit, a panic of
+the core) passes through to the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+
+from guerrilla import _core
+from guerrilla.errors import DeliveryError, Unavailable
+from guerrilla.reply import TRY_LATER, Replies, Reply, fold, reply_for
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from guerrilla._core import Check, Envelope
+
+log = logging.getLogger("guerrilla.chain")
+
+Item = TypeVar("Item", bound="Envelope | Check")
+"""What a chain is asked about."""
+
+
+class Segment(Protocol[Item]):
+    """One or more stages that are asked together."""
+
+    def run(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Asks about `items`, answers those that are settled, returns the others in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker(Generic[Item]):
+    """One stage as its segment sees it."""
+
+    name: str
+    """The name it has in the chain, for logs."""
+    ask: Callable[[Any], Any]
+    """One item, or a sequence of them; its outcome, or what to await for it."""
+    repeatable: bool = False
+    """A batch that raised can be asked again one by one: nothing of it was done."""
+    discards: bool = False
+    """A 2xx from here means that the mail is stored nowhere."""
+
+
+class Task(Protocol[Item]):
+    """What differs between saving mails and checking recipients."""
+
+    def label(self, item: Item) -> str:
+        """What a log line calls the item."""
+
+    def settle(self, item: Item, outcome: object, asker: Asker[Item]) -> None:
+        """Answers with the outcome of a stage, or `451 4.3.0` when that is no valid outcome."""
+
+    def time_left(self, item: Item) -> float:
+        """Seconds until the sender is answered without us."""
+
+
+class Pulse:
+    """Counts items and batches a chain has gone through: one that stands still hangs."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        """Starts at zero."""
+        self.count = 0
+
+
+class SaveTask:
+    """Saving mails."""
+
+    def __init__(self, timeout: float) -> None:
+        """`timeout` is `gw_save_timeout` in seconds."""
+        self.timeout = timeout
+
+    def label(self, item: Envelope) -> str:
+        """The queued id."""
+        return item.queued_id
+
+    def settle(self, item: Envelope, outcome: object, asker: Asker[Envelope]) -> None:
+        """Answers one envelope; see `Task`."""
+        if type(outcome) is Reply:
+            if asker.discards and outcome.is_success:
+                log.warning("%s: %s accepted it unsaved: discarded", item.queued_id, asker.name)
+            item.answer(outcome)
+        elif isinstance(outcome, Replies) and len(outcome) == len(item.rcpt_to) > 0:
+            if asker.discards and fold(outcome).is_success:
+                log.warning("%s: %s accepted it unsaved: discarded", item.queued_id, asker.name)
+            item.answer(outcome)
+        else:
+            _nonsense(asker, outcome, item.queued_id)
+            item.answer(TRY_LATER)
+
+    def time_left(self, item: Envelope) -> float:
+        """Until `timeout` after the final dot; the whole of it for a mail that nobody waits for."""
+        left = item.received_at + self.timeout - time.time()
+        return left if left > 0 or item.expired else self.timeout
+
+
+class CheckTask:
+    """Checking recipients."""
+
+    def __init__(self, timeout: float) -> None:
+        """`timeout` is `gw_val_rcpt_timeout` in seconds."""
+        self.timeout = timeout
+
+    def label(self, item: Check) -> str:
+        """The recipient and the client who names it."""
+        recipient = item.recipient
+        return f"recipient {recipient.user}@{recipient.host} of client {item.transaction.client_id}"
+
+    def settle(self, item: Check, outcome: object, asker: Asker[Check]) -> None:
+        """Answers one check; see `Task`."""
+        if type(outcome) is Reply:
+            item.answer(outcome)
+        else:
+            _nonsense(asker, outcome, self.label(item))
+            item.answer(TRY_LATER)
+
+    def time_left(self, item: Check) -> float:
+        """The whole time limit: a check does not say when it was asked."""
+        del item
+        return self.timeout
+
+
+class Claim:
+    """Stands before the first storing stage: who is not waited for any more drops out."""
+
+    def __init__(self) -> None:
+        """Has no state: the core knows who waits."""
+
+    def run(self, items: Sequence[Envelope]) -> Sequence[Envelope]:
+        """See `Segment`."""
+        claimed = _core.claim(items)
+        if all(claimed):
+            return items
+        kept = []
+        for envelope, wanted in zip(items, claimed, strict=True):
+            if wanted:
+                kept.append(envelope)
+            else:
+                log.info("%s: not saved, its sender is answered or gone", envelope.queued_id)
+                # Takes no effect where the deadline answered; ends the transaction elsewhere.
+                envelope.answer(TRY_LATER)
+        return kept
+
+
+class OneByOne(Generic[Item]):
+    """Plain stages that look at one item at a time, each item through all of them."""
+
+    def __init__(self, askers: Sequence[Asker[Item]], task: Task[Item], pulse: Pulse) -> None:
+        """`askers`: at least one stage."""
+        self.askers = tuple(askers)
+        self.task = task
+        self.pulse = pulse
+        self.last = False
+        """What passes is accepted here and now: no segment follows."""
+        self._steps = tuple((asker.ask, asker) for asker in askers)
+
+    def run(self, items: Sequence[Item]) -> Sequence[Item]:
+        """See `Segment`."""
+        passed: list[Item] = []
+        asker = self.askers[0]
+        for index, item in enumerate(items):
+            self.pulse.count += 1
+            outcome = None
+            try:
+                for ask, asker in self._steps:  # noqa: B007 - the one that raised is named below
+                    outcome = ask(item)
+                    if outcome is not None:
+                        break
+            except Unavailable as error:
+                # Each of the others would only run into the same time limit.
+                _unavailable(asker, items[index:], self.task, error)
+                break
+            except Exception as error:  # noqa: BLE001 - a stage may raise anything
+                outcome = _refusal(asker, item, self.task, error)
+            if outcome is not None:
+                self.task.settle(item, outcome, asker)
+            elif self.last:
+                item.answer()
+            else:
+                passed.append(item)
+        return passed
+
+
+class Batched(Generic[Item]):
+    """A stage that takes the whole batch."""
+
+    def __init__(self, asker: Asker[Item], task: Task[Item], pulse: Pulse) -> None:
+        """`asker.ask` takes a sequence of items and gives as many outcomes."""
+        self.asker = asker
+        self.task = task
+        self.pulse = pulse
+
+    def run(self, items: Sequence[Item]) -> Sequence[Item]:
+        """See `Segment`."""
+        self.pulse.count += 1
+        try:
+            outcomes = self.asker.ask(items)
+        except Unavailable as error:
+            _unavailable(self.asker, items, self.task, error)
+            return []
+        except Exception as error:  # noqa: BLE001 - a stage may raise anything
+            return self._failed(items, error)
+        return self._settle(items, outcomes)
+
+    def _settle(self, items: Sequence[Item], outcomes: object) -> list[Item]:
+        if not isinstance(outcomes, list | tuple) or isinstance(outcomes, Replies):
+            given = type(outcomes).__name__
+        elif len(outcomes) != len(items):
+            given = f"{len(outcomes)} outcomes"
+        else:
+            passed = []
+            for item, outcome in zip(items, outcomes, strict=True):
+                if outcome is None:
+                    passed.append(item)
+                else:
+                    self.task.settle(item, outcome, self.asker)
+            return passed
+        # Nobody knows which outcome is whose, so none may become a 250.
+        log.error(
+            "%s gave %s for a batch of %d: answered 451: %s",
+            self.asker.name, given, len(items), _labels(items, self.task),
+        )  # fmt: skip
+        _answer_all(items, TRY_LATER)
+        return []
+
+    def _failed(self, items: Sequence[Item], error: Exception) -> Sequence[Item]:
+        if len(items) == 1:
+            self.task.settle(items[0], _refusal(self.asker, items[0], self.task, error), self.asker)
+            return []
+        if self.asker.repeatable:
+            log.warning(
+                "%s failed for a batch of %d (%s): asked again one by one",
+                self.asker.name, len(items), type(error).__name__,
+            )  # fmt: skip
+            return self._one_by_one(items)
+        # A reply made for one of them must not reach the others: it might be a 550.
+        log.error(
+            "%s failed: answered 451: %s",
+            self.asker.name, _labels(items, self.task), exc_info=error,
+        )  # fmt: skip
+        _answer_all(items, TRY_LATER)
+        return []
+
+    def _one_by_one(self, items: Sequence[Item]) -> list[Item]:
+        passed: list[Item] = []
+        for index, item in enumerate(items):
+            self.pulse.count += 1
+            alone = (item,)
+            try:
+                outcomes = self.asker.ask(alone)
+            except Unavailable as error:
+                _unavailable(self.asker, items[index:], self.task, error)
+                break
+            except Exception as error:  # noqa: BLE001 - a stage may raise anything
+                self._failed(alone, error)
+            else:
+                passed.extend(self._settle(alone, outcomes))
+        return passed
+
+
+class Concurrent(Generic[Item]):
+    """An async stage: many items at a time on the worker's own event loop.
+
+    Each has until its own deadline; then it is cancelled, and waited for, so that nothing of it
+    runs on when the sender has been told to come again.
+    """
+
+    def __init__(self, asker: Asker[Item], task: Task[Item], pulse: Pulse, loop: Loop) -> None:
+        """`asker.ask` takes one item and gives what to await for its outcome."""
+        self.asker = asker
+        self.task = task
+        self.pulse = pulse
+        self.loop = loop
+        self.last = False
+        """As for `OneByOne`."""
+
+    def run(self, items: Sequence[Item]) -> Sequence[Item]:
+        """See `Segment`."""
+        passed = self.loop.run(self._all(items))
+        return [item for item, through in zip(items, passed, strict=True) if through]
+
+    async def _all(self, items: Sequence[Item]) -> list[bool]:
+        gate = asyncio.Semaphore(self.loop.concurrency)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._one(item, gate)) for item in items]
+        return [task.result() for task in tasks]
+
+    async def _one(self, item: Item, gate: asyncio.Semaphore) -> bool:
+        """Whether the item passes on; when not, it has been answered."""
+        async with gate:
+            outcome = await self._outcome(item)
+        self.pulse.count += 1
+        if outcome is not None:
+            self.task.settle(item, outcome, self.asker)
+            return False
+        if self.last:
+            item.answer()
+            return False
+        return True
+
+    async def _outcome(self, item: Item) -> object:
+        limit = asyncio.timeout(self.task.time_left(item))
+        try:
+            async with limit:
+                return await cast("Awaitable[object]", self.asker.ask(item))
+        except TimeoutError as error:
+            if not limit.expired():
+                return _refusal(self.asker, item, self.task, error)
+            _log_late(self.asker, self.task.label(item))
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            # Not us: the stage let a cancellation of its own escape.
+            return _refusal(self.asker, item, self.task, error)
+        except Unavailable as error:
+            _log_unavailable(self.asker, self.task.label(item), error)
+        except Exception as error:  # noqa: BLE001 - a stage may raise anything
+            return _refusal(self.asker, item, self.task, error)
+        return TRY_LATER
+
+
+class Loop:
+    """The event loop of one worker; it runs while an async stage is asked."""
+
+    def __init__(self, concurrency: int) -> None:
+        """`concurrency` is `save_concurrency`: items at a time."""
+        self.concurrency = concurrency
+        self._runner = asyncio.Runner()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Runs to the end, in the calling thread."""
+        return self._runner.run(coroutine)
+
+    def close(self) -> None:
+        """Cancels what stages left running, then closes."""
+        self._runner.close()
+
+
+def _labels(items: Sequence[Item], task: Task[Item]) -> str:
+    return ", ".join(task.label(item) for item in items)
+
+
+def _answer_all(items: Sequence[Item], reply: Reply) -> None:
+    for item in items:
+        item.answer(reply)
+
+
+def _nonsense(asker: Asker[Any], outcome: object, label: str) -> None:
+    what = type(outcome).__name__
+    if isinstance(outcome, Replies):
+        what = f"{len(outcome)} replies for another number of recipients"
+    log.error("%s: %s gave no outcome but %s: answered 451", label, asker.name, what)
+
+
+def _refusal(asker: Asker[Item], item: Item, task: Task[Item], error: BaseException) -> Reply:
+    """The reply for an error that concerns one item; logged once."""
+    reply = reply_for(error)
+    if isinstance(error, DeliveryError):
+        log.info("%s: %s answered %d: %s", task.label(item), asker.name, reply.code, error)
+    else:
+        log.error("%s: %s failed: answered 451", task.label(item), asker.name, exc_info=error)
+    return reply
+
+
+def _unavailable(
+    asker: Asker[Item], items: Sequence[Item], task: Task[Item], error: Unavailable
+) -> None:
+    """Answers all of them: what the stage needs is away, and the senders keep their mails."""
+    _log_unavailable(asker, _labels(items, task), error)
+    _answer_all(items, TRY_LATER)
+
+
+def _log_late(asker: Asker[Any], label: str) -> None:
+    log.error("%s: %s cancelled at its time limit: answered 451", label, asker.name)
+
+
+def _log_unavailable(asker: Asker[Any], labels: str, error: Unavailable) -> None:
+    # The text says what is away. A traceback for every batch of an outage would bury it.
+    trace = error if log.isEnabledFor(logging.DEBUG) else None
+    log.error("%s unavailable: %s: answered 451: %s", asker.name, error, labels, exc_info=trace)

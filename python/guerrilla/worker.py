@@ -1,0 +1,374 @@
+"""Workers: threads that take batches from the core through their chain.
+
+Each worker has a chain of its own and opens, asks and closes it in its own thread. A pool holds the
+workers of one task; the supervisor replaces those that die and those that hang.
+
+A worker ends in one of three ways:
+
+- the core has nothing more after the pool was told to end: it closes its chain and returns;
+- something that is no `Exception` came out of a stage (an exit, a panic of the core): its mails get
+  `451`, it closes its chain and is replaced;
+- it stands still for longer than the core holds an answer back, or for half as long when all its
+  mails have got their `451` meanwhile: it is *abandoned*. A thread cannot be killed, so it keeps
+  its chain and its batch, whose senders are answered already; a new worker takes over, and when
+  the old one comes back it closes its chain and returns quietly.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic
+
+from guerrilla.errors import ConfigError, StartError
+from guerrilla.reply import TRY_LATER
+from guerrilla.stages import Item
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from guerrilla.chain import Chain
+
+log = logging.getLogger("guerrilla.worker")
+
+SPARE: Final = 4
+"""So many abandoned workers beyond the size of a pool close the intake."""
+
+_RECEIVE_WAIT: Final = 2.0
+"""Seconds an idle thread stays in the core; it wakes at once when there is something."""
+_DRAIN_POLL: Final = 0.05
+"""Seconds between looks at a queue that is empty while the last sessions end."""
+_MAX_BACKOFF: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """What a pool obeys."""
+
+    name: str
+    """`save` or `validate`: stands in thread names and logs."""
+    size: int
+    """Workers."""
+    batch_size: int
+    """Items a worker takes at once."""
+    hang_after: float
+    """Seconds without progress on one batch until a worker is abandoned; half of it is enough
+    where nobody waits for the batch any more."""
+
+
+class Worker(Generic[Item]):
+    """One thread with one chain.
+
+    Args:
+        name: of the thread.
+        make: makes its chain; called in the thread.
+        pool: what it shares with its fellows.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Chain[Item]], pool: WorkerPool[Item]) -> None:
+        """Starts nothing."""
+        self.name = name
+        self.opened = threading.Event()
+        """The chain is open, or `problem` says why not."""
+        self.problem: BaseException | None = None
+        self.abandoned = False
+        self.batch: Sequence[Item] | None = None
+        """What it works on: None while it waits."""
+        self.batches = 0
+        self.ended = False
+        """Nothing more comes of it; the thread is gone or about to."""
+        self._make = make
+        self._pool = pool
+        self._chain: Chain[Item] | None = None
+        self._seen: tuple[int, int] | None = None
+        self._seen_at = 0.0
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self.thread.start()
+
+    def stands_still(self, now: float) -> float:
+        """Seconds since it last made progress, as far as it was looked at; 0 while it waits."""
+        if self.batch is None:
+            self._seen = None
+            return 0.0
+        state = (self.batches, self._chain.pulse.count if self._chain is not None else 0)
+        if state != self._seen:
+            self._seen = state
+            self._seen_at = now
+        return now - self._seen_at
+
+    def is_forsaken(self) -> bool:
+        """Whether all it works on is answered: waiting on would only delay the mails behind it."""
+        batch = self.batch
+        return bool(batch) and all(item.expired for item in batch or ())
+
+    def stack(self) -> str:
+        """Where its thread is now."""
+        frame = sys._current_frames().get(self.thread.ident or 0)  # noqa: SLF001 - no other way
+        return "".join(traceback.format_stack(frame)).rstrip() if frame is not None else ""
+
+    def _run(self) -> None:
+        try:
+            self.batch = ()  # Opening counts as work: it can hang as well.
+            chain = self._make()
+            chain.open()
+        except BaseException as error:  # noqa: BLE001 - also an exit; told to who started it
+            self.problem = error
+            self.ended = True
+            return
+        finally:
+            self.batch = None
+            self.opened.set()
+            self._pool.wake()
+        self._chain = chain
+        try:
+            self._pool.begun.wait()
+            if not self._pool.cancelled:
+                self._serve(chain)
+        except BaseException as error:  # noqa: BLE001 - the thread ends here; it is replaced
+            log.critical("%s died of %s", self.name, type(error).__name__)
+        finally:
+            self._close(chain)
+            self.ended = True
+            self._pool.wake()
+
+    def _serve(self, chain: Chain[Item]) -> None:
+        while not self.abandoned:
+            batch = self._pool.receive(self._pool.settings.batch_size, _RECEIVE_WAIT)
+            if not batch:
+                # None: the core is stopping. Sessions may bring something until the pool ends.
+                if self._pool.ending.wait(_DRAIN_POLL if batch is None else 0.0):
+                    return
+            else:
+                self.batches += 1
+                self.batch = batch
+                try:
+                    chain.run(batch)
+                except BaseException as error:
+                    self._fail(batch, error)
+                    if not isinstance(error, Exception):
+                        raise
+                finally:
+                    self.batch = None
+            # Waiting with a batch in hand would keep its bytes.
+            del batch
+        log.warning("%s came back after it was abandoned; it ends now", self.name)
+
+    def _fail(self, batch: Sequence[Item], error: BaseException) -> None:
+        """The one place where what escaped the stages ends."""
+        log.error("%s failed: answered 451: %s", self.name, labels(batch), exc_info=error)
+        for item in batch:
+            item.answer(TRY_LATER)  # Takes no effect on those that are answered.
+
+    def _close(self, chain: Chain[Item]) -> None:
+        try:
+            chain.close()
+        except BaseException as error:
+            log.error("%s: closing its chain failed", self.name, exc_info=error)  # noqa: TRY400
+
+
+class WorkerPool(Generic[Item]):
+    """The workers of one task.
+
+    Args:
+        settings: names, sizes, limits.
+        make: makes a chain, not yet opened; called once a worker, in its thread.
+        receive: `Core.receive` or `Core.receive_checks`.
+    """
+
+    def __init__(
+        self,
+        settings: PoolSettings,
+        make: Callable[[], Chain[Item]],
+        receive: Callable[[int, float], list[Item] | None],
+    ) -> None:
+        """Starts nothing."""
+        self.settings = settings
+        self.receive = receive
+        self.begun = threading.Event()
+        self.ending = threading.Event()
+        self.cancelled = False
+        """It ended before it began: nothing must be taken from the core."""
+        self.replaced = 0
+        """Workers that died or hung and have a successor."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when a worker ended or opened; must not block."""
+        self._make = make
+        self._workers: list[Worker[Item]] = []
+        self._abandoned: list[Worker[Item]] = []
+        self._made = 0
+        self._failures = 0
+        self._not_before = 0.0
+
+    @property
+    def size(self) -> int:
+        """Workers at work."""
+        return len(self._workers)
+
+    @property
+    def abandoned(self) -> int:
+        """Workers that hang."""
+        return len(self._abandoned)
+
+    @property
+    def exhausted(self) -> bool:
+        """So many workers hang that no more are started and the intake must be closed."""
+        return len(self._abandoned) >= self.settings.size + SPARE
+
+    def open(self) -> None:
+        """Starts the workers, one after the other, and waits until the chain of each is open.
+
+        Raises:
+            StartError: a chain could not be made or opened; the workers before it have ended.
+        """
+        for _ in range(self.settings.size):
+            worker = self._add()
+            worker.opened.wait()
+            if worker.problem is not None:
+                self._workers.remove(worker)
+                self.end(None)
+                raise StartError(_problems(worker.problem)) from worker.problem
+
+    def begin(self) -> None:
+        """Lets the workers take batches."""
+        self.begun.set()
+
+    def end(self, timeout: float | None) -> bool:
+        """Lets each worker end once the core has nothing more, and waits for them.
+
+        Returns:
+            False when some did not end within `timeout` seconds; abandoned ones are not waited for.
+        """
+        self.cancelled = not self.begun.is_set()
+        self.ending.set()
+        self.begun.set()
+        limit = None if timeout is None else time.monotonic() + timeout
+        for worker in list(self._workers):
+            worker.thread.join(None if limit is None else max(0.0, limit - time.monotonic()))
+        return not any(worker.thread.is_alive() for worker in self._workers)
+
+    def wake(self) -> None:
+        """A worker tells that its state changed."""
+        self.on_change()
+
+    def check(self, now: float) -> None:
+        """Replaces workers that ended or hang; `now` is a monotonic time. For the supervisor."""
+        for worker in list(self._workers):
+            still = worker.stands_still(now)
+            if worker.ended:
+                self._bury(worker, now)
+            elif still >= self.settings.hang_after or (
+                still >= self.settings.hang_after / 2 and worker.is_forsaken()
+            ):
+                self._abandon(worker, still)
+        self._abandoned = [worker for worker in self._abandoned if not worker.ended]
+        while len(self._workers) < self.settings.size and self._may_add(now):
+            self._add()
+            self.replaced += 1
+
+    def _may_add(self, now: float) -> bool:
+        return not self.ending.is_set() and not self.exhausted and now >= self._not_before
+
+    def _add(self) -> Worker[Item]:
+        self._made += 1
+        worker = Worker(f"guerrilla-{self.settings.name}-{self._made}", self._make, self)
+        self._workers.append(worker)
+        worker.start()
+        return worker
+
+    def _bury(self, worker: Worker[Item], now: float) -> None:
+        """Takes a dead worker out; one that never did anything delays its successor."""
+        self._workers.remove(worker)
+        if worker.problem is not None:
+            reasons = "; ".join(_problems(worker.problem))
+            log.error("%s could not open its chain: %s", worker.name, reasons)
+        self._failures = 0 if worker.batches else self._failures + 1
+        delay = min(2.0 ** (self._failures - 1), _MAX_BACKOFF) if self._failures else 0.0
+        self._not_before = now + delay
+
+    def _abandon(self, worker: Worker[Item], still: float) -> None:
+        worker.abandoned = True
+        self._workers.remove(worker)
+        self._abandoned.append(worker)
+        message = f"{worker.name} hangs for {still:.0f} s, abandoned: {labels(worker.batch or ())}"
+        record = log.makeRecord(
+            log.name, logging.ERROR, __file__, 0, message, (), None, sinfo=worker.stack()
+        )
+        if log.isEnabledFor(logging.ERROR):
+            log.handle(record)
+
+
+class Supervisor:
+    """The thread that looks after the pools.
+
+    Args:
+        pools: all of the daemon's.
+        set_intake: `Core.set_intake`.
+    """
+
+    def __init__(
+        self, pools: Sequence[WorkerPool[Any]], set_intake: Callable[[bool], None]
+    ) -> None:
+        """Starts nothing."""
+        self._pools = pools
+        self._set_intake = set_intake
+        self._intake = True
+        self._stopping = False
+        self._wake = threading.Event()
+        shortest = min(pool.settings.hang_after for pool in pools)
+        self._interval = min(1.0, max(0.05, shortest / 40))
+        self._thread = threading.Thread(target=self._run, name="guerrilla-supervisor", daemon=True)
+        for pool in pools:
+            pool.on_change = self._wake.set
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread, after which nothing is replaced any more."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._interval)
+            self._wake.clear()
+            try:
+                for pool in self._pools:
+                    pool.check(time.monotonic())
+                self._adjust_intake()
+            except Exception:
+                log.exception("the supervisor failed; it goes on")
+
+    def _adjust_intake(self) -> None:
+        wanted = not any(pool.exhausted for pool in self._pools)
+        if wanted == self._intake:
+            return
+        self._intake = wanted
+        self._set_intake(wanted)
+        if wanted:
+            log.warning("workers came back: mail is taken again")
+        else:
+            log.critical("too many workers hang: no mail is taken, restart the daemon")
+
+
+def labels(items: Sequence[Any]) -> str:
+    """What a log line calls the items of a batch, before and after a chain is there to say it."""
+    return ", ".join(
+        getattr(item, "queued_id", None) or f"recipient {item.recipient}" for item in items
+    )
+
+
+def _problems(error: BaseException) -> list[str]:
+    if isinstance(error, ConfigError | StartError):
+        return list(error.problems)
+    return [f"{type(error).__name__}: {error}"]
