@@ -1,0 +1,7 @@
+"""`python -m guerrilla` is `guerrillad`."""
+
+import sys
+
+from guerrilla.cli import main
+
+sys.exit(main())

@@ -1,0 +1,155 @@
+"""What several commands share: finding the config, the store it names, safe output."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from guerrilla.chain import read_options
+from guerrilla.config import chain_names, load
+from guerrilla.errors import GuerrillaError
+from guerrilla.processors.sql import SQL
+from guerrilla.units import parse_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from guerrilla.config import BackendConfig
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # no other name  # noqa: SLF001
+
+CONFIG_NAMES: Final = ("goguerrilla.conf.json", "guerrilla.json", "guerrilla.toml")
+"""Looked for in the working directory, in this order."""
+
+_LONG_UNITS: Final = {"d": 86_400.0, "w": 7 * 86_400.0}
+_LONG_DURATION: Final = re.compile(r"([0-9]{1,5})([dw])")
+
+
+class CommandError(GuerrillaError):
+    """A command that cannot do what it was asked; the message is one line for a person."""
+
+
+class StorePlace(NamedTuple):
+    """Where mails are stored."""
+
+    path: str
+    table: str
+
+
+def add_command(
+    commands: Subparsers,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    help_: str,
+    more: str = "",
+) -> argparse.ArgumentParser:
+    """Adds a command with `-v`; `help_` is its line in the list, `more` what stands at its end."""
+    parser = commands.add_parser(
+        name,
+        help=help_,
+        description=help_[0].upper() + help_[1:] + ".",
+        epilog=more or None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_verbose(parser, argparse.SUPPRESS)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_verbose(parser: argparse.ArgumentParser, default: object) -> None:
+    """Adds `-v`, which may stand before or after the command."""
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=default,
+        help="log at debug level; show tracebacks of errors in the program",
+    )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds `-c`."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        help=f"config file (default: the first of {', '.join(CONFIG_NAMES)} in this folder)",
+    )
+
+
+def find_config(given: str | None) -> Path | None:
+    """The config file to use: the one given, else the first that is here, else None."""
+    if given is not None:
+        return Path(given)
+    return next((path for name in CONFIG_NAMES if (path := Path(name)).exists()), None)
+
+
+def sql_options(backend: BackendConfig) -> SQL.Options | None:
+    """The options of the chain's SQL stage; None where it has none.
+
+    Raises:
+        ConfigError: a bad value; a line each.
+    """
+    if "sql" not in (name.lower() for name in chain_names(backend.save_process)):
+        return None
+    options = read_options("SQL", SQL, backend.values())
+    return options if isinstance(options, SQL.Options) else None
+
+
+def find_store(config: str | None, database: str | None, table: str | None) -> StorePlace:
+    """The store of the command line, or else of the config file.
+
+    Raises:
+        CommandError: no config file, or one that stores nothing in SQLite.
+        ConfigError: a bad config file.
+    """
+    if database is not None:
+        return StorePlace(database, table or SQL.Options().mail_table)
+    path = find_config(config)
+    if path is None:
+        names = ", ".join(CONFIG_NAMES)
+        msg = f"no config file here ({names}): name one with -c, or a database with --db"
+        raise CommandError(msg)
+    options = sql_options(load(path).backend_config)
+    if options is None:
+        msg = f"{path}: backend_config.save_process has no SQL stage, so no mail is stored"
+        raise CommandError(msg)
+    if options.sql_driver.lower() not in {"sqlite", "sqlite3"}:
+        msg = f"{path}: backend_config.sql_driver {options.sql_driver!r}: only 'sqlite' can be read"
+        raise CommandError(msg)
+    if not options.sql_dsn:
+        msg = f"{path}: backend_config.sql_dsn: expected the path of the database file, got ''"
+        raise CommandError(msg)
+    return StorePlace(options.sql_dsn, table or options.mail_table)
+
+
+def duration(text: str) -> float:
+    """Seconds of an argument such as `30d`, `2w`, `36h` or `90m`.
+
+    Raises:
+        argparse.ArgumentTypeError: no duration.
+    """
+    found = _LONG_DURATION.fullmatch(text.strip())
+    if found is not None:
+        return int(found[1]) * _LONG_UNITS[found[2]]
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        msg = f"expected a duration such as 30d, 2w, 36h or 90m, got {text!r}"
+        raise argparse.ArgumentTypeError(msg) from error
+
+
+def shown(text: str) -> str:
+    r"""Text of a stranger's mail that a terminal can be given: controls as `\x1b` and the like.
+
+    Everything that is not printable is escaped, so that no mail moves the cursor, turns the
+    direction of text, or adds a line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

@@ -1,0 +1,175 @@
+"""`guerrillad serve`: runs the daemon until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import queue
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from guerrilla._core import __version__
+from guerrilla.commands.common import (
+    CONFIG_NAMES,
+    add_command,
+    add_config,
+    find_config,
+    sql_options,
+)
+from guerrilla.config import AppConfig, load, parse_listen_interface
+from guerrilla.daemon import Daemon
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from guerrilla.commands.common import Subparsers
+
+log = logging.getLogger("guerrilla.serve")
+
+_STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_ENDED: Final = 0
+"""In the queue of signals: no signal, the daemon has ended."""
+
+_MORE: Final = """\
+signals:
+  SIGTERM, SIGINT (Ctrl-C), SIGQUIT   stop gracefully; a second one stops at once
+  SIGUSR1                             re-open the log file
+
+Without a config file the server listens on 127.0.0.1:2525 and stores nothing.
+"""
+
+
+def add(commands: Subparsers) -> None:
+    """Adds the command."""
+    parser = add_command(commands, "serve", run, help_="receive mail until stopped", more=_MORE)
+    add_config(parser)
+    parser.add_argument(
+        "-p",
+        "--pid-file",
+        "--pidFile",
+        metavar="FILE",
+        help="write the process id there (default: pid_file of the config)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves; 0 after a graceful stop, 1 when sessions or workers had to be cut off.
+
+    Raises:
+        ConfigError: a bad config.
+        StartError: the daemon cannot start.
+    """
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    _catch(signals)
+    daemon = _daemon(args)
+    daemon.start()
+    for line in describe(daemon):
+        print(line, flush=True)
+    threading.Thread(target=_await_end, args=(daemon, signals), daemon=True).start()
+    while (number := signals.get()) != _ENDED:
+        _obey(daemon, number)
+    return 0 if daemon.shutdown() else 1  # It has ended: this only asks how.
+
+
+def _daemon(args: argparse.Namespace) -> Daemon:
+    """The daemon of the config file, or of the defaults, with what the command line overrides."""
+    path = find_config(args.config)
+    if path is None:
+        print(f"no config file here ({', '.join(CONFIG_NAMES)}): starting with the defaults")
+    config = AppConfig.default() if path is None else load(path)
+    changes: dict[str, Any] = {}
+    if args.pid_file is not None:
+        changes["pid_file"] = args.pid_file
+    if args.verbose:
+        changes["log_level"] = "debug"
+    return Daemon(config.model_copy(update=changes), path)
+
+
+def _catch(signals: queue.SimpleQueue[int]) -> None:
+    """Puts signals in line for the main loop: in a handler hardly anything may be done."""
+    stops = 0
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stops
+        del frame
+        stops += 1
+        if stops > 1:
+            os.write(2, b"guerrillad: stopped at once\n")
+            os._exit(1)
+        signals.put(number)
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        del frame
+        signals.put(number)
+
+    for number in _STOPPING:
+        signal.signal(number, stop)
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, forward)
+
+
+def _obey(daemon: Daemon, number: int) -> None:
+    if number == signal.SIGHUP:
+        log.warning("SIGHUP: a running daemon cannot reload its config yet: restart it instead")
+    elif number == signal.SIGUSR1:
+        _reopen_logs(daemon)
+    else:
+        log.info("%s: stopping", signal.Signals(number).name)
+        # Beside the main thread, which has to stay free for a second signal.
+        threading.Thread(target=daemon.shutdown, name="guerrilla-stop", daemon=True).start()
+
+
+def _reopen_logs(daemon: Daemon) -> None:
+    try:
+        daemon.reopen_logs()
+    except OSError as error:
+        log.error("SIGUSR1: %s: the old log stays open", error)  # noqa: TRY400  # no fault of code
+
+
+def _await_end(daemon: Daemon, signals: queue.SimpleQueue[int]) -> None:
+    daemon.wait()
+    signals.put(_ENDED)
+
+
+def describe(daemon: Daemon) -> list[str]:
+    """What a person wants to know of a daemon that has just started, a line each."""
+    config = daemon.config
+    backend = config.backend_config
+    hosts = ", ".join(config.allowed_hosts)
+    lines = [
+        f"guerrilla {__version__}",
+        *(f"  listening  {address}" for address in daemon.addresses),
+        f"  hosts      {'any' if hosts == '.' else hosts}",
+        f"  chain      {backend.save_process}",
+    ]
+    options = sql_options(backend)
+    if options is not None:
+        lines.append(f"  stored in  {Path(options.sql_dsn).absolute()}, table {options.mail_table}")
+    lines += [f"  warning    {warning}" for warning in daemon.warnings()]
+    if daemon.addresses:
+        to = f"you@{_example_host(config.allowed_hosts)}"
+        server = _reachable(daemon.addresses[0])
+        lines.append(f"  try        guerrillad send --to {to} --server {server}")
+    return [*lines, "  stop       Ctrl-C"]
+
+
+def _example_host(hosts: tuple[str, ...]) -> str:
+    """A host that is allowed, to be shown: the first that is no pattern."""
+    if "." in hosts:
+        return "example.com"
+    plain = [host for host in hosts if not any(mark in host for mark in "*?[")]
+    return plain[0] if plain else hosts[0].replace("*", "mail").replace("?", "x")
+
+
+def _reachable(address: str) -> str:
+    """A bound address as a client on this machine names it."""
+    where = parse_listen_interface(address)
+    match where.host:
+        case "0.0.0.0" | "" if where.kind == "tcp":  # compared with, not bound  # noqa: S104
+            return f"127.0.0.1:{where.port}"
+        case "::":
+            return f"[::1]:{where.port}"
+    return address

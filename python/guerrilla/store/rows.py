@@ -1,0 +1,135 @@
+"""An envelope becomes one row a recipient."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from email.utils import parseaddr
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from guerrilla.store.schema import TEXT_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from guerrilla._core import Envelope, Header
+
+Value = str | int | bytes
+"""What stands in a column."""
+
+_ADDRESS_SOURCE_LIMIT: Final = 1024
+"""Characters of a field that are searched for an address: twice what two addresses can need."""
+
+_PLAIN_ADDRESS: Final = re.compile(
+    r"""(?P<bare>[^\s"(),:;<>]+) | [^"(),:;<>]* < (?P<bracketed>[^\s"(),:;<>]+) >""", re.VERBOSE
+)
+"""What nearly every field is; the rest is left to `email.utils`."""
+
+_NO_ADDRESS: Final = bytes(16)
+_V4_MAPPED: Final = bytes(10) + b"\xff\xff"
+
+
+class Row(NamedTuple):
+    """A row of `schema.COLUMNS`; the message is copied only when the row is written.
+
+    A mail of 10 MiB to a hundred recipients is a gigabyte of rows: they must not exist at once.
+    """
+
+    meta: tuple[Value, ...]
+    """Every column but the last."""
+    envelope: Envelope
+    number: int
+    """Of the recipient in `envelope.rcpt_to`."""
+
+    def values(self) -> tuple[Value, ...]:
+        """The columns, in order: `mail` is the delivery header of this recipient + message."""
+        return (*self.meta, self.envelope.bytes_for(self.number))
+
+
+def rows_of(envelope: Envelope, primary_mail_host: str) -> list[Row]:
+    """One row a recipient.
+
+    Text is cut at 255 characters. `date` is the time of receipt in UTC, `ip_addr` 16 octets
+    (IPv4 mapped into IPv6, zeros for a unix socket). `message_id`, `reply_to` and `sender` hold
+    bare addresses; a missing Message-ID becomes `HASH.USER@PRIMARY_MAIL_HOST`. `has_attach` is 1
+    for a message whose type is multipart/mixed; its parts are not looked into.
+
+    Raises:
+        ValueError: two recipients that differ only after 255 characters, so that one of them
+            would not be stored.
+    """
+    header = envelope.header
+    queued_id = envelope.queued_id
+    hashes = envelope.hashes
+    reverse_path = _text(str(envelope.mail_from))
+    subject = _text(envelope.subject)
+    content_type = _text(header.get("Content-Type") or "")
+    message_id = _address(header, "Message-ID")
+    date = _date(int(envelope.received_at))
+    attached = int(_is_mixed(content_type))
+    client = _ip_octets(envelope.remote_ip)
+    tls = int(envelope.tls is not None)
+    answer_to, sender = _address(header, "Reply-To"), _address(header, "Sender")
+    rows = []
+    for index, address in enumerate(envelope.rcpt_to):
+        to = _text(str(address))
+        digest = hashes[index] if index < len(hashes) else ""
+        own_id = message_id or _text(f"{digest or queued_id}.{address.user}@{primary_mail_host}")
+        before = (queued_id, to, date, to, reverse_path, subject, "", 0, digest, content_type)
+        after = (attached, client, reverse_path, tls, own_id, answer_to, sender)
+        rows.append(Row((*before, *after), envelope, index))
+    _refuse_clashes(rows)
+    return rows
+
+
+def _text(value: str) -> str:
+    """Cut to what the column holds; without NUL, which ends a text for some databases."""
+    if len(value) > TEXT_LIMIT:
+        value = value[:TEXT_LIMIT]
+    return value.replace("\0", "\ufffd") if "\0" in value else value
+
+
+def _address(header: Header, name: str) -> str:
+    """The first address of a field, without its display name; the field as sent if unclear."""
+    value = header.get(name)
+    if not value:
+        return ""
+    value = value[:_ADDRESS_SOURCE_LIMIT].strip()
+    plain = _PLAIN_ADDRESS.fullmatch(value)
+    if plain is not None:
+        return _text(plain["bare"] or plain["bracketed"] or "")
+    found = parseaddr(value)[1]
+    return _text(found if "@" in found else value)
+
+
+def _is_mixed(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == "multipart/mixed"
+
+
+@lru_cache(maxsize=4)
+def _date(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+
+
+@lru_cache(maxsize=1024)
+def _ip_octets(address: str) -> bytes:
+    if not address:
+        return _NO_ADDRESS
+    address = address.partition("%")[0]
+    if ":" in address:
+        return socket.inet_pton(socket.AF_INET6, address)
+    return _V4_MAPPED + socket.inet_pton(socket.AF_INET, address)
+
+
+def _refuse_clashes(rows: Sequence[Row]) -> None:
+    """The key holds 255 characters: the second of two recipients alike so far would be lost."""
+    if not any(len(row.meta[1]) == TEXT_LIMIT for row in rows if isinstance(row.meta[1], str)):
+        return
+    whole: dict[Value, str] = {}
+    for row in rows:
+        address = str(row.envelope.rcpt_to[row.number])
+        if whole.setdefault(row.meta[1], address) != address:
+            msg = f"two recipients of {row.meta[0]!r} are the same in their first 255 characters"
+            raise ValueError(msg)
