@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 const FIRST: usize = 64 << 10;
 /// From here a body grows by this much instead of doubling.
 const LARGEST_STEP: usize = 4 << 20;
-/// Free buffers kept: at most 8 MiB.
-const POOLED: usize = 128;
+/// Free buffers kept, in octets: enough for the mails on their way at a high rate.
+const POOLED: usize = 8 << 20;
+/// A larger buffer than this is not kept: few mails need it.
+const LARGEST_POOLED: usize = 256 << 10;
 /// Kept free for first steps, a quarter of a small budget: large messages that come slowly must not
 /// keep small ones from beginning.
 const FIRST_STEPS: u64 = 16 << 20;
@@ -24,7 +26,14 @@ pub struct Budget {
     retained: AtomicU64,
     waiting: AtomicUsize,
     on_release: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    free: Mutex<Vec<Vec<u8>>>,
+    free: Mutex<Free>,
+}
+
+/// Free buffers, the last one used on top: it is in the processor's cache.
+#[derive(Default)]
+struct Free {
+    buffers: Vec<Vec<u8>>,
+    octets: usize,
 }
 
 impl Budget {
@@ -36,7 +45,7 @@ impl Budget {
             retained: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             on_release: OnceLock::new(),
-            free: Mutex::new(Vec::new()),
+            free: Mutex::default(),
         })
     }
 
@@ -92,23 +101,28 @@ impl Budget {
         }
     }
 
+    /// An empty buffer for at least that much; a free one may have room for more.
     fn take(&self, octets: usize) -> Vec<u8> {
-        if octets == FIRST
-            && let Some(buffer) = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop()
-        {
-            return buffer;
+        if octets == FIRST {
+            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(buffer) = free.buffers.pop() {
+                free.octets -= buffer.capacity();
+                return buffer;
+            }
         }
         Vec::with_capacity(octets)
     }
 
     fn give_back(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() != FIRST {
+        let octets = buffer.capacity();
+        if !(FIRST..=LARGEST_POOLED).contains(&octets) {
             return;
         }
         buffer.clear();
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < POOLED {
-            free.push(buffer);
+        if free.octets + octets <= POOLED {
+            free.octets += octets;
+            free.buffers.push(buffer);
         }
     }
 }
@@ -199,7 +213,7 @@ impl Body {
             return false;
         }
         self.reserved = target;
-        self.buffer.reserve_exact(target - self.buffer.len());
+        self.buffer.reserve_exact(target.saturating_sub(self.buffer.len()));
         true
     }
 

@@ -44,6 +44,7 @@ pub struct Shared {
     pub(crate) shutdown: Arc<Shutdown>,
     wakes: Wakes,
     intake_open: AtomicBool,
+    retained_warned: AtomicBool,
 }
 
 impl Shared {
@@ -62,6 +63,21 @@ impl Shared {
             _ => &self.stats.messages_rejected,
         };
         counter.add();
+    }
+
+    /// Says once that answered messages are held in a number that looks like a leak.
+    pub(crate) fn watch_retained(&self) {
+        let (retained, limit) = (self.budget.retained(), self.budget.limit());
+        if retained > limit / 2 && !self.retained_warned.swap(true, Ordering::Relaxed) {
+            self.log.write(
+                Level::Warning,
+                "core",
+                format_args!(
+                    "{retained} octets of answered mails are still held, beside max_memory ({limit}): \
+                     does a processor keep envelopes or views of their data?"
+                ),
+            );
+        }
     }
 
     /// Closed: every message is told `451 4.3.2` before its data.
@@ -132,6 +148,7 @@ impl Server {
             shutdown: Arc::default(),
             wakes,
             intake_open: AtomicBool::new(true),
+            retained_warned: AtomicBool::new(false),
             config: Swap::new(config),
         };
         Self { shared: Arc::new(shared), state: Mutex::new(State::Made(woken)) }

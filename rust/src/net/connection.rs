@@ -411,6 +411,7 @@ impl Connection {
         if verdict.is_none() {
             self.expired(&delivery);
         }
+        self.shared.watch_retained();
         let reply = verdict.map_or_else(Reply::save_timed_out, Verdict::fold);
         self.shared.count_reply(&reply);
         self.owed += u64::from(reply.is_success());

@@ -107,7 +107,7 @@ impl DataReader {
         for (&before, &octet) in block.iter().zip(rest) {
             odd |= is_odd(before, octet);
         }
-        !odd
+        odd == 0
     }
 
     fn pass(&mut self, plain: &[u8]) {
@@ -166,10 +166,12 @@ impl DataReader {
     }
 }
 
-// Bitwise, so that a block is judged without a branch an octet.
-#[allow(clippy::needless_bitwise_bool)]
-fn is_odd(before: u8, octet: u8) -> bool {
-    ((before == b'\r') != (octet == b'\n')) | ((before == b'\n') & (octet == b'.'))
+/// Not 0 where the octet cannot be stored as it is. Arithmetic, so that a block is judged without a
+/// branch an octet.
+fn is_odd(before: u8, octet: u8) -> u8 {
+    let half_a_newline = u8::from(before == b'\r') ^ u8::from(octet == b'\n');
+    let leading_dot = u8::from(before == b'\n') & u8::from(octet == b'.');
+    half_a_newline | leading_dot
 }
 
 /// A stretch of the input that is stored as it is, copied once when it ends.
