@@ -1,0 +1,64 @@
+"""What the tests of the engine share."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from guerrilla._core import Envelope
+from guerrilla.registry import DECORATED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(autouse=True)
+def _own_names() -> Iterator[None]:
+    """Forgets, after each test, what it registered by decorator."""
+    before = dict(DECORATED._classes)
+    yield
+    DECORATED._classes.clear()
+    DECORATED._classes.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """A test that fails between must not leave its handlers to the next."""
+    logger = logging.getLogger("guerrilla")
+    before, level = list(logger.handlers), logger.level
+    yield
+    for handler in set(logger.handlers) - set(before):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def mail() -> Callable[..., Envelope]:
+    """Makes envelopes from nowhere: `mail("subject", rcpt_to=[...])`."""
+
+    def make(subject: str = "hello", *rcpt_to: str, queued_id: str | None = None) -> Envelope:
+        return Envelope.create(
+            f"Subject: {subject}\r\n\r\nbody\r\n".encode(),
+            mail_from="from@example.org",
+            rcpt_to=rcpt_to or ("to@example.com",),
+            queued_id=queued_id,
+        )
+
+    return make
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], None]:
+    """Waits until something is true, and fails when it does not become so in 10 s."""
+
+    def wait(true: Callable[[], object]) -> None:
+        limit = time.monotonic() + 10
+        while not true():
+            assert time.monotonic() < limit, "it did not happen within 10 s"
+            time.sleep(0.005)
+
+    return wait

@@ -1,0 +1,114 @@
+"""Keys that are read and checked, and whose feature comes later."""
+
+from typing import Any
+
+import pytest
+
+from guerrilla.config import from_mapping, unbuilt
+
+KEY_FILES = {"private_key_file": "k", "public_key_file": "c"}
+
+
+def server(**keys: object) -> dict[str, Any]:
+    """A config with one server."""
+    return {"servers": [{"listen_interface": "127.0.0.1:25", **keys}]}
+
+
+def tls(**keys: object) -> dict[str, Any]:
+    """A config with one server with this `tls`."""
+    return server(tls=keys)
+
+
+def backend(**keys: object) -> dict[str, Any]:
+    """A config with this `backend_config`."""
+    return {"backend_config": keys}
+
+
+@pytest.mark.parametrize(
+    ("raw", "paths"),
+    [
+        ({"spill_size": "2 MiB"}, ["spill_size"]),
+        ({"processes": 0}, ["processes"]),
+        ({"control_socket": "/s"}, ["control_socket"]),
+        ({"watch_config": True}, ["watch_config"]),
+        ({"log_format": "json"}, ["log_format"]),
+        ({"user": "mail"}, ["user"]),
+        ({"group": "mail"}, ["group"]),
+        ({"spool": {"path": "/s"}}, ["spool"]),
+        ({"backends": {"hot": {}}}, ["backends"]),
+        ({"dashboard": {"tick_interval": 1}}, ["dashboard"]),
+        ({"metrics": {"listen_interface": ":1"}}, ["metrics"]),
+        (server(log_file="a.log"), ["servers[0].log_file"]),
+        (server(xclient_on=True), ["servers[0].xclient_on"]),
+        (tls(start_tls_on=True, **KEY_FILES), ["servers[0].tls.start_tls_on"]),
+        (tls(tls_always_on=True, **KEY_FILES), ["servers[0].tls.tls_always_on"]),
+        (
+            tls(start_tls_on=True, required=True, certificates=[KEY_FILES]),
+            [f"servers[0].tls.{key}" for key in ("start_tls_on", "required", "certificates")],
+        ),
+        (tls(watch=True), ["servers[0].tls.watch"]),
+        (server(protocol="lmtp"), ["servers[0].protocol"]),
+        (server(extensions={"DSN": True}), ["servers[0].extensions"]),
+        (server(proxy_protocol=True), ["servers[0].proxy_protocol"]),
+        (server(max_messages=1), ["servers[0].max_messages"]),
+        (server(max_connections_per_ip=1), ["servers[0].max_connections_per_ip"]),
+        (server(max_connection_rate_per_ip=1), ["servers[0].max_connection_rate_per_ip"]),
+        (server(ipv6_prefix=48), ["servers[0].ipv6_prefix"]),
+        (server(max_received_hops=10), ["servers[0].max_received_hops"]),
+        (server(greet_delay="1s"), ["servers[0].greet_delay"]),
+        (
+            {**server(backend="hot"), "backends": {"hot": {"breaker_failures": 1}}},
+            ["backends", "servers[0].backend", "backends.hot.breaker_failures"],
+        ),
+        (server(auth={"required": True}), ["servers[0].auth.required"]),
+        (server(auth={"relay": True}), ["servers[0].auth.relay"]),
+        (server(auth={"allow_plaintext": True}), ["servers[0].auth.allow_plaintext"]),
+        (backend(save_process="A|250|SQL"), ["backend_config.save_process"]),
+        (backend(save_process="Redis:hot"), ["backend_config.save_process"]),
+        (backend(validate_process="SQL:hot"), ["backend_config.validate_process"]),
+        (backend(validate_cache_ttl=1), ["backend_config.validate_cache_ttl"]),
+        (backend(breaker_failures=1), ["backend_config.breaker_failures"]),
+        (backend(auth_process="File"), ["backend_config.auth_process"]),
+        (backend(processors={"hot": {}}), ["backend_config.processors"]),
+    ],
+)
+def test_a_key_whose_feature_comes_later_is_named(raw: dict[str, Any], paths: list[str]) -> None:
+    """With what is not built, and what to do."""
+    lines = unbuilt(from_mapping(raw))
+    assert [line.partition(": ")[0] for line in lines] == paths
+    for line in lines:
+        assert " is not built yet; " in line
+        assert line.endswith(("remove the key", "the processor alone", "of the chain")) or (
+            "remove the key, or set it to " in line
+        )
+
+
+def test_an_unbuilt_line_says_what_the_default_is() -> None:
+    """As a config would write it."""
+    assert unbuilt(from_mapping({"processes": 2, "user": "mail"})) == [
+        "processes: more than one process is not built yet; remove the key, or set it to 1",
+        "user: changing the user is not built yet; remove the key",
+    ]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"processes": 1, "spill_size": "1 MiB", "watch_config": False, "log_format": "text"},
+        {"spool": {}, "backends": {}, "dashboard": {"is_enabled": False}, "metrics": {}},
+        {"control_socket": "", "user": "", "group": None},
+        {"max_memory": "1 GiB", "shutdown_timeout": 1, "pid_file": "p", "log_file": "off"},
+        server(helo_required=False, max_recipients=5, max_errors=1, max_idle_commands=2),
+        server(max_header_size=1, bare_newline="reject", data_timeout=1, min_data_rate=1),
+        server(is_enabled=False, max_size=1, timeout=1, max_clients=1, host_name="a"),
+        server(auth={"required": False}, extensions={}, protocol="SMTP", backend="default"),
+        server(trusted_proxies=["10.0.0.0/8"], log_file="", greet_delay=0),
+        tls(prefer_server_cipher_suites=True, curves=["P256"], root_cas_file="r", **KEY_FILES),
+        backend(save_batch_size=1, save_concurrency=2, validate_workers_size=3, processors={}),
+        backend(save_workers_size=2, validate_process="SQL", breaker_reset=1, sql_dsn="a.db"),
+        backend(**{"import": ["a"], "auth_process": "", "save_process": "2500|x250"}),
+    ],
+)
+def test_what_is_built_or_not_set_can_start(raw: dict[str, Any]) -> None:
+    """A key at its default is not set."""
+    assert unbuilt(from_mapping(raw)) == []

@@ -1,0 +1,141 @@
+"""What the documents say is true: code runs, configs load, links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+from _pytest.mark import ParameterSet
+
+from guerrilla import Envelope, Reply
+from guerrilla.chain import build
+from guerrilla.config import load, loads
+from guerrilla.registry import DECORATED, Registry
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(
+    path
+    for folder in (ROOT, ROOT / "docs", ROOT / "benches", ROOT / "tests" / "corpus")
+    for path in folder.glob("*.md")
+)
+EXAMPLE = ROOT / "examples" / "processor.py"
+
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
+_TARGET = re.compile(r"make ([a-z][a-z-]*)")
+
+
+def blocks(*languages: str) -> list[tuple[str, str]]:
+    """Every fenced block of these languages, with the name of its document."""
+    return [
+        (path.name, code)
+        for path in DOCUMENTS
+        for language, code in _FENCE.findall(path.read_text(encoding="utf-8"))
+        if language in languages
+    ]
+
+
+def named(found: list[tuple[str, str]]) -> list[ParameterSet]:
+    return [pytest.param(code, id=f"{name}-{n}") for n, (name, code) in enumerate(found)]
+
+
+def test_there_are_documents() -> None:
+    names = {path.name for path in DOCUMENTS}
+    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "flow.md"} <= names
+
+
+@pytest.mark.parametrize("code", named(blocks("python")))
+def test_python_blocks_are_python(code: str) -> None:
+    assert ast.parse(code).body
+
+
+@pytest.mark.parametrize("code", named(blocks("toml", "json")))
+def test_config_blocks_load(code: str) -> None:
+    is_json = code.lstrip().startswith("{")
+    config = loads(code, format="json" if is_json else "toml", source="a block")
+    assert config.servers
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda p: p.name)
+def test_config_examples_load(path: Path) -> None:
+    assert load(path).servers
+
+
+def test_the_readme_shows_the_example_as_it_is() -> None:
+    readme = [code for document, code in blocks("python") if document == "README.md"]
+    assert EXAMPLE.read_text(encoding="utf-8") in readme
+
+
+def test_the_readme_processor_works_in_a_chain() -> None:
+    runpy.run_path(str(EXAMPLE))  # as an import, but leaves no module for other tests to find
+    refused = Envelope.create(b"Subject: Your INVOICE\r\n\r\nPay.\r\n", rcpt_to=["b@example.com"])
+    taken = Envelope.create(b"Subject: Lunch?\r\n\r\nAt one.\r\n", rcpt_to=["b@example.com"])
+    names = "HeadersParser|NoInvoices"
+    with build(names, "save", {}, Registry(DECORATED)) as chain:
+        chain.run([refused, taken])
+    assert refused.answered == Reply.reject("5.7.1", "no invoices here")
+    # The end of the chain accepted it, which is an answer: there can be no other.
+    assert taken.answered is None
+    assert taken.answer(Reply.retry()) is False
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    links = _LINK.findall(path.read_text(encoding="utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_make_targets_that_documents_name_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
+    texts = [code for _, code in blocks("sh")]
+    texts += re.findall(
+        r"`(make [^`]*)`", "".join(p.read_text(encoding="utf-8") for p in DOCUMENTS)
+    )
+    asked = {name for text in texts for name in _TARGET.findall(text)}
+    assert {"serve", "test", "build"} <= asked
+    assert asked - targets == set()
+
+
+def test_every_dependency_is_justified() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    manifest = (ROOT / "Cargo.toml").read_text(encoding="utf-8")
+    crates = re.findall(r"^\[(?:dev-)?dependencies\]\n((?:.+\n)*)", manifest, re.MULTILINE)
+    names = re.findall(r"^([a-z][\w-]*) = ", "".join(crates), re.MULTILINE)
+    for path in (ROOT / "requirements").glob("*.in"):
+        names += re.findall(r"^([a-z][\w-]*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {"tokio", "pyo3", "pydantic", "pytest"} <= set(names)
+    unexplained = [
+        name for name in names if not re.search(rf"^\|.*\b{name}\b.*\|", text, re.MULTILINE)
+    ]
+    assert unexplained == []
+
+
+def test_lock_files_say_where_nothing_came_from() -> None:
+    """An index, a mirror or a folder of whoever made them would fail or mislead everybody else."""
+    for path in sorted((ROOT / "requirements").glob("*.txt")):
+        text = path.read_text(encoding="utf-8")
+        assert "--hash=sha256:" in text
+        assert re.findall(r"https?://|--(?:extra-)?index-url|--find-links|file:|\s/\w", text) == []
+
+
+def test_no_package_index_is_named() -> None:
+    """Which one is used is the machine's own setting."""
+    hosts = re.compile(r"\b(?:pypi|pythonhosted|crates)\.(?:org|io)\b")
+    files = [ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "Cargo.toml", *DOCUMENTS]
+    files += [path for path in (ROOT / "scripts").iterdir() if path.is_file()]
+    assert [path.name for path in files if hosts.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_versions_agree() -> None:
+    """The Rust that the build asks for is the one that the README names."""
+    manifest = (ROOT / "Cargo.toml").read_text(encoding="utf-8")
+    [rust] = re.findall(r'^rust-version = "(.*)"$', manifest, re.MULTILINE)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"Rust {rust} or newer" in readme
+    assert json.dumps(">=3.11") in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert "Python 3.11 or newer" in readme

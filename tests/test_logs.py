@@ -1,0 +1,205 @@
+"""Logging: one line a record, whatever a sender writes; files that can be moved away."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from guerrilla.logs import LEVELS, LogOutput, LogPump
+
+LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [A-Z]+ guerrilla[\w.]* ")
+log = logging.getLogger("guerrilla.test")
+
+
+@dataclass
+class Record:
+    """A record as the core's."""
+
+    level: int
+    logger: str
+    message: str
+    created: float
+
+
+class Source:
+    """Gives its batches, then says that the core is closed."""
+
+    def __init__(self, *batches: list[Record]) -> None:
+        self._batches = list(batches)
+
+    def receive_logs(self, most: int, timeout: float) -> list[Record] | None:
+        return self._batches.pop(0) if self._batches else None
+
+
+def pumped(*batches: list[Record]) -> None:
+    pump = LogPump(Source(*batches))  # type: ignore[arg-type]
+    pump.start()
+    pump.join(10)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[Callable[[], None]], list[str]]:
+    """The lines of a log file that something wrote."""
+
+    def write(act: Callable[[], None]) -> list[str]:
+        output = LogOutput(str(tmp_path / "a.log"), "debug")
+        try:
+            act()
+        finally:
+            output.close()
+        return (tmp_path / "a.log").read_text("utf-8").splitlines()
+
+    return write
+
+
+Written = Callable[[Callable[[], None]], list[str]]
+
+
+def test_a_record_is_a_line_with_time_level_logger_message(written: Written) -> None:
+    (line,) = written(lambda: log.info("hello %s", "wörld"))
+    assert LINE.match(line)
+    assert line.endswith(" INFO guerrilla.test hello wörld")
+
+
+@pytest.mark.parametrize(
+    "evil",
+    ["\n", "\r\n", "\x00", "\x1b[2J", "\x7f", "\x85", "\x9b", "\u2028", "\u2029", "\x0b", "\x0c"],
+)
+def test_no_sender_forges_a_line(written: Written, evil: str) -> None:
+    forged = f"a{evil}2026-01-01T00:00:00.000Z INFO guerrilla.smtp b"
+    (line,) = written(lambda: log.warning("from %s", forged))
+    assert LINE.match(line)
+    assert evil not in line
+    assert "\\" in line
+
+
+def test_a_traceback_cannot_be_taken_for_records(written: Written) -> None:
+    def fail() -> None:
+        try:
+            raise ValueError("x\n2026-01-01T00:00:00.000Z INFO guerrilla.smtp \x1b[2J")  # noqa: TRY301
+        except ValueError:
+            log.exception("failed")
+
+    first, *others = written(fail)
+    assert LINE.match(first)
+    assert len(others) > 2
+    assert all(line.startswith("  | ") for line in others)
+    assert not any("\x1b" in line for line in others)
+
+
+def test_lone_surrogates_are_written_somehow(written: Written) -> None:
+    (line,) = written(lambda: log.info("a\udcffb"))
+    assert line.endswith("a\\udcffb")
+
+
+@pytest.mark.parametrize(("name", "number"), [*LEVELS.items(), ("INFO", logging.INFO)])
+def test_a_level_hides_what_is_below_it(tmp_path: Path, name: str, number: int) -> None:
+    path = tmp_path / "a.log"
+    output = LogOutput(str(path), name)
+    log.log(number, "at")
+    log.log(number - 1, "below")
+    assert output.level == number
+    output.close()
+    assert [line.split()[-1] for line in path.read_text().splitlines()] == ["at"]
+
+
+def test_a_level_can_be_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    output = LogOutput(str(path), "error")
+    log.info("hidden")
+    output.set_level("info")
+    log.info("shown")
+    output.close()
+    assert [line.split()[-1] for line in path.read_text().splitlines()] == ["shown"]
+
+
+@pytest.mark.parametrize("stream", ["stderr", "stdout"])
+def test_a_standard_stream(stream: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output = LogOutput(stream, "debug")
+    log.info("hello")
+    output.close()
+    captured = capsys.readouterr()
+    assert "hello" in (captured.err if stream == "stderr" else captured.out)
+
+
+def test_off_writes_nothing_and_asks_the_core_for_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    output = LogOutput("off", "debug")
+    log.error("hello")
+    level = output.level
+    output.close()
+    assert capsys.readouterr() == ("", "")
+    assert level == logging.CRITICAL
+
+
+def test_after_the_end_everything_is_as_before(tmp_path: Path) -> None:
+    root = logging.getLogger("guerrilla")
+    before, level = list(root.handlers), root.level
+    output = LogOutput(str(tmp_path / "a.log"), "error")
+    assert root.handlers != before
+    output.close()
+    assert (root.handlers, root.level) == (before, level)
+
+
+def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
+    path, moved = tmp_path / "a.log", tmp_path / "a.log.1"
+    output = LogOutput(str(path), "debug")
+    log.info("one")
+    path.rename(moved)
+    log.info("two")
+    output.reopen()
+    log.info("three")
+    output.close()
+    assert [line.split()[-1] for line in moved.read_text().splitlines()] == ["one", "two"]
+    assert [line.split()[-1] for line in path.read_text().splitlines()] == ["three"]
+
+
+def test_a_file_that_cannot_be_opened_anew_leaves_the_old_one(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    output = LogOutput(str(folder / "a.log"), "debug")
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError):
+        output.reopen()
+    log.info("still")
+    output.close()
+    assert "still" in (tmp_path / "moved" / "a.log").read_text()
+
+
+def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        LogOutput(str(tmp_path / "nowhere" / "a.log"), "debug")
+
+
+def test_records_of_the_core_keep_their_time(written: Written) -> None:
+    made = 1_700_000_000.25
+    first, second = written(
+        lambda: pumped(
+            [Record(logging.INFO, "smtp", "100 % of %s", made)], [], [Record(40, "", "x", made)]
+        )
+    )
+    assert first == "2023-11-14T22:13:20.250Z INFO guerrilla.smtp 100 % of %s"
+    assert second == "2023-11-14T22:13:20.250Z ERROR guerrilla x"
+
+
+def test_records_of_the_core_obey_levels_and_cannot_forge_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    output = LogOutput(str(path), "warning")
+    pumped([Record(20, "smtp", "hidden", 0.0), Record(30, "smtp", "HELO a\r\nb", 0.0)])
+    output.close()
+    (line,) = path.read_text().splitlines()
+    assert line.endswith("HELO a\\r\\nb")
+
+
+def test_a_record_that_cannot_be_logged_does_not_stop_the_others(written: Written) -> None:
+    lines = written(
+        lambda: pumped([Record("x", "smtp", "bad", 0.0)], [Record(20, "smtp", "good", 0.0)])  # type: ignore[arg-type]
+    )
+    assert any(line.endswith("good") for line in lines)

@@ -1,0 +1,378 @@
+"""Workers: what they do with a batch, and what becomes of those that die or hang."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from guerrilla._core import Envelope
+from guerrilla.base import Processor
+from guerrilla.chain import Chain
+from guerrilla.errors import StartError
+from guerrilla.reply import TRY_LATER, Outcome, Reply
+from guerrilla.worker import SPARE, PoolSettings, Supervisor, WorkerPool
+
+Mail = Callable[..., Envelope]
+Until = Callable[[Callable[[], object]], None]
+HANG_AFTER = 60.0
+
+
+class Feed:
+    """A queue as the core's."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
+        self.stopping = False
+        self.error: Exception | None = None
+
+    def put(self, *envelopes: Envelope) -> None:
+        for envelope in envelopes:
+            self._queue.put(envelope)
+
+    def receive(self, most: int, timeout: float) -> list[Envelope] | None:
+        if self.error is not None:
+            raise self.error
+        try:
+            found = [self._queue.get(timeout=min(timeout, 0.02))]
+        except queue.Empty:
+            return None if self.stopping else []
+        while len(found) < most and not self._queue.empty():
+            found.append(self._queue.get())
+        return found
+
+
+class Trial(Processor):
+    """Does what the subject says."""
+
+    def __init__(self) -> None:
+        super().__init__(self.Options())
+        self.closed_in: str | None = None
+        self.opened_in: str | None = None
+        self.release = threading.Event()
+        self.entered = threading.Event()
+
+    def open(self) -> None:
+        self.opened_in = threading.current_thread().name
+
+    def close(self) -> None:
+        self.closed_in = threading.current_thread().name
+
+    def save(self, envelope: Envelope) -> Outcome:
+        match envelope.subject:
+            case "exit":
+                raise SystemExit(3)
+            case "hang":
+                self.entered.set()
+                assert self.release.wait(30)
+            case "no":
+                return Reply.reject()
+        return None
+
+
+class Bench:
+    """A pool with its feed and the trials of its workers."""
+
+    def __init__(self, size: int = 1, batch: int = 8) -> None:
+        self.feed = Feed()
+        self.trials: list[Trial] = []
+        self.fail: Exception | None = None
+        self.pool: WorkerPool[Envelope] = WorkerPool(
+            PoolSettings("test", size, batch, hang_after=HANG_AFTER), self.make, self.feed.receive
+        )
+
+    def make(self) -> Chain[Envelope]:
+        if self.fail is not None:
+            raise self.fail
+        trial = Trial()
+        self.trials.append(trial)
+        return Chain([("Trial", trial)], "save")
+
+    def start(self) -> None:
+        self.pool.open()
+        self.pool.begin()
+
+    def stop(self) -> bool:
+        self.feed.stopping = True
+        for trial in self.trials:
+            trial.release.set()
+        return self.pool.end(10)
+
+    def hang(self, mail: Mail, number: int, now: float = 0.0) -> Envelope:
+        """Makes the worker of trial `number` hang, and the pool see it at `now`."""
+        envelope = mail("hang")
+        self.feed.put(envelope)
+        assert self.trials[number].entered.wait(10)
+        self.pool.check(now)
+        return envelope
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    assert bench.stop()
+
+
+def fate(envelope: Envelope) -> object:
+    if envelope.answered is not None:
+        return envelope.answered
+    return "unanswered" if envelope.answer(TRY_LATER) else "accepted"
+
+
+def looked(bench: Bench, now: float) -> WorkerPool[Envelope]:
+    """The pool after the supervisor looked at it."""
+    bench.pool.check(now)
+    return bench.pool
+
+
+def saved(bench: Bench, mail: Mail, until: Until) -> bool:
+    """Whether a mail that is sent now is refused by the stage, as it should be."""
+    envelope = mail("no")
+    bench.feed.put(envelope)
+    until(lambda: envelope.answered is not None)
+    return envelope.answered == Reply.reject()
+
+
+def test_each_worker_opens_and_closes_its_own_chain_in_its_own_thread() -> None:
+    bench = Bench(size=3)
+    bench.start()
+    assert bench.stop()
+    threads = {trial.opened_in for trial in bench.trials}
+    assert len(threads) == 3
+    assert [trial.opened_in for trial in bench.trials] == [t.closed_in for t in bench.trials]
+
+
+def test_what_is_queued_is_saved_before_the_end(bench: Bench, mail: Mail) -> None:
+    mails = [mail("no") for _ in range(50)]
+    bench.pool.open()
+    bench.feed.put(*mails)
+    bench.pool.begin()
+    assert bench.stop()
+    assert all(envelope.answered == Reply.reject() for envelope in mails)
+
+
+def test_what_comes_while_the_core_is_stopping_is_saved(
+    bench: Bench, mail: Mail, until: Until
+) -> None:
+    bench.start()
+    bench.feed.stopping = True
+    assert saved(bench, mail, until)
+    assert saved(bench, mail, until)
+
+
+def test_an_exit_answers_the_batch_and_a_new_worker_goes_on(
+    mail: Mail, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench()
+    mails = [mail("no"), mail("exit"), mail("no")]
+    bench.feed.put(*mails)
+    bench.start()
+    until(lambda: bench.trials[0].closed_in)
+    until(lambda: bench.pool._workers[0].ended)
+    bench.pool.check(0.0)
+    assert [fate(envelope) for envelope in mails] == [Reply.reject(), TRY_LATER, TRY_LATER]
+    assert saved(bench, mail, until)
+    assert (bench.pool.size, bench.pool.replaced, len(bench.trials)) == (1, 1, 2)
+    failed = [record for record in caplog.records if record.exc_info]
+    assert len(failed) == 1
+    assert mails[1].queued_id in failed[0].getMessage()
+    assert bench.stop()
+
+
+def test_a_fault_of_the_chain_itself_does_not_end_the_worker(
+    bench: Bench, mail: Mail, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.start()
+
+    def broken(self: Chain[Any], items: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Chain, "run", broken)
+        envelope = mail("no")
+        bench.feed.put(envelope)
+        until(lambda: envelope.answered == TRY_LATER)
+    assert saved(bench, mail, until)
+    assert len(bench.trials) == 1
+
+
+def test_a_worker_that_hangs_is_abandoned_and_comes_back_quietly(
+    bench: Bench, mail: Mail, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.start()
+    hanging = bench.hang(mail, 0)
+    bench.pool.check(HANG_AFTER - 1)
+    assert bench.pool.abandoned == 0
+    bench.pool.check(HANG_AFTER)
+    assert (bench.pool.abandoned, bench.pool.size) == (1, 1)
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert hanging.queued_id in record.getMessage()
+    assert "self.release.wait" in (record.stack_info or "")
+    assert saved(bench, mail, until)
+    bench.trials[0].release.set()
+    until(lambda: bench.trials[0].closed_in)
+    until(lambda: looked(bench, HANG_AFTER + 1).abandoned == 0)
+    assert len(bench.trials) == 2
+    assert saved(bench, mail, until)
+
+
+def test_a_worker_whose_mails_are_all_answered_is_abandoned_sooner(
+    bench: Bench, mail: Mail, until: Until
+) -> None:
+    bench.start()
+    hanging = bench.hang(mail, 0)
+    bench.pool.check(HANG_AFTER / 2)
+    assert bench.pool.abandoned == 0
+    hanging.answer(TRY_LATER)
+    bench.pool.check(HANG_AFTER / 2 - 1)
+    assert bench.pool.abandoned == 0
+    bench.pool.check(HANG_AFTER / 2)
+    assert bench.pool.abandoned == 1
+    assert saved(bench, mail, until)
+
+
+def test_slow_progress_is_no_hang(bench: Bench, mail: Mail) -> None:
+    bench.start()
+    bench.hang(mail, 0)
+    chain = bench.pool._workers[0]._chain
+    assert chain is not None
+    for step in range(1, 5):
+        chain.pulse.count += 1
+        bench.pool.check(step * (HANG_AFTER - 1))
+    assert bench.pool.abandoned == 0
+
+
+def test_waiting_is_no_hang(bench: Bench) -> None:
+    bench.start()
+    for step in range(5):
+        bench.pool.check(step * HANG_AFTER)
+    assert bench.pool.abandoned == 0
+
+
+def test_too_many_that_hang_close_the_intake_until_one_comes_back(
+    bench: Bench, mail: Mail, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    intake: list[bool] = []
+    supervisor = Supervisor([bench.pool], intake.append)
+    bench.start()
+    for number in range(1 + SPARE):
+        until(lambda number=number: len(bench.trials) > number)  # type: ignore[misc]
+        assert intake == []
+        bench.hang(mail, number, now=number * 1000.0)
+        bench.pool.check(number * 1000.0 + HANG_AFTER)
+        supervisor._adjust_intake()
+    assert intake == [False]
+    assert "restart" in caplog.text
+    assert (bench.pool.size, bench.pool.abandoned) == (0, 1 + SPARE)
+    bench.trials[2].release.set()
+    until(lambda: looked(bench, 10_000.0).abandoned == SPARE)
+    supervisor._adjust_intake()
+    assert intake == [False, True]
+    assert bench.pool.size == 1
+    assert saved(bench, mail, until)
+
+
+def test_the_supervisor_replaces_on_its_own(bench: Bench, mail: Mail, until: Until) -> None:
+    supervisor = Supervisor([bench.pool], lambda is_open: None)
+    bench.start()
+    supervisor.start()
+    bench.feed.put(mail("exit"))
+    until(lambda: len(bench.trials) == 2)
+    assert saved(bench, mail, until)
+    supervisor.stop()
+
+
+def test_a_failing_supervisor_goes_on(
+    bench: Bench, until: Until, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+
+    def check(now: float) -> None:
+        looks.append(now)
+        raise RuntimeError
+
+    monkeypatch.setattr(bench.pool, "check", check)
+    supervisor = Supervisor([bench.pool], lambda is_open: None)
+    supervisor.start()
+    bench.pool.wake()
+    until(lambda: len(looks) >= 2)
+    supervisor.stop()
+    assert "it goes on" in caplog.text
+
+
+def test_a_chain_that_does_not_open_stops_the_start(bench: Bench) -> None:
+    bench.fail = StartError(["no database", "no disk"])
+    with pytest.raises(StartError) as caught:
+        bench.pool.open()
+    assert caught.value.problems == ("no database", "no disk")
+
+
+def test_the_second_worker_that_does_not_open_ends_the_first() -> None:
+    bench = Bench(size=2)
+    good = bench.make
+
+    def make() -> Chain[Envelope]:
+        if bench.trials:
+            message = "only once"
+            raise ValueError(message)
+        return good()
+
+    bench.pool._make = make
+    with pytest.raises(StartError, match="ValueError: only once"):
+        bench.pool.open()
+    assert bench.trials[0].closed_in is not None
+
+
+def test_a_successor_that_does_not_open_is_tried_again_later(
+    bench: Bench, mail: Mail, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.start()
+    bench.fail = StartError(["no database"])
+    bench.feed.put(mail("exit"))
+    until(lambda: bench.pool._workers[0].ended)
+    bench.pool.check(0.0)
+    until(lambda: bench.pool._workers[0].ended)
+    bench.pool.check(0.0)
+    assert bench.pool.size == 0
+    assert "no database" in caplog.text
+    bench.fail = None
+    bench.pool.check(0.5)
+    assert bench.pool.size == 0
+    bench.pool.check(1.5)
+    assert bench.pool.size == 1
+    assert saved(bench, mail, until)
+
+
+def test_a_queue_that_fails_is_not_asked_in_a_hurry(
+    bench: Bench, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.feed.error = RuntimeError("no core")
+    bench.start()
+    until(lambda: bench.pool._workers[0].ended)
+    bench.pool.check(0.0)
+    bench.pool.check(0.5)
+    assert bench.pool.size == 0
+    assert "RuntimeError" in caplog.text
+    bench.feed.error = None
+    bench.pool.check(2.0)
+    assert bench.pool.size == 1
+
+
+def test_the_end_does_not_wait_for_an_abandoned_worker(bench: Bench, mail: Mail) -> None:
+    bench.start()
+    bench.hang(mail, 0)
+    bench.pool.check(HANG_AFTER)
+    bench.feed.stopping = True
+    assert bench.pool.end(10)
+
+
+def test_the_end_tells_when_a_worker_is_still_busy(bench: Bench, mail: Mail) -> None:
+    bench.start()
+    bench.hang(mail, 0)
+    bench.feed.stopping = True
+    assert not bench.pool.end(0.05)
