@@ -4,6 +4,8 @@ SHELL := /bin/sh
 # rustup's folder is on PATH only after the next login.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# What `guerrillad version` says the core was built from.
+export GUERRILLA_BUILD := $(shell git rev-parse --short HEAD 2>/dev/null || echo 'no commit'), release
 
 VENV   := .venv
 BIN    := $(VENV)/bin
