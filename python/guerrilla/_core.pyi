@@ -4,6 +4,7 @@ Every wait releases the GIL. Times are seconds, sizes are bytes.
 """
 
 from collections.abc import Iterator, Sequence
+from email.message import EmailMessage
 from typing import Any, Final, Self, TypedDict, final, type_check_only
 
 from typing_extensions import disjoint_base
@@ -273,6 +274,11 @@ class Envelope(Transaction):
     @property
     def values(self) -> dict[str, Any]:
         """Free for stages; JSON values where they must survive the spool."""
+    def message(self) -> EmailMessage:
+        """The message parsed by Python's `email`, anew at each call.
+
+        On request only: it costs fifty times what the header section costs, and a copy.
+        """
     @property
     def expired(self) -> bool:
         """Whether its sender has been answered, or is gone, without it being claimed."""

@@ -345,6 +345,13 @@ impl PyEnvelope {
         self.values.get_or_init(py, || PyDict::new(py).unbind()).clone_ref(py)
     }
 
+    fn message<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let octets = PyBytes::new(py, self.delivery().body.as_slice());
+        let options = PyDict::new(py);
+        options.set_item("policy", py.import("email.policy")?.getattr("default")?)?;
+        py.import("email")?.call_method("message_from_bytes", (octets,), Some(&options))
+    }
+
     #[getter]
     fn expired(&self) -> bool {
         self.delivery().pending.is_over()

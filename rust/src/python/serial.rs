@@ -59,9 +59,7 @@ fn json_of<'py>(envelope: &Bound<'py, PyEnvelope>) -> PyResult<Bound<'py, PyStri
     fields.set_item("remote_ip", &client.remote_ip)?;
     fields.set_item("remote_port", client.remote_port)?;
     fields.set_item("auth", &client.auth)?;
-    let tls = client.tls.as_ref();
-    fields
-        .set_item("tls", tls.map(|t| (&t.version, &t.cipher, &t.server_name, &t.client_subject)))?;
+    fields.set_item("tls", client.tls.as_ref().map(|tls| tls_to(py, tls)).transpose()?)?;
     fields.set_item("helo", &delivery.transaction.helo)?;
     fields.set_item("esmtp", delivery.transaction.esmtp)?;
     fields.set_item("mail_from", address_to(py, &delivery.transaction.mail_from)?)?;
@@ -108,6 +106,25 @@ fn address_to<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, Py
     Ok(fields)
 }
 
+fn tls_to<'py>(py: Python<'py>, tls: &TlsInfo) -> PyResult<Bound<'py, PyDict>> {
+    let fields = PyDict::new(py);
+    fields.set_item("version", &tls.version)?;
+    fields.set_item("cipher", &tls.cipher)?;
+    fields.set_item("server_name", &tls.server_name)?;
+    fields.set_item("client_subject", &tls.client_subject)?;
+    Ok(fields)
+}
+
+/// The fields of a serialised `TLSInfo`.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct TlsFields {
+    version: String,
+    cipher: String,
+    server_name: Option<String>,
+    client_subject: Option<String>,
+}
+
 /// The fields of a serialised address.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
@@ -140,7 +157,7 @@ struct Fields<'py> {
     remote_ip: String,
     remote_port: u16,
     auth: Option<String>,
-    tls: Option<(String, String, Option<String>, Option<String>)>,
+    tls: Option<TlsFields>,
     helo: String,
     esmtp: bool,
     mail_from: AddressFields,
@@ -180,11 +197,11 @@ fn restore(py: Python<'_>, fields: Fields<'_>, message: Vec<u8>) -> PyResult<Py<
         host_name: fields.host_name.into(),
         remote_ip: fields.remote_ip,
         remote_port: fields.remote_port,
-        tls: fields.tls.map(|(version, cipher, server_name, client_subject)| TlsInfo {
-            version,
-            cipher,
-            server_name,
-            client_subject,
+        tls: fields.tls.map(|tls| TlsInfo {
+            version: tls.version,
+            cipher: tls.cipher,
+            server_name: tls.server_name,
+            client_subject: tls.client_subject,
         }),
         auth: fields.auth,
     };
