@@ -68,7 +68,10 @@ class Reply:
 
 @final
 class Address:
-    """A reverse-path or forward-path address (RFC 5321 section 4.1.2). Immutable, hashable."""
+    """A reverse-path or forward-path address (RFC 5321 section 4.1.2). Immutable, hashable.
+
+    Two are equal when they name the same mailbox: the host in any case, whatever the parameters.
+    """
 
     def __new__(
         cls, user: str, host: str, parameters: dict[str, str | None] | None = None
@@ -180,6 +183,11 @@ class Header:
         """The first value, or `default`."""
     def get_all(self, name: str) -> list[str]:
         """Every value of that name, in order."""
+    def addresses(self, name: str) -> list[tuple[str, str]]:
+        """(display name, `user@host`) of each mailbox in every field of that name, groups flattened.
+
+        What is no address is left out (RFC 5322 section 3.4).
+        """
     def items(self) -> list[tuple[str, str]]:
         """Every (name, value), in order."""
 
@@ -281,7 +289,7 @@ class Envelope(Transaction):
         """
     @property
     def expired(self) -> bool:
-        """Whether its sender has been answered, or is gone, without it being claimed."""
+        """Whether its sender has an answer, or is gone and no stage had begun to store it."""
     @property
     def answered(self) -> Reply | tuple[Reply, ...] | None:
         """The verdict given by `answer`, for tests; None before and for the default 250."""

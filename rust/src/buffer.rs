@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What a body takes first; most mail fits.
 const FIRST: usize = 64 << 10;
+/// The least that a body takes: it stands for what else a message costs, so that the budget bounds how
+/// many can be queued.
+const SMALLEST: usize = 4 << 10;
 /// From here a body grows by this much instead of doubling.
 const LARGEST_STEP: usize = 4 << 20;
 /// Free buffers kept, in octets: enough for the mails on their way at a high rate.
@@ -25,6 +28,7 @@ pub struct Budget {
     used: AtomicU64,
     retained: AtomicU64,
     waiting: AtomicUsize,
+    refused: AtomicU64,
     on_release: OnceLock<Box<dyn Fn() + Send + Sync>>,
     free: Mutex<Free>,
 }
@@ -44,6 +48,7 @@ impl Budget {
             used: AtomicU64::new(0),
             retained: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
             on_release: OnceLock::new(),
             free: Mutex::default(),
         })
@@ -64,19 +69,27 @@ impl Budget {
         self.limit
     }
 
-    /// Sets what is called, from any thread, when octets come back while someone waits. Once.
+    /// Sets what is called, from any thread, when octets come back while someone [waits](Self::wait).
+    /// Once.
     pub fn on_release(&self, call: impl Fn() + Send + Sync + 'static) {
         // A second call would mean two reactors on one budget; the first one keeps it.
         let _ = self.on_release.set(Box::new(call));
     }
 
-    /// Counts a waiter; [`Budget::on_release`]'s function is only called while there is one.
-    pub fn waiter(&self, delta: isize) {
-        if delta > 0 {
-            self.waiting.fetch_add(1, Ordering::SeqCst);
-        } else {
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
-        }
+    /// Counts one who waits for octets until the guard is dropped.
+    pub fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        Waiting(self)
+    }
+
+    /// Counts a message that found no room.
+    pub fn count_refusal(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Messages that found no room.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     fn reserve_first(&self, octets: usize) -> bool {
@@ -127,6 +140,16 @@ impl Budget {
     }
 }
 
+/// Someone who waits; see [`Budget::wait`].
+#[derive(Debug)]
+pub struct Waiting<'a>(&'a Budget);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl std::fmt::Debug for Budget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Budget")
@@ -161,7 +184,7 @@ impl Body {
     /// (0: no limit). `None` when there is no room now.
     pub fn take(budget: &Arc<Budget>, declared: Option<u64>, limit: u64) -> Option<Self> {
         let declared = declared.and_then(|size| usize::try_from(size).ok());
-        let first = declared.map_or(FIRST, |size| size.clamp(1, FIRST));
+        let first = declared.map_or(FIRST, |size| size.clamp(SMALLEST, FIRST));
         budget.reserve_first(first).then(|| Self {
             buffer: budget.take(first),
             budget: Arc::clone(budget),
@@ -196,6 +219,7 @@ impl Body {
         if self.limit > 0 && total as u64 > self.limit {
             self.drop_all(Fault::TooLarge);
         } else if total > self.reserved && !self.grow(total) {
+            self.budget.count_refusal();
             self.drop_all(Fault::NoMemory);
         } else {
             self.buffer.extend_from_slice(octets);
@@ -299,7 +323,9 @@ mod tests {
         let budget = Budget::new(100 << 10);
         let mut body = Body::take(&budget, None, 0).unwrap();
         assert!(Body::take(&budget, None, 0).is_none());
-        assert!(Body::take(&budget, Some(1_000), 0).is_some());
+        let small = Body::take(&budget, Some(1), 0).unwrap();
+        assert_eq!(budget.used(), (FIRST + SMALLEST) as u64);
+        drop(small);
         body.push(&vec![b'x'; FIRST]);
         assert_eq!(body.fault(), None);
         body.push(b"y");
@@ -363,7 +389,7 @@ mod tests {
         });
         drop(Body::take(&budget, None, 0).unwrap());
         assert_eq!(calls.load(Ordering::SeqCst), 0);
-        budget.waiter(1);
+        let _waiting = budget.wait();
         drop(Body::take(&budget, None, 0).unwrap());
         assert_eq!(calls.load(Ordering::SeqCst), 1);
     }

@@ -15,7 +15,7 @@
 //! | [`smtp`] | the protocol: no socket, clock, log or Python |
 //! | [`mail`] | header sections, encoded words, the delivery header |
 //! | [`net`] | sockets, deadlines, one task a connection |
-//! | [`delivery`] | the queues to Python, claims, verdicts |
+//! | [`delivery`], [`queue`], [`pending`] | what goes to Python, how it waits, what becomes of it |
 //! | [`buffer`] | body buffers and their budget |
 //! | [`server`] | a running core: start, stop |
 //! | [`config`] | the settings it obeys |
@@ -28,8 +28,10 @@ pub mod delivery;
 pub mod log;
 pub mod mail;
 pub mod net;
+pub mod pending;
 #[cfg(feature = "python")]
 mod python;
+pub mod queue;
 pub mod queued_id;
 pub mod server;
 pub mod smtp;

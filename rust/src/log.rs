@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use crate::delivery::Queue;
+use crate::queue::Queue;
 
 /// Records that wait; what comes on top is counted and dropped, since a log must not take memory
 /// without end nor stop an I/O thread.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
@@ -14,15 +14,20 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::buffer::Budget;
 use crate::config::{CoreConfig, ServerConfig, Swap};
-use crate::delivery::{Asked, Check, Delivery, Pending, Queue, Wakes};
+use crate::delivery::{Asked, Check, Delivery};
 use crate::log::{Level, Log};
 use crate::net::{Bound, Shutdown, serve};
+use crate::pending::{Pending, Wakes};
+use crate::queue::Queue;
 use crate::queued_id::Generator;
 use crate::smtp::Reply;
 use crate::stats::Stats;
 
 /// Wakes handed over at once.
 const WAKES_A_TURN: usize = 256;
+
+/// How long sessions have for their last word when everything is closed.
+const LAST_WORD: Duration = Duration::from_millis(250);
 
 /// What every task and every worker shares.
 #[derive(Debug)]
@@ -48,8 +53,15 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn pending(&self, patience: Duration) -> Pending {
-        Pending::new(patience, Some(self.wakes.clone()), Arc::clone(&self.stats))
+    /// The answer a message waits for.
+    pub(crate) fn pending_save(&self) -> Pending {
+        let patience = self.config.load().save_timeout;
+        Pending::new(patience, Some(self.wakes.clone()), Some(Arc::clone(&self.stats)))
+    }
+
+    /// The answer a recipient waits for.
+    pub(crate) fn pending_check(&self) -> Pending {
+        Pending::new(self.config.load().check_timeout, Some(self.wakes.clone()), None)
     }
 
     pub(crate) fn intake_is_open(&self) -> bool {
@@ -89,17 +101,14 @@ impl Shared {
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
         let mut figures = self.stats.snapshot();
         figures.extend([
+            ("refused_for_memory", self.budget.refused()),
+            ("log_records_dropped", self.log.dropped()),
             ("queue_depth", self.saves.len() as u64),
             ("check_queue_depth", self.checks.len() as u64),
             ("memory_limit", self.budget.limit()),
             ("memory_used", self.budget.used()),
             ("memory_retained", self.budget.retained()),
         ]);
-        for (name, value) in &mut figures {
-            if *name == "log_records_dropped" {
-                *value = self.log.dropped();
-            }
-        }
         figures
     }
 }
@@ -213,6 +222,13 @@ impl Server {
     }
 }
 
+/// A core that is dropped holds no port and no thread.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn bind_all(servers: &[ServerConfig]) -> Result<Vec<(Bound, ServerConfig)>, StartError> {
     let mut bound = Vec::new();
     let mut failed = Vec::new();
@@ -251,8 +267,12 @@ fn run(
             }
             changed.await;
         }
-        // Every task sees the word once before the runtime drops what is left.
-        tokio::task::yield_now().await;
+        // What is answered is still told, where the peer takes it at once; then the runtime drops what
+        // is left.
+        let limit = Instant::now() + LAST_WORD;
+        while shared.shutdown.open() > 0 && Instant::now() < limit {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     });
 }
 

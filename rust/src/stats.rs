@@ -80,8 +80,4 @@ counters! {
     checks,
     /// Recipient checks that took too long.
     checks_expired,
-    /// Messages refused because the budget had no room.
-    refused_for_memory,
-    /// Log records dropped because Python did not fetch them in time.
-    log_records_dropped,
 }

@@ -201,11 +201,6 @@ impl HeaderEnd {
         }
         self.offset
     }
-
-    /// The offset of the body, if it is known.
-    pub fn offset(&self) -> Option<usize> {
-        self.offset
-    }
 }
 
 /// The text of a value or a part of one: UTF-8 where it is valid UTF-8, otherwise windows-1252.

@@ -3,40 +3,35 @@
 //! The driver owns every deadline and every octet on its way. Between two reads it holds no buffer:
 //! all connections read into one of the thread's, borrowed only while one of them is polled.
 
+mod signals;
+mod waiting;
+
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::futures::Notified;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
+use self::signals::Signals;
 use super::listener::Place;
-use super::shutdown::Shutdown;
 use super::stream::Stream;
 use crate::buffer::Body;
 use crate::config::ServerConfig;
-use crate::delivery::{Asked, Check, Client, Delivery, Expiry, Pending};
+use crate::delivery::Client;
 use crate::log::Level;
 use crate::mail::delivery_header::rfc5322_date;
 use crate::server::Shared;
-use crate::smtp::{Address, BodyAnswer, Reply, Session, Step, Transaction, Verdict};
+use crate::smtp::{BodyAnswer, Reply, Session, Step};
 
 /// One read; large enough that a 100 KiB mail takes two.
 const READ_BUFFER: usize = 64 << 10;
-/// How long a connection that holds no body waits for memory before it is told 452.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 /// A slow sender has this long before its mean rate is looked at.
 const RATE_GRACE: Duration = Duration::from_mins(1);
-/// After a last reply: how long, and how much, the peer's octets are read and dropped. Closing a socket
-/// with unread octets in it resets the connection, and the peer would never read why.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_OCTETS: usize = 1 << 20;
-
 /// Reads of one connection before the others have their turn.
 const READS_A_TURN: usize = 16;
 
@@ -102,35 +97,12 @@ struct Data {
     octets: u64,
 }
 
-/// The timer and the word of a shutdown, both pinned beside the connection.
-struct Signals<'p, 's> {
-    timer: Pin<&'p mut Sleep>,
-    changed: Pin<&'p mut Notified<'s>>,
-    shutdown: &'s Shutdown,
-}
-
-impl Signals<'_, '_> {
-    /// Ready once `deadline` has passed. The timer is moved only when it fires, not at each command:
-    /// moving it costs more than the command.
-    fn poll_deadline(&mut self, context: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        if deadline < self.timer.deadline() {
-            self.timer.as_mut().reset(deadline);
-        }
-        while self.timer.as_mut().poll(context).is_ready() {
-            if Instant::now() >= deadline {
-                return Poll::Ready(());
-            }
-            self.timer.as_mut().reset(deadline);
-        }
-        Poll::Pending
-    }
-
-    /// Polls the task again when a shutdown says its next word.
-    fn poll_changed(&mut self, context: &mut Context<'_>) {
-        if self.changed.as_mut().poll(context).is_ready() {
-            self.changed.set(self.shutdown.changed());
-            context.waker().wake_by_ref();
-        }
+impl Data {
+    /// Over `data_timeout`, or a mean rate under `min_data_rate` after the first minute.
+    fn is_too_slow(&self, elapsed: Duration, config: &ServerConfig) -> bool {
+        let limit = config.data_timeout;
+        let least = config.min_data_rate.saturating_mul(elapsed.as_secs());
+        (!limit.is_zero() && elapsed >= limit) || (elapsed > RATE_GRACE && self.octets < least)
     }
 }
 
@@ -204,7 +176,8 @@ impl Connection {
                 Step::Close if self.session.said_bye() => return Ok(()),
                 Step::Close => return self.linger(signals).await,
             }
-            if self.unread.is_empty() {
+            // What else the peer sent is answered in the same write, unless everything ends now.
+            if self.unread.is_empty() || self.shared.shutdown.is_closing() {
                 self.flush(signals).await?;
             }
         }
@@ -219,14 +192,18 @@ impl Connection {
         if self.shared.shutdown.is_closing() {
             return Poll::Ready(Err(End::Cut));
         }
+        if self.session.is_closed() {
+            return Poll::Ready(Ok(Step::Close));
+        }
+        if self.shared.shutdown.is_stopping() && !self.session.in_transaction() {
+            self.unread = Vec::new();
+            self.session.end(&Reply::shutting_down());
+            return Poll::Ready(Ok(Step::Close));
+        }
         if !self.unread.is_empty() {
             let unread = std::mem::take(&mut self.unread);
             let step = self.consume(&unread);
             return Poll::Ready(Ok(step));
-        }
-        if self.shared.shutdown.is_stopping() && !self.session.in_transaction() {
-            self.session.end(&Reply::shutting_down());
-            return Poll::Ready(Ok(Step::Close));
         }
         for _ in 0..READS_A_TURN {
             let polled = READ.with_borrow_mut(|buffer| {
@@ -254,12 +231,17 @@ impl Connection {
                 }
             }
         }
+        // Octets that keep coming keep the timer from being looked at.
+        if self.data.is_none() && Instant::now() >= self.deadline {
+            return Poll::Ready(Ok(self.time_out("no command was complete in time")));
+        }
         // A sender that is always ready must not keep the others waiting.
         context.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Gives octets to the session; bodies are begun at once where there is memory.
+    /// Gives octets to the session. A body is begun here and now where there is memory for it; only
+    /// where there is none the question goes up to `converse`, which can wait.
     fn consume(&mut self, octets: &[u8]) -> Step {
         let mut input = octets;
         loop {
@@ -299,21 +281,23 @@ impl Connection {
             return;
         }
         data.octets += octets as u64;
-        self.deadline = Instant::now() + self.config.timeout;
-        if !self.config.data_timeout.is_zero() {
-            self.deadline = self.deadline.min(data.began + self.config.data_timeout);
+        self.deadline = self.next_deadline();
+    }
+
+    /// When the peer must have sent its next command, or more of its message.
+    fn next_deadline(&self) -> Instant {
+        let next = Instant::now() + self.config.timeout;
+        match self.data {
+            Some(data) if !self.config.data_timeout.is_zero() => {
+                next.min(data.began + self.config.data_timeout)
+            }
+            _ => next,
         }
     }
 
-    /// Over `data_timeout`, or a mean rate under `min_data_rate` after the first minute.
-    ///
     /// Looked at behind each read: octets that keep coming keep the deadline from firing.
     fn is_too_slow(&self) -> bool {
-        let Some(Data { began, octets }) = self.data else { return false };
-        let elapsed = began.elapsed();
-        let limit = self.config.data_timeout;
-        let least = self.config.min_data_rate.saturating_mul(elapsed.as_secs());
-        (!limit.is_zero() && elapsed >= limit) || (elapsed > RATE_GRACE && octets < least)
+        self.data.is_some_and(|data| data.is_too_slow(data.began.elapsed(), &self.config))
     }
 
     fn time_out(&mut self, why: &str) -> Step {
@@ -348,6 +332,7 @@ impl Connection {
                         if self.shared.shutdown.is_closing() {
                             return Poll::Ready(Err(End::Cut));
                         }
+                        signals.poll_changed(context);
                         if signals.poll_deadline(context, deadline).is_ready() {
                             self.shared.stats.timeouts.add();
                             return Poll::Ready(Err(End::Lost(io::ErrorKind::TimedOut.into())));
@@ -360,180 +345,8 @@ impl Connection {
             }
         }
         // A command must be complete within `timeout` of the last reply.
-        self.deadline = deadline;
+        self.deadline = self.next_deadline();
         Ok(())
-    }
-
-    async fn check(
-        &mut self,
-        signals: &mut Signals<'_, '_>,
-        transaction: Arc<Transaction>,
-        recipient: Address,
-    ) -> Result<(), End> {
-        let shared = &self.shared;
-        let check = Arc::new(Check {
-            client: Arc::clone(&self.client),
-            transaction,
-            recipient,
-            pending: shared.pending(shared.config.load().check_timeout),
-        });
-        shared.stats.checks.add();
-        shared.checks.push(Asked(Arc::clone(&check)));
-        let verdict = self.wait_for(signals, &check.pending).await?;
-        if verdict.is_none() {
-            self.shared.stats.checks_expired.add();
-        }
-        self.session.resume(verdict.unwrap_or_else(|| Verdict::All(Reply::check_timed_out())));
-        Ok(())
-    }
-
-    async fn deliver(
-        &mut self,
-        signals: &mut Signals<'_, '_>,
-        transaction: Arc<Transaction>,
-        body: Body,
-    ) -> Result<(), End> {
-        let shared = &self.shared;
-        let received_at = SystemTime::now();
-        let delivery = Arc::new(Delivery {
-            client: Arc::clone(&self.client),
-            transaction,
-            queued_id: shared.ids.next(received_at),
-            received_at,
-            max_header_size: self.config.session.max_header_size,
-            pending: shared.pending(shared.config.load().save_timeout),
-            body,
-        });
-        shared.stats.messages_received.add();
-        shared.stats.bytes_received.add_many(delivery.body.as_slice().len() as u64);
-        shared.saves.push(Asked(Arc::clone(&delivery)));
-        let verdict = self.wait_for(signals, &delivery.pending).await?;
-        if verdict.is_none() {
-            self.expired(&delivery);
-        }
-        self.shared.watch_retained();
-        let reply = verdict.map_or_else(Reply::save_timed_out, Verdict::fold);
-        self.shared.count_reply(&reply);
-        self.owed += u64::from(reply.is_success());
-        self.session.resume(Verdict::All(reply));
-        Ok(())
-    }
-
-    fn expired(&self, delivery: &Delivery) {
-        delivery.body.release();
-        self.log(
-            Level::Warning,
-            format_args!("{}: not saved within gw_save_timeout, answered 451", delivery.queued_id),
-        );
-    }
-
-    /// The verdict, or nothing when its time was up first.
-    async fn wait_for(
-        &self,
-        signals: &mut Signals<'_, '_>,
-        pending: &Pending,
-    ) -> Result<Option<Verdict>, End> {
-        let _abandoned = Abandoned(pending);
-        let mut deadline = Instant::from_std(pending.deadline());
-        let mut broken = None;
-        poll_fn(|context| {
-            if let Poll::Ready(verdict) = pending.poll(context) {
-                return Poll::Ready(Ok(Some(verdict)));
-            }
-            if self.shared.shutdown.is_closing() {
-                return Poll::Ready(Err(End::Cut));
-            }
-            while signals.poll_deadline(context, deadline).is_ready() {
-                match pending.expire() {
-                    Expiry::Expired => return Poll::Ready(Ok(None)),
-                    Expiry::Extended(until) => deadline = Instant::from_std(until),
-                    Expiry::Answered => break,
-                }
-            }
-            signals.poll_changed(context);
-            if self.poll_broken(context, &mut broken).is_ready() {
-                return Poll::Ready(Err(End::Lost(io::ErrorKind::ConnectionReset.into())));
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Ready when the peer reset the connection. A peer that sends more, or only stopped sending, is
-    /// still there: then the socket stays readable, and only its error is waited for.
-    fn poll_broken<'a>(
-        &'a self,
-        context: &mut Context<'_>,
-        waiting: &mut Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
-    ) -> Poll<()> {
-        if waiting.is_none() {
-            if self.stream.poll_read_ready(context).is_pending() {
-                return Poll::Pending;
-            }
-            if self.stream.is_broken() {
-                return Poll::Ready(());
-            }
-            *waiting = Some(Box::pin(self.stream.broken()));
-        }
-        waiting.as_mut().map_or(Poll::Pending, |broken| broken.as_mut().poll(context))
-    }
-
-    /// Waits for memory, holding none, and then answers `BeginBody`.
-    async fn wait_for_memory(
-        &mut self,
-        signals: &mut Signals<'_, '_>,
-        declared: Option<u64>,
-    ) -> Result<(), End> {
-        let shared = Arc::clone(&self.shared);
-        let _waiter = Waiter::new(&shared);
-        let deadline = Instant::now() + MEMORY_PATIENCE;
-        loop {
-            let freed = shared.memory_freed.notified();
-            let mut freed = pin!(freed);
-            // Registered before the attempt, so that no release falls between the two.
-            freed.as_mut().enable();
-            if let Some(answer) = self.body_answer(declared) {
-                self.begin_body(answer);
-                return Ok(());
-            }
-            let timed_out = poll_fn(|context| {
-                if self.shared.shutdown.is_closing() {
-                    return Poll::Ready(Err(End::Cut));
-                }
-                signals.poll_changed(context);
-                if signals.poll_deadline(context, deadline).is_ready() {
-                    return Poll::Ready(Ok(true));
-                }
-                freed.as_mut().poll(context).map(|()| Ok(false))
-            })
-            .await?;
-            if timed_out {
-                shared.stats.refused_for_memory.add();
-                self.session.begin_body(BodyAnswer::Refuse(Reply::no_memory()));
-                return Ok(());
-            }
-        }
-    }
-
-    async fn linger(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
-        self.stream.finish_writing();
-        let deadline = Instant::now() + LINGER;
-        let mut left = LINGER_OCTETS;
-        poll_fn(|context| {
-            loop {
-                let polled = READ.with_borrow_mut(|buffer| self.stream.poll_read(context, buffer));
-                match polled {
-                    Poll::Ready(Ok(count)) if count > 0 && count < left => left -= count,
-                    Poll::Ready(_) => return Poll::Ready(Ok(())),
-                    Poll::Pending => break,
-                }
-            }
-            if self.shared.shutdown.is_closing() {
-                return Poll::Ready(Err(End::Cut));
-            }
-            signals.poll_deadline(context, deadline).map(Ok)
-        })
-        .await
     }
 
     fn panicked(&mut self) {
@@ -558,27 +371,32 @@ impl Connection {
     }
 }
 
-/// Tells a question that nobody hears its answer, unless it was taken.
-struct Abandoned<'a>(&'a Pending);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ListenAddress;
 
-impl Drop for Abandoned<'_> {
-    fn drop(&mut self) {
-        self.0.peer_gone();
-    }
-}
-
-/// Counts a connection that waits for memory.
-struct Waiter<'a>(&'a Shared);
-
-impl<'a> Waiter<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        shared.budget.waiter(1);
-        Self(shared)
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.0.budget.waiter(-1);
+    #[test]
+    fn a_message_is_too_slow_by_its_whole_time_and_by_its_mean_rate() {
+        let mut config = ServerConfig {
+            name: String::new(),
+            address: ListenAddress::Unix("x".into()),
+            max_clients: 1,
+            timeout: Duration::from_secs(30),
+            data_timeout: Duration::from_mins(10),
+            min_data_rate: 100,
+            session: Arc::default(),
+        };
+        let too_slow = |octets, seconds, config: &ServerConfig| {
+            let data = Data { began: Instant::now(), octets };
+            data.is_too_slow(Duration::from_secs(seconds), config)
+        };
+        assert!(!too_slow(0, 60, &config));
+        assert!(too_slow(6_099, 61, &config));
+        assert!(!too_slow(6_100, 61, &config));
+        assert!(!too_slow(u64::MAX, 599, &config));
+        assert!(too_slow(u64::MAX, 600, &config));
+        (config.data_timeout, config.min_data_rate) = (Duration::ZERO, 0);
+        assert!(!too_slow(0, 1_000_000, &config));
     }
 }

@@ -3,14 +3,14 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
@@ -33,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Bound {
     Tcp(std::net::TcpListener, SocketAddr),
-    Unix(StdUnixListener, PathBuf),
+    Unix(StdUnixListener, SocketFile),
 }
 
 impl Bound {
@@ -48,7 +48,7 @@ impl Bound {
     pub(crate) fn address(&self) -> String {
         match self {
             Self::Tcp(_, address) => address.to_string(),
-            Self::Unix(_, path) => format!("unix:{}", path.display()),
+            Self::Unix(_, file) => format!("unix:{}", file.path.display()),
         }
     }
 }
@@ -73,8 +73,29 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
 fn bind_unix(path: &Path) -> io::Result<Bound> {
     remove_stale(path)?;
     let listener = StdUnixListener::bind(path)?;
+    let file = SocketFile { path: path.to_owned(), inode: inode(path) };
     listener.set_nonblocking(true)?;
-    Ok(Bound::Unix(listener, path.to_owned()))
+    Ok(Bound::Unix(listener, file))
+}
+
+/// The file of a unix socket, removed with its listener, unless someone else's stands there by then.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    inode: Option<u64>,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.inode.is_some() && self.inode == inode(&self.path) {
+            // Someone may have removed it before us.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| metadata.ino())
 }
 
 /// A socket file of a process that is gone would be "in use" for ever; one that answers is in use.
@@ -94,17 +115,20 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A listener inside the runtime; removes its socket file when it ends.
+/// A listener inside the runtime.
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener),
 }
 
 impl Listener {
-    fn new(bound: Bound) -> io::Result<Self> {
+    /// The listener, and what must live as long as it does.
+    fn new(bound: Bound) -> io::Result<(Self, Option<SocketFile>)> {
         match bound {
-            Bound::Tcp(listener, _) => TcpListener::from_std(listener).map(Self::Tcp),
-            Bound::Unix(listener, path) => Ok(Self::Unix(UnixListener::from_std(listener)?, path)),
+            Bound::Tcp(listener, _) => Ok((Self::Tcp(TcpListener::from_std(listener)?), None)),
+            Bound::Unix(listener, file) => {
+                Ok((Self::Unix(UnixListener::from_std(listener)?), Some(file)))
+            }
         }
     }
 
@@ -115,18 +139,9 @@ impl Listener {
                 let _ = stream.set_nodelay(true);
                 (Stream::Tcp(stream), peer.ip().to_canonical().to_string(), peer.port())
             }),
-            Self::Unix(listener, _) => listener
+            Self::Unix(listener) => listener
                 .poll_accept(context)
                 .map_ok(|(stream, _)| (Stream::Unix(stream), String::new(), 0)),
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            // Someone may have removed it before us.
-            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -140,8 +155,8 @@ pub(crate) async fn serve(
     open: Arc<AtomicUsize>,
     shared: Arc<Shared>,
 ) {
-    let listener = match Listener::new(bound) {
-        Ok(listener) => listener,
+    let (listener, _file) = match Listener::new(bound) {
+        Ok(served) => served,
         Err(error) => {
             shared.log.write(
                 Level::Error,
@@ -157,6 +172,7 @@ pub(crate) async fn serve(
         open,
         config: Arc::new(config),
         shared,
+        refusal_logged: Mutex::default(),
     };
     let mut pause = FIRST_PAUSE;
     loop {
@@ -175,12 +191,14 @@ pub(crate) async fn serve(
                 pause = FIRST_PAUSE;
                 server.take(stream, ip, port);
             }
+            // The peer left before it was its turn.
+            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Some(Err(error)) => {
+                // Most often out of descriptors or memory: the connection stays in the backlog, and
+                // an immediate retry would spin.
                 server.accept_failed(&error);
-                if is_exhaustion(&error) {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
@@ -192,6 +210,7 @@ struct Server {
     open: Arc<AtomicUsize>,
     config: Arc<ServerConfig>,
     shared: Arc<Shared>,
+    refusal_logged: Mutex<Option<Instant>>,
 }
 
 impl Server {
@@ -204,14 +223,7 @@ impl Server {
             Reply::too_many_clients().write_to(&mut refusal);
             // Whether the peer takes it is its own affair; the accept loop does not wait.
             let _ = stream.try_write(&refusal);
-            self.shared.log.write(
-                Level::Warning,
-                "net",
-                format_args!(
-                    "{}: refused {remote_ip}: all {limit} of max_clients are connected",
-                    self.name
-                ),
-            );
+            self.log_refusal(&remote_ip);
             return;
         }
         stats.connections_accepted.add();
@@ -230,6 +242,22 @@ impl Server {
         tokio::spawn(connection::run(Box::new(connection)));
     }
 
+    /// At most once a second: a flood of connections must not be a flood of lines.
+    fn log_refusal(&self, remote_ip: &str) {
+        let mut last = self.refusal_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {
+            return;
+        }
+        *last = Some(Instant::now());
+        let (name, limit) = (&self.name, self.config.max_clients);
+        let all = self.shared.stats.connections_refused.get();
+        self.shared.log.write(
+            Level::Warning,
+            "net",
+            format_args!("{name}: refused {remote_ip}: all {limit} of max_clients are connected ({all} refused so far)"),
+        );
+    }
+
     fn accept_failed(&self, error: &io::Error) {
         self.shared.stats.accept_errors.add();
         self.shared.log.write(
@@ -238,11 +266,6 @@ impl Server {
             format_args!("{}: accept failed: {error}", self.name),
         );
     }
-}
-
-/// Out of descriptors or memory: the connection stays in the backlog, and an immediate retry would spin.
-fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// One of `max_clients`, given back on drop.

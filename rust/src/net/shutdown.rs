@@ -49,6 +49,11 @@ impl Shutdown {
         Open(Arc::clone(self))
     }
 
+    /// Tasks that are left.
+    pub(crate) fn open(&self) -> usize {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Blocks until no task is left; `false` when some were after `timeout`.
     pub(crate) fn wait(&self, timeout: Duration) -> bool {
         let deadline = Instant::now().checked_add(timeout);

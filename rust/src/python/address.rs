@@ -1,6 +1,6 @@
 //! `Address`.
 
-use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -8,16 +8,17 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::smtp::{Address, Parameter};
 
 /// `_core.Address`.
-#[pyclass(frozen, eq, hash, name = "Address", module = "guerrilla._core")]
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[pyclass(frozen, name = "Address", module = "guerrilla._core")]
+#[derive(Clone, Debug)]
 pub(super) struct PyAddress(pub(super) Address);
 
 #[pymethods]
 impl PyAddress {
     #[new]
     #[pyo3(signature = (user, host, parameters = None))]
-    fn new(user: &str, host: &str, parameters: Option<HashMap<String, Option<String>>>) -> Self {
-        Self(Address::new(user, host).with_parameters(from_mapping(parameters)))
+    fn new(user: &str, host: &str, parameters: Option<Bound<'_, PyDict>>) -> PyResult<Self> {
+        let parameters = parameters.map(|given| from_dict(&given)).transpose()?;
+        Ok(Self(Address::new(user, host).with_parameters(parameters.unwrap_or_default())))
     }
 
     #[staticmethod]
@@ -53,6 +54,21 @@ impl PyAddress {
     #[getter]
     fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         to_dict(py, self.0.parameters())
+    }
+
+    /// The same mailbox: RFC 5321 §2.4 says that hosts match in any case and local parts do not.
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| {
+            let other = &other.get().0;
+            self.0.user() == other.user() && self.0.host().eq_ignore_ascii_case(other.host())
+        })
+    }
+
+    fn __hash__(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.0.user().hash(&mut hasher);
+        self.0.host().to_ascii_lowercase().hash(&mut hasher);
+        hasher.finish()
     }
 
     fn __str__(&self) -> String {
@@ -91,12 +107,11 @@ pub(super) fn to_dict<'py>(
     Ok(dict)
 }
 
-pub(super) fn from_mapping(given: Option<HashMap<String, Option<String>>>) -> Vec<Parameter> {
-    let mut parameters: Vec<Parameter> = given
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(keyword, value)| Parameter { keyword: keyword.to_ascii_uppercase(), value })
-        .collect();
-    parameters.sort_by(|one, other| one.keyword.cmp(&other.keyword));
-    parameters
+/// Parameters in the order of the dict.
+pub(super) fn from_dict(given: &Bound<'_, PyDict>) -> PyResult<Vec<Parameter>> {
+    let pairs = given.iter().map(|(keyword, value)| {
+        let keyword = keyword.extract::<String>()?.to_ascii_uppercase();
+        Ok(Parameter { keyword, value: value.extract()? })
+    });
+    pairs.collect()
 }

@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 use super::address::{AddressLike, PyAddress};
 use super::reply::{PyReply, verdict};
 use super::transaction::PyTransaction;
-use crate::delivery::{Asked, Check, Client, Pending, Question};
+use crate::delivery::{Asked, Check, Client, Question};
+use crate::pending::Pending;
 use crate::smtp::{Reply, Transaction, Verdict};
 
 /// `_core.Check`.
@@ -85,7 +86,7 @@ pub(super) fn make_check(
         client: Arc::new(client),
         transaction: Arc::new(transaction),
         recipient: recipient.into_address()?,
-        pending: Pending::new(Duration::from_hours(24 * 365), None, Arc::default()),
+        pending: Pending::new(Duration::from_hours(24 * 365), None, None),
     };
     Ok(PyCheck::new(Asked(Arc::new(check))))
 }

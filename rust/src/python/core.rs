@@ -8,8 +8,9 @@ use pyo3::types::PyDict;
 use super::check::PyCheck;
 use super::config::{CoreSettings, seconds};
 use super::envelope::PyEnvelope;
-use crate::delivery::{Question, Queue};
+use crate::delivery::Question;
 use crate::log::Record;
+use crate::queue::Queue;
 use crate::server::Server;
 
 /// `_core.LogRecord`.
@@ -78,7 +79,7 @@ impl PyCore {
     ) -> PyResult<Option<Vec<Py<PyEnvelope>>>> {
         let timeout = seconds("timeout", timeout)?;
         let Some(asked) = take(py, &self.0.shared().saves, max, timeout) else { return Ok(None) };
-        let open = asked.into_iter().filter(|asked| asked.0.pending().is_open());
+        let open = asked.into_iter().filter(|asked| asked.0.fetch());
         open.map(|asked| PyEnvelope::received(py, asked)).collect::<PyResult<_>>().map(Some)
     }
 

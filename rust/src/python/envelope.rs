@@ -1,7 +1,7 @@
 //! `Envelope`, and the claims on it.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,17 +12,19 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
-use super::address::{AddressLike, from_mapping};
+use super::address::{AddressLike, from_dict};
+use super::charset;
 use super::header::PyHeader;
 use super::octets::Octets;
 use super::reply::{to_python, verdict};
 use super::serial;
 use super::transaction::{PyTlsInfo, PyTransaction};
 use crate::buffer::Body;
-use crate::delivery::{Asked, Client, Delivery, Pending};
+use crate::delivery::{Asked, Client, Delivery};
 use crate::mail::delivery_header::{Trace, delivery_header};
-use crate::mail::header::unfold;
+use crate::mail::header::{HeaderEnd, unfold};
 use crate::mail::rfc2047;
+use crate::pending::Pending;
 use crate::queued_id::Generator;
 use crate::smtp::{Address, Transaction, Verdict};
 
@@ -87,7 +89,8 @@ impl PyEnvelope {
             queued_id,
             received_at,
             max_header_size,
-            pending: Pending::new(FOREVER, None, Arc::default()),
+            pending: Pending::new(FOREVER, None, None),
+            fetched: AtomicBool::new(true),
         };
         Self::received(py, Asked(Arc::new(delivery)))
     }
@@ -130,16 +133,22 @@ impl PyEnvelope {
         delivery_header(&trace, delivered_to.as_deref())
     }
 
-    fn whole(&self, recipient: Option<&Address>) -> Vec<u8> {
-        let mut octets = self.added().headers.clone();
-        octets.extend_from_slice(&self.delivery_header_of(recipient));
-        octets.extend_from_slice(self.delivery().body.as_slice());
-        octets
+    /// Added header fields, delivery header, message; the message is copied once.
+    fn whole<'py>(
+        &self,
+        py: Python<'py>,
+        recipient: Option<&Address>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let added = self.added().headers.clone();
+        let delivery_header = self.delivery_header_of(recipient);
+        let message = self.delivery().body.as_slice();
+        concatenate(py, &[&added, &delivery_header, message])
     }
 
     fn parsed<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyHeader>> {
-        let header =
-            self.header.get_or_try_init(py, || Py::new(py, PyHeader::parse(self.delivery())))?;
+        let header = self
+            .header
+            .get_or_try_init(py, || Py::new(py, PyHeader::parse(py, self.delivery())))?;
         Ok(header.bind(py))
     }
 }
@@ -166,7 +175,7 @@ impl PyEnvelope {
         host_name: &str,
         tls: Option<PyTlsInfo>,
         auth: Option<String>,
-        parameters: Option<HashMap<String, Option<String>>>,
+        parameters: Option<Bound<'_, PyDict>>,
         queued_id: Option<String>,
         received_at: Option<f64>,
     ) -> PyResult<Py<Self>> {
@@ -181,8 +190,8 @@ impl PyEnvelope {
         };
         let mut mail_from =
             mail_from.map(AddressLike::into_address).transpose()?.unwrap_or_default();
-        if parameters.is_some() {
-            mail_from = mail_from.with_parameters(from_mapping(parameters));
+        if let Some(parameters) = parameters {
+            mail_from = mail_from.with_parameters(from_dict(&parameters)?);
         }
         let rcpt_to =
             rcpt_to.into_iter().map(AddressLike::into_address).collect::<PyResult<_>>()?;
@@ -228,12 +237,10 @@ impl PyEnvelope {
     #[getter]
     fn header_data(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let delivery = self.delivery();
-        let end = match delivery.body.header_end() {
-            Some(end) => end,
-            None => {
-                crate::mail::header::body_offset(delivery.body.as_slice()).unwrap_or(self.size())
-            }
-        };
+        let octets = delivery.body.as_slice();
+        let end = delivery.body.header_end();
+        let end = end.or_else(|| HeaderEnd::new(delivery.max_header_size).update(octets));
+        let end = end.unwrap_or(octets.len());
         Octets::view(py, delivery, 0..end.min(delivery.max_header_size))
     }
 
@@ -246,7 +253,7 @@ impl PyEnvelope {
     fn subject(&self, py: Python<'_>) -> PyResult<Py<PyString>> {
         let subject = self.subject.get_or_try_init(py, || {
             let raw = self.parsed(py)?.get().first("Subject").unwrap_or(&[]);
-            let decode = |charset: &str, octets: &[u8]| decode_by_python(py, charset, octets);
+            let decode = |charset: &str, octets: &[u8]| charset::decode(py, charset, octets);
             let text = rfc2047::decode(&unfold(raw), &decode);
             Ok::<_, PyErr>(PyString::new(py, &text).unbind())
         })?;
@@ -333,11 +340,11 @@ impl PyEnvelope {
     }
 
     fn bytes_for<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, &self.whole(Some(self.recipient(index)?))))
+        self.whole(py, Some(self.recipient(index)?))
     }
 
-    fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.whole(None))
+    fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        self.whole(py, None)
     }
 
     #[getter]
@@ -387,15 +394,18 @@ impl PyEnvelope {
     }
 }
 
-/// Python knows charsets that the web never used.
-fn decode_by_python(py: Python<'_>, charset: &str, octets: &[u8]) -> Option<String> {
-    // Codecs that are no charsets, and some that take more than linear time.
-    const NOT_CHARSETS: [&str; 5] = ["escape", "idna", "punycode", "undefined", "mbcs"];
-    if NOT_CHARSETS.iter().any(|name| charset.contains(name)) {
-        return None;
-    }
-    let decoded = PyBytes::new(py, octets).call_method1("decode", (charset, "replace")).ok()?;
-    decoded.extract().ok()
+/// One `bytes` of several parts, each copied once.
+pub(super) fn concatenate<'py>(py: Python<'py>, parts: &[&[u8]]) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, parts.iter().map(|part| part.len()).sum(), |mut room| {
+        for part in parts {
+            let (place, rest) = room
+                .split_at_mut_checked(part.len())
+                .ok_or_else(|| PyValueError::new_err("the parts are longer than their sum"))?;
+            place.copy_from_slice(part);
+            room = rest;
+        }
+        Ok(())
+    })
 }
 
 /// `_core.claim`.

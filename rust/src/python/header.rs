@@ -7,7 +7,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::delivery::Delivery;
+use crate::mail::address_list::parse_address_list;
 use crate::mail::header::{HeaderSection, to_text, unfold};
+
+/// Octets from which others may run while they are parsed.
+const WORTH_A_RELEASE: usize = 64 << 10;
 
 /// `_core.Header`.
 #[pyclass(frozen, name = "Header", module = "guerrilla._core")]
@@ -17,8 +21,14 @@ pub(super) struct PyHeader {
 }
 
 impl PyHeader {
-    pub(super) fn parse(delivery: &Arc<Delivery>) -> Self {
-        let section = HeaderSection::parse(delivery.body.as_slice(), delivery.max_header_size);
+    pub(super) fn parse(py: Python<'_>, delivery: &Arc<Delivery>) -> Self {
+        let parse = || HeaderSection::parse(delivery.body.as_slice(), delivery.max_header_size);
+        let large = delivery.body.header_end().is_none_or(|end| end > WORTH_A_RELEASE);
+        let section = if large && delivery.body.as_slice().len() > WORTH_A_RELEASE {
+            py.detach(parse)
+        } else {
+            parse()
+        };
         Self { delivery: Arc::clone(delivery), section }
     }
 
@@ -52,6 +62,13 @@ impl PyHeader {
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let names = self.section.iter(self.message()).map(|(name, _)| to_text(name));
         Ok(PyList::new(py, names.collect::<Vec<_>>())?.try_iter()?.into_any())
+    }
+
+    /// The mailboxes of every field of that name.
+    fn addresses(&self, name: &str) -> Vec<(String, String)> {
+        let values = self.section.all(self.message(), name);
+        let boxes = values.flat_map(|raw| parse_address_list(&unfold(raw)));
+        boxes.map(|mailbox| (mailbox.display_name.clone(), mailbox.to_string())).collect()
     }
 
     #[pyo3(signature = (name, default = None))]

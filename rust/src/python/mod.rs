@@ -6,6 +6,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod address;
+mod charset;
 mod check;
 mod config;
 mod core;

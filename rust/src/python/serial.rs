@@ -1,15 +1,14 @@
 //! `Envelope.to_bytes` and `from_bytes`: a magic number with the version, the length of a JSON object
 //! (32 bits, little-endian), the object, the message.
 
-use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
-use super::address::{from_mapping, to_dict};
-use super::envelope::PyEnvelope;
+use super::address::{from_dict, to_dict};
+use super::envelope::{PyEnvelope, concatenate};
 use crate::delivery::{Client, TlsInfo};
 use crate::smtp::{Address, Transaction};
 
@@ -35,12 +34,7 @@ pub(super) fn to_bytes<'py>(envelope: &Bound<'py, PyEnvelope>) -> PyResult<Bound
     let length = u32::try_from(json.len())
         .map_err(|_| PyValueError::new_err("values: too large to be serialised"))?;
     let message = envelope.get().delivery().body.as_slice();
-    let mut octets = Vec::with_capacity(MAGIC.len() + 4 + json.len() + message.len());
-    octets.extend_from_slice(MAGIC);
-    octets.extend_from_slice(&length.to_le_bytes());
-    octets.extend_from_slice(json.as_bytes());
-    octets.extend_from_slice(message);
-    Ok(PyBytes::new(py, &octets))
+    concatenate(py, &[MAGIC, &length.to_le_bytes(), json.as_bytes(), message])
 }
 
 fn json_of<'py>(envelope: &Bound<'py, PyEnvelope>) -> PyResult<Bound<'py, PyString>> {
@@ -128,18 +122,18 @@ struct TlsFields {
 /// The fields of a serialised address.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
-struct AddressFields {
+struct AddressFields<'py> {
     user: String,
     host: String,
     route: Vec<String>,
-    parameters: HashMap<String, Option<String>>,
+    parameters: Bound<'py, PyDict>,
 }
 
-impl AddressFields {
-    fn into_address(self) -> Address {
-        Address::new(self.user, self.host)
-            .with_route(self.route)
-            .with_parameters(from_mapping(Some(self.parameters)))
+impl AddressFields<'_> {
+    fn into_address(self) -> PyResult<Address> {
+        let parameters = from_dict(&self.parameters)?;
+        let address = Address::new(self.user, self.host).with_route(self.route);
+        Ok(address.with_parameters(parameters))
     }
 }
 
@@ -160,8 +154,8 @@ struct Fields<'py> {
     tls: Option<TlsFields>,
     helo: String,
     esmtp: bool,
-    mail_from: AddressFields,
-    rcpt_to: Vec<AddressFields>,
+    mail_from: AddressFields<'py>,
+    rcpt_to: Vec<AddressFields<'py>>,
     hashes: Vec<String>,
     primary_mail_host: Option<String>,
     added_headers: String,
@@ -205,11 +199,12 @@ fn restore(py: Python<'_>, fields: Fields<'_>, message: Vec<u8>) -> PyResult<Py<
         }),
         auth: fields.auth,
     };
+    let recipients = fields.rcpt_to.into_iter().map(AddressFields::into_address);
     let transaction = Transaction {
         helo: fields.helo,
         esmtp: fields.esmtp,
-        mail_from: fields.mail_from.into_address(),
-        rcpt_to: fields.rcpt_to.into_iter().map(AddressFields::into_address).collect(),
+        mail_from: fields.mail_from.into_address()?,
+        rcpt_to: recipients.collect::<PyResult<_>>()?,
     };
     let received_at = time(fields.received_at)?;
     let envelope = PyEnvelope::detached(

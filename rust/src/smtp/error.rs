@@ -1,7 +1,8 @@
 //! What a peer did wrong, and the one place where that becomes a reply.
 
 use super::address::{AddressError, ParameterError};
-use super::reply::{Reply, fixed};
+use super::fixed;
+use super::reply::Reply;
 
 /// A command that cannot be obeyed, by what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@
 //! | `address`, `hosts` | paths, parameters, and which hosts mail is taken for |
 //! | `data` | the end of a message, unstuffing, bare newlines |
 //! | `transaction` | what MAIL and RCPT gave |
-//! | `reply` | replies as values, and every fixed one |
+//! | `reply`, `fixed` | replies as values, and every one of our own |
 //! | `limits` | the settings a session obeys, and the limits that are fixed |
 //! | `error` | what a peer did wrong, mapped to a reply once |
 
@@ -19,6 +19,7 @@ mod address;
 mod command;
 mod data;
 mod error;
+mod fixed;
 mod hosts;
 mod limits;
 mod line;

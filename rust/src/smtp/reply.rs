@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::fixed;
+
 /// A reply line without its CRLF: RFC 5321 §4.5.3.1.5 allows 512 octets with it.
 const MAX_LINE: usize = 510;
 /// More lines than this help nobody and cost every client that logs them.
@@ -304,88 +306,6 @@ impl Verdict {
             }
         }
     }
-}
-
-/// Every fixed reply, so that one page shows what goes on the wire.
-pub(crate) mod fixed {
-    use super::Reply;
-
-    pub(crate) const MAIL_OK: Reply = Reply::fixed(250, (2, 1, 0), "OK");
-    pub(crate) const RCPT_OK: Reply = Reply::fixed(250, (2, 1, 5), "OK");
-    pub(crate) const OK: Reply = Reply::fixed(250, (2, 0, 0), "OK");
-    pub(crate) const CANNOT_VERIFY: Reply = Reply::fixed(252, (2, 5, 0), "Cannot verify user");
-    pub(crate) const BYE: Reply = Reply::fixed(221, (2, 0, 0), "Bye");
-    pub(crate) const HELP: Reply =
-        Reply::fixed(214, (2, 0, 0), "Commands: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT");
-    /// 3xx carries no enhanced code (RFC 2034 §4).
-    pub(crate) const START_MAIL: &[u8] =
-        b"354 Enter message, ending with '.' on a line by itself\r\n";
-
-    pub(crate) const UNRECOGNIZED: Reply = Reply::fixed(500, (5, 5, 1), "Unrecognized command");
-    pub(crate) const LINE_TOO_LONG: Reply = Reply::fixed(500, (5, 5, 2), "Line too long");
-    pub(crate) const CONTROLS: Reply = Reply::fixed(
-        500,
-        (5, 5, 2),
-        "Control characters in the command, or a line end that is not CRLF",
-    );
-    pub(crate) const TOO_MANY_ERRORS: Reply =
-        Reply::fixed(421, (4, 7, 0), "Too many unrecognized commands");
-    pub(crate) const TOO_MANY_IDLE: Reply =
-        Reply::fixed(421, (4, 7, 0), "Too many commands without a mail");
-    pub(crate) const NO_ARGUMENT: Reply =
-        Reply::fixed(501, (5, 5, 4), "Syntax: the command takes no argument");
-    pub(crate) const NEEDS_ARGUMENT: Reply =
-        Reply::fixed(501, (5, 5, 4), "Syntax: an argument is missing");
-    pub(crate) const BAD_HELO: Reply =
-        Reply::fixed(501, (5, 5, 4), "Syntax: a domain or address literal is needed");
-    pub(crate) const MAIL_SYNTAX: Reply =
-        Reply::fixed(501, (5, 5, 4), "Syntax: MAIL FROM:<reverse-path>");
-    pub(crate) const RCPT_SYNTAX: Reply =
-        Reply::fixed(501, (5, 5, 4), "Syntax: RCPT TO:<forward-path>");
-    pub(crate) const INVALID_ADDRESS: Reply = Reply::fixed(501, (5, 5, 4), "Invalid address");
-    pub(crate) const BAD_PARAMETER: Reply = Reply::fixed(501, (5, 5, 4), "Invalid parameter");
-    pub(crate) const PATH_TOO_LONG: Reply = Reply::fixed(550, (5, 5, 4), "Path too long");
-    pub(crate) const LOCAL_TOO_LONG: Reply =
-        Reply::fixed(550, (5, 5, 4), "Local part too long, cannot exceed 128 octets");
-    pub(crate) const DOMAIN_TOO_LONG: Reply =
-        Reply::fixed(550, (5, 5, 4), "Domain cannot exceed 255 characters");
-    pub(crate) const NON_ASCII: Reply =
-        Reply::fixed(553, (5, 6, 7), "Address is not ASCII and SMTPUTF8 is not offered");
-    pub(crate) const HELO_FIRST: Reply = Reply::fixed(503, (5, 5, 1), "Error: HELO or EHLO first");
-    pub(crate) const NESTED_MAIL: Reply =
-        Reply::fixed(503, (5, 5, 1), "Error: nested MAIL command");
-    pub(crate) const NO_SENDER: Reply = Reply::fixed(503, (5, 5, 1), "Error: No sender");
-    pub(crate) const NO_RECIPIENTS: Reply = Reply::fixed(503, (5, 5, 1), "Error: No recipients");
-    pub(crate) const NO_VALID_RECIPIENTS: Reply =
-        Reply::fixed(554, (5, 5, 1), "No valid recipients");
-    pub(crate) const TOO_MANY_RECIPIENTS: Reply =
-        Reply::fixed(452, (4, 5, 3), "Too many recipients");
-    pub(crate) const BARE_NEWLINE: Reply = Reply::fixed(
-        554,
-        (5, 6, 0),
-        "Error: the message has a CR or LF that is not part of a CRLF",
-    );
-    pub(crate) const NO_MEMORY: Reply =
-        Reply::fixed(452, (4, 3, 1), "Insufficient memory, please try again later");
-    pub(crate) const INTAKE_CLOSED: Reply =
-        Reply::fixed(451, (4, 3, 2), "Not accepting mail now, please try again later");
-    pub(crate) const SAVE_FAILED: Reply =
-        Reply::fixed(451, (4, 3, 0), "Error: could not save, please try again later");
-    pub(crate) const SAVE_TIMEOUT: Reply =
-        Reply::fixed(451, (4, 3, 0), "Error: saving takes too long, please try again later");
-    pub(crate) const CHECK_TIMEOUT: Reply = Reply::fixed(
-        451,
-        (4, 4, 3),
-        "Error: checking the recipient takes too long, please try again later",
-    );
-    pub(crate) const IDLE_TIMEOUT: Reply =
-        Reply::fixed(421, (4, 4, 2), "Timeout, closing the connection");
-    pub(crate) const SHUTDOWN: Reply =
-        Reply::fixed(421, (4, 3, 0), "Server is shutting down. Please try again later");
-    pub(crate) const TOO_MANY_CLIENTS: Reply =
-        Reply::fixed(421, (4, 7, 0), "Too many connections, please try again later");
-    pub(crate) const INTERNAL_ERROR: Reply =
-        Reply::fixed(421, (4, 3, 0), "Internal error, closing the connection");
 }
 
 #[cfg(test)]

@@ -15,16 +15,21 @@ use super::address::Address;
 use super::command::Command;
 use super::data::{DataReader, Ending};
 use super::error::PeerError;
+use super::fixed;
 use super::limits::{BareNewline, Settings};
 use super::line::{Line, LineReader};
-use super::reply::{Reply, Verdict, fixed};
+use super::reply::{Reply, Verdict};
 use super::transaction::Transaction;
 use crate::buffer::{Body, Fault};
+
+/// Octets of replies after which they are to be sent before more commands are looked at: short
+/// commands have longer replies, and the peer need not read them.
+const MAX_OUTPUT: usize = 16 << 10;
 
 /// What the session needs next.
 #[derive(Debug)]
 pub enum Step {
-    /// More octets. Everything written so far should be sent first.
+    /// More octets, or to have what is written sent: that comes first.
     NeedInput,
     /// May this recipient be mailed to? Answer with [`Session::resume`].
     CheckRecipient(Arc<Transaction>, Address),
@@ -133,6 +138,9 @@ impl Session {
                 }
                 continue;
             }
+            if self.output.len() >= MAX_OUTPUT {
+                return Step::NeedInput;
+            }
             match self.state {
                 State::Closed => return Step::Close,
                 State::Checking(..) | State::Beginning(_) | State::Delivering => {
@@ -147,7 +155,7 @@ impl Session {
                 Line::Complete(line) if line.iter().any(u8::is_ascii_control) => {
                     Err(fixed::CONTROLS)
                 }
-                Line::Complete(line) => Command::parse(line).map_err(|error| error.reply()),
+                Line::Complete(line) => Command::parse(line).map_err(Reply::from),
             };
             self.lines.clear();
             match command {
@@ -168,6 +176,10 @@ impl Session {
             State::Checking(open, recipient) => self.judge_recipient(open, recipient, &reply),
             State::Delivering => self.say(&reply),
             other => self.state = other,
+        }
+        // RFC 5321 §3.8: after 421 the connection is closed, whoever said it.
+        if reply.code() == 421 {
+            self.state = State::Closed;
         }
     }
 
@@ -211,6 +223,11 @@ impl Session {
         matches!(self.state, State::Receiving(_))
     }
 
+    /// Whether the session has ended: nothing is left but to send what is written.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
     /// Whether it was the client that ended the session, by QUIT: it sends nothing more.
     pub fn said_bye(&self) -> bool {
         self.said_bye
@@ -223,7 +240,7 @@ impl Session {
     /// A command that is not obeyed; enough `500`s end the session.
     fn refuse(&mut self, reply: &Reply) {
         if reply.code() == 500 {
-            self.errors += 1;
+            self.errors = self.errors.saturating_add(1);
             if self.settings.max_errors > 0 && self.errors >= self.settings.max_errors {
                 self.end(&fixed::TOO_MANY_ERRORS);
                 return;

@@ -159,7 +159,7 @@ fn the_end_is_not_sought_beyond_the_limit() {
     for (limit, expected) in [(7, None), (8, Some(8)), (0, None)] {
         let mut end = HeaderEnd::new(limit);
         assert_eq!(end.update(message), expected, "{limit}");
-        assert_eq!((end.offset(), end.update(b"")), (expected, expected));
+        assert_eq!(end.update(b""), expected);
     }
 }
 

@@ -1,0 +1,209 @@
+//! What a connection waits for besides its peer: a verdict, memory, the peer's last octets.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::signals::Signals;
+use super::{Connection, End, READ};
+use crate::buffer::Body;
+use crate::delivery::{Asked, Check, Delivery, Question};
+use crate::log::Level;
+use crate::pending::Expiry;
+use crate::smtp::{Address, BodyAnswer, Reply, Transaction, Verdict};
+
+/// How long a connection that holds no body waits for memory before it is told 452.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
+/// After a last reply: how long, and how much, the peer's octets are read and dropped. Closing a socket
+/// with unread octets in it resets the connection, and the peer would never read why.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_OCTETS: usize = 1 << 20;
+
+impl Connection {
+    pub(super) async fn check(
+        &mut self,
+        signals: &mut Signals<'_, '_>,
+        transaction: Arc<Transaction>,
+        recipient: Address,
+    ) -> Result<(), End> {
+        let shared = &self.shared;
+        if !shared.intake_is_open() {
+            self.session.resume(Verdict::All(Reply::intake_closed()));
+            return Ok(());
+        }
+        let check = Arc::new(Check {
+            client: Arc::clone(&self.client),
+            transaction,
+            recipient,
+            pending: shared.pending_check(),
+        });
+        shared.stats.checks.add();
+        shared.checks.push(Asked(Arc::clone(&check)));
+        let verdict = self.wait_for(signals, check.as_ref()).await?;
+        if verdict.is_none() {
+            self.shared.stats.checks_expired.add();
+        }
+        self.session.resume(verdict.unwrap_or_else(|| Verdict::All(Reply::check_timed_out())));
+        Ok(())
+    }
+
+    pub(super) async fn deliver(
+        &mut self,
+        signals: &mut Signals<'_, '_>,
+        transaction: Arc<Transaction>,
+        body: Body,
+    ) -> Result<(), End> {
+        let shared = &self.shared;
+        let received_at = SystemTime::now();
+        let delivery = Arc::new(Delivery {
+            client: Arc::clone(&self.client),
+            transaction,
+            queued_id: shared.ids.next(received_at),
+            received_at,
+            max_header_size: self.config.session.max_header_size,
+            pending: shared.pending_save(),
+            fetched: AtomicBool::new(false),
+            body,
+        });
+        shared.stats.messages_received.add();
+        shared.stats.bytes_received.add_many(delivery.body.as_slice().len() as u64);
+        shared.saves.push(Asked(Arc::clone(&delivery)));
+        let verdict = self.wait_for(signals, delivery.as_ref()).await?;
+        if verdict.is_none() {
+            let id = &delivery.queued_id;
+            self.log(Level::Warning, format_args!("{id}: not saved in time, answered 451"));
+        }
+        self.shared.watch_retained();
+        let reply = verdict.map_or_else(Reply::save_timed_out, Verdict::fold);
+        self.shared.count_reply(&reply);
+        self.owed += u64::from(reply.is_success());
+        self.session.resume(Verdict::All(reply));
+        Ok(())
+    }
+
+    /// The verdict, or nothing when its time was up first.
+    async fn wait_for(
+        &self,
+        signals: &mut Signals<'_, '_>,
+        question: &impl Question,
+    ) -> Result<Option<Verdict>, End> {
+        let _forsaken = Forsaken(question);
+        let pending = question.pending();
+        let mut deadline = Instant::from_std(pending.deadline());
+        let mut broken = None;
+        poll_fn(|context| {
+            if let Poll::Ready(verdict) = pending.poll(context) {
+                return Poll::Ready(Ok(Some(verdict)));
+            }
+            if self.shared.shutdown.is_closing() {
+                return Poll::Ready(Err(End::Cut));
+            }
+            while signals.poll_deadline(context, deadline).is_ready() {
+                match pending.expire() {
+                    Expiry::Expired => return Poll::Ready(Ok(None)),
+                    Expiry::Extended(until) => deadline = Instant::from_std(until),
+                    Expiry::Answered => break,
+                }
+            }
+            signals.poll_changed(context);
+            if self.poll_broken(context, &mut broken).is_ready() {
+                return Poll::Ready(Err(End::Lost(io::ErrorKind::ConnectionReset.into())));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Ready when the peer reset the connection. A peer that sends more, or only stopped sending, is
+    /// still there: then the socket stays readable, and only its error is waited for.
+    fn poll_broken<'a>(
+        &'a self,
+        context: &mut Context<'_>,
+        waiting: &mut Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+    ) -> Poll<()> {
+        if waiting.is_none() {
+            if self.stream.poll_read_ready(context).is_pending() {
+                return Poll::Pending;
+            }
+            if self.stream.is_broken() {
+                return Poll::Ready(());
+            }
+            *waiting = Some(Box::pin(self.stream.broken()));
+        }
+        waiting.as_mut().map_or(Poll::Pending, |broken| broken.as_mut().poll(context))
+    }
+
+    /// Waits for memory, holding none, and then answers `BeginBody`.
+    pub(super) async fn wait_for_memory(
+        &mut self,
+        signals: &mut Signals<'_, '_>,
+        declared: Option<u64>,
+    ) -> Result<(), End> {
+        let shared = Arc::clone(&self.shared);
+        let _waiting = shared.budget.wait();
+        let deadline = Instant::now() + MEMORY_PATIENCE;
+        loop {
+            let freed = shared.memory_freed.notified();
+            let mut freed = pin!(freed);
+            // Registered before the attempt, so that no release falls between the two.
+            freed.as_mut().enable();
+            if let Some(answer) = self.body_answer(declared) {
+                self.begin_body(answer);
+                return Ok(());
+            }
+            let timed_out = poll_fn(|context| {
+                if self.shared.shutdown.is_closing() {
+                    return Poll::Ready(Err(End::Cut));
+                }
+                signals.poll_changed(context);
+                if signals.poll_deadline(context, deadline).is_ready() {
+                    return Poll::Ready(Ok(true));
+                }
+                freed.as_mut().poll(context).map(|()| Ok(false))
+            })
+            .await?;
+            if timed_out {
+                shared.budget.count_refusal();
+                self.session.begin_body(BodyAnswer::Refuse(Reply::no_memory()));
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) async fn linger(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
+        self.stream.finish_writing();
+        let deadline = Instant::now() + LINGER;
+        let mut left = LINGER_OCTETS;
+        poll_fn(|context| {
+            loop {
+                let polled = READ.with_borrow_mut(|buffer| self.stream.poll_read(context, buffer));
+                match polled {
+                    Poll::Ready(Ok(count)) if count > 0 && count < left => left -= count,
+                    Poll::Ready(_) => return Poll::Ready(Ok(())),
+                    Poll::Pending => break,
+                }
+            }
+            if self.shared.shutdown.is_closing() {
+                return Poll::Ready(Err(End::Cut));
+            }
+            signals.poll_changed(context);
+            signals.poll_deadline(context, deadline).map(Ok)
+        })
+        .await
+    }
+}
+
+/// Tells a question when nobody waits for its answer any more, on every way out.
+struct Forsaken<'a, Q: Question>(&'a Q);
+
+impl<Q: Question> Drop for Forsaken<'_, Q> {
+    fn drop(&mut self) {
+        self.0.forsake();
+    }
+}

@@ -1,0 +1,124 @@
+//! A queue that threads wait for, and tasks fill.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A queue that is waited for by threads, not tasks.
+#[derive(Debug)]
+pub struct Queue<T> {
+    inner: Mutex<QueueInner<T>>,
+    filled: Condvar,
+}
+
+#[derive(Debug)]
+struct QueueInner<T> {
+    items: VecDeque<T>,
+    sleepers: usize,
+    closed: bool,
+}
+
+impl<T> QueueInner<T> {
+    /// Up to `max` items; `None` when none is there nor will come.
+    fn take(&mut self, max: usize) -> Option<Vec<T>> {
+        if self.items.is_empty() && self.closed {
+            return None;
+        }
+        let count = max.min(self.items.len());
+        Some(self.items.drain(..count).collect())
+    }
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        let inner = QueueInner { items: VecDeque::new(), sleepers: 0, closed: false };
+        Self { inner: Mutex::new(inner), filled: Condvar::new() }
+    }
+}
+
+impl<T> Queue<T> {
+    fn lock(&self) -> MutexGuard<'_, QueueInner<T>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts an item in; a closed queue drops it.
+    pub fn push(&self, item: T) {
+        let mut inner = self.lock();
+        if inner.closed {
+            drop(inner);
+            return;
+        }
+        inner.items.push_back(item);
+        // Waking costs a system call: only where someone sleeps.
+        let wake = inner.sleepers > 0;
+        drop(inner);
+        if wake {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Takes up to `max` items if there are any now. `None` when it is closed and empty.
+    pub fn try_receive(&self, max: usize) -> Option<Vec<T>> {
+        self.lock().take(max)
+    }
+
+    /// Takes up to `max` items, waiting for the first one at most `timeout`; nothing after that.
+    /// `None` when it is closed and empty.
+    pub fn receive(&self, max: usize, timeout: Duration) -> Option<Vec<T>> {
+        let mut inner = self.lock();
+        let deadline = Instant::now().checked_add(timeout);
+        while inner.items.is_empty() && !inner.closed {
+            let left = deadline
+                .map_or(Duration::from_hours(1), |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break;
+            }
+            inner.sleepers += 1;
+            inner = self.filled.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
+            inner.sleepers -= 1;
+        }
+        inner.take(max)
+    }
+
+    /// Takes no more; who waits returns.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_all();
+    }
+
+    /// Drops what waits: for an end that is not graceful.
+    pub fn clear(&self) {
+        let dropped = std::mem::take(&mut self.lock().items);
+        drop(dropped);
+    }
+
+    /// Items that wait.
+    pub fn len(&self) -> usize {
+        self.lock().items.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_queue_gives_what_it_has_and_then_none() {
+        let queue = Queue::default();
+        queue.push(1);
+        queue.push(2);
+        queue.push(3);
+        queue.close();
+        queue.push(4);
+        assert_eq!(queue.receive(2, Duration::ZERO), Some(vec![1, 2]));
+        assert_eq!(queue.receive(2, Duration::from_mins(1)), Some(vec![3]));
+        assert_eq!(queue.receive(2, Duration::from_mins(1)), None);
+        let empty: Queue<u8> = Queue::default();
+        assert_eq!(empty.receive(2, Duration::from_millis(1)), Some(vec![]));
+    }
+}
