@@ -249,6 +249,9 @@ impl<'a> Words<'a> {
             _ => None,
         };
         let charset = charset.split(|&byte| byte == b'*').next().unwrap_or_default();
+        // Some senders quote it, as if it were a MIME parameter.
+        let charset = charset.strip_prefix(b"\"").unwrap_or(charset);
+        let charset = charset.strip_suffix(b"\"").unwrap_or(charset);
         let bytes = bytes.filter(|_| !charset.is_empty()).ok_or(end)?;
         Ok(Word { start, end, charset, bytes })
     }

@@ -36,6 +36,7 @@ fn decodes_words() {
         ("=?utf-8?q?=3D=3F?=", "=?"),
         ("\"=?utf-8?q?b?=\" <a@b>", "\"b\" <a@b>"),
         ("=?utf-8*en?q?b?=", "b"),
+        ("=?\"utf-8\"?q?b?=", "b"),
         ("=?us-ascii*de-CH?q?b?= =?us-ascii?q?c?=", "bc"),
     ]);
 }
