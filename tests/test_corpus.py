@@ -166,7 +166,9 @@ def test_the_other_columns_are_of_the_mail(sent: Sent) -> None:
             queued_id=row["queued_id"],
         )
         content_type = envelope.header.get("Content-Type", "")
-        found = (row["subject"], row["content_type"], row["hash"], row["from"], row["to"])
+        found = (row["subject"], row["content_type"], row["hash"], row["from"])
         text = [cut.replace("\0", "\ufffd")[:255] for cut in (envelope.subject, content_type or "")]
         hashes = envelope.compute_hashes()
-        assert found == (*text, *hashes, "from@example.org", row["recipient"]), name
+        assert found == (*text, *hashes, "from@example.org"), name
+        to = (envelope.header.get("To") or "").replace(" ", "")
+        assert row["to"] == row["recipient"] or row["to"].rpartition("@")[2] in to, name

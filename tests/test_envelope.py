@@ -8,7 +8,7 @@ from email.message import EmailMessage
 import pytest
 
 from guerrilla import Address, Check, Envelope, Reply, TLSInfo
-from guerrilla._core import claim, make_check
+from guerrilla._core import claim, make_check, parse_addresses
 
 RAW = (
     b"From: =?utf-8?q?J=C3=BCrgen?= <j@example.com>\r\n"
@@ -252,3 +252,27 @@ def test_addresses_are_values() -> None:
     assert len({Address("a", "b"), Address("a", "b"), Address("A", "b")}) == 2
     assert str(Address('a "b"', "c.example")) == r'"a \"b\""@c.example'
     assert Address.parse("x@[IPv6:2001:DB8:0::1]").ip == "2001:db8::1"
+
+
+def test_addresses_of_a_field_are_found_whatever_stands_around_them() -> None:
+    field = (
+        '"Last, First" <a@example.com>, b@example.net (x), Group: c@d.example, e@f.example;, junk'
+    )
+    assert parse_addresses(field) == [
+        ("a@example.com", "Last, First"),
+        ("b@example.net", ""),
+        ("c@d.example", ""),
+        ("e@f.example", ""),
+    ]
+    assert parse_addresses("(" * 100_000) == []
+
+
+def test_an_address_is_equal_to_another_of_the_same_mailbox() -> None:
+    sent = Address("a", "Example.COM", {"SIZE": "10", "BODY": "7BIT"})
+    assert sent == Address.parse("a@example.com")
+    assert hash(sent) == hash(Address.parse("a@example.com"))
+    assert sent != Address.parse("A@example.com")
+    assert sent != "a@example.com"
+    assert list(sent.parameters) == ["SIZE", "BODY"]  # as sent
+    again = Envelope.from_bytes(envelope(mail_from=sent).to_bytes()).mail_from
+    assert list(again.parameters.items()) == list(sent.parameters.items())

@@ -106,7 +106,14 @@ def test_relative_path_begins_at_the_working_directory(
         ({"sql_driver": "oracle"}, "'oracle' is not known"),
         ({"sql_insert": "INSERT INTO x"}, "sql_insert is not built yet"),
         ({"sql_values": "(?)"}, "sql_values is not built yet"),
-        ({"sql_dsn": ""}, "backend_config.sql_dsn: sql_dsn is empty"),
+        (
+            {"sql_dsn": ""},
+            "backend_config.sql_dsn: expected the path of the database file, got ''",
+        ),
+        (
+            {"sql_dsn": "mail:secret@tcp(127.0.0.1)/mail"},
+            "expected the path of the database file, got the address of a database server",
+        ),
         ({"sql_dsn": "/nowhere/at/all/mail.db"}, "there is no folder /nowhere/at/all"),
     ],
 )
@@ -116,6 +123,7 @@ def test_what_cannot_be_opened(path: Path, options: dict[str, str], message: str
         stage.open()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
     stage.close()
 
 

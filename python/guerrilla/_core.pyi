@@ -19,8 +19,11 @@ __all__ = [
     "Reply",
     "TLSInfo",
     "Transaction",
+    "__build__",
+    "__version__",
     "claim",
     "make_check",
+    "parse_addresses",
 ]
 
 __version__: Final[str]
@@ -183,11 +186,6 @@ class Header:
         """The first value, or `default`."""
     def get_all(self, name: str) -> list[str]:
         """Every value of that name, in order."""
-    def addresses(self, name: str) -> list[tuple[str, str]]:
-        """(display name, `user@host`) of each mailbox in every field of that name, groups flattened.
-
-        What is no address is left out (RFC 5322 section 3.4).
-        """
     def items(self) -> list[tuple[str, str]]:
         """Every (name, value), in order."""
 
@@ -319,6 +317,14 @@ class Check:
         """What `answer` was given, or the default it stands for; None before."""
     def answer(self, reply: Reply | None = None) -> bool:
         """Answers: None accepts the recipient. Returns and raises as `Envelope.answer`."""
+
+def parse_addresses(value: str) -> list[tuple[str, str]]:
+    """The mailboxes in the value of a To, From, Reply-To or Sender field (RFC 5322 section 3.4).
+
+    Returns:
+        (`user@host`, display name) each, in order; groups are flattened, and what is no address is
+        left out. Takes linear time, whatever a sender wrote.
+    """
 
 def make_check(
     recipient: str | Address,

@@ -52,11 +52,15 @@ class SQL(Processor):
         primary_mail_host: str = ""
         """Stands in the `message_id` of a mail that has none."""
         sql_insert: str = ""
+        """Go-Guerrilla's own INSERT; not built yet, so it has to be empty."""
         sql_values: str = ""
+        """The marks of a row for `sql_insert`; not built yet, so it has to be empty."""
         sql_max_open_conns: int = pydantic.Field(0, ge=0)
         """Limits a pool of connections; SQLite has one connection a file whatever it says."""
         sql_max_idle_conns: int = pydantic.Field(0, ge=0)
+        """Limits how many of them wait unused; nothing for SQLite."""
         sql_max_conn_lifetime: Seconds = 0.0
+        """After how many seconds a connection is made anew, 0 for never; nothing for SQLite."""
 
         @pydantic.field_validator("sql_max_conn_lifetime", mode="before")
         @classmethod

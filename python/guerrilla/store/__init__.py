@@ -5,6 +5,7 @@ Layout:
     rows.py     an envelope becomes rows
     sqlite.py   SQLite: one shared writer a database file, group commit
     database.py the connection to an SQLite file: opening, tables, one write, errors
+    files.py    its files: made, moved, replaced, and a log that lost its database
     reader.py   reading and trimming for the commands
 """
 

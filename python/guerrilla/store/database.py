@@ -6,15 +6,13 @@ Which errors mean what is said here too; `sqlite` decides who is told.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import apsw
 
 from guerrilla.errors import Unavailable
+from guerrilla.store.files import Files, file_id, files_of, log_header, make_file, remove_rest
 from guerrilla.store.schema import COLUMNS, KEY, SQLiteDialect, StoreError
 
 if TYPE_CHECKING:
@@ -26,8 +24,6 @@ OLDEST: Final = (3, 51, 3)
 """Before it a write that meets a checkpoint in WAL mode can lose committed data."""
 
 BUSY_TIMEOUT_MS: Final = 5_000
-
-_FILE_MODE: Final = 0o600
 
 _log = logging.getLogger("guerrilla.store")
 
@@ -106,20 +102,24 @@ class Database:
     def __init__(self, path: str) -> None:
         self._path = path
         self._connection: apsw.Connection | None = None
-        self._identity: tuple[tuple[int, int] | None, ...] = ()
+        self._files = Files(None, None, None)
+        """Those of the connection, or of the last one."""
+        self._log_left = b""
+        """What tells the log that an abandoned connection left beside the file."""
         self._inserts: dict[str, tuple[str, bool]] = {}
+        self._said_moved = False
 
     def prepare(self, tables: set[str]) -> apsw.Connection:
         """An open connection to the file that the path names now, with these tables made."""
         connection = self._connection
-        if connection is not None and self._identity != _identity(self._path):
+        if connection is not None and self._files != files_of(self._path):
             self._leave(connection)
             connection = None
         if connection is None:
-            connection = self._connection = _open(self._path)
+            connection = self._connection = self._connect()
+            self._said_moved = False
         for table in tables - self._inserts.keys():
             self._inserts[table] = _prepare_table(connection, table, self._path)
-            self._identity = _identity(self._path)
         return connection
 
     def write(self, batches: Sequence[Batch]) -> None:
@@ -136,12 +136,86 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
             raise
-        if self._identity != _identity(self._path):
+        if self._files != files_of(self._path):
             msg = f"{self._path} was moved or removed while it was written to"
             raise Unavailable(msg)
 
     def abandon(self) -> None:
-        """Drops the connection after a failure; the next batch opens a new one."""
+        """Drops the connection after a failure; the next batch opens a new one.
+
+        Not that of a file that was moved: only this connection can still complete it.
+        """
+        if self._is_moved():
+            self._inserts.clear()
+        else:
+            self._drop()
+            self._log_left = log_header(self._path)
+
+    def close(self) -> None:
+        """Moves all from the log (`-wal`) into the database file, then closes it."""
+        if self._connection is not None:
+            try:
+                self._connection.pragma("wal_checkpoint", "TRUNCATE")
+            except apsw.Error as error:
+                what = describe(error, self._path)
+                _log.warning("the last mails stay in %s-wal: %s", self._path, what)
+        self._drop()
+
+    def _connect(self) -> apsw.Connection:
+        """Opens the file, which must still be the one at the path when all its files are open."""
+        make_file(self._path)
+        main = file_id(self._path)
+        left = self._log_left and self._log_left == log_header(self._path)
+        if left and main != self._files.main:
+            msg = (
+                f"{self._path} was replaced, and {self._path}-wal holds mails of the old file: "
+                "put that back, or remove the log"
+            )
+            raise StoreError(msg)
+        connection = _open(self._path)
+        files = files_of(self._path)
+        if files.main != main or None in files:
+            connection.close(True)  # at once, whatever is open on it
+            msg = f"{self._path} was moved or removed while it was opened"
+            raise Unavailable(msg)
+        self._files = files
+        self._log_left = b""
+        return connection
+
+    def _is_moved(self) -> bool:
+        """Whether the database or its log is no longer at the path."""
+        return self._files[:2] != files_of(self._path)[:2]
+
+    def _leave(self, connection: apsw.Connection) -> None:
+        """The file was moved, removed or replaced: completes the old one, then lets go of it.
+
+        Its last mails may still be in the log, which stays where it was. A new file would throw
+        that log away, and a file put in its place would be overwritten from it.
+        """
+        if not self._is_moved():
+            # Only the log's index was removed. Who opened the file since then has another one, and
+            # may have put mails into the log that this connection would cut off.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            self._drop()
+            return
+        if not self._said_moved:  # Once, however often it has to be tried.
+            _log.warning("%s was moved, removed or replaced: it is opened again", self._path)
+            self._said_moved = True
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get[0]
+        except apsw.Error as error:
+            msg = f"{self._path} was moved or replaced, and the old file cannot be completed"
+            raise Unavailable(f"{msg} ({error})") from error
+        if busy:
+            msg = f"{self._path} was moved or replaced while another process reads the old file"
+            raise Unavailable(msg)
+        if self._files.main != file_id(self._path):
+            remove_rest(self._path, self._files)
+        self._drop()
+
+    def _drop(self) -> None:
         connection, self._connection = self._connection, None
         self._inserts.clear()
         if connection is not None:
@@ -150,47 +224,9 @@ class Database:
             except apsw.Error as error:
                 _log.warning("closing: %s", describe(error, self._path))
 
-    def close(self) -> None:
-        """Moves all from the log (`-wal`) into the database file, then closes it."""
-        if self._connection is not None:
-            with contextlib.suppress(apsw.Error):
-                self._connection.pragma("wal_checkpoint", "TRUNCATE")
-        self.abandon()
-
-    def _leave(self, connection: apsw.Connection) -> None:
-        """The file was moved, removed or replaced: completes the old one, then lets go of it.
-
-        Its last mails may still be in the log, which stays where it was. A new file would throw
-        that log away, and a file put in its place would be overwritten from it.
-        """
-        _log.warning("%s was moved, removed or replaced: it is opened again", self._path)
-        try:
-            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get[0]
-        except apsw.Error as error:
-            _log.warning("completing the old file: %s", describe(error, self._path))
-            busy = 0
-        if busy:
-            msg = f"{self._path} was moved or replaced while another process reads the old file"
-            raise Unavailable(msg)
-        self.abandon()
-
-
-def _identity(path: str) -> tuple[tuple[int, int] | None, ...]:
-    """Which files the path and its log are now: device and inode of each, None for missing."""
-    return tuple(_device_and_inode(name) for name in (path, f"{path}-wal"))
-
-
-def _device_and_inode(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # Twice a batch: Path takes twice as long.
-    except OSError:
-        return None
-    return (found.st_dev, found.st_ino)
-
 
 def _open(path: str) -> apsw.Connection:
-    """A connection that writes durably; the file is made if it is missing."""
-    _make_file(path)
+    """A connection to an existing file that writes durably; its log is made if missing."""
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
@@ -198,35 +234,14 @@ def _open(path: str) -> apsw.Connection:
         # Only a database without tables takes this: what is purged can be given back later.
         connection.pragma("auto_vacuum", "INCREMENTAL")
         connection.pragma("synchronous", "FULL")
+        connection.pragma("fullfsync", "ON")  # macOS: past the cache of the disk as well.
         _expect(path, "journal_mode", connection.pragma("journal_mode", "WAL"), wanted="wal")
         _expect(path, "synchronous", connection.pragma("synchronous"), wanted=2)
+        connection.pragma("schema_version")  # The first read opens the log.
     except BaseException:
         connection.close(True)  # at once, whatever is open on it
         raise
     return connection
-
-
-def _make_file(path: str) -> None:
-    """Makes an empty file that only its owner may read; SQLite's own would follow the umask.
-
-    A file that is there is never opened here: closing it would drop the POSIX locks that SQLite
-    holds on it anywhere in this process.
-    """
-    file = Path(path)
-    if not file.parent.is_dir():
-        msg = f"{path} cannot be made: there is no folder {file.parent}"
-        raise StoreError(msg)
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _FILE_MODE))
-    except FileExistsError:
-        if not file.is_file():
-            msg = f"{path} is no file: expected the path of a database file"
-            raise StoreError(msg) from None
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise apsw.FullError(str(error)) from error
-        msg = f"{path} cannot be made: {error.strerror}"
-        raise StoreError(msg) from error
 
 
 def _expect(path: str, what: str, found: object, *, wanted: object) -> None:
@@ -246,7 +261,8 @@ def _prepare_table(connection: apsw.Connection, table: str, path: str) -> tuple[
         raise StoreError(msg)
     keyed = "queued_id" in columns
     wanted = COLUMNS if keyed else COLUMNS[1:]
-    return dialect.insert(table, wanted, skip_repeats=_has_key(connection, table)), keyed
+    skip_repeats = _has_key(connection, table, path)
+    return dialect.insert(table, wanted, skip_repeats=skip_repeats), keyed
 
 
 def table_columns(connection: apsw.Connection, table: str) -> list[str]:
@@ -255,14 +271,29 @@ def table_columns(connection: apsw.Connection, table: str) -> list[str]:
     return [str(name) for (name,) in found]
 
 
-def _has_key(connection: apsw.Connection, table: str) -> bool:
-    """Whether a unique index on exactly `KEY` lets a repeat be passed over."""
+def _has_key(connection: apsw.Connection, table: str, path: str) -> bool:
+    """Whether a unique index on exactly `KEY` lets a repeat be passed over.
+
+    Raises:
+        StoreError: such an index takes different recipients for the same.
+    """
+    found = False
     unique = 'SELECT name FROM pragma_index_list(?) WHERE "unique" AND NOT partial'
     for (index,) in connection.execute(unique, (table,)).fetchall():
-        names = connection.execute("SELECT name FROM pragma_index_info(?)", (index,))
-        if sorted(str(name).lower() for (name,) in names) == sorted(KEY):
-            return True
-    return False
+        parts = "SELECT lower(name), upper(coll) FROM pragma_index_xinfo(?) WHERE key"
+        by_column = connection.execute(parts, (index,))
+        collations = {str(column): str(by) for column, by in by_column}
+        if collations.keys() != set(KEY):
+            continue
+        found = True
+        for column, collation in collations.items():
+            if collation != "BINARY":
+                msg = (
+                    f"the table {table} in {path} compares {column} by {collation}, so that a mail "
+                    "could be taken for another: its unique key has to be BINARY"
+                )
+                raise StoreError(msg)
+    return found
 
 
 def _bindings(rows: Sequence[Row], *, keyed: bool) -> Iterator[tuple[Value, ...]]:

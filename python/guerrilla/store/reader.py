@@ -7,7 +7,6 @@ that would keep the daemon's log from being written back.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 import zlib
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias, cast
 import apsw
 
 from guerrilla.store.database import BUSY_TIMEOUT_MS, describe, require_version, table_columns
+from guerrilla.store.files import refuse_lone_log, resolve
 from guerrilla.store.schema import StoreError, check_table_name
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Reader:
     """
 
     def __init__(self, path: str, table: str) -> None:
-        self._path = os.path.realpath(path)
+        self._path = resolve(path)
         self._table = check_table_name(table)
         self._connection = _connect(self._path, apsw.SQLITE_OPEN_READONLY)
         try:
@@ -184,7 +184,7 @@ def purge(path: str, table: str, before: str, *, dry_run: bool = False) -> int:
     Raises:
         StoreError: the database or table cannot be used; what was deleted before stays deleted.
     """
-    path = os.path.realpath(path)
+    path = resolve(path)
     check_table_name(table)
     flag = apsw.SQLITE_OPEN_READONLY if dry_run else apsw.SQLITE_OPEN_READWRITE
     connection = _connect(path, flag)
@@ -205,11 +205,12 @@ def purge(path: str, table: str, before: str, *, dry_run: bool = False) -> int:
 
 def _delete_pages(connection: apsw.Connection, table: str, before: str) -> Iterator[int]:
     old = f'SELECT mail_id FROM "{table}" WHERE mail_id > ? AND "date" < ? ORDER BY mail_id LIMIT ?'  # noqa: S608
-    delete = f'DELETE FROM "{table}" WHERE mail_id = ?'  # noqa: S608
+    # The date again: in an existing table another mail may have the same mail_id.
+    delete = f'DELETE FROM "{table}" WHERE mail_id = ? AND "date" < ?'  # noqa: S608
     last: apsw.SQLiteValue = -1
     while found := connection.execute(old, (last, before, _PURGE_ROWS)).fetchall():
         with _Turn(connection):
-            connection.executemany(delete, found)
+            connection.executemany(delete, [(mail_id, before) for (mail_id,) in found])
         last = found[-1][0]
         yield len(found)
 
@@ -255,6 +256,7 @@ def _connect(path: str, flag: int) -> apsw.Connection:
     if not Path(path).is_file():
         msg = f"{path}: no such database file (the daemon makes it when it starts)"
         raise StoreError(msg)
+    refuse_lone_log(path)
     try:
         connection = apsw.Connection(path, flags=flag)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)

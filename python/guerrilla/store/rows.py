@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import time
-from email.utils import parseaddr
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from guerrilla._core import parse_addresses
 from guerrilla.store.schema import TEXT_LIMIT
 
 if TYPE_CHECKING:
@@ -21,11 +20,6 @@ Value = str | int | bytes
 
 _ADDRESS_SOURCE_LIMIT: Final = 1024
 """Characters of a field that are searched for an address: twice what two addresses can need."""
-
-_PLAIN_ADDRESS: Final = re.compile(
-    r"""(?P<bare>[^\s"(),:;<>]+) | [^"(),:;<>]* < (?P<bracketed>[^\s"(),:;<>]+) >""", re.VERBOSE
-)
-"""What nearly every field is; the rest is left to `email.utils`."""
 
 _NO_ADDRESS: Final = bytes(16)
 _V4_MAPPED: Final = bytes(10) + b"\xff\xff"
@@ -52,9 +46,10 @@ def rows_of(envelope: Envelope, primary_mail_host: str) -> list[Row]:
     """One row a recipient.
 
     Text is cut at 255 characters. `date` is the time of receipt in UTC, `ip_addr` 16 octets
-    (IPv4 mapped into IPv6, zeros for a unix socket). `message_id`, `reply_to` and `sender` hold
-    bare addresses; a missing Message-ID becomes `HASH.USER@PRIMARY_MAIL_HOST`. `has_attach` is 1
-    for a message whose type is multipart/mixed; its parts are not looked into.
+    (IPv4 mapped into IPv6, zeros for a unix socket). `to` is the first address of the To field,
+    the recipient where there is none. `message_id`, `reply_to` and `sender` hold bare addresses;
+    a missing Message-ID becomes `HASH.USER@PRIMARY_MAIL_HOST`. `has_attach` is 1 for a message
+    whose type is multipart/mixed; its parts are not looked into.
 
     Raises:
         ValueError: two recipients that differ only after 255 characters, so that one of them
@@ -66,20 +61,22 @@ def rows_of(envelope: Envelope, primary_mail_host: str) -> list[Row]:
     reverse_path = _text(str(envelope.mail_from))
     subject = _text(envelope.subject)
     content_type = _text(header.get("Content-Type") or "")
-    message_id = _address(header, "Message-ID")
+    message_id = _message_id(header)
     date = _date(int(envelope.received_at))
     attached = int(_is_mixed(content_type))
     client = _ip_octets(envelope.remote_ip)
     tls = int(envelope.tls is not None)
     answer_to, sender = _address(header, "Reply-To"), _address(header, "Sender")
+    to = _first_address(header, "To")
     rows = []
     for index, address in enumerate(envelope.rcpt_to):
-        to = _text(str(address))
+        recipient = _text(str(address))
         digest = hashes[index] if index < len(hashes) else ""
         own_id = message_id or _text(f"{digest or queued_id}.{address.user}@{primary_mail_host}")
-        before = (queued_id, to, date, to, reverse_path, subject, "", 0, digest, content_type)
-        after = (attached, client, reverse_path, tls, own_id, answer_to, sender)
-        rows.append(Row((*before, *after), envelope, index))
+        who = (queued_id, recipient, date, to or recipient, reverse_path)
+        what = (subject, "", 0, digest, content_type, attached)
+        whence = (client, reverse_path, tls, own_id, answer_to, sender)
+        rows.append(Row((*who, *what, *whence), envelope, index))
     _refuse_clashes(rows)
     return rows
 
@@ -91,17 +88,21 @@ def _text(value: str) -> str:
     return value.replace("\0", "\ufffd") if "\0" in value else value
 
 
+def _first_address(header: Header, name: str) -> str:
+    """The first address of a field, without its display name; empty where there is none."""
+    found = parse_addresses((header.get(name) or "")[:_ADDRESS_SOURCE_LIMIT])
+    return _text(found[0][0]) if found else ""
+
+
 def _address(header: Header, name: str) -> str:
-    """The first address of a field, without its display name; the field as sent if unclear."""
-    value = header.get(name)
-    if not value:
-        return ""
-    value = value[:_ADDRESS_SOURCE_LIMIT].strip()
-    plain = _PLAIN_ADDRESS.fullmatch(value)
-    if plain is not None:
-        return _text(plain["bare"] or plain["bracketed"] or "")
-    found = parseaddr(value)[1]
-    return _text(found if "@" in found else value)
+    """As `_first_address`; the field as sent where that is unclear."""
+    return _first_address(header, name) or _text((header.get(name) or "").strip())
+
+
+def _message_id(header: Header) -> str:
+    """The Message-ID without its brackets."""
+    value = (header.get("Message-ID") or "").strip()
+    return _text(value[1:-1] if value.startswith("<") and value.endswith(">") else value)
 
 
 def _is_mixed(content_type: str) -> bool:

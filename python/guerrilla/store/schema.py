@@ -108,11 +108,15 @@ class SQLiteDialect:
         """
 
     def insert(self, table: str, columns: tuple[str, ...], *, skip_repeats: bool) -> str:
-        """INSERT with a conflict clause that names the key: any other conflict is an error."""
+        """INSERT with a conflict clause that names the key: any other conflict is an error.
+
+        `OR ABORT` overrules an existing table's own `ON CONFLICT IGNORE` or `REPLACE`, by which
+        this mail, or the one it meets, would vanish.
+        """
         names = ", ".join(f'"{column}"' for column in columns)
         marks = ", ".join("?" * len(columns))
         # The table's name was checked (`check_table_name`), the columns are ours.
-        statement = f'INSERT INTO "{table}" ({names}) VALUES ({marks})'  # noqa: S608
+        statement = f'INSERT OR ABORT INTO "{table}" ({names}) VALUES ({marks})'  # noqa: S608
         if skip_repeats:
             statement += f" ON CONFLICT ({', '.join(KEY)}) DO NOTHING"
         return statement

@@ -9,7 +9,6 @@ of them into one transaction. Each is told only after the commit that has its ro
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,6 +16,7 @@ import apsw
 
 from guerrilla.errors import Unavailable
 from guerrilla.store.database import PASSING, Batch, Database, describe, require_version
+from guerrilla.store.files import resolve
 from guerrilla.store.schema import StoreError, StoreFullError, check_table_name
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def connect(dsn: str, table: str) -> SQLiteStore:
     """
     require_version()
     check_table_name(table)
-    writer = _Writer.acquire(_resolve(dsn))
+    writer = _Writer.acquire(resolve(dsn))
     try:
         writer.check(table)
     except BaseException:
@@ -185,13 +185,3 @@ class _Writer:
         for batch in batches:  # Each its own: an exception belongs to the thread that raises it.
             batch.error = kind(text)
             batch.error.__cause__ = error
-
-
-def _resolve(dsn: str) -> str:
-    if not dsn:
-        msg = "sql_dsn is empty: expected the path of the database file"
-        raise StoreError(msg)
-    if dsn == ":memory:" or dsn.startswith("file:"):
-        msg = f"sql_dsn {dsn!r}: expected the plain path of a database file"
-        raise StoreError(msg)
-    return os.path.realpath(dsn)

@@ -64,13 +64,6 @@ impl PyHeader {
         Ok(PyList::new(py, names.collect::<Vec<_>>())?.try_iter()?.into_any())
     }
 
-    /// The mailboxes of every field of that name.
-    fn addresses(&self, name: &str) -> Vec<(String, String)> {
-        let values = self.section.all(self.message(), name);
-        let boxes = values.flat_map(|raw| parse_address_list(&unfold(raw)));
-        boxes.map(|mailbox| (mailbox.display_name.clone(), mailbox.to_string())).collect()
-    }
-
     #[pyo3(signature = (name, default = None))]
     fn get(&self, name: &str, default: Option<String>) -> Option<String> {
         self.first(name).map(value).or(default)
@@ -87,4 +80,11 @@ impl PyHeader {
     fn __repr__(&self) -> String {
         format!("<Header of {} fields>", self.section.len())
     }
+}
+
+/// `_core.parse_addresses`.
+#[pyfunction]
+pub(super) fn parse_addresses(value: &str) -> Vec<(String, String)> {
+    let mailboxes = parse_address_list(value.as_bytes()).into_iter();
+    mailboxes.map(|mailbox| (mailbox.to_string(), mailbox.display_name)).collect()
 }

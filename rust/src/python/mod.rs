@@ -34,7 +34,7 @@ mod _core {
     #[pymodule_export]
     use super::envelope::{PyEnvelope, claim};
     #[pymodule_export]
-    use super::header::PyHeader;
+    use super::header::{PyHeader, parse_addresses};
     #[pymodule_export]
     use super::reply::PyReply;
     #[pymodule_export]

@@ -1,0 +1,150 @@
+"""`guerrillad send`, against a server that does as it is told."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import socketserver
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+
+from guerrilla.cli import main
+from tests.commands.mails import PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Conversation(socketserver.StreamRequestHandler):
+    """Answers by the first word of each command; notes what it was given."""
+
+    replies: ClassVar[dict[str, list[str]]] = {}
+    given: ClassVar[list[bytes]] = []
+
+    def handle(self) -> None:
+        self.say(self.reply("CONNECT", "220 ready"))
+        while line := self.rfile.readline():
+            self.given.append(line)
+            verb = line.split()[0].decode().upper()
+            reply = self.reply(verb, "250 2.0.0 OK")
+            self.say(reply)
+            if reply.startswith("354"):
+                while (line := self.rfile.readline()) not in {b".\r\n", b""}:
+                    self.given.append(line)
+                self.say(self.reply(".", "250 2.0.0 OK: queued as ID"))
+            if verb == "QUIT":
+                return
+
+    def reply(self, verb: str, default: str) -> str:
+        waiting = self.replies.get(verb)
+        if waiting:
+            return waiting.pop(0)
+        return "354 go on" if verb == "DATA" else default
+
+    def say(self, text: str) -> None:
+        self.wfile.write(text.encode() + b"\r\n")
+
+
+@pytest.fixture
+def peer() -> Iterator[str]:
+    Conversation.replies.clear()
+    Conversation.given.clear()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Conversation) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_send_a_test_message(peer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["send", "--to", "you@example.com", "--server", peer, "--helo", "me"]) == 0
+    assert capsys.readouterr().out == "test message: 250 2.0.0 OK: queued as ID\n"
+    assert b"ehlo me\r\n" in Conversation.given
+    assert b"rcpt TO:<you@example.com>\r\n" in Conversation.given
+    assert b"To: <you@example.com>\r\n" in Conversation.given
+
+
+def test_send_files_byte_for_byte_but_for_line_ends(
+    peer: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Conversation.replies["EHLO"] = ["250-x\r\n250-SIZE 100000\r\n250 8BITMIME"]
+    Path("a.eml").write_bytes(b"Subject: a\n\n.dot\n\xff\rend")
+    stdin = io.TextIOWrapper(io.BytesIO(b"Subject: b\r\n\r\n"))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    arguments = ["--to", "a@example.com", "--to", "b@example.com", "--from", "<>"]
+    assert main(["send", *arguments, "--server", peer, "a.eml", "-"]) == 0
+    names = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["a.eml", "-"]
+    message = Conversation.given[Conversation.given.index(b"data\r\n") + 1 :][:5]
+    assert message == [b"Subject: a\r\n", b"\r\n", b"..dot\r\n", b"\xff\r\n", b"end\r\n"]
+    assert Conversation.given[1] == b"mail FROM:<> SIZE=26 BODY=8BITMIME\r\n"
+
+
+@pytest.mark.parametrize(
+    ("replies", "said"),
+    [
+        ({"MAIL": ["452 4.3.1 full"]}, ["test message: 452 4.3.1 full"]),
+        (
+            {"RCPT": ["550 5.1.1 no a", "550 5.1.1 no b"]},
+            [
+                "test message: a@example.com: 550 5.1.1 no a",
+                "test message: b@example.com: 550 5.1.1 no b",
+            ],
+        ),
+        (
+            {"RCPT": ["550 5.1.1 no a"]},
+            [
+                "test message: a@example.com: 550 5.1.1 no a",
+                "test message: 250 2.0.0 OK: queued as ID",
+            ],
+        ),
+        ({"DATA": ["554 5.5.1 no"]}, ["test message: 554 5.5.1 no"]),
+        ({".": ["451 4.3.0 \x1blater"]}, ["test message: 451 4.3.0 \\x1blater"]),
+    ],
+)
+def test_send_says_what_was_refused(
+    peer: str, replies: dict[str, list[str]], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Conversation.replies.update({verb: list(texts) for verb, texts in replies.items()})
+    arguments = ["send", "--to", "a@example.com", "--to", "b@example.com", "--server", peer]
+    assert main(arguments) == 1
+    assert capsys.readouterr().out.splitlines() == said
+
+
+def test_send_to_a_server_that_turns_away(peer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Conversation.replies["CONNECT"] = ["421 4.7.0 too many"]
+    assert main(["send", "--to", "a@example.com", "--server", peer]) == 1
+    assert capsys.readouterr().err == f"guerrillad: {peer}: 421 4.7.0 too many\n"
+
+
+def test_send_over_a_unix_socket(capsys: pytest.CaptureFixture[str]) -> None:
+    Conversation.replies.clear()
+    path = Path("s.sock").absolute()
+    with socketserver.ThreadingUnixStreamServer(os.fspath(path), Conversation) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        status = main(["send", "--to", "a@example.com", "--server", f"unix:{path}"])
+        server.shutdown()
+        thread.join()
+    assert status == 0
+    assert "queued as ID" in capsys.readouterr().out
+
+
+def test_send_without_a_server_or_file(peer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{unused.getsockname()[1]}"
+        assert main(["send", "--to", "a@example.com", "--server", where]) == 1
+    assert capsys.readouterr().err == (
+        f"guerrillad: cannot reach {where}: Connection refused (is a server running there?)\n"
+    )
+    Path("a.eml").write_bytes(PLAIN)
+    assert main(["send", "--to", "a@example.com", "--server", peer, "a.eml", "none.eml"]) == 1
+    assert capsys.readouterr().err == "guerrillad: none.eml: No such file or directory\n"
+    assert Conversation.given == []
