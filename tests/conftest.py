@@ -10,6 +10,7 @@ import pytest
 
 from guerrilla._core import Envelope
 from guerrilla.registry import DECORATED
+from tests.daemons import keeper, make  # fixtures  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ def _own_log() -> Iterator[None]:
 def mail() -> Callable[..., Envelope]:
     """Makes envelopes from nowhere: `mail("subject", rcpt_to=[...])`."""
 
-    def make(subject: str = "hello", *rcpt_to: str, queued_id: str | None = None) -> Envelope:
+    def create(subject: str = "hello", *rcpt_to: str, queued_id: str | None = None) -> Envelope:
         return Envelope.create(
             f"Subject: {subject}\r\n\r\nbody\r\n".encode(),
             mail_from="from@example.org",
@@ -48,7 +49,7 @@ def mail() -> Callable[..., Envelope]:
             queued_id=queued_id,
         )
 
-    return make
+    return create
 
 
 @pytest.fixture

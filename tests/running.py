@@ -192,6 +192,23 @@ sql_dsn = {json.dumps(os.fspath(db))}
 """
 
 
+def listeners(folder: Path, *interfaces: str, servers: Sequence[str] = ()) -> str:
+    """A config with several servers, which share one backend.
+
+    Args:
+        folder: for the database.
+        interfaces: where they listen.
+        servers: other keys of servers on ports of their own, a text of TOML each.
+    """
+    tables = [f"listen_interface = {json.dumps(name)}" for name in interfaces]
+    tables += [f'listen_interface = "127.0.0.{n}:0"\n{keys}' for n, keys in enumerate(servers, 1)]
+    lines = ['allowed_hosts = ["."]', 'log_level = "info"']
+    for index, table in enumerate(tables):
+        lines += ["[[servers]]", f'host_name = "mx{index}.example.com"', table]
+    lines += ["[backend_config]", 'save_process = "HeadersParser|Hasher|Header|SQL"']
+    return "\n".join([*lines, f"sql_dsn = {json.dumps(os.fspath(folder / 'mail.db'))}"])
+
+
 @pytest.fixture
 def running_daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
     """A daemon with the quick start's chain; the test fails when it does not stop well."""

@@ -18,6 +18,7 @@ from guerrilla.config import (
     unbuilt,
 )
 from guerrilla.errors import ConfigError
+from tests.configs import problems_of
 
 GO_FILE = Path(__file__).parent / "data" / "goguerrilla.conf.json"
 
@@ -34,16 +35,6 @@ tls = { start_tls_on = true, private_key_file = "mx1.key", public_key_file = "mx
 save_process = "HeadersParser|Hasher|Header|SQL"
 sql_driver = "sqlite"
 """
-
-
-def problems_of(raw: object) -> tuple[str, ...]:
-    """What is wrong with a config, without the name of its file."""
-    with pytest.raises(ConfigError) as caught:
-        loads(json.dumps(raw), source="F")
-    assert all(
-        problem.startswith("F: ") and "\n" not in problem for problem in caught.value.problems
-    )
-    return tuple(problem.removeprefix("F: ") for problem in caught.value.problems)
 
 
 # Defaults

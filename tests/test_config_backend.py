@@ -13,17 +13,7 @@ from guerrilla.config import (
     masked,
 )
 from guerrilla.errors import ConfigError
-
-
-def problems_of(raw: object) -> tuple[str, ...]:
-    """What is wrong with a config, without the name of its file."""
-    with pytest.raises(ConfigError) as caught:
-        loads(json.dumps(raw), source="F")
-    assert all(
-        problem.startswith("F: ") and "\n" not in problem for problem in caught.value.problems
-    )
-    return tuple(problem.removeprefix("F: ") for problem in caught.value.problems)
-
+from tests.configs import problems_of
 
 # Backend keys
 

@@ -5,23 +5,7 @@ from typing import Any
 import pytest
 
 from guerrilla.config import from_mapping, unbuilt
-
-KEY_FILES = {"private_key_file": "k", "public_key_file": "c"}
-
-
-def server(**keys: object) -> dict[str, Any]:
-    """A config with one server."""
-    return {"servers": [{"listen_interface": "127.0.0.1:25", **keys}]}
-
-
-def tls(**keys: object) -> dict[str, Any]:
-    """A config with one server with this `tls`."""
-    return server(tls=keys)
-
-
-def backend(**keys: object) -> dict[str, Any]:
-    """A config with this `backend_config`."""
-    return {"backend_config": keys}
+from tests.configs import KEY_FILES, backend, server, tls
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Each value of a config: the good forms, and the bad ones."""
 
-import json
 from typing import Any
 
 import pytest
@@ -11,36 +10,9 @@ from guerrilla.config import (
     ServerConfig,
     TLSConfig,
     from_mapping,
-    loads,
     parse_listen_interface,
 )
-from guerrilla.errors import ConfigError
-
-KEY_FILES = {"private_key_file": "k", "public_key_file": "c"}
-
-
-def server(**keys: object) -> dict[str, Any]:
-    """A config with one server."""
-    return {"servers": [{"listen_interface": "127.0.0.1:25", **keys}]}
-
-
-def tls(**keys: object) -> dict[str, Any]:
-    """A config with one server with this `tls`."""
-    return server(tls=keys)
-
-
-def backend(**keys: object) -> dict[str, Any]:
-    """A config with this `backend_config`."""
-    return {"backend_config": keys}
-
-
-def problem_of(raw: dict[str, Any]) -> str:
-    """The one thing that is wrong with a config, without the name of its file."""
-    with pytest.raises(ConfigError) as caught:
-        loads(json.dumps(raw), source="F")
-    (problem,) = caught.value.problems
-    return problem.removeprefix("F: ")
-
+from tests.configs import KEY_FILES, backend, problem_of, server, tls
 
 # listen_interface
 

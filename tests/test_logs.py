@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from collections.abc import Callable
@@ -137,6 +138,95 @@ def test_off_writes_nothing_and_asks_the_core_for_nothing(
     output.close()
     assert capsys.readouterr() == ("", "")
     assert level == logging.CRITICAL
+
+
+@pytest.mark.parametrize("name", ["guerrilla", ""])
+def test_off_asks_the_core_for_what_an_application_listens_to(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    heard = logging.StreamHandler()
+    logging.getLogger(name).addHandler(heard)
+    output = LogOutput("off", "info")
+    level = output.level
+    output.close()
+    logging.getLogger(name).removeHandler(heard)
+    assert level == logging.INFO
+
+
+def test_off_asks_for_nothing_that_does_not_reach_the_listener(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("guerrilla"), "propagate", False)
+    output = LogOutput("off", "info")
+    level = output.level
+    output.close()
+    assert level == logging.CRITICAL
+
+
+class FullDisk(io.StringIO):
+    """A stream that cannot be written to while it is full."""
+
+    full = True
+
+    def flush(self) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_told_once_until_a_record_goes_through(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = LogOutput(str(tmp_path / "a.log"), "debug")
+    handler = output._handler
+    assert isinstance(handler, logging.StreamHandler)
+    disk = FullDisk()
+    file = handler.setStream(disk)
+    assert file is not None
+    file.close()
+    for _ in range(3):
+        log.info("lost")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"guerrilla: log_file: {tmp_path / 'a.log'}: No space left on device: records are lost"
+    )
+    disk.full = False
+    log.info("written")
+    assert capsys.readouterr().err == ""
+    disk.full = True
+    log.info("lost")
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    output.close()
+
+
+def test_a_full_disk_hinders_neither_another_file_nor_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.log"
+    path.symlink_to("/dev/full")
+    output = LogOutput(str(path), "debug")
+    log.info("lost")
+    path.unlink()
+    output.reopen()
+    log.info("written")
+    output.close()
+    assert path.read_text().endswith("written\n")
+    path.unlink()
+    path.symlink_to("/dev/full")
+    output = LogOutput(str(path), "debug")
+    log.info("lost")
+    output.close()
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_a_record_that_is_wrong_is_told_with_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("guerrilla"), "propagate", False)
+    output = LogOutput(str(tmp_path / "a.log"), "debug")
+    log.info("%d mails", "many")
+    output.close()
+    assert "test_logs.py" in capsys.readouterr().err
 
 
 def test_after_the_end_everything_is_as_before(tmp_path: Path) -> None:

@@ -3,112 +3,21 @@
 from __future__ import annotations
 
 import logging
-import queue
+import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from guerrilla._core import Envelope
-from guerrilla.base import Processor
 from guerrilla.chain import Chain
 from guerrilla.errors import StartError
-from guerrilla.reply import TRY_LATER, Outcome, Reply
-from guerrilla.worker import SPARE, PoolSettings, Supervisor, WorkerPool
-
-Mail = Callable[..., Envelope]
-Until = Callable[[Callable[[], object]], None]
-HANG_AFTER = 60.0
-
-
-class Feed:
-    """A queue as the core's."""
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
-        self.stopping = False
-        self.error: Exception | None = None
-
-    def put(self, *envelopes: Envelope) -> None:
-        for envelope in envelopes:
-            self._queue.put(envelope)
-
-    def receive(self, most: int, timeout: float) -> list[Envelope] | None:
-        if self.error is not None:
-            raise self.error
-        try:
-            found = [self._queue.get(timeout=min(timeout, 0.02))]
-        except queue.Empty:
-            return None if self.stopping else []
-        while len(found) < most and not self._queue.empty():
-            found.append(self._queue.get())
-        return found
-
-
-class Trial(Processor):
-    """Does what the subject says."""
-
-    def __init__(self) -> None:
-        super().__init__(self.Options())
-        self.closed_in: str | None = None
-        self.opened_in: str | None = None
-        self.release = threading.Event()
-        self.entered = threading.Event()
-
-    def open(self) -> None:
-        self.opened_in = threading.current_thread().name
-
-    def close(self) -> None:
-        self.closed_in = threading.current_thread().name
-
-    def save(self, envelope: Envelope) -> Outcome:
-        match envelope.subject:
-            case "exit":
-                raise SystemExit(3)
-            case "hang":
-                self.entered.set()
-                assert self.release.wait(30)
-            case "no":
-                return Reply.reject()
-        return None
-
-
-class Bench:
-    """A pool with its feed and the trials of its workers."""
-
-    def __init__(self, size: int = 1, batch: int = 8) -> None:
-        self.feed = Feed()
-        self.trials: list[Trial] = []
-        self.fail: Exception | None = None
-        self.pool: WorkerPool[Envelope] = WorkerPool(
-            PoolSettings("test", size, batch, hang_after=HANG_AFTER), self.make, self.feed.receive
-        )
-
-    def make(self) -> Chain[Envelope]:
-        if self.fail is not None:
-            raise self.fail
-        trial = Trial()
-        self.trials.append(trial)
-        return Chain([("Trial", trial)], "save")
-
-    def start(self) -> None:
-        self.pool.open()
-        self.pool.begin()
-
-    def stop(self) -> bool:
-        self.feed.stopping = True
-        for trial in self.trials:
-            trial.release.set()
-        return self.pool.end(10)
-
-    def hang(self, mail: Mail, number: int, now: float = 0.0) -> Envelope:
-        """Makes the worker of trial `number` hang, and the pool see it at `now`."""
-        envelope = mail("hang")
-        self.feed.put(envelope)
-        assert self.trials[number].entered.wait(10)
-        self.pool.check(now)
-        return envelope
+from guerrilla.reply import TRY_LATER, Reply
+from guerrilla.worker import SPARE, Supervisor, WorkerPool
+from tests.chains import Mail, fate
+from tests.daemons import Until
+from tests.pools import HANG_AFTER, Bench
 
 
 @pytest.fixture
@@ -116,12 +25,6 @@ def bench() -> Iterator[Bench]:
     bench = Bench()
     yield bench
     assert bench.stop()
-
-
-def fate(envelope: Envelope) -> object:
-    if envelope.answered is not None:
-        return envelope.answered
-    return "unanswered" if envelope.answer(TRY_LATER) else "accepted"
 
 
 def looked(bench: Bench, now: float) -> WorkerPool[Envelope]:
@@ -326,6 +229,57 @@ def test_the_second_worker_that_does_not_open_ends_the_first() -> None:
     with pytest.raises(StartError, match="ValueError: only once"):
         bench.pool.open()
     assert bench.trials[0].closed_in is not None
+
+
+def test_a_chain_that_hangs_in_opening_stops_the_start(
+    until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(size=2, open_limit=0.2)
+    release = threading.Event()
+    good = bench.make
+
+    def make() -> Chain[Envelope]:
+        chain = good()
+        if len(bench.trials) == 2:
+
+            def hang() -> None:
+                assert release.wait(30)
+
+            bench.trials[1].open = hang  # type: ignore[method-assign]
+        return chain
+
+    bench.pool._make = make
+    with pytest.raises(StartError, match=r"^Trial: open has not ended within 0.2 s \(guerrilla-"):
+        bench.pool.open()
+    assert bench.trials[0].closed_in is not None
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "release.wait" in (record.stack_info or "")
+    release.set()
+    until(lambda: bench.trials[1].closed_in)
+
+
+def test_an_interrupt_ends_the_wait_for_a_chain_that_hangs_in_opening() -> None:
+    bench = Bench()
+    release = threading.Event()
+    before = signal.getsignal(signal.SIGUSR2)
+
+    def make() -> Chain[Envelope]:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+        assert release.wait(30)
+        return Chain([], "save")
+
+    bench.pool._make = make
+    signal.signal(signal.SIGUSR2, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bench.pool.open()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+        release.set()
+
+
+def interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_successor_that_does_not_open_is_tried_again_later(

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 import pydantic
 
 from guerrilla.base import Processor, TaskName, implements, is_async
-from guerrilla.config import chain_names, mask_text
+from guerrilla.config import chain_names, mask_text, mask_value
 from guerrilla.errors import ConfigError, GuerrillaError, StartError, shown
 from guerrilla.plan import ChainSettings, plan
-from guerrilla.stages import Item, Loop, Pulse
+from guerrilla.stages import Loop, Pulse
+from guerrilla.tasks import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,8 @@ class Chain(Generic[Item]):
         self.task = task
         self.settings = settings or ChainSettings()
         self.pulse = Pulse()
+        self.opening = ""
+        """The stage that is being opened; empty before and after."""
         self._stack = ExitStack()
         self._loop: Loop | None = None
         self._segments: list[Segment[Item]] = []
@@ -85,10 +88,12 @@ class Chain(Generic[Item]):
                 self._loop = Loop(self.settings.concurrency)
                 stack.callback(self._close_loop)
             for name, processor in self.stages:
+                self.opening = name
                 self._open_stage(name, processor)
                 stack.callback(self._close_stage, name, processor)
             self._segments = plan(self.stages, self.task, self.settings, self.pulse, self._loop)
             self._stack = stack.pop_all()
+        self.opening = ""
 
     def close(self) -> None:
         """Closes the stages, the last first. What one raises is logged and stops no other."""
@@ -221,7 +226,13 @@ def _spelt(processor: type[Processor]) -> list[str]:
 def _problem(name: str, detail: Mapping[str, Any]) -> str:
     path = ".".join(str(part) for part in detail["loc"])
     cause = detail.get("ctx", {}).get("error")
-    text = str(cause) if cause is not None else f"{detail['msg']}, got {shown(detail['input'])}"
+    given = detail["input"]
+    masked = mask_value(path, given)
+    text = f"{detail['msg']}, got {shown(masked)}"
+    if cause is not None:
+        text = str(cause)
+        if masked != given:  # The processor wrote the text, and may have quoted the value.
+            text = text.replace(shown(given), shown(masked)).replace(str(given), str(masked))
     if detail["type"] == "missing":
         text = "this key is required"
     return mask_text(f"backend_config.{path or name}: {text} (read by {name})")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from guerrilla import _core
 from guerrilla.commands import mail, send, serve
-from guerrilla.commands.common import add_command, add_verbose
+from guerrilla.commands.common import add_command, add_verbose, drop_output
 from guerrilla.errors import GuerrillaError
 
 if TYPE_CHECKING:
@@ -35,16 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: 2 for wrong arguments, 0 after `--help`.
     """
+    _fill_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(arguments)
     try:
         status: int = args.run(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has seen enough, as `| head`. What is left unwritten must not be tried again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()  # Whoever read has seen enough, as `| head`.
         return 1
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
@@ -52,6 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _report(error, verbose=args.verbose)
         return 1
     return status
+
+
+def _fill_standard_streams() -> None:
+    """Opens those that were closed, as by `>&-`, to nowhere.
+
+    Else a database or a socket would get their number, and what is meant for stderr.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # It takes the lowest number that is free: this one.
 
 
 def _report(error: Exception, *, verbose: bool) -> None:

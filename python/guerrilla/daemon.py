@@ -6,16 +6,15 @@ import logging
 import threading
 import time
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from guerrilla import config as _config
 from guerrilla._core import Core
 from guerrilla.config import AppConfig
-from guerrilla.errors import ConfigError, StartError
-from guerrilla.logs import LogOutput, LogPump
-from guerrilla.pidfile import PidFile
+from guerrilla.errors import StartError
+from guerrilla.logs import LogPump
+from guerrilla.opening import GRACE, listen, make_pools, open_log, open_pools, take_pid_file
 from guerrilla.registry import DECORATED, Registry
 from guerrilla.startup import (
     config_problems,
@@ -25,22 +24,21 @@ from guerrilla.startup import (
     resolve_servers,
     tasks,
 )
-from guerrilla.worker import PoolSettings, Supervisor, WorkerPool
+from guerrilla.worker import Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
     from types import TracebackType
 
-    from guerrilla._core import Check, Envelope
     from guerrilla.backend import BackendFactory
     from guerrilla.base import Processor, TaskName
     from guerrilla.chain import Chain
     from guerrilla.config import ServerConfig
+    from guerrilla.logs import LogOutput
+    from guerrilla.worker import WorkerPool
 
 log = logging.getLogger("guerrilla.daemon")
-
-_GRACE = 2.0
-"""Seconds that idle workers have to close their chains when the time of a stop is used up."""
 
 
 class Daemon:
@@ -69,8 +67,13 @@ class Daemon:
         self._backend = backend
         self._tasks = tasks(self.config, backend)
         self._registry = Registry(DECORATED)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         """Held while it starts and while it stops: one waits for the other."""
+        self._busy = False
+        """It starts or stops. Whoever holds the lock and finds that is a signal handler that came
+        into the middle of it, and must not wait for it."""
+        self._stop_wanted = False
+        """A signal handler asked for a stop in the middle of the start."""
         self._started = False
         self._graceful = True
         self._done = threading.Event()
@@ -126,17 +129,24 @@ class Daemon:
             if self._started:
                 message = "a daemon is started once"
                 raise RuntimeError(message)
-            self._started = True
+            self._started = self._busy = True
             try:
                 with ExitStack() as opened:
                     self._open(opened)
                     self._opened = opened.pop_all()
+            except StartError as error:
+                self._done.set()
+                raise StartError(self._named(error.problems)) from error
             except BaseException:
                 self._done.set()
                 raise
-        log.info("started with the chain %s", self.config.backend_config.save_process)
-        for warning in self._warnings:
-            log.warning("%s", warning)
+            finally:
+                self._busy = False
+            log.info("started with the chain %s", self.config.backend_config.save_process)
+            for warning in self._warnings:
+                log.warning("%s", warning)
+            if self._stop_wanted:
+                self.shutdown()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the daemon has stopped; False when `timeout` seconds passed first."""
@@ -145,22 +155,34 @@ class Daemon:
     def shutdown(self, timeout: float | None = None) -> bool:
         """Stops gracefully; a second call waits for the first. Nothing happens before start.
 
+        It may be called by a signal handler. One that interrupts a start or stop of the same thread
+        does not wait for it: the start will end with a stop, the stop goes on.
+
         Order: no new connections → sessions finish their transactions, which needs the workers →
         workers take what is queued and close their chains → the core ends → the last records →
         the pid file, the log.
 
         Args:
-            timeout: seconds that transactions have; by default `shutdown_timeout`.
+            timeout: seconds that transactions have; by default `shutdown_timeout`. Waiting for a
+                start or stop of another thread is part of them, and endless by default.
 
         Returns:
-            Whether every session and every worker ended by itself.
+            Whether it has stopped, and every session and every worker ended by itself.
         """
-        with self._lock:
+        begun = time.monotonic()
+        if not self._lock.acquire(timeout=_lock_patience(timeout)):
+            return False
+        try:
+            if self._busy:
+                self._stop_wanted = True
+                return False
             if self._started and not self._done.is_set():
-                try:
-                    self._stop(self.config.shutdown_timeout if timeout is None else timeout)
-                finally:
-                    self._done.set()
+                if timeout is None:
+                    self._stop(self.config.shutdown_timeout)
+                else:
+                    self._stop(max(0.0, begun + timeout - time.monotonic()))
+        finally:
+            self._lock.release()
         return self._graceful
 
     def reopen_logs(self) -> None:
@@ -201,8 +223,8 @@ class Daemon:
     def _open(self, opened: ExitStack) -> None:
         """Opens everything; `opened` undoes it, the last first."""
         servers = self._check()
-        self._logs = self._open_log(opened)
-        self._take_pid_file(opened)
+        self._logs = open_log(self.config, opened)
+        take_pid_file(self.config, opened)
         try:
             core = Core(
                 core_settings(
@@ -213,20 +235,17 @@ class Daemon:
                 )
             )
         except ValueError as error:
-            raise StartError(self._named([str(error)])) from error
+            raise StartError(str(error)) from error
         pump = LogPump(core)
         # Registered in the order of start, so undone in that of a stop: see `shutdown`.
         opened.callback(pump.join)
         opened.callback(core.close)
-        self._pools = self._make_pools(core)
+        self._pools = make_pools(self.config, core, self._make_chain, self._tasks)
         supervisor = Supervisor(self._pools, core.set_intake)
         opened.callback(supervisor.stop)
         pump.start()
-        self._open_pools(opened)
-        try:
-            self._addresses = core.start()
-        except OSError as error:
-            raise StartError(str(error).splitlines()) from error
+        open_pools(self._pools, opened)
+        self._addresses = listen(self.config, core)
         self._core = core
         supervisor.start()
         for pool in self._pools:
@@ -239,10 +258,10 @@ class Daemon:
             StartError: all problems.
         """
         folder = self.config_file.parent if self.config_file is not None else None
-        problems = self._named(config_problems(self.config, self._registry, folder, self._backend))
+        problems = config_problems(self.config, self._registry, folder, self._backend)
         servers, unresolved = resolve_servers(self.config)
-        problems += self._named(unresolved)
-        problems += self._named(raise_file_limit(servers))
+        problems += unresolved
+        problems += raise_file_limit(servers)
         if problems:
             raise StartError(problems)
         self._warnings = self.config.warnings()
@@ -250,98 +269,46 @@ class Daemon:
             self._warnings += self._make_chain(task).warnings()
         return servers
 
-    def _named(self, problems: list[str]) -> list[str]:
-        """Problems of the config, with its file."""
+    def _named(self, problems: Sequence[str]) -> Sequence[str]:
+        """Problems with the file whose config could not start."""
         if self.config_file is None:
             return problems
         return [f"{self.config_file}: {problem}" for problem in problems]
 
-    def _open_log(self, opened: ExitStack) -> LogOutput:
-        try:
-            logs = LogOutput(self.config.log_file, self.config.log_level)
-        except OSError as error:
-            message = f"log_file: {self.config.log_file}: {error.strerror or error}"
-            raise StartError(message) from error
-        opened.callback(logs.close)
-        return logs
-
-    def _take_pid_file(self, opened: ExitStack) -> None:
-        if not self.config.pid_file:
-            return
-        try:
-            held = PidFile(self.config.pid_file)
-        except FileExistsError as error:
-            message = f"pid_file: {error}"
-            raise StartError(message) from error
-        except OSError as error:
-            message = f"pid_file: {self.config.pid_file}: {error.strerror or error}"
-            raise StartError(message) from error
-        opened.callback(held.remove)
-
     def _make_chain(self, task: TaskName) -> Chain[Any]:
         return make_chain(self.config, self._registry, task, self._backend)
 
-    def _make_pools(self, core: Core) -> list[WorkerPool[Any]]:
-        backend = self.config.backend_config
-        saving: WorkerPool[Envelope] = WorkerPool(
-            PoolSettings(
-                "save",
-                backend.save_workers_size,
-                backend.save_batch_size,
-                hang_after=2 * backend.gw_save_timeout,
-            ),
-            partial(self._make_chain, "save"),
-            core.receive,
-        )
-        if "validate" not in self._tasks:
-            return [saving]
-        checking: WorkerPool[Check] = WorkerPool(
-            PoolSettings(
-                "validate",
-                backend.validate_workers_size,
-                backend.save_batch_size,
-                hang_after=2 * backend.gw_val_rcpt_timeout,
-            ),
-            partial(self._make_chain, "validate"),
-            core.receive_checks,
-        )
-        return [saving, checking]
-
-    def _open_pools(self, opened: ExitStack) -> None:
-        """Opens the chains of all workers.
-
-        Raises:
-            StartError: what failed, in either pool.
-        """
-        problems: list[str] = []
-        for pool in self._pools:
-            try:
-                pool.open()
-            except (ConfigError, StartError) as error:
-                problems += [line for line in error.problems if line not in problems]
-            else:
-                opened.callback(_end_if_open, pool)
-        if problems:
-            raise StartError(problems)
-
     def _stop(self, timeout: float) -> None:
+        """Whatever interrupts it, nothing stays open: not the pid file, not the log."""
+        try:
+            self._busy = True
+            self._graceful = False  # Until the end says otherwise.
+            self._graceful = self._wind_down(timeout)
+        finally:
+            try:
+                self._opened.close()
+            finally:
+                self._done.set()
+                self._busy = False
+
+    def _wind_down(self, timeout: float) -> bool:
+        """Ends sessions, then workers; whether all of them ended by themselves."""
         core = self._core
         if core is None:  # It never came so far.
-            return
+            return True
         limit = time.monotonic() + timeout
         log.info("stopping")
-        self._graceful = core.stop(timeout)
-        if not self._graceful:
+        graceful = core.stop(timeout)
+        if not graceful:
             log.warning("sessions were cut off after %.0f s", timeout)
         for pool in self._pools:
-            if not pool.end(max(limit - time.monotonic(), min(timeout, _GRACE))):
-                self._graceful = False
+            if not pool.end(max(limit - time.monotonic(), min(timeout, GRACE))):
+                graceful = False
                 log.warning("%s workers did not end in time", pool.settings.name)
         log.info("stopped")
-        self._opened.close()
+        return graceful
 
 
-def _end_if_open(pool: WorkerPool[Any]) -> None:
-    """For a start that failed; a stop has ended the pools before."""
-    if not pool.ending.is_set():
-        pool.end(_GRACE)
+def _lock_patience(timeout: float | None) -> float:
+    """Seconds as `Lock.acquire` takes them."""
+    return -1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)

@@ -7,11 +7,12 @@ propagation.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,8 +101,7 @@ class LogOutput:
     @property
     def level(self) -> int:
         """Below it nothing is recorded by anyone: what the core need not make."""
-        silent = isinstance(self._handler, logging.NullHandler) and not logging.root.handlers
-        return logging.CRITICAL if silent else self._logger.level
+        return self._logger.level if _is_heard(self._logger) else logging.CRITICAL
 
     def reopen(self) -> None:
         """Opens the file anew, after it was moved away; nothing else changes.
@@ -116,7 +116,9 @@ class LogOutput:
         """Detaches and closes; the logger has the level it had before."""
         self._logger.removeHandler(self._handler)
         self._logger.setLevel(self._before)
-        self._handler.close()
+        # A full disk may refuse the rest even now; nobody is left to be told.
+        with contextlib.suppress(OSError):
+            self._handler.close()
 
 
 class LogPump:
@@ -161,26 +163,67 @@ def _block(text: str) -> list[str]:
     return [f"  | {line.translate(_CONTROLS)}" for line in text.split("\n")]
 
 
+def _is_heard(logger: logging.Logger | None) -> bool:
+    """Whether any handler gets its records, its own or one of an application above it."""
+    while logger is not None:
+        if any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
 def _handler(log_file: str) -> logging.Handler:
     match log_file.lower():
         case "off":
             return logging.NullHandler()
         case "stderr" | "":
-            return logging.StreamHandler(sys.stderr)
+            return _Stream(sys.stderr)
         case "stdout":
-            return logging.StreamHandler(sys.stdout)
+            return _Stream(sys.stdout)
         case _:
             return _File(log_file)
 
 
-class _File(logging.FileHandler):
+class _Stream(logging.StreamHandler[TextIO]):
+    """A stream; one that cannot be written to is told of once, until a record goes through."""
+
+    _failed = False
+    _told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._failed = False
+        super().emit(record)
+        self._told = self._failed
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name there
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)  # a fault of whoever logs: told with its place
+            return
+        self._failed = True
+        if not self._told and sys.stderr is not None:
+            # A line for each record would fill what may be the last place left.
+            name = getattr(self, "baseFilename", None) or getattr(self.stream, "name", "")
+            text = f"guerrilla: log_file: {name}: {error.strerror or error}: records are lost\n"
+            with contextlib.suppress(OSError):
+                sys.stderr.write(text)
+                sys.stderr.flush()
+
+
+class _File(_Stream, logging.FileHandler):
     """A file that can be opened anew while it is written to."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        logging.FileHandler.__init__(self, path, encoding="utf-8", errors="backslashreplace")
 
     def reopen(self) -> None:
         fresh = self._open()
-        old = self.setStream(fresh)
-        if old is not None:
-            old.close()
+        self.acquire()
+        try:
+            # Not by `setStream`: it flushes the old one first, and stays with it when that fails.
+            old, self.stream = self.stream, fresh
+        finally:
+            self.release()
+        with contextlib.suppress(OSError):
+            if old is not None:
+                old.close()

@@ -27,15 +27,22 @@ class PidFile:
         """Takes and writes the file."""
         self.path = Path(path)
         self._fd = self._take()
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        except BaseException:
+            # Else the lock would live on with the descriptor: a second try would find "a daemon".
+            self.remove()
+            raise
 
     def remove(self) -> None:
         """Removes the file, then lets go of it."""
         # Unlinked while locked, so that nobody's new file is removed.
-        if self._is_current(self._fd):
-            self.path.unlink(missing_ok=True)
-        os.close(self._fd)
+        try:
+            if self._is_current(self._fd):
+                self.path.unlink(missing_ok=True)
+        finally:
+            os.close(self._fd)
 
     def _take(self) -> int:
         while True:

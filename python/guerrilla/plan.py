@@ -9,22 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from guerrilla.base import Processor, TaskName, implements, method, takes_batches
-from guerrilla.stages import (
-    Asker,
-    Batched,
-    CheckTask,
-    Claim,
-    Concurrent,
-    Loop,
-    OneByOne,
-    Pulse,
-    SaveTask,
-)
+from guerrilla.stages import Batched, Claim, Concurrent, Loop, OneByOne, Pulse
+from guerrilla.tasks import Asker, CheckTask, SaveTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from guerrilla.stages import Segment, Task
+    from guerrilla.stages import Segment
+    from guerrilla.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,23 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 from guerrilla import _core
 from guerrilla.errors import DeliveryError, Unavailable
-from guerrilla.reply import TRY_LATER, Replies, Reply, fold, reply_for
+from guerrilla.reply import TRY_LATER, Replies, Reply, reply_for
+from guerrilla.tasks import Item
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Coroutine, Sequence
 
-    from guerrilla._core import Check, Envelope
+    from guerrilla._core import Envelope
+    from guerrilla.tasks import Asker, Task
 
 log = logging.getLogger("guerrilla.chain")
-
-Item = TypeVar("Item", bound="Envelope | Check")
-"""What a chain is asked about."""
 
 
 class Segment(Protocol[Item]):
@@ -39,98 +36,21 @@ class Segment(Protocol[Item]):
         """Asks about `items`, answers those that are settled, returns the others in order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asker(Generic[Item]):
-    """One stage as its segment sees it."""
-
-    name: str
-    """The name it has in the chain, for logs."""
-    ask: Callable[[Any], Any]
-    """One item, or a sequence of them; its outcome, or what to await for it."""
-    repeatable: bool = False
-    """A batch that raised can be asked again one by one: nothing of it was done."""
-    discards: bool = False
-    """A 2xx from here means that the mail is stored nowhere."""
-
-
-class Task(Protocol[Item]):
-    """What differs between saving mails and checking recipients."""
-
-    def label(self, item: Item) -> str:
-        """What a log line calls the item."""
-
-    def settle(self, item: Item, outcome: object, asker: Asker[Item]) -> None:
-        """Answers with the outcome of a stage, or `451 4.3.0` when that is no valid outcome."""
-
-    def time_left(self, item: Item) -> float:
-        """Seconds until the sender is answered without us."""
-
-
 class Pulse:
-    """Counts items and batches a chain has gone through: one that stands still hangs."""
+    """How far a chain has come: one whose pulse stands still hangs."""
 
-    __slots__ = ("count",)
+    __slots__ = ("asker", "count")
 
     def __init__(self) -> None:
         """Starts at zero."""
         self.count = 0
+        """Items and batches it has gone through."""
+        self.asker: Any = None
+        """The plain stage or batch stage that was asked last."""
 
-
-class SaveTask:
-    """Saving mails."""
-
-    def __init__(self, timeout: float) -> None:
-        """`timeout` is `gw_save_timeout` in seconds."""
-        self.timeout = timeout
-
-    def label(self, item: Envelope) -> str:
-        """The queued id."""
-        return item.queued_id
-
-    def settle(self, item: Envelope, outcome: object, asker: Asker[Envelope]) -> None:
-        """Answers one envelope; see `Task`."""
-        if type(outcome) is Reply:
-            if asker.discards and outcome.is_success:
-                log.warning("%s: %s accepted it unsaved: discarded", item.queued_id, asker.name)
-            item.answer(outcome)
-        elif isinstance(outcome, Replies) and len(outcome) == len(item.rcpt_to) > 0:
-            if asker.discards and fold(outcome).is_success:
-                log.warning("%s: %s accepted it unsaved: discarded", item.queued_id, asker.name)
-            item.answer(outcome)
-        else:
-            _nonsense(asker, outcome, item.queued_id)
-            item.answer(TRY_LATER)
-
-    def time_left(self, item: Envelope) -> float:
-        """Until `timeout` after the final dot; the whole of it for a mail that nobody waits for."""
-        left = item.received_at + self.timeout - time.time()
-        return left if left > 0 or item.expired else self.timeout
-
-
-class CheckTask:
-    """Checking recipients."""
-
-    def __init__(self, timeout: float) -> None:
-        """`timeout` is `gw_val_rcpt_timeout` in seconds."""
-        self.timeout = timeout
-
-    def label(self, item: Check) -> str:
-        """The recipient and the client who names it."""
-        recipient = item.recipient
-        return f"recipient {recipient.user}@{recipient.host} of client {item.transaction.client_id}"
-
-    def settle(self, item: Check, outcome: object, asker: Asker[Check]) -> None:
-        """Answers one check; see `Task`."""
-        if type(outcome) is Reply:
-            item.answer(outcome)
-        else:
-            _nonsense(asker, outcome, self.label(item))
-            item.answer(TRY_LATER)
-
-    def time_left(self, item: Check) -> float:
-        """The whole time limit: a check does not say when it was asked."""
-        del item
-        return self.timeout
+    def state(self) -> tuple[int, object]:
+        """Another one whenever there was progress."""
+        return self.count, self.asker
 
 
 class Claim:
@@ -170,23 +90,24 @@ class OneByOne(Generic[Item]):
     def run(self, items: Sequence[Item]) -> Sequence[Item]:
         """See `Segment`."""
         passed: list[Item] = []
-        asker = self.askers[0]
+        pulse = self.pulse
         for index, item in enumerate(items):
-            self.pulse.count += 1
+            pulse.count += 1
             outcome = None
             try:
-                for ask, asker in self._steps:  # noqa: B007 - the one that raised is named below
+                # The pulse beats with each stage, at the price of the loop's own assignment.
+                for ask, pulse.asker in self._steps:
                     outcome = ask(item)
                     if outcome is not None:
                         break
             except Unavailable as error:
                 # Each of the others would only run into the same time limit.
-                _unavailable(asker, items[index:], self.task, error)
+                _unavailable(pulse.asker, items[index:], self.task, error)
                 break
             except Exception as error:  # noqa: BLE001 - a stage may raise anything
-                outcome = _refusal(asker, item, self.task, error)
+                outcome = _refusal(pulse.asker, item, self.task, error)
             if outcome is not None:
-                self.task.settle(item, outcome, asker)
+                self.task.settle(item, outcome, pulse.asker)
             elif self.last:
                 item.answer()
             else:
@@ -206,6 +127,7 @@ class Batched(Generic[Item]):
     def run(self, items: Sequence[Item]) -> Sequence[Item]:
         """See `Segment`."""
         self.pulse.count += 1
+        self.pulse.asker = self.asker
         try:
             outcomes = self.asker.ask(items)
         except Unavailable as error:
@@ -356,13 +278,6 @@ def _labels(items: Sequence[Item], task: Task[Item]) -> str:
 def _answer_all(items: Sequence[Item], reply: Reply) -> None:
     for item in items:
         item.answer(reply)
-
-
-def _nonsense(asker: Asker[Any], outcome: object, label: str) -> None:
-    what = type(outcome).__name__
-    if isinstance(outcome, Replies):
-        what = f"{len(outcome)} replies for another number of recipients"
-    log.error("%s: %s gave no outcome but %s: answered 451", label, asker.name, what)
 
 
 def _refusal(asker: Asker[Item], item: Item, task: Task[Item], error: BaseException) -> Reply:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.reply import TRY_LATER
-from guerrilla.stages import Item
+from guerrilla.tasks import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,6 +58,8 @@ class PoolSettings:
     hang_after: float
     """Seconds without progress on one batch until a worker is abandoned; half of it is enough
     where nobody waits for the batch any more."""
+    open_limit: float = 60.0
+    """Seconds a worker has to open its chain at the start."""
 
 
 class Worker(Generic[Item]):
@@ -84,7 +86,7 @@ class Worker(Generic[Item]):
         self._make = make
         self._pool = pool
         self._chain: Chain[Item] | None = None
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, object] | None = None
         self._seen_at = 0.0
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -97,7 +99,7 @@ class Worker(Generic[Item]):
         if self.batch is None:
             self._seen = None
             return 0.0
-        state = (self.batches, self._chain.pulse.count if self._chain is not None else 0)
+        state = (self.batches, self._chain.pulse.state() if self._chain is not None else None)
         if state != self._seen:
             self._seen = state
             self._seen_at = now
@@ -108,6 +110,11 @@ class Worker(Generic[Item]):
         batch = self.batch
         return bool(batch) and all(item.expired for item in batch or ())
 
+    def opening(self) -> str:
+        """What it opens, for a person."""
+        task = f"{self._pool.settings.name}_process"
+        return self._chain.opening if self._chain is not None else task
+
     def stack(self) -> str:
         """Where its thread is now."""
         frame = sys._current_frames().get(self.thread.ident or 0)  # noqa: SLF001 - no other way
@@ -116,7 +123,7 @@ class Worker(Generic[Item]):
     def _run(self) -> None:
         try:
             self.batch = ()  # Opening counts as work: it can hang as well.
-            chain = self._make()
+            self._chain = chain = self._make()
             chain.open()
         except BaseException as error:  # noqa: BLE001 - also an exit; told to who started it
             self.problem = error
@@ -126,7 +133,6 @@ class Worker(Generic[Item]):
             self.batch = None
             self.opened.set()
             self._pool.wake()
-        self._chain = chain
         try:
             self._pool.begun.wait()
             if not self._pool.cancelled:
@@ -225,15 +231,26 @@ class WorkerPool(Generic[Item]):
         """Starts the workers, one after the other, and waits until the chain of each is open.
 
         Raises:
-            StartError: a chain could not be made or opened; the workers before it have ended.
+            StartError: a chain could not be made or opened, or not within `open_limit`; the workers
+                before it have ended.
         """
-        for _ in range(self.settings.size):
-            worker = self._add()
-            worker.opened.wait()
-            if worker.problem is not None:
-                self._workers.remove(worker)
-                self.end(None)
-                raise StartError(_problems(worker.problem)) from worker.problem
+        try:
+            for _ in range(self.settings.size):
+                self._open_one(self._add())
+        except BaseException:  # Ctrl-C as well, which must not wait for one that hangs
+            # What hangs in opening ends quietly when it comes back: the pool is cancelled.
+            self._workers = [worker for worker in self._workers if worker.opened.is_set()]
+            self.end(self.settings.open_limit)
+            raise
+
+    def _open_one(self, worker: Worker[Item]) -> None:
+        limit = self.settings.open_limit
+        if not worker.opened.wait(limit):
+            problem = f"{worker.opening()}: open has not ended within {limit:g} s ({worker.name})"
+            _log_stack(worker, problem)
+            raise StartError(problem)
+        if worker.problem is not None:
+            raise StartError(_problems(worker.problem)) from worker.problem
 
     def begin(self) -> None:
         """Lets the workers take batches."""
@@ -296,12 +313,10 @@ class WorkerPool(Generic[Item]):
         worker.abandoned = True
         self._workers.remove(worker)
         self._abandoned.append(worker)
-        message = f"{worker.name} hangs for {still:.0f} s, abandoned: {labels(worker.batch or ())}"
-        record = log.makeRecord(
-            log.name, logging.ERROR, __file__, 0, message, (), None, sinfo=worker.stack()
+        _log_stack(
+            worker,
+            f"{worker.name} hangs for {still:.0f} s, abandoned: {labels(worker.batch or ())}",
         )
-        if log.isEnabledFor(logging.ERROR):
-            log.handle(record)
 
 
 class Supervisor:
@@ -366,6 +381,15 @@ def labels(items: Sequence[Any]) -> str:
     return ", ".join(
         getattr(item, "queued_id", None) or f"recipient {item.recipient}" for item in items
     )
+
+
+def _log_stack(worker: Worker[Any], message: str) -> None:
+    """Logs an error with the stack of the worker's thread in place of our own."""
+    record = log.makeRecord(
+        log.name, logging.ERROR, __file__, 0, message, (), None, sinfo=worker.stack()
+    )
+    if log.isEnabledFor(logging.ERROR):
+        log.handle(record)
 
 
 def _problems(error: BaseException) -> list[str]:

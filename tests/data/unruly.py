@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import guerrilla
@@ -15,46 +17,54 @@ ALREADY_OVER = 1.6
 """Seconds: more than the time limit of the tests, less than twice that."""
 
 
+log = logging.getLogger("guerrilla.unruly")
+
+
 class NoExceptionError(BaseException):
     """Not an `Exception`, as a panic of the core is none."""
 
 
+def fail(error: BaseException) -> None:
+    """Raises it."""
+    raise error
+
+
+def endlessly(depth: int = 0) -> int:
+    """Runs out of stack."""
+    return endlessly(depth + 1) + 1
+
+
+def dawdle() -> None:
+    """Takes its time, and says so."""
+    log.warning("a slow one")
+    time.sleep(ALREADY_OVER)
+
+
+MISDEEDS: dict[str, Callable[[], Any]] = {
+    "raise": lambda: fail(ValueError("on purpose")),
+    "memory": lambda: fail(MemoryError()),
+    "recursion": endlessly,
+    "exit": lambda: sys.exit(3),
+    "interrupt": lambda: fail(KeyboardInterrupt()),
+    "panic": lambda: fail(NoExceptionError()),
+    "int": lambda: 250,
+    "text": lambda: "250 OK",
+    "true": lambda: True,
+    "list": lambda: [Reply(250, None, "one"), Reply(250, None, "two")],
+    "tuple": lambda: (250, "2.0.0", "OK"),
+    "354": lambda: Reply(354, None, "Go on"),
+    "line ends": lambda: Reply(250, None, "OK\r\n250 OK"),
+    "replies": lambda: guerrilla.Replies([Reply(250, None, "one")] * 7),
+    "hang": lambda: time.sleep(3_600),
+    "slow": dawdle,
+}
+"""By the subject of a mail, or the user of a recipient, that asks for it."""
+
+
 def misbehave(kind: str) -> Any:
-    """Does what the subject of a mail, or the user of a recipient, asks for."""
-    match kind:
-        case "raise":
-            raise ValueError("on purpose")
-        case "exit":
-            sys.exit(3)
-        case "interrupt":
-            raise KeyboardInterrupt
-        case "panic":
-            raise NoExceptionError
-        case "recursion":
-            return misbehave(kind)
-        case "memory":
-            raise MemoryError
-        case "int":
-            return 250
-        case "text":
-            return "250 OK"
-        case "true":
-            return True
-        case "list":
-            return [Reply(250, None, "one"), Reply(250, None, "two")]
-        case "tuple":
-            return (250, "2.0.0", "OK")
-        case "354":
-            return Reply(354, None, "Go on")
-        case "line ends":
-            return Reply(250, None, "OK\r\n250 OK")
-        case "replies":
-            return guerrilla.Replies([Reply(250, None, "one")] * 7)
-        case "hang":
-            time.sleep(3_600)
-        case "slow":
-            time.sleep(ALREADY_OVER)
-    return None
+    """Does what is asked for; all others are passed on."""
+    misdeed = MISDEEDS.get(kind)
+    return misdeed() if misdeed is not None else None
 
 
 @guerrilla.processor("Unruly")
@@ -66,17 +76,12 @@ def unruly(envelope: Envelope) -> Any:
 @guerrilla.processor("UnrulyAsync")
 async def unruly_async(envelope: Envelope) -> Any:
     """Misbehaves on an event loop."""
-    match envelope.subject:
-        case "never":
-            await asyncio.Event().wait()
-        case "stubborn":
-            while True:
-                try:
-                    await asyncio.sleep(3_600)
-                except asyncio.CancelledError:
-                    continue
-        case _:
-            return misbehave(envelope.subject)
+    if envelope.subject == "never":
+        await asyncio.Event().wait()
+    while envelope.subject == "stubborn":
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3_600)
+    return misbehave(envelope.subject)
 
 
 @guerrilla.processor("UnrulyBatch")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -140,6 +142,13 @@ def duration(text: str) -> float:
     except ValueError as error:
         msg = f"expected a duration such as 30d, 2w, 36h or 90m, got {text!r}"
         raise argparse.ArgumentTypeError(msg) from error
+
+
+def drop_output() -> None:
+    """Sends stdout nowhere, with what is still unwritten: another try would fail as the last."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def shown(text: str) -> str:

@@ -16,10 +16,11 @@ from guerrilla.commands.common import (
     CONFIG_NAMES,
     add_command,
     add_config,
+    drop_output,
     find_config,
     sql_options,
 )
-from guerrilla.config import AppConfig, load, parse_listen_interface
+from guerrilla.config import AppConfig, load, mask_value, parse_listen_interface
 from guerrilla.daemon import Daemon
 
 if TYPE_CHECKING:
@@ -62,23 +63,43 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: a bad config.
         StartError: the daemon cannot start.
     """
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-    _catch(signals)
-    daemon = _daemon(args)
-    daemon.start()
-    for line in describe(daemon):
-        print(line, flush=True)
-    threading.Thread(target=_await_end, args=(daemon, signals), daemon=True).start()
-    while (number := signals.get()) != _ENDED:
-        _obey(daemon, number)
-    return 0 if daemon.shutdown() else 1  # It has ended: this only asks how.
+    signals = _Signals()
+    signals.catch()
+    try:
+        return _serve(_daemon(args), signals)
+    except _StoppedEarly as error:
+        os.write(2, f"guerrillad: {error}: stopped before it had started\n".encode())
+        return 0
+
+
+def _serve(daemon: Daemon, signals: _Signals) -> int:
+    try:
+        daemon.start()
+        signals.queued = True
+        _say(*describe(daemon))
+        threading.Thread(target=_await_end, args=(daemon, signals), daemon=True).start()
+        while (number := signals.line.get()) != _ENDED:
+            _obey(daemon, number)
+    finally:
+        # Mostly it only asks how it ended; but an error here is no reason to cut anybody off.
+        graceful = daemon.shutdown()
+    return 0 if graceful else 1
+
+
+def _say(*lines: str) -> None:
+    """Prints; that nobody reads it, or that the disk is full, is no reason not to serve."""
+    try:
+        for line in lines:
+            print(line, flush=True)
+    except OSError:
+        drop_output()
 
 
 def _daemon(args: argparse.Namespace) -> Daemon:
     """The daemon of the config file, or of the defaults, with what the command line overrides."""
     path = find_config(args.config)
     if path is None:
-        print(f"no config file here ({', '.join(CONFIG_NAMES)}): starting with the defaults")
+        _say(f"no config file here ({', '.join(CONFIG_NAMES)}): starting with the defaults")
     config = AppConfig.default() if path is None else load(path)
     changes: dict[str, Any] = {}
     if args.pid_file is not None:
@@ -88,27 +109,39 @@ def _daemon(args: argparse.Namespace) -> Daemon:
     return Daemon(config.model_copy(update=changes), path)
 
 
-def _catch(signals: queue.SimpleQueue[int]) -> None:
-    """Puts signals in line for the main loop: in a handler hardly anything may be done."""
-    stops = 0
+class _StoppedEarly(KeyboardInterrupt):
+    """A signal to stop in the middle of the start, which it gets out of; the text is its name."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stops
+
+class _Signals:
+    """Puts signals in line for the main loop: in a handler hardly anything may be done."""
+
+    def __init__(self) -> None:
+        self.line: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.queued = False
+        """The main loop looks at the line; a start that hangs would never come to it."""
+        self._stops = 0
+
+    def catch(self) -> None:
+        """Takes over the signals of the process."""
+        for number in _STOPPING:
+            signal.signal(number, self._stop)
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, self._forward)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
         del frame
-        stops += 1
-        if stops > 1:
+        self._stops += 1
+        if self._stops > 1:
             os.write(2, b"guerrillad: stopped at once\n")
             os._exit(1)
-        signals.put(number)
+        if not self.queued:
+            raise _StoppedEarly(signal.Signals(number).name)
+        self.line.put(number)
 
-    def forward(number: int, frame: FrameType | None) -> None:
+    def _forward(self, number: int, frame: FrameType | None) -> None:
         del frame
-        signals.put(number)
-
-    for number in _STOPPING:
-        signal.signal(number, stop)
-    for number in (signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, forward)
+        self.line.put(number)
 
 
 def _obey(daemon: Daemon, number: int) -> None:
@@ -129,9 +162,9 @@ def _reopen_logs(daemon: Daemon) -> None:
         log.error("SIGUSR1: %s: the old log stays open", error)  # noqa: TRY400  # no fault of code
 
 
-def _await_end(daemon: Daemon, signals: queue.SimpleQueue[int]) -> None:
+def _await_end(daemon: Daemon, signals: _Signals) -> None:
     daemon.wait()
-    signals.put(_ENDED)
+    signals.line.put(_ENDED)
 
 
 def describe(daemon: Daemon) -> list[str]:
@@ -147,7 +180,8 @@ def describe(daemon: Daemon) -> list[str]:
     ]
     options = sql_options(backend)
     if options is not None:
-        lines.append(f"  stored in  {Path(options.sql_dsn).absolute()}, table {options.mail_table}")
+        path = Path(str(mask_value("sql_dsn", options.sql_dsn))).absolute()
+        lines.append(f"  stored in  {path}, table {options.mail_table}")
     lines += [f"  warning    {warning}" for warning in daemon.warnings()]
     if daemon.addresses:
         to = f"you@{_example_host(config.allowed_hosts)}"

@@ -1,0 +1,139 @@
+"""What a daemon opens, in the order of its start: each part is undone when a later one fails.
+
+What fails raises a `StartError` whose problems name the key of the config that asked for it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from guerrilla.errors import ConfigError, StartError
+from guerrilla.logs import LogOutput
+from guerrilla.pidfile import PidFile
+from guerrilla.worker import PoolSettings, WorkerPool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import ExitStack
+
+    from guerrilla._core import Check, Core, Envelope
+    from guerrilla.base import TaskName
+    from guerrilla.chain import Chain
+    from guerrilla.config import AppConfig
+
+GRACE: Final = 2.0
+"""Seconds that idle workers have to close their chains when the time of a stop is used up."""
+
+_OPEN_LIMIT: Final = 60.0
+"""Seconds that a worker has to open its chain, or twice the time limit of its task: the longer."""
+
+
+def open_log(config: AppConfig, opened: ExitStack) -> LogOutput:
+    """Opens `log_file`.
+
+    Raises:
+        StartError: it cannot be written.
+    """
+    try:
+        logs = LogOutput(config.log_file, config.log_level)
+    except OSError as error:
+        raise StartError(f"log_file: {config.log_file}: {error.strerror or error}") from error
+    opened.callback(logs.close)
+    return logs
+
+
+def take_pid_file(config: AppConfig, opened: ExitStack) -> None:
+    """Takes `pid_file`, where there is one.
+
+    Raises:
+        StartError: it cannot be written, or a live daemon has it.
+    """
+    if not config.pid_file:
+        return
+    try:
+        held = PidFile(config.pid_file)
+    except FileExistsError as error:
+        raise StartError(f"pid_file: {error}") from error
+    except OSError as error:
+        raise StartError(f"pid_file: {config.pid_file}: {error.strerror or error}") from error
+    opened.callback(held.remove)
+
+
+def make_pools(
+    config: AppConfig,
+    core: Core,
+    make_chain: Callable[[TaskName], Chain[Any]],
+    tasks: Sequence[TaskName],
+) -> list[WorkerPool[Any]]:
+    """The pools of `tasks`, not opened."""
+    backend = config.backend_config
+    saving: WorkerPool[Envelope] = WorkerPool(
+        _pool_settings(
+            "save", backend.save_workers_size, backend.save_batch_size, backend.gw_save_timeout
+        ),
+        partial(make_chain, "save"),
+        core.receive,
+    )
+    if "validate" not in tasks:
+        return [saving]
+    checking: WorkerPool[Check] = WorkerPool(
+        _pool_settings(
+            "validate",
+            backend.validate_workers_size,
+            backend.save_batch_size,
+            backend.gw_val_rcpt_timeout,
+        ),
+        partial(make_chain, "validate"),
+        core.receive_checks,
+    )
+    return [saving, checking]
+
+
+def open_pools(pools: Sequence[WorkerPool[Any]], opened: ExitStack) -> None:
+    """Opens the chains of all workers.
+
+    Raises:
+        StartError: what failed, in any pool.
+    """
+    problems: list[str] = []
+    for pool in pools:
+        try:
+            pool.open()
+        except (ConfigError, StartError) as error:
+            problems += [line for line in error.problems if line not in problems]
+        else:
+            opened.callback(_end_if_open, pool)
+    if problems:
+        raise StartError(problems)
+
+
+def listen(config: AppConfig, core: Core) -> list[str]:
+    """Binds every server; the bound addresses.
+
+    Raises:
+        StartError: those that could not be bound, by the place they have in the config.
+    """
+    try:
+        return core.start()
+    except OSError as error:
+        places = {
+            server.listen_interface: f"servers[{index}].listen_interface: "
+            for index, server in enumerate(config.servers)
+            if server.is_enabled
+        }
+        raise StartError(
+            places.get(line.partition(": cannot listen")[0], "") + line
+            for line in str(error).splitlines()
+        ) from error
+
+
+def _pool_settings(name: TaskName, size: int, batch_size: int, timeout: float) -> PoolSettings:
+    hang_after = 2 * timeout
+    return PoolSettings(name, size, batch_size, hang_after, max(_OPEN_LIMIT, hang_after))
+
+
+def _end_if_open(pool: WorkerPool[Any]) -> None:
+    """For a start that failed or a stop that was interrupted; else the stop ended it before."""
+    if not pool.ending.is_set():
+        pool.end(GRACE)

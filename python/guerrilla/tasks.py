@@ -1,0 +1,115 @@
+"""The two tasks of a chain, saving mails and checking recipients: what differs between them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from guerrilla.reply import TRY_LATER, Replies, Reply, fold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from guerrilla._core import Check, Envelope
+
+log = logging.getLogger("guerrilla.chain")
+
+Item = TypeVar("Item", bound="Envelope | Check")
+"""What a chain is asked about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker(Generic[Item]):
+    """One stage as its segment sees it."""
+
+    name: str
+    """The name it has in the chain, for logs."""
+    ask: Callable[[Any], Any]
+    """One item, or a sequence of them; its outcome, or what to await for it."""
+    repeatable: bool = False
+    """A batch that raised can be asked again one by one: nothing of it was done."""
+    discards: bool = False
+    """A 2xx from here means that the mail is stored nowhere."""
+
+
+class Task(Protocol[Item]):
+    """What differs between saving mails and checking recipients."""
+
+    def label(self, item: Item) -> str:
+        """What a log line calls the item."""
+
+    def settle(self, item: Item, outcome: object, asker: Asker[Item]) -> None:
+        """Answers with the outcome of a stage, or `451 4.3.0` when that is no valid outcome."""
+
+    def time_left(self, item: Item) -> float:
+        """Seconds until the sender is answered without us."""
+
+
+class SaveTask:
+    """Saving mails."""
+
+    def __init__(self, timeout: float) -> None:
+        """`timeout` is `gw_save_timeout` in seconds."""
+        self.timeout = timeout
+
+    def label(self, item: Envelope) -> str:
+        """The queued id."""
+        return item.queued_id
+
+    def settle(self, item: Envelope, outcome: object, asker: Asker[Envelope]) -> None:
+        """Answers one envelope; see `Task`."""
+        if type(outcome) is Reply:
+            if asker.discards and outcome.is_success:
+                log.warning("%s: %s accepted it unsaved: discarded", item.queued_id, asker.name)
+            item.answer(outcome)
+        elif isinstance(outcome, Replies) and len(outcome) == len(item.rcpt_to) > 0:
+            if asker.discards and fold(outcome).is_success:
+                log.warning("%s: %s accepted it unsaved: discarded", item.queued_id, asker.name)
+            item.answer(outcome)
+        else:
+            _nonsense(asker, outcome, item.queued_id)
+            item.answer(TRY_LATER)
+
+    def time_left(self, item: Envelope) -> float:
+        """Until `timeout` after the final dot; the whole of it where no deadline answers any more.
+
+        So it is for a mail that came from no socket, however old, and for one that is being stored
+        when its sender goes.
+        """
+        left = item.received_at + self.timeout - time.time()
+        return left if left > 0 or item.expired else self.timeout
+
+
+class CheckTask:
+    """Checking recipients."""
+
+    def __init__(self, timeout: float) -> None:
+        """`timeout` is `gw_val_rcpt_timeout` in seconds."""
+        self.timeout = timeout
+
+    def label(self, item: Check) -> str:
+        """The recipient and the client who names it."""
+        recipient = item.recipient
+        return f"recipient {recipient.user}@{recipient.host} of client {item.transaction.client_id}"
+
+    def settle(self, item: Check, outcome: object, asker: Asker[Check]) -> None:
+        """Answers one check; see `Task`."""
+        if type(outcome) is Reply:
+            item.answer(outcome)
+        else:
+            _nonsense(asker, outcome, self.label(item))
+            item.answer(TRY_LATER)
+
+    def time_left(self, item: Check) -> float:
+        """The whole time limit: a check does not say when it was asked."""
+        del item
+        return self.timeout
+
+
+def _nonsense(asker: Asker[Any], outcome: object, label: str) -> None:
+    what = type(outcome).__name__
+    if isinstance(outcome, Replies):
+        what = f"{len(outcome)} replies for another number of recipients"
+    log.error("%s: %s gave no outcome but %s: answered 451", label, asker.name, what)

@@ -1,0 +1,123 @@
+"""Daemons within the process of a test, and a processor that does what a mail says."""
+
+from __future__ import annotations
+
+import smtplib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from guerrilla._core import Address, Envelope, Transaction
+from guerrilla.base import Processor
+from guerrilla.config import from_mapping
+from guerrilla.daemon import Daemon
+from guerrilla.errors import StartError
+from guerrilla.reply import Outcome, Reply
+
+Until = Callable[[Callable[[], object]], None]
+
+
+class Keeper(Processor):
+    """Keeps mails in memory and calls that storing; does what the subject says before."""
+
+    stores = True
+    kept: ClassVar[list[bytes]]
+    release: ClassVar[threading.Event]
+    entered: ClassVar[threading.Event]
+    did: ClassVar[list[str]]
+
+    def open(self) -> None:
+        self.did.append("open")
+
+    def close(self) -> None:
+        self.did.append("close")
+
+    def save(self, envelope: Envelope) -> Outcome:
+        match envelope.subject:
+            case "raise":
+                raise ValueError
+            case "nonsense":
+                return "250"  # type: ignore[return-value]
+            case "exit":
+                raise SystemExit(1)
+            case "hang":
+                self.entered.set()
+                self.release.wait(30)
+        self.kept.append(bytes(envelope.data))
+        return None
+
+    def validate(self, transaction: Transaction, recipient: Address) -> Reply | None:
+        return Reply(550, "5.1.1", "who?") if recipient.user == "nobody" else None
+
+
+@pytest.fixture
+def keeper() -> Iterator[type[Keeper]]:
+    """A keeper class of the test's own."""
+
+    class Own(Keeper):
+        kept: ClassVar[list[bytes]] = []
+        did: ClassVar[list[str]] = []
+        release = threading.Event()
+        entered = threading.Event()
+
+    yield Own
+    Own.release.set()
+
+
+def config(**backend: Any) -> dict[str, Any]:
+    return {
+        "servers": [{"listen_interface": "127.0.0.1:0", "host_name": "mx.example.com"}],
+        "allowed_hosts": ["example.com"],
+        "log_file": "off",
+        "backend_config": {"save_process": "HeadersParser|Keeper", **backend},
+    }
+
+
+@pytest.fixture
+def make(keeper: type[Keeper]) -> Iterator[Callable[..., Daemon]]:
+    """Makes daemons that know the keeper; stops them at the end."""
+    made: list[Daemon] = []
+
+    def daemon(raw: dict[str, Any] | None = None, **keys: Any) -> Daemon:
+        found = Daemon(from_mapping({**(raw or config()), **keys}))
+        found.add_processor("Keeper", keeper)
+        made.append(found)
+        return found
+
+    yield daemon
+    keeper.release.set()
+    for one in made:
+        one.shutdown(5)
+
+
+Make = Callable[..., Daemon]
+
+
+def where(daemon: Daemon, index: int = 0) -> tuple[str, int]:
+    host, _, port = daemon.addresses[index].rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def send(daemon: Daemon, subject: str = "hello", to: str = "to@example.com") -> tuple[int, bytes]:
+    """Sends one mail; the reply to its data."""
+    client = smtplib.SMTP(*where(daemon), timeout=30)
+    try:
+        client.ehlo("client.example.org")
+        client.mail("from@example.org")
+        code, text = client.rcpt(to)
+        if code != 250:
+            return code, text
+        return client.data(f"Subject: {subject}\r\n\r\nbody\r\n".encode())
+    finally:
+        # Without QUIT: a daemon that stops says 421 instead of waiting for it.
+        client.close()
+
+
+def problems(daemon: Daemon) -> tuple[str, ...]:
+    with pytest.raises(StartError) as caught:
+        daemon.start()
+    assert daemon.addresses == []
+    assert daemon.wait(0)
+    return caught.value.problems
