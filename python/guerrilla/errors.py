@@ -5,7 +5,6 @@ problem, one line each. What a processor raises says who is to blame: `Unavailab
 all mail of the batch needs, a `DeliveryError` this one mail or recipient.
 """
 
-
 import json
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
