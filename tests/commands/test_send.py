@@ -66,7 +66,7 @@ def test_send_a_test_message(peer: str, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["send", "--to", "you@example.com", "--server", peer, "--helo", "me"]) == 0
     assert capsys.readouterr().out == "test message: 250 2.0.0 OK: queued as ID\n"
     assert b"ehlo me\r\n" in Conversation.given
-    assert b"rcpt TO:<you@example.com>\r\n" in Conversation.given
+    assert b"rcpt to:<you@example.com>\r\n" in [line.lower() for line in Conversation.given]
     assert b"To: <you@example.com>\r\n" in Conversation.given
 
 
@@ -83,7 +83,8 @@ def test_send_files_byte_for_byte_but_for_line_ends(
     assert names == ["a.eml", "-"]
     message = Conversation.given[Conversation.given.index(b"data\r\n") + 1 :][:5]
     assert message == [b"Subject: a\r\n", b"\r\n", b"..dot\r\n", b"\xff\r\n", b"end\r\n"]
-    assert Conversation.given[1] == b"mail FROM:<> SIZE=26 BODY=8BITMIME\r\n"
+    # Versions of smtplib write FROM in another case.
+    assert Conversation.given[1].lower() == b"mail from:<> size=26 body=8bitmime\r\n"
 
 
 @pytest.mark.parametrize(
