@@ -166,20 +166,27 @@ impl Connection {
             self.flush(signals).await?;
             match step {
                 Step::NeedInput => {}
-                Step::CheckRecipient(transaction, recipient) => {
-                    self.check(signals, transaction, recipient).await?;
-                }
-                Step::BeginBody { declared } => self.wait_for_memory(signals, declared).await?,
-                Step::Deliver(transaction, body) => {
-                    self.deliver(signals, transaction, body).await?;
-                }
                 Step::Close if self.session.said_bye() => return Ok(()),
                 Step::Close => return self.linger(signals).await,
+                // Boxed, so that an idle connection has no room for what a mail needs.
+                question => Box::pin(self.ask(signals, question)).await?,
             }
             // What else the peer sent is answered in the same write, unless everything ends now.
             if self.unread.is_empty() || self.shared.shutdown.is_closing() {
                 self.flush(signals).await?;
             }
+        }
+    }
+
+    /// Gets the session the answer to its question.
+    async fn ask(&mut self, signals: &mut Signals<'_, '_>, question: Step) -> Result<(), End> {
+        match question {
+            Step::CheckRecipient(transaction, recipient) => {
+                self.check(signals, transaction, recipient).await
+            }
+            Step::BeginBody { declared } => self.wait_for_memory(signals, declared).await,
+            Step::Deliver(transaction, body) => self.deliver(signals, transaction, body).await,
+            Step::NeedInput | Step::Close => Ok(()),
         }
     }
 
