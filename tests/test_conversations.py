@@ -130,6 +130,7 @@ class Script:
                     "max_errors": number("max_errors", 5),
                     "max_idle_commands": number("max_idle_commands", 50),
                     "max_header_size": 1 << 20,
+                    "max_received_hops": number("max_received_hops", 50),
                     "helo_required": flag("helo_required", default=True),
                     "bare_newline": known.pop("bare_newline", "fix"),
                     "data_timeout": 600.0,

@@ -30,6 +30,7 @@ SERVER: dict[str, Any] = {
     "max_errors": 5,
     "max_idle_commands": 50,
     "max_header_size": MIB,
+    "max_received_hops": 50,
     "helo_required": True,
     "bare_newline": "fix",
     "data_timeout": 600.0,
@@ -160,6 +161,22 @@ def test_a_small_declared_size_does_not_make_a_queue_without_end() -> None:
         client.message(0, " SIZE=1")
         until(lambda: made.stats()["queue_depth"] == 1)
         assert made.stats()["memory_used"] >= 4096
+
+
+def test_an_envelope_of_many_recipients_counts_with_them() -> None:
+    with core() as (made, address):
+        client = Client(address)
+        client.ask("HELO client\r\n")
+        client.ask("MAIL FROM:<> SIZE=1\r\n")
+        for number in range(100):
+            client.ask(f"RCPT TO:<recipient-{number}@{'long-' * 30}name.example>\r\n")
+        client.ask("DATA\r\n")
+        client.socket.sendall(b"x\r\n.\r\n")
+        until(lambda: made.stats()["queue_depth"] == 1)
+        assert made.stats()["memory_used"] > 40_000
+        take(made)[0].answer(None)
+        assert client.read(1).startswith(b"250")
+        assert made.stats()["memory_used"] == 0
 
 
 def test_growth_that_finds_no_memory_is_counted() -> None:
@@ -310,6 +327,7 @@ def test_a_core_is_started_once_and_its_port_is_its_own() -> None:
         ({"bare_newline": "maybe"}, "bare_newline: must be fix, keep or reject"),
         ({"host_name": "two words"}, "host_name: must be"),
         ({"timeout": -1.0}, "timeout: not a time"),
+        ({"timeout": 1e19}, "timeout: not a time"),  # no clock reaches so far
     ],
 )
 def test_settings_that_cannot_be_obeyed_are_named(server: dict[str, Any], message: str) -> None:

@@ -355,6 +355,7 @@ class ServerSettings(TypedDict):
     max_errors: int
     max_idle_commands: int
     max_header_size: int
+    max_received_hops: int
     helo_required: bool
     bare_newline: str
     data_timeout: float

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from guerrilla.addresses import resolve
 from guerrilla.backend import BackendStage
 from guerrilla.chain import Chain, ChainSettings, build, option_keys
-from guerrilla.config import chain_names, check_processor_keys, unbuilt
+from guerrilla.config import LATER_KEYS, chain_names, check_processor_keys, unbuilt
 from guerrilla.errors import ConfigError
 from guerrilla.registry import import_modules
 
@@ -49,11 +49,11 @@ def config_problems(
     if failed:
         # What they would have registered cannot be told from what is misspelt.
         return problems
-    try:
-        for task in tasks(config, None):
+    for task in tasks(config, None):
+        try:
             make_chain(config, registry, task, None)
-    except ConfigError as error:
-        problems += error.problems
+        except ConfigError as error:
+            problems += error.problems
     try:
         check_processor_keys(config, _known_keys(config, registry))
     except ConfigError as error:
@@ -156,6 +156,7 @@ def _server_settings(server: ServerConfig, address: str) -> ServerSettings:
         "max_errors": server.max_errors,
         "max_idle_commands": server.max_idle_commands,
         "max_header_size": server.max_header_size,
+        "max_received_hops": server.max_received_hops,
         "helo_required": server.helo_required,
         "bare_newline": server.bare_newline,
         "data_timeout": server.data_timeout,
@@ -167,7 +168,7 @@ def _known_keys(config: AppConfig, registry: Registry) -> set[str]:
     """The keys that processors read: all known ones, where those of the chains do not suffice."""
     options: Mapping[str, Any] = config.backend_config.options
     backend = config.backend_config
-    known: set[str] = set()
+    known = set(LATER_KEYS)
     for chain in (backend.save_process, backend.validate_process):
         known |= _keys_of(chain_names(chain), registry)
     # Only now: it imports every processor there is, with its driver.

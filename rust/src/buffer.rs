@@ -173,6 +173,8 @@ pub struct Body {
     buffer: Vec<u8>,
     budget: Arc<Budget>,
     reserved: usize,
+    /// Octets that stand for its envelope.
+    overhead: usize,
     limit: u64,
     fault: Option<Fault>,
     header_end: Option<usize>,
@@ -185,10 +187,21 @@ impl Body {
     pub fn take(budget: &Arc<Budget>, declared: Option<u64>, limit: u64) -> Option<Self> {
         let declared = declared.and_then(|size| usize::try_from(size).ok());
         let first = declared.map_or(FIRST, |size| size.clamp(SMALLEST, FIRST));
-        budget.reserve_first(first).then(|| Self {
-            buffer: budget.take(first),
+        if !budget.reserve_first(first) {
+            return None;
+        }
+        let mut buffer = budget.take(first);
+        // A free buffer may have grown in its last use: it counts whole, or is not taken.
+        let extra = buffer.capacity().saturating_sub(first);
+        let fits = extra == 0 || budget.reserve_more(extra);
+        if !fits {
+            buffer = Vec::with_capacity(first);
+        }
+        Some(Self {
+            buffer,
             budget: Arc::clone(budget),
-            reserved: first,
+            reserved: if fits { first + extra } else { first },
+            overhead: 0,
             limit,
             fault: None,
             header_end: None,
@@ -203,10 +216,22 @@ impl Body {
             buffer: octets,
             budget,
             reserved: 0,
+            overhead: 0,
             limit: 0,
             fault: None,
             header_end: None,
             released: AtomicBool::new(true),
+        }
+    }
+
+    /// Counts `octets` for its envelope too, or drops the message: an envelope of many recipients takes
+    /// more than the message does.
+    pub fn cover(&mut self, octets: usize) {
+        if self.budget.reserve_more(octets) {
+            self.overhead += octets;
+        } else {
+            self.budget.count_refusal();
+            self.drop_all(Fault::NoMemory);
         }
     }
 
@@ -272,9 +297,13 @@ impl Body {
     /// no longer stands in anyone's way, but someone may hold it for as long as they like.
     pub fn release(&self) {
         if !self.released.swap(true, Ordering::SeqCst) {
-            self.budget.retained.fetch_add(self.reserved as u64, Ordering::SeqCst);
-            self.budget.release(self.reserved);
+            self.budget.retained.fetch_add(self.counted() as u64, Ordering::SeqCst);
+            self.budget.release(self.counted());
         }
+    }
+
+    fn counted(&self) -> usize {
+        self.reserved + self.overhead
     }
 }
 
@@ -282,9 +311,9 @@ impl Drop for Body {
     fn drop(&mut self) {
         self.budget.give_back(std::mem::take(&mut self.buffer));
         if self.released.load(Ordering::SeqCst) {
-            self.budget.retained.fetch_sub(self.reserved as u64, Ordering::SeqCst);
+            self.budget.retained.fetch_sub(self.counted() as u64, Ordering::SeqCst);
         } else {
-            self.budget.release(self.reserved);
+            self.budget.release(self.counted());
         }
     }
 }
@@ -335,6 +364,39 @@ mod tests {
         );
         body.push(b"z");
         assert!(body.as_slice().is_empty());
+    }
+
+    #[test]
+    fn a_pooled_buffer_counts_with_all_it_grew_to() {
+        let budget = Budget::new(1 << 20);
+        let mut grown = Body::take(&budget, None, 0).unwrap();
+        grown.push(&vec![b'x'; 3 * FIRST]);
+        let counted = budget.used();
+        drop(grown);
+        let again = Body::take(&budget, None, 0).unwrap();
+        assert_eq!(budget.used(), counted);
+        drop(again);
+        // Where the budget has no room for the rest, a new one is taken.
+        let filler = Body::take(&Budget::new(1 << 20), None, 0).unwrap();
+        assert!(budget.reserve_first(900 << 10));
+        let small = Body::take(&budget, None, 0).unwrap();
+        assert_eq!(budget.used(), (900 << 10) + FIRST as u64);
+        drop((small, filler));
+    }
+
+    #[test]
+    fn an_envelope_counts_beside_its_message() {
+        let budget = Budget::new(1 << 20);
+        let mut body = Body::take(&budget, Some(1), 0).unwrap();
+        body.cover(10_000);
+        assert_eq!(budget.used(), (SMALLEST + 10_000) as u64);
+        body.release();
+        assert_eq!(budget.retained(), (SMALLEST + 10_000) as u64);
+        drop(body);
+        assert_eq!((budget.used(), budget.retained()), (0, 0));
+        let mut body = Body::take(&budget, None, 0).unwrap();
+        body.cover(1 << 20);
+        assert_eq!((body.fault(), budget.used()), (Some(Fault::NoMemory), 0));
     }
 
     #[test]

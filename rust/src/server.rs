@@ -204,14 +204,11 @@ impl Server {
         self.shared.checks.close();
     }
 
-    /// Ends what is left, at once.
+    /// Ends what is left, at once. A second call, from any thread, waits for the first.
     pub fn close(&self) {
         self.shared.shutdown.close();
-        let state = std::mem::replace(
-            &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner),
-            State::Ended,
-        );
-        if let State::Running(thread) = state {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Running(thread) = std::mem::replace(&mut *state, State::Ended) {
             // A panic of that thread was its end all the same.
             let _ = thread.join();
         }

@@ -171,6 +171,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             max_errors: errors,
             max_idle_commands: idle,
             max_header_size: header * 4,
+            max_received_hops: 2,
             helo_required,
             bare_newline,
             check_recipients: check,

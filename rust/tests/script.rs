@@ -149,6 +149,7 @@ impl Script {
             "max_size" => settings.max_size = number()?,
             "max_memory" => self.max_memory = number()?,
             "max_recipients" => settings.max_recipients = count()? as usize,
+            "max_received_hops" => settings.max_received_hops = count()? as usize,
             "max_errors" => settings.max_errors = count()?,
             "max_idle_commands" => settings.max_idle_commands = count()?,
             "helo_required" => settings.helo_required = flag()?,

@@ -31,10 +31,6 @@ class _Later:
     advice: str = ""
 
 
-def _has_spool_stage(chain: str) -> bool:
-    return "250" in chain_names(chain)
-
-
 def _has_alias(chain: str) -> bool:
     return any(":" in name for name in chain_names(chain))
 
@@ -54,7 +50,7 @@ _TOP: Final = (
     _Later("user", "changing the user"),
     _Later("group", "changing the group"),
     _Later("spool", "the spool"),
-    _Later("backends", "several backends"),
+    _Later("backends", "more than one backend"),
     _Later("dashboard", "the dashboard", is_set=_is_shown),
     _Later("metrics", "metrics"),
 )
@@ -74,22 +70,20 @@ _SERVER: Final = (
     _Later("max_connections_per_ip", "a limit per client address"),
     _Later("max_connection_rate_per_ip", "a limit per client address"),
     _Later("ipv6_prefix", "a limit per client address"),
-    _Later("max_received_hops", "another limit of hops"),
     _Later("greet_delay", "the delayed greeting"),
-    _Later("backend", "several backends"),
+    _Later("backend", "more than one backend"),
     _Later("auth.required", "AUTH"),
     _Later("auth.relay", "AUTH"),
     _Later("auth.allow_plaintext", "AUTH"),
 )
 
 _BACKEND: Final = (
-    _Later("save_process", "the stage '250'", _has_spool_stage, "take '250' out of the chain"),
     _Later("save_process", "an alias in a chain", _has_alias, _PLAIN_NAMES),
     _Later("validate_process", "an alias in a chain", _has_alias, _PLAIN_NAMES),
     _Later("validate_cache_ttl", "keeping answers of validate_process"),
     _Later("breaker_failures", "the circuit breaker"),
     _Later("auth_process", "AUTH"),
-    _Later("processors", "options by alias"),
+    _Later("processors", "setting options by alias"),
 )
 
 
@@ -129,6 +123,8 @@ def _owner(section: Section, path: str) -> tuple[Section, str]:
 
 
 def _advice(default: object) -> str:
+    if isinstance(default, float) and default.is_integer():
+        default = int(default)  # as a person writes it
     if isinstance(default, bool | int | float) or (isinstance(default, str) and default):
         return f"remove the key, or set it to {shown(default)}"
     return "remove the key"

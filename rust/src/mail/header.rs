@@ -149,6 +149,16 @@ pub fn unfold(raw: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(unfolded)
 }
 
+/// The `Received` fields of a header section: each hop adds one (RFC 5321 §4.4).
+pub fn count_received(header: &[u8]) -> usize {
+    const NAME: &[u8] = b"received:";
+    let begins = |at: usize| {
+        header.get(at..at + NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME))
+    };
+    usize::from(begins(0))
+        + memchr_iter(b'\n', header).filter(|newline| begins(newline + 1)).count()
+}
+
 /// The offset of the body: the first byte after the empty line that ends the header section, if
 /// there is one.
 ///

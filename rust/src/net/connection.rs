@@ -54,6 +54,8 @@ pub(super) async fn run(mut connection: Box<Connection>) {
     if outcome.is_none() {
         connection.panicked();
     }
+    // Cut off between the verdict and the write.
+    connection.shared.stats.answers_lost.add_many(connection.owed);
 }
 
 /// Why a connection ended.

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::connection::{self, Connection};
@@ -33,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Bound {
     Tcp(std::net::TcpListener, SocketAddr),
-    Unix(StdUnixListener, SocketFile),
+    Unix(SocketFile, StdUnixListener),
 }
 
 impl Bound {
@@ -48,7 +48,7 @@ impl Bound {
     pub(crate) fn address(&self) -> String {
         match self {
             Self::Tcp(_, address) => address.to_string(),
-            Self::Unix(_, file) => format!("unix:{}", file.path.display()),
+            Self::Unix(file, _) => format!("unix:{}", file.path.display()),
         }
     }
 }
@@ -75,14 +75,15 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
     let listener = StdUnixListener::bind(path)?;
     let file = SocketFile { path: path.to_owned(), inode: inode(path) };
     listener.set_nonblocking(true)?;
-    Ok(Bound::Unix(listener, file))
+    Ok(Bound::Unix(file, listener))
 }
 
 /// The file of a unix socket, removed with its listener, unless someone else's stands there by then.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    inode: Option<u64>,
+    /// Its device and number.
+    inode: Option<(u64, u64)>,
 }
 
 impl Drop for SocketFile {
@@ -94,8 +95,8 @@ impl Drop for SocketFile {
     }
 }
 
-fn inode(path: &Path) -> Option<u64> {
-    std::fs::symlink_metadata(path).ok().map(|metadata| metadata.ino())
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// A socket file of a process that is gone would be "in use" for ever; one that answers is in use.
@@ -107,7 +108,10 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             "the file exists and is no socket",
         ));
     }
-    match StdUnixStream::connect(path) {
+    // Not waiting: one that hangs with a full backlog is in use too.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
+    match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
         }
@@ -126,7 +130,7 @@ impl Listener {
     fn new(bound: Bound) -> io::Result<(Self, Option<SocketFile>)> {
         match bound {
             Bound::Tcp(listener, _) => Ok((Self::Tcp(TcpListener::from_std(listener)?), None)),
-            Bound::Unix(listener, file) => {
+            Bound::Unix(file, listener) => {
                 Ok((Self::Unix(UnixListener::from_std(listener)?), Some(file)))
             }
         }
@@ -197,7 +201,12 @@ pub(crate) async fn serve(
                 // Most often out of descriptors or memory: the connection stays in the backlog, and
                 // an immediate retry would spin.
                 server.accept_failed(&error);
-                tokio::time::sleep(pause).await;
+                let mut pausing = pin!(tokio::time::sleep(pause));
+                poll_fn(|context| match changed.as_mut().poll(context) {
+                    Poll::Ready(()) => Poll::Ready(()),
+                    Poll::Pending => pausing.as_mut().poll(context),
+                })
+                .await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }

@@ -23,6 +23,7 @@ struct ServerSettings {
     max_errors: u32,
     max_idle_commands: u32,
     max_header_size: usize,
+    max_received_hops: usize,
     helo_required: bool,
     bare_newline: String,
     data_timeout: f64,
@@ -45,7 +46,10 @@ pub(super) struct CoreSettings {
 /// A `Duration` of seconds that Python gave.
 pub(super) fn seconds(name: &str, value: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(value)
-        .map_err(|_| PyValueError::new_err(format!("{name}: not a time in seconds: {value}")))
+        .ok()
+        // What is longer than a century cannot be added to a clock.
+        .filter(|duration| *duration < Duration::from_hours(24 * 365 * 100))
+        .ok_or_else(|| PyValueError::new_err(format!("{name}: not a time in seconds: {value}")))
 }
 
 impl CoreSettings {
@@ -81,6 +85,7 @@ impl ServerSettings {
             max_errors: self.max_errors,
             max_idle_commands: self.max_idle_commands,
             max_header_size: self.max_header_size,
+            max_received_hops: self.max_received_hops,
             helo_required: self.helo_required,
             bare_newline: BareNewline::parse(&self.bare_newline)
                 .ok_or_else(|| bad("bare_newline", "must be fix, keep or reject"))?,

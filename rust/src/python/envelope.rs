@@ -366,7 +366,9 @@ impl PyEnvelope {
 
     #[getter]
     fn answered(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        self.added().answered.as_ref().map(|verdict| to_python(py, verdict)).transpose()
+        // Not under the lock: what Python makes can run other code, which may come back here.
+        let answered = self.added().answered.clone();
+        answered.map(|verdict| to_python(py, &verdict)).transpose()
     }
 
     #[pyo3(signature = (verdict = None))]

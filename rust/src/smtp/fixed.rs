@@ -50,6 +50,7 @@ pub(super) const NO_VALID_RECIPIENTS: Reply = Reply::fixed(554, (5, 5, 1), "No v
 pub(super) const TOO_MANY_RECIPIENTS: Reply = Reply::fixed(452, (4, 5, 3), "Too many recipients");
 pub(super) const BARE_NEWLINE: Reply =
     Reply::fixed(554, (5, 6, 0), "Error: the message has a CR or LF that is not part of a CRLF");
+pub(super) const TOO_MANY_HOPS: Reply = Reply::fixed(554, (5, 4, 6), "Error: too many hops");
 pub(super) const NO_MEMORY: Reply =
     Reply::fixed(452, (4, 3, 1), "Insufficient memory, please try again later");
 pub(super) const INTAKE_CLOSED: Reply =

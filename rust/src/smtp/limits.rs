@@ -46,6 +46,9 @@ pub struct Settings {
     pub max_idle_commands: u32,
     /// Octets of the header section that are looked at.
     pub max_header_size: usize,
+    /// `Received` fields of a message that is still taken (RFC 5321 §6.3 asks for at least 100, against
+    /// loops; Postfix's `hopcount_limit` is 50). 0: no limit.
+    pub max_received_hops: usize,
     /// Whether MAIL needs HELO or EHLO before it (RFC 5321 §4.1.4).
     pub helo_required: bool,
     /// See [`BareNewline`].
@@ -65,6 +68,7 @@ impl Default for Settings {
             max_errors: 5,
             max_idle_commands: 50,
             max_header_size: 1 << 20,
+            max_received_hops: 50,
             helo_required: true,
             bare_newline: BareNewline::default(),
             check_recipients: false,

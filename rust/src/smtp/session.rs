@@ -21,6 +21,7 @@ use super::line::{Line, LineReader};
 use super::reply::{Reply, Verdict};
 use super::transaction::Transaction;
 use crate::buffer::{Body, Fault};
+use crate::mail::header::count_received;
 
 /// Octets of replies after which they are to be sent before more commands are looked at: short
 /// commands have longer replies, and the peer need not read them.
@@ -186,7 +187,11 @@ impl Session {
     /// The body, or why there is none.
     pub fn begin_body(&mut self, answer: BodyAnswer) {
         match (std::mem::replace(&mut self.state, State::Ready), answer) {
-            (State::Beginning(transaction), BodyAnswer::Begin(body)) => {
+            (State::Beginning(transaction), BodyAnswer::Begin(mut body)) => {
+                let overhead = overhead(&transaction);
+                if overhead > 0 {
+                    body.cover(overhead);
+                }
                 self.output.extend_from_slice(fixed::START_MAIL);
                 let reader =
                     DataReader::new(self.settings.bare_newline, self.settings.max_header_size);
@@ -388,6 +393,15 @@ impl Session {
         None
     }
 
+    /// Whether a message went through so many hops that it goes round (RFC 5321 §6.3).
+    fn is_looping(&self, body: &Body) -> bool {
+        let message = body.as_slice();
+        let end = body.header_end().unwrap_or(message.len()).min(self.settings.max_header_size);
+        let header = message.get(..end).unwrap_or(message);
+        let limit = self.settings.max_received_hops;
+        limit > 0 && count_received(header) > limit
+    }
+
     /// The final dot: hands the message on, or says why it is not taken.
     fn end_of_data(&mut self) -> Option<Step> {
         let State::Receiving(receiving) = std::mem::replace(&mut self.state, State::Ready) else {
@@ -400,6 +414,7 @@ impl Session {
             None if reader.bare_newline() && self.settings.bare_newline == BareNewline::Reject => {
                 Some(fixed::BARE_NEWLINE)
             }
+            None if self.is_looping(&body) => Some(fixed::TOO_MANY_HOPS),
             None => None,
         };
         if let Some(reply) = refusal {
@@ -409,6 +424,16 @@ impl Session {
         self.state = State::Delivering;
         Some(Step::Deliver(transaction, body))
     }
+}
+
+/// Octets that an envelope takes beside its message; nothing for few recipients, which every message's
+/// share of the budget covers.
+fn overhead(transaction: &Transaction) -> usize {
+    /// An address without its text, in the core and in Python.
+    const ADDRESS: usize = 300;
+    const FEW: usize = 8;
+    let recipients = transaction.rcpt_to.iter().skip(FEW);
+    recipients.map(|address| ADDRESS + address.user().len() + address.host().len()).sum()
 }
 
 /// Commands that bring no mail nearer.

@@ -25,6 +25,9 @@ const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_OCTETS: usize = 1 << 20;
 
+/// Checks that wait for a worker. Those of clients that went away wait too, so `max_clients` is no bound.
+const LARGEST_CHECK_BACKLOG: usize = 10_000;
+
 impl Connection {
     pub(super) async fn check(
         &mut self,
@@ -35,6 +38,11 @@ impl Connection {
         let shared = &self.shared;
         if !shared.intake_is_open() {
             self.session.resume(Verdict::All(Reply::intake_closed()));
+            return Ok(());
+        }
+        if shared.checks.len() >= LARGEST_CHECK_BACKLOG {
+            shared.stats.checks_expired.add();
+            self.session.resume(Verdict::All(Reply::check_timed_out()));
             return Ok(());
         }
         let check = Arc::new(Check {
