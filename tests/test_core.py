@@ -169,7 +169,7 @@ def test_an_envelope_of_many_recipients_counts_with_them() -> None:
         client.ask("HELO client\r\n")
         client.ask("MAIL FROM:<> SIZE=1\r\n")
         for number in range(100):
-            client.ask(f"RCPT TO:<recipient-{number}@{'long-' * 30}name.example>\r\n")
+            client.ask(f"RCPT TO:<recipient-{number}@{'long.' * 30}name.example>\r\n")
         client.ask("DATA\r\n")
         client.socket.sendall(b"x\r\n.\r\n")
         until(lambda: made.stats()["queue_depth"] == 1)

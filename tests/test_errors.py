@@ -30,6 +30,11 @@ def test_each_delivery_error_has_its_reply(
     assert issubclass(kind, errors.GuerrillaError)
 
 
+def test_an_unknown_user_is_told_as_go_guerrilla_tells_it() -> None:
+    """Unless it was raised with a text."""
+    assert str(errors.NoSuchUser()) == "User unknown in local recipient table"
+
+
 def test_unavailable_is_no_delivery_error() -> None:
     """It concerns a whole batch, not one mail."""
     assert issubclass(errors.Unavailable, errors.GuerrillaError)

@@ -67,6 +67,11 @@ def test_ones_own_come_before_the_built_in_ones() -> None:
     assert DECORATED.find("Header") is not Mine
 
 
+def test_the_contract_has_authenticate_which_passes_on() -> None:
+    transaction = Envelope.create(b"", rcpt_to=["b@example.com"])
+    assert Processor(Processor.Options()).authenticate(transaction, object()) is None
+
+
 def test_a_parent_is_asked() -> None:
     parent = Registry()
     parent.add("Mine", Mine)

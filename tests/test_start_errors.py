@@ -236,6 +236,22 @@ def test_every_listener_that_fails_is_named(tmp_path: Path) -> None:
         assert name in line
 
 
+def test_a_name_that_does_not_resolve_hides_no_port_in_use(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        failing = ["nonexistent.invalid:2525", f"127.0.0.1:{taken.getsockname()[1]}"]
+        names = [f"unix:{tmp_path}/mail.sock", *failing]
+        servers = [{"listen_interface": name} for name in names]
+        path = write(tmp_path, config(servers=servers))
+        lines = refused(tmp_path, path)
+    assert len(lines) == len(failing)
+    for index, (name, line) in enumerate(zip(failing, lines, strict=True), 1):
+        assert line.startswith(f"{path}: servers[{index}].listen_interface: ")
+        assert name.removesuffix(":2525") in line
+    assert not (tmp_path / "mail.sock").exists()
+
+
 def test_a_second_daemon_names_the_port_and_the_first_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "first"
     folder.mkdir()

@@ -61,6 +61,15 @@ class Processor:
         """Takes questions of several sessions; by default `validate` for each."""
         return [self.validate(check.transaction, check.recipient) for check in checks]
 
+    def authenticate(self, transaction: Transaction, credentials: object) -> Reply | None:
+        """Looks at what a client logs in with (RFC 4954): a `Reply` answers, None passes it on.
+
+        It is asked only once AUTH is offered, which no version does yet; the type of `credentials`
+        becomes narrower then.
+        """
+        del transaction, credentials
+        return None
+
 
 def implements(processor: Processor, task: TaskName) -> bool:
     """Whether it does anything for that task."""
@@ -81,7 +90,7 @@ def method(processor: Processor, task: TaskName) -> Callable[..., Any]:
 
 def is_async(processor: Processor) -> bool:
     """Whether it needs an event loop: any method of the contract is `async def`."""
-    names = ("open", "close", "save", "save_batch", "validate", "validate_batch")
+    names = ("open", "close", "save", "save_batch", "validate", "validate_batch", "authenticate")
     return any(inspect.iscoroutinefunction(getattr(processor, name, None)) for name in names)
 
 

@@ -1,23 +1,20 @@
-"""The command line: `guerrillad`."""
+"""Where `guerrillad` begins: quiet about signals from its first moment on.
+
+It imports nothing that takes long: Ctrl-C while the commands load would else be a traceback.
+"""
 
 from __future__ import annotations
 
-import argparse
-import io
 import os
+import signal
 import sys
-import traceback
 from typing import TYPE_CHECKING
 
-from guerrilla import _core
-from guerrilla.commands import mail, send, serve
-from guerrilla.commands.common import add_command, add_verbose, drop_output
-from guerrilla.errors import GuerrillaError
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from types import FrameType
 
-    from guerrilla.commands.common import Subparsers
+    _Handler = Callable[[int, FrameType | None], None]
 
 _EXIT_INTERRUPTED = 130
 """As a shell reports a program that Ctrl-C ended."""
@@ -33,26 +30,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 an error, 130 interrupted.
 
     Raises:
-        SystemExit: 2 for wrong arguments, 0 after `--help`.
+        SystemExit: 1 for wrong arguments, 0 after `--help`.
     """
-    _fill_standard_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    args = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    # No option before the command has a value.
+    serves = next((word for word in given if not word.startswith("-")), None) == "serve"
+    early = _EarlySignals(serves=serves)
     try:
-        status: int = args.run(args)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        drop_output()  # Whoever read has seen enough, as `| head`.
-        return 1
+        _fill_standard_streams()
+        from guerrilla.commands.parser import run  # only now: see above  # noqa: PLC0415
+
+        if not serves:  # `serve` takes over without a gap.
+            early.restore()
+        return run(arguments)
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
-    except Exception as error:  # the last place: each becomes a line  # noqa: BLE001
-        _report(error, verbose=args.verbose)
-        return 1
-    return status
+    finally:
+        early.restore()
+
+
+class _EarlySignals:
+    """Ends the program at once while nothing is open that would have to be closed."""
+
+    def __init__(self, *, serves: bool) -> None:
+        self._serves = serves
+        self._handler: _Handler = self._end  # One object, to be told from others.
+        self._before: dict[int, object] = {}
+        # What is no daemon dies of the others quietly as it is.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)[: 3 if serves else 1]:
+            before = signal.getsignal(number)
+            if before is signal.SIG_IGN and not serves:
+                continue
+            try:
+                signal.signal(number, self._handler)
+            except ValueError:  # Not in the main thread: its owner has the signals.
+                return
+            self._before[number] = before
+
+    def restore(self) -> None:
+        """Puts back what was there, but where a command has set its own by now."""
+        for number, before in self._before.items():
+            if signal.getsignal(number) is self._handler:
+                signal.signal(number, before)  # type: ignore[arg-type]  # as getsignal gave it
+        self._before = {}
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if not self._serves:
+            os._exit(_EXIT_INTERRUPTED)
+        try:
+            name = signal.Signals(number).name
+            os.write(2, f"guerrillad: {name}: stopped before it had started\n".encode())
+        finally:
+            os._exit(0)
 
 
 def _fill_standard_streams() -> None:
@@ -65,41 +95,3 @@ def _fill_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # It takes the lowest number that is free: this one.
-
-
-def _report(error: Exception, *, verbose: bool) -> None:
-    if isinstance(error, GuerrillaError):
-        text = str(error)
-    elif isinstance(error, OSError):
-        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    elif verbose:
-        traceback.print_exc()
-        return
-    else:
-        text = (
-            f"{type(error).__name__}: {error}\nthis is an error in guerrilla itself: "
-            "run it again with -v and report what it prints"
-        )
-    for line in text.splitlines():
-        print(f"guerrillad: {line}", file=sys.stderr)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="guerrillad",
-        description="An SMTP daemon that stores each mail before it says OK.",
-        epilog="'guerrillad COMMAND --help' tells more about a command.",
-    )
-    add_verbose(parser, default=False)
-    commands: Subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    serve.add(commands)
-    mail.add(commands)
-    send.add(commands)
-    add_command(commands, "version", _version, help_="print version and build")
-    return parser
-
-
-def _version(args: argparse.Namespace) -> int:
-    del args
-    print(f"guerrillad {_core.__version__} ({_core.__build__})")
-    return 0

@@ -14,7 +14,15 @@ from guerrilla._core import Core
 from guerrilla.config import AppConfig
 from guerrilla.errors import StartError
 from guerrilla.logs import LogPump
-from guerrilla.opening import GRACE, listen, make_pools, open_log, open_pools, take_pid_file
+from guerrilla.opening import (
+    GRACE,
+    listen,
+    make_pools,
+    open_log,
+    open_pools,
+    take_pid_file,
+    unbindable,
+)
 from guerrilla.registry import DECORATED, Registry
 from guerrilla.startup import (
     config_problems,
@@ -260,7 +268,8 @@ class Daemon:
         folder = self.config_file.parent if self.config_file is not None else None
         problems = config_problems(self.config, self._registry, folder, self._backend)
         servers, unresolved = resolve_servers(self.config)
-        problems += unresolved
+        if unresolved:
+            problems += [*unresolved, *unbindable(self.config, servers)]
         problems += raise_file_limit(servers)
         if problems:
             raise StartError(problems)

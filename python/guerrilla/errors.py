@@ -80,7 +80,7 @@ class NoSuchUser(DeliveryError):
 
     code = 550
     enhanced = "5.1.1"
-    text = "No such user"
+    text = "User unknown in local recipient table"
 
 
 class UserSuspended(DeliveryError):

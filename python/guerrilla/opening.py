@@ -5,22 +5,25 @@ What fails raises a `StartError` whose problems name the key of the config that 
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from guerrilla._core import Core
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs import LogOutput
 from guerrilla.pidfile import PidFile
+from guerrilla.startup import core_settings
 from guerrilla.worker import PoolSettings, WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import ExitStack
 
-    from guerrilla._core import Check, Core, Envelope
+    from guerrilla._core import Check, Envelope
     from guerrilla.base import TaskName
     from guerrilla.chain import Chain
-    from guerrilla.config import AppConfig
+    from guerrilla.config import AppConfig, ServerConfig
 
 GRACE: Final = 2.0
 """Seconds that idle workers have to close their chains when the time of a stop is used up."""
@@ -126,6 +129,27 @@ def listen(config: AppConfig, core: Core) -> list[str]:
             places.get(line.partition(": cannot listen")[0], "") + line
             for line in str(error).splitlines()
         ) from error
+
+
+def unbindable(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]]) -> list[str]:
+    """A problem for each of `servers` that cannot be bound; none stays bound.
+
+    For a start that fails already, so that it tells of all servers at once.
+    """
+    if not servers:
+        return []
+    settings = core_settings(config, servers, check_recipients=False, log_level=logging.CRITICAL)
+    try:
+        core = Core(settings)
+    except ValueError as error:
+        return [str(error)]
+    try:
+        listen(config, core)
+    except StartError as error:
+        return list(error.problems)
+    finally:
+        core.close()
+    return []
 
 
 def _pool_settings(name: TaskName, size: int, batch_size: int, timeout: float) -> PoolSettings:

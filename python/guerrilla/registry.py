@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from guerrilla.base import Processor
 from guerrilla.config.fields import nearest
+from guerrilla.config.later import refusal
 from guerrilla.errors import ConfigError
 from guerrilla.processors import TABLE
 
@@ -66,7 +67,8 @@ class Registry:
         """The class of that name; a built-in one is imported now.
 
         Raises:
-            ConfigError: no such name (the message has the nearest one), or it cannot be imported.
+            ConfigError: no such name (the message has the nearest one), it cannot be imported, or
+                it is one of Go-Guerrilla's that is not built yet.
         """
         found = self._lookup(name)
         if found is not None:
@@ -74,6 +76,9 @@ class Registry:
         found = _installed(name)
         if found is not None:
             return found
+        later = refusal(name)
+        if later is not None:
+            raise ConfigError(later)
         known = self.names()
         hint = nearest(name.strip(), known) or f"; known: {', '.join(known)}"
         message = f"unknown processor {name.strip()!r}{hint}"
@@ -204,7 +209,7 @@ class _Function(Processor):
 
 def _key(name: str) -> str:
     plain = name.strip()
-    if not plain or "|" in plain or not plain.isprintable():
+    if not plain or "|" in plain or ":" in plain or not plain.isprintable():
         message = f"{name!r} cannot be the name of a processor"
         raise ValueError(message)
     return plain.casefold()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,6 +40,8 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         [],
         ["mail"],
         ["nonsense"],
+        ["serve", "--nonsense"],
+        ["version", "a\nb"],
         ["mail", "list", "--limit", "0"],
         ["mail", "list", "--table", "a b"],
         ["mail", "purge"],
@@ -53,10 +57,55 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert "usage: guerrillad" in error
-    assert "Traceback" not in error
+    assert ended.value.code == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    command = " ".join(("guerrillad", *arguments[: 2 if arguments[:1] == ["mail"] else 1]))
+    if arguments in ([], ["nonsense"]):
+        command = "guerrillad"
+    assert error.startswith(f"{command}: ")
+    assert error.endswith(f"; see {command} --help")
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "status", "said"),
+    [
+        ("serve", "SIGINT", 0, "guerrillad: SIGINT: stopped before it had started\n"),
+        ("serve", "SIGTERM", 0, "guerrillad: SIGTERM: stopped before it had started\n"),
+        ("version", "SIGINT", 130, ""),
+        ("version", "SIGTERM", -signal.SIGTERM, ""),
+    ],
+)
+def test_a_signal_while_the_commands_load(
+    command: str, name: str, status: int, said: str, tmp_path: Path
+) -> None:
+    # The working directory comes first on the path of `python -m`.
+    (tmp_path / "argparse.py").write_text(
+        f"import os, signal, threading\nos.kill(os.getpid(), signal.{name})\n"
+        "threading.Event().wait(30)\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "guerrilla", command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
+
+
+def test_the_entry_loads_nothing_that_takes_long() -> None:
+    code = "import sys, guerrilla.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "guerrilla.cli" in loaded
+    assert loaded.isdisjoint({"apsw", "argparse", "asyncio", "pydantic", "guerrilla.config"})
+
+
+def test_main_puts_signal_handlers_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["version"]) == 0
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_error_of_the_program_itself(

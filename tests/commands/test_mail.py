@@ -205,6 +205,16 @@ def test_export_of_some(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(Path("missing").iterdir()) == []
 
 
+def test_export_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    store(envelope(PLAIN, "a@example.com", "b@example.com"))
+    base = ["mail", "export", "--db", "mail.db", "out", "--json"]
+    counts = {"exported": 2, "already_there": 0, "not_overwritten": 0, "folder": "out"}
+    assert main(base) == 0
+    assert json.loads(capsys.readouterr().out) == counts
+    assert main(base) == 0
+    assert json.loads(capsys.readouterr().out) == counts | {"exported": 0, "already_there": 2}
+
+
 def test_export_never_overwrites(capsys: pytest.CaptureFixture[str]) -> None:
     one = envelope()
     store(one)
@@ -247,3 +257,13 @@ def test_purge(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("0 mails purged: ")
     assert main(["mail", "list", "--db", "mail.db"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_purge_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    store(envelope(received_at=60.0), envelope())
+    base = ["mail", "purge", "--db", "mail.db", "--older-than", "30d", "--json"]
+    for options, key in ((["--dry-run"], "would_be_purged"), ([], "purged")):
+        assert main([*base, *options]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said.pop("older_than").startswith("2")
+        assert said == {key: 1, "dry_run": bool(options)}

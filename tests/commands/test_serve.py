@@ -16,11 +16,41 @@ import pytest
 
 from guerrilla import __version__
 from guerrilla.cli import main
+from guerrilla.commands import common
 from tests.running import RunningDaemon
 
 Until = Callable[[Callable[[], object]], None]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def program_line(line: str) -> str:
+    """The program of the banner's `try`."""
+    return line.removeprefix("  try").strip().partition(" send ")[0]
+
+
+@pytest.mark.parametrize(
+    ("started", "path", "program"),
+    [
+        ("{here}/bin/guerrillad", "{here}/bin", "guerrillad"),
+        ("bin/guerrillad", "/nowhere", "bin/guerrillad"),
+        ("{here}/bin/guerrillad", "/nowhere", "bin/guerrillad"),
+        ("{here}/bin/guerrillad", "{here}/other", "bin/guerrillad"),
+        ("guerrillad", "/nowhere", "./guerrillad"),
+        ("/guerrillad", "/nowhere", "/guerrillad"),
+        ("a b/guerrillad", "/nowhere", "'a b/guerrillad'"),
+        ("-c", "/nowhere", "guerrillad"),
+    ],
+)
+def test_the_program_as_it_can_be_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: str, path: str, program: str
+) -> None:
+    for folder in ("bin", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "guerrillad").touch(0o755)
+    monkeypatch.setattr(sys, "argv", [started.format(here=tmp_path)])
+    monkeypatch.setenv("PATH", path.format(here=tmp_path))
+    assert common.program() == program
 
 
 def test_quick_start_as_a_newcomer_sees_it(
@@ -29,17 +59,20 @@ def test_quick_start_as_a_newcomer_sees_it(
     text = (EXAMPLES / "quickstart.toml").read_text(encoding="utf-8")
     with RunningDaemon(tmp_path, config=text.replace(":2525", ":0")) as daemon:
         (address,) = daemon.addresses
+        program = program_line(daemon.printed[-2])
         assert daemon.printed == [
             f"guerrilla {__version__}",
             f"  listening  {address}",
             "  hosts      any",
             "  chain      HeadersParser|Hasher|Header|SQL",
             f"  stored in  {tmp_path / 'mail.db'}, table new_mail",
-            f"  try        guerrillad send --to you@example.com --server {address}",
+            f"  try        {program} send --to you@example.com --server {address}",
             "  stop       Ctrl-C",
         ]
-        assert main(["send", "--to", "you@example.com", "--server", address]) == 0
-        sent = capsys.readouterr().out
+        assert program.endswith(" -m guerrilla")
+        # As it is pasted into a shell there.
+        pasted = daemon.printed[-2].removeprefix("  try")
+        sent = subprocess.check_output(["/bin/sh", "-c", pasted], cwd=tmp_path, text=True)
         assert sent.startswith("test message: 250 2.0.0 OK: queued as ")
         assert main(["mail", "list"]) == 0
         assert "A test message of guerrillad send" in capsys.readouterr().out

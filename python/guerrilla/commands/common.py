@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -57,7 +59,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_verbose(parser, argparse.SUPPRESS)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 
@@ -142,6 +144,29 @@ def duration(text: str) -> float:
     except ValueError as error:
         msg = f"expected a duration such as 30d, 2w, 36h or 90m, got {text!r}"
         raise argparse.ArgumentTypeError(msg) from error
+
+
+def program() -> str:
+    """What a shell of this folder runs this program by, arguments excepted."""
+    started = sys.argv[0]
+    if os.path.basename(started) == "__main__.py":
+        return f"{_runnable(sys.executable)} -m guerrilla"
+    # Else another program runs the commands, as a test does.
+    return _runnable(started) if os.path.basename(started) == "guerrillad" else "guerrillad"
+
+
+def _runnable(path: str) -> str:
+    """The name alone where PATH leads to it, else the shortest path."""
+    path = os.path.abspath(path)
+    name = os.path.basename(path)
+    found = shutil.which(name)
+    # Links are not followed: a venv's Python is a link, and another Python where it points.
+    if found is not None and os.path.abspath(found) == path:
+        return shlex.quote(name)
+    near = os.path.relpath(path)
+    if os.sep not in near:
+        near = os.path.join(os.curdir, near)  # A name alone is looked up in PATH.
+    return shlex.quote(min(near, path, key=len))
 
 
 def drop_output() -> None:

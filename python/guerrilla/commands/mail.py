@@ -84,6 +84,7 @@ def _add_export(commands: Subparsers) -> None:
         type=_since,
         help="only mails received since then: 2026-01-31, '2026-01-31 12:00:00' (UTC), or 7d ago",
     )
+    parser.add_argument("--json", action="store_true", help="one JSON object: how many, where to")
 
 
 def _add_purge(commands: Subparsers) -> None:
@@ -96,6 +97,7 @@ def _add_purge(commands: Subparsers) -> None:
         help="age by time of receipt: 30d, 2w, 36h, 90m",
     )
     parser.add_argument("--dry-run", action="store_true", help="only count them")
+    parser.add_argument("--json", action="store_true", help="one JSON object: how many, how old")
 
 
 def _add(
@@ -163,7 +165,11 @@ def export(args: argparse.Namespace) -> int:
                 case Path() as path:
                     failed += 1
                     print(f"guerrillad: {path} is another file: not overwritten", file=sys.stderr)
-    print(f"exported {written} to {args.folder}" + (f", {there} were there" if there else ""))
+    if args.json:
+        counts = {"exported": written, "already_there": there, "not_overwritten": failed}
+        print(_json({**counts, "folder": args.folder}))
+    else:
+        print(f"exported {written} to {args.folder}" + (f", {there} were there" if there else ""))
     return 1 if failed else 0
 
 
@@ -172,6 +178,10 @@ def purge_mails(args: argparse.Namespace) -> int:
     place = _place(args)
     before = time.strftime(_DATE, time.gmtime(time.time() - args.older_than))
     count = purge(place.path, place.table, before, dry_run=args.dry_run)
+    if args.json:
+        key = "would_be_purged" if args.dry_run else "purged"
+        print(_json({key: count, "older_than": before, "dry_run": args.dry_run}))
+        return 0
     mails = "1 mail" if count == 1 else f"{count} mails"
     done = "would be purged" if args.dry_run else "purged"
     print(f"{mails} {done}: received before {before} UTC")

@@ -18,6 +18,7 @@ from guerrilla.commands.common import (
     add_config,
     drop_output,
     find_config,
+    program,
     sql_options,
 )
 from guerrilla.config import AppConfig, load, mask_value, parse_listen_interface
@@ -186,7 +187,7 @@ def describe(daemon: Daemon) -> list[str]:
     if daemon.addresses:
         to = f"you@{_example_host(config.allowed_hosts)}"
         server = _reachable(daemon.addresses[0])
-        lines.append(f"  try        guerrillad send --to {to} --server {server}")
+        lines.append(f"  try        {program()} send --to {to} --server {server}")
     return [*lines, "  stop       Ctrl-C"]
 
 

@@ -20,6 +20,7 @@ from guerrilla.config.backend import (
     chain_names,
     check_processor_keys,
 )
+from guerrilla.config.later import LATER_KEYS
 from guerrilla.config.listen import ListenAddress, parse_listen_interface
 from guerrilla.config.loading import from_mapping, load, loads
 from guerrilla.config.masking import mask_text, mask_value
@@ -36,6 +37,7 @@ from guerrilla.config.unbuilt import unbuilt
 __all__ = [
     "DEFAULT_LISTEN_INTERFACE",
     "DEFAULT_SAVE_PROCESS",
+    "LATER_KEYS",
     "AppConfig",
     "AuthConfig",
     "BackendConfig",

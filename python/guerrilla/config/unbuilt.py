@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from guerrilla.config.app import AppConfig, DashboardConfig
-from guerrilla.config.backend import chain_names
 from guerrilla.config.section import Section, key_of
 from guerrilla.errors import shown
 
@@ -22,24 +21,16 @@ class _Later:
         field: of the section; `tls.required` is within one.
         feature: what is not built.
         is_set: whether a value asks for it; by default each that is not the key's own default.
-        advice: what to do instead; by default to go back to the key's own default.
     """
 
     field: str
     feature: str
     is_set: Callable[[Any], bool] | None = None
-    advice: str = ""
-
-
-def _has_alias(chain: str) -> bool:
-    return any(":" in name for name in chain_names(chain))
 
 
 def _is_shown(dashboard: DashboardConfig | None) -> bool:
     return dashboard is not None and dashboard.is_enabled
 
-
-_PLAIN_NAMES: Final = "name the processor alone"
 
 _TOP: Final = (
     _Later("spill_size", "spilling large messages to a file"),
@@ -78,8 +69,6 @@ _SERVER: Final = (
 )
 
 _BACKEND: Final = (
-    _Later("save_process", "an alias in a chain", _has_alias, _PLAIN_NAMES),
-    _Later("validate_process", "an alias in a chain", _has_alias, _PLAIN_NAMES),
     _Later("validate_cache_ttl", "keeping answers of validate_process"),
     _Later("breaker_failures", "the circuit breaker"),
     _Later("auth_process", "AUTH"),
@@ -110,8 +99,8 @@ def _set_in(path: str, section: Section, table: Iterable[_Later]) -> Iterator[st
         default = type(owner).model_fields[field].get_default(call_default_factory=True)
         if later.is_set(value) if later.is_set else value != default:
             key = later.field.removesuffix(field) + key_of(type(owner), field)
-            advice = later.advice or _advice(default)
-            yield f"{path}{'.' if path else ''}{key}: {later.feature} is not built yet; {advice}"
+            where = f"{path}{'.' if path else ''}{key}"
+            yield f"{where}: {later.feature} is not built yet; {_advice(default)}"
 
 
 def _owner(section: Section, path: str) -> tuple[Section, str]:
