@@ -22,6 +22,7 @@ __all__ = [
     "__build__",
     "__version__",
     "claim",
+    "make_certificate",
     "make_check",
     "parse_addresses",
 ]
@@ -334,6 +335,21 @@ def make_check(
     helo: str = "localhost",
 ) -> Check:
     """A check that came from no socket."""
+
+def make_certificate(hosts: Sequence[str], days: int) -> tuple[str, str]:
+    """A new P-256 key and its self-signed certificate, for a server, valid from now on.
+
+    Args:
+        hosts: DNS names, wildcards as `*.example.com`, IP addresses or address literals; the first
+            is the certificate's subject too.
+        days: 1 to 36500.
+
+    Returns:
+        The private key (PKCS#8) and the certificate, both PEM.
+
+    Raises:
+        ValueError: a host that a certificate cannot be for, or none; days out of range.
+    """
 
 def claim(envelopes: Sequence[Envelope]) -> list[bool]:
     """Claims envelopes before a storing stage: False for one that expired or whose peer is gone.

@@ -19,10 +19,12 @@
 //! | [`buffer`] | body buffers and their budget |
 //! | [`server`] | a running core: start, stop |
 //! | [`config`] | the settings it obeys |
+//! | [`certificate`] | self-signed certificates |
 //! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |
 //! | `python` | everything PyO3, behind the feature `python` |
 
 pub mod buffer;
+pub mod certificate;
 pub mod config;
 pub mod delivery;
 pub mod log;

@@ -25,7 +25,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "serve", "version", "send", "mail", "mail list", "mail show", "mail export", "mail purge"],
+    [
+        *("", "serve", "version", "send", "cert"),
+        *("mail", "mail list", "mail show", "mail export", "mail purge"),
+    ],
 )
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -48,6 +51,9 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         ["mail", "purge", "--older-than", "soon"],
         ["mail", "show", "1", "--raw", "--json"],
         ["mail", "export", "out", "--since", "yore"],
+        ["cert", "--out", "tls"],
+        ["cert", "--host", "mx.example.com"],
+        ["cert", "--host", "mx.example.com", "--out", "tls", "--days", "many"],
         ["send", "file.eml"],
         ["send", "--to", "no address"],
         ["send", "--to", "a@example.com\r\nDATA"],

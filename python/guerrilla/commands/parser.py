@@ -9,7 +9,7 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from guerrilla import _core
-from guerrilla.commands import mail, send, serve
+from guerrilla.commands import cert, mail, send, serve
 from guerrilla.commands.common import add_command, add_verbose, drop_output, shown
 from guerrilla.errors import GuerrillaError
 
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add(commands)
     mail.add(commands)
     send.add(commands)
+    cert.add(commands)
     add_command(commands, "version", _version, help_="print version and build")
     return parser
 

@@ -3,6 +3,7 @@
 use pyo3::PyErr;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 
+use crate::certificate::CertificateError;
 use crate::server::StartError;
 use crate::smtp::{AddressError, ReplyError};
 
@@ -30,6 +31,12 @@ impl From<ReplyError> for PyErr {
 
 impl From<AddressError> for PyErr {
     fn from(error: AddressError) -> Self {
+        PyValueError::new_err(error.to_string())
+    }
+}
+
+impl From<CertificateError> for PyErr {
+    fn from(error: CertificateError) -> Self {
         PyValueError::new_err(error.to_string())
     }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod address;
+mod certificate;
 mod charset;
 mod check;
 mod config;
@@ -27,6 +28,8 @@ mod _core {
 
     #[pymodule_export]
     use super::address::PyAddress;
+    #[pymodule_export]
+    use super::certificate::make_certificate;
     #[pymodule_export]
     use super::check::{PyCheck, make_check};
     #[pymodule_export]
