@@ -18,6 +18,7 @@
 //! | [`delivery`], [`queue`], [`pending`] | what goes to Python, how it waits, what becomes of it |
 //! | [`buffer`] | body buffers and their budget |
 //! | [`server`] | a running core: start, stop |
+//! | [`tls`] | certificates and all else of a handshake |
 //! | [`config`] | the settings it obeys |
 //! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |
 //! | `python` | everything PyO3, behind the feature `python` |
@@ -36,3 +37,4 @@ pub mod queued_id;
 pub mod server;
 pub mod smtp;
 pub mod stats;
+pub mod tls;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::thread::JoinHandle;
@@ -16,7 +16,7 @@ use crate::buffer::Budget;
 use crate::config::{CoreConfig, ServerConfig, Swap};
 use crate::delivery::{Asked, Check, Delivery};
 use crate::log::{Level, Log};
-use crate::net::{Bound, Shutdown, serve};
+use crate::net::{Bound, Guests, Shutdown, serve};
 use crate::pending::{Pending, Wakes};
 use crate::queue::Queue;
 use crate::queued_id::Generator;
@@ -247,15 +247,15 @@ fn run(
 ) {
     runtime.block_on(async {
         tokio::spawn(hand_over_wakes(woken));
-        let mut counts: HashMap<String, Arc<AtomicUsize>> = HashMap::new();
+        let mut all: HashMap<String, Arc<Guests>> = HashMap::new();
         for (listener, config) in bound {
-            let open = Arc::clone(counts.entry(config.name.clone()).or_default());
+            let guests = Arc::clone(all.entry(config.name.clone()).or_default());
             shared.log.write(
                 Level::Info,
                 "net",
                 format_args!("listening on {}", listener.address()),
             );
-            tokio::spawn(serve(listener, config, open, Arc::clone(shared)));
+            tokio::spawn(serve(listener, config, guests, Arc::clone(shared)));
         }
         loop {
             let changed = shared.shutdown.changed();

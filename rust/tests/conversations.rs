@@ -77,7 +77,7 @@ struct Driver<'a> {
 
 fn play(script: &Script, pace: Pace) -> Result<(), Problem> {
     let mut driver = Driver {
-        session: Session::new(Arc::new(script.settings.clone()), GREETING),
+        session: Session::new(Arc::new(script.settings.clone())),
         script,
         budget: Budget::new(script.max_memory),
         verdicts: script.verdicts.clone(),
@@ -106,6 +106,7 @@ fn play(script: &Script, pace: Pace) -> Result<(), Problem> {
 impl Driver<'_> {
     /// Drops the greeting unless the file has something to say about it.
     fn greet(&mut self) -> Result<(), Problem> {
+        self.session.greet(GREETING);
         self.feed(b"")?;
         if self.script.blocks.first().is_none_or(|block| !block.sent.is_empty()) {
             self.take_lines();
@@ -137,6 +138,8 @@ impl Driver<'_> {
                         None => BodyAnswer::Refuse(Reply::no_memory()),
                     });
                 }
+                Step::StartTls => self.session.secured(),
+                Step::XClient(_) => self.session.greet(GREETING),
                 Step::Deliver(transaction, body) => {
                     self.delivered.push((transaction, body));
                     let verdict = self.next_verdict()?;

@@ -7,6 +7,9 @@
 //!     └───────────────┴──── RSET, HELO, EHLO ─────────────────┴───────────────┴─────────────┘
 //! ```
 //!
+//! STARTTLS and XCLIENT go through `Negotiating` and back to `Ready`, to which nothing comes along that
+//! the client said before.
+//!
 //! For any split of the input the replies, the questions and the deliveries are the same.
 
 use std::sync::Arc;
@@ -18,8 +21,10 @@ use super::error::PeerError;
 use super::fixed;
 use super::limits::{BareNewline, Settings};
 use super::line::{Line, LineReader};
+use super::offer::{self, Peer};
 use super::reply::{Reply, Verdict};
 use super::transaction::Transaction;
+use super::xclient::{Said, XClient};
 use crate::buffer::{Body, Fault};
 use crate::mail::header::count_received;
 
@@ -40,6 +45,11 @@ pub enum Step {
         /// From the SIZE parameter of MAIL.
         declared: Option<u64>,
     },
+    /// Send what is written, then do the handshake. Nothing the peer sent in plaintext is left; answer
+    /// with [`Session::secured`].
+    StartTls,
+    /// The peer is a proxy and speaks for this client. Answer with [`Session::greet`].
+    XClient(Box<XClient>),
     /// Save this message. Answer with [`Session::resume`].
     Deliver(Arc<Transaction>, Body),
     /// Send what is written, then close.
@@ -80,13 +90,15 @@ enum State {
     /// Waiting for a body.
     Beginning(Arc<Transaction>),
     Receiving(Box<Receiving>),
+    /// Waiting for TLS, or for the greeting behind XCLIENT.
+    Negotiating,
     /// Waiting for the verdict on the message.
     Delivering,
     Closed,
 }
 
 /// The client's name and whether it gave it by EHLO.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Hello {
     argument: String,
     esmtp: bool,
@@ -99,31 +111,62 @@ pub struct Session {
     output: Vec<u8>,
     lines: LineReader,
     hello: Option<Hello>,
+    /// What a trusted proxy said: no STARTTLS takes it back.
+    proxied: Option<Box<Hello>>,
+    peer: Peer,
     state: State,
     errors: u32,
     idle: u32,
+    messages: u32,
     said_bye: bool,
 }
 
 impl Session {
-    /// A session that greets with `220 HOST GREETING`; time, id and counts are in `greeting`.
-    pub fn new(settings: Arc<Settings>, greeting: &str) -> Self {
-        let mut output = Vec::with_capacity(128);
-        output.extend_from_slice(b"220 ");
-        output.extend_from_slice(settings.host_name.as_bytes());
-        output.push(b' ');
-        output.extend_from_slice(greeting.as_bytes());
-        output.extend_from_slice(b"\r\n");
+    /// A session that has said nothing yet: it begins with [`greet`](Self::greet).
+    pub fn new(settings: Arc<Settings>) -> Self {
         Self {
             settings,
-            output,
+            output: Vec::new(),
             lines: LineReader::default(),
             hello: None,
+            proxied: None,
+            peer: Peer::default(),
             state: State::Ready,
             errors: 0,
             idle: 0,
+            messages: 0,
             said_bye: false,
         }
+    }
+
+    /// Greets with `220 HOST GREETING`; time, id and counts are in `greeting`. Behind XCLIENT too, where
+    /// everything begins anew.
+    pub fn greet(&mut self, greeting: &str) {
+        self.restart();
+        let out = &mut self.output;
+        out.extend_from_slice(b"220 ");
+        out.extend_from_slice(self.settings.host_name.as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(greeting.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// TLS is active now. The session is as after the greeting, which is not said again (RFC 3207 §4.2).
+    pub fn secured(&mut self) {
+        self.peer.secure = true;
+        self.restart();
+    }
+
+    /// The peer is a proxy that is believed.
+    pub fn trust(&mut self) {
+        self.peer.trusted = true;
+    }
+
+    /// Forgets what the client said, but not what a proxy said of it, nor how badly it behaved.
+    fn restart(&mut self) {
+        self.lines = LineReader::default();
+        self.hello = self.proxied.as_deref().cloned();
+        self.state = State::Ready;
     }
 
     /// Consumes input until it is used up or a question comes up.
@@ -144,9 +187,10 @@ impl Session {
             }
             match self.state {
                 State::Closed => return Step::Close,
-                State::Checking(..) | State::Beginning(_) | State::Delivering => {
-                    return Step::NeedInput;
-                }
+                State::Checking(..)
+                | State::Beginning(_)
+                | State::Negotiating
+                | State::Delivering => return Step::NeedInput,
                 State::Ready | State::Open(_) | State::Receiving(_) => {}
             }
             let command = match self.lines.next(input) {
@@ -156,13 +200,17 @@ impl Session {
                 Line::Complete(line) if line.iter().any(u8::is_ascii_control) => {
                     Err(fixed::CONTROLS)
                 }
-                Line::Complete(line) => Command::parse(line).map_err(Reply::from),
+                Line::Complete(line) => parse(line, &self.settings).map_err(Reply::from),
             };
             self.lines.clear();
             match command {
                 Err(reply) => self.refuse(&reply),
                 Ok(command) => {
                     if let Some(step) = self.obey(command) {
+                        if matches!(step, Step::StartTls) {
+                            // RFC 3207 §4.2: whoever put more behind it may not be the client.
+                            *input = &[];
+                        }
                         return step;
                     }
                 }
@@ -255,6 +303,10 @@ impl Session {
     }
 
     fn obey(&mut self, command: Command) -> Option<Step> {
+        if self.settings.tls_required && !self.peer.secure && needs_tls(&command) {
+            self.say(&fixed::TLS_FIRST);
+            return None;
+        }
         if is_idle(&command) && self.too_many_idle() {
             self.end(&fixed::TOO_MANY_IDLE);
             return Some(Step::Close);
@@ -276,6 +328,8 @@ impl Session {
                 self.said_bye = true;
                 self.end(&fixed::BYE);
             }
+            Command::StartTls => return self.start_tls(),
+            Command::XClient(said) => return self.xclient(said),
         }
         None
     }
@@ -288,22 +342,45 @@ impl Session {
     fn hello(&mut self, argument: String, esmtp: bool) {
         self.state = State::Ready;
         self.hello = Some(Hello { argument, esmtp });
-        let host = &self.settings.host_name;
-        let out = &mut self.output;
-        if !esmtp {
-            out.extend_from_slice(b"250 ");
-            out.extend_from_slice(host.as_bytes());
-            out.extend_from_slice(b" Hello\r\n");
-            return;
+        if esmtp {
+            offer::write_ehlo(&self.settings, self.peer, &mut self.output);
+        } else {
+            offer::write_helo(&self.settings, &mut self.output);
         }
-        out.extend_from_slice(b"250-");
-        out.extend_from_slice(host.as_bytes());
-        // RFC 1870 §4: 0, or no number, says that there is no fixed limit.
-        let size = format!(" Hello\r\n250-SIZE {}\r\n", self.settings.max_size);
-        out.extend_from_slice(size.as_bytes());
-        out.extend_from_slice(
-            b"250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n",
-        );
+    }
+
+    fn start_tls(&mut self) -> Option<Step> {
+        if self.peer.secure {
+            self.say(&fixed::TLS_ALREADY);
+            return None;
+        }
+        self.say(&fixed::START_TLS);
+        self.state = State::Negotiating;
+        Some(Step::StartTls)
+    }
+
+    fn xclient(&mut self, said: Box<XClient>) -> Option<Step> {
+        if !self.peer.may_xclient(&self.settings) {
+            self.say(&fixed::NOT_A_PROXY);
+            return None;
+        }
+        if matches!(self.state, State::Open(_)) {
+            self.say(&fixed::XCLIENT_IN_MAIL);
+            return None;
+        }
+        match (&said.helo, &said.esmtp) {
+            (Said::Value(helo), esmtp) => {
+                let esmtp = matches!(esmtp, Said::Value(true));
+                self.proxied = Some(Box::new(Hello { argument: helo.clone(), esmtp }));
+            }
+            (Said::Unavailable, _) => self.proxied = None,
+            (Said::Nothing, &Said::Value(esmtp)) => {
+                self.proxied.iter_mut().for_each(|hello| hello.esmtp = esmtp);
+            }
+            (Said::Nothing, _) => {}
+        }
+        self.state = State::Negotiating;
+        Some(Step::XClient(said))
     }
 
     fn mail(&mut self, reverse_path: Address, declared: Option<u64>) {
@@ -316,6 +393,9 @@ impl Session {
         if self.settings.max_size > 0 && declared.is_some_and(|size| size > self.settings.max_size)
         {
             return self.say(&too_large(self.settings.max_size));
+        }
+        if self.settings.max_messages > 0 && self.messages >= self.settings.max_messages {
+            return self.end(&fixed::TOO_MANY_MESSAGES);
         }
         self.idle = 0;
         let hello = self.hello.as_ref();
@@ -408,6 +488,7 @@ impl Session {
             return None;
         };
         let Receiving { transaction, reader, body } = *receiving;
+        self.messages = self.messages.saturating_add(1);
         let refusal = match body.fault() {
             Some(Fault::TooLarge) => Some(too_large(self.settings.max_size)),
             Some(Fault::NoMemory) => Some(fixed::NO_MEMORY),
@@ -434,6 +515,25 @@ fn overhead(transaction: &Transaction) -> usize {
     const FEW: usize = 8;
     let recipients = transaction.rcpt_to.iter().skip(FEW);
     recipients.map(|address| ADDRESS + address.user().len() + address.host().len()).sum()
+}
+
+/// Parses a line; what this server does not offer is not known.
+fn parse(line: &[u8], settings: &Settings) -> Result<Command, PeerError> {
+    match Command::parse(line) {
+        Ok(Command::StartTls) | Err(PeerError::StartTlsArgument) if !settings.start_tls => {
+            Err(PeerError::UnknownCommand)
+        }
+        Ok(Command::XClient(_)) | Err(PeerError::XClientSyntax) if !settings.xclient => {
+            Err(PeerError::UnknownCommand)
+        }
+        parsed => parsed,
+    }
+}
+
+/// What `tls.required` keeps back. RFC 3207 §4 would have more of it, and says SHOULD: but HELO, RSET and
+/// HELP disclose nothing.
+fn needs_tls(command: &Command) -> bool {
+    matches!(command, Command::Mail(..) | Command::Rcpt(_) | Command::Data | Command::Vrfy)
 }
 
 /// Commands that bring no mail nearer.
