@@ -35,6 +35,15 @@ SERVER: dict[str, Any] = {
     "bare_newline": "fix",
     "data_timeout": 600.0,
     "min_data_rate": 100,
+    "xclient": False,
+    "proxy_protocol": False,
+    "trusted_proxies": [],
+    "max_messages": 0,
+    "max_connections_per_ip": 0,
+    "max_connection_rate_per_ip": 0,
+    "ipv6_prefix": 64,
+    "greet_delay": 0.0,
+    "tls": None,
 }
 
 
@@ -44,6 +53,7 @@ def core(*, server: dict[str, Any] | None = None, **more: Any) -> Iterator[tuple
         "servers": [SERVER | (server or {})],
         "allowed_hosts": ["."],
         "max_memory": 256 * MIB,
+        "spill_size": 0,
         "save_timeout": 10.0,
         "check_timeout": 10.0,
         "check_recipients": False,
@@ -295,6 +305,7 @@ def test_a_core_that_is_forgotten_frees_its_port() -> None:
             "servers": [SERVER],  # type: ignore[list-item]
             "allowed_hosts": ["."],
             "max_memory": MIB,
+            "spill_size": 0,
             "save_timeout": 1.0,
             "check_timeout": 1.0,
             "check_recipients": False,
