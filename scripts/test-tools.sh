@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes sure that the mail clients of the tests are there: swaks and curl.
+# Makes sure that the mail clients of the tests are there, swaks and curl, and openssl.
 # Installed where that is possible; otherwise says what to install, and fails: no test is skipped.
 set -u
 missing=""
-for name in swaks curl; do
+for name in swaks curl openssl; do
     command -v "$name" >/dev/null || missing="$missing $name"
 done
 [ -z "$missing" ] && exit 0
