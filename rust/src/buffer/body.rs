@@ -204,7 +204,7 @@ impl Body {
     /// Before a read: hands what it holds to the file, if it is time for that.
     pub fn settle(&mut self) {
         let due = match &self.store {
-            Store::Memory => self.is_over() || (self.is_half_full() && self.is_short()),
+            Store::Memory => self.is_over(),
             Store::Due => true,
             Store::Filling(_) => self.is_half_full(),
             Store::Writing(_) | Store::Mapped(_) => false,
