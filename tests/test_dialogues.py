@@ -1,0 +1,355 @@
+"""Random dialogues, legal and illegal, with a real daemon: it answers and stores as the model says.
+
+`make fuzz-dialogues` tries far more of them, each time others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import apsw
+import pytest
+from hypothesis import given, note
+from hypothesis import strategies as st
+
+from tests.model import Message, Model, Policy
+from tests.running import RunningDaemon
+from tests.wire import GONE, Wire
+
+POLICIES: Final = (
+    Policy(max_errors=20),
+    Policy(bare_newline="keep", helo_required=False, max_size=300, max_recipients=2),
+    Policy(bare_newline="reject", max_errors=2, max_idle_commands=3),
+)
+"""One server each."""
+
+
+# --- What clients say -----------------------------------------------------------------------------
+
+line_noise = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=12)
+address_noise = st.text(st.sampled_from('ab.@"\\<> :,[]1-é'), max_size=9)
+hosts = st.sampled_from(
+    ["example.com", "EXAMPLE.com", "a.example.net", "example.net", "elsewhere.example"]
+    + ["[127.0.0.1]", "[IPv6:::1]", "[127.0.0.256]", "a..b", "-a", "my_host.example.net", "x" * 256]
+    + ["x" * 63 + ".example.net", "x" * 64 + ".example.net", "x." * 123 + "example.net"]
+)
+locals_ = st.sampled_from(
+    [
+        "a",
+        "Bob",
+        "a.b+c",
+        '"a b"',
+        '"a"',
+        '"a\\"b"',
+        '"@"',
+        ".a",
+        "a.",
+        "a..b",
+        "é",
+        "",
+        "postmaster",
+    ]
+    + ["u" * 128, "u" * 129, "!#$%&'*+-/=?^_`{|}~"]
+)
+paths = st.one_of(
+    st.builds("<{}@{}>".format, locals_, hosts),
+    st.builds("<@{},@b.example:{}@{}>".format, hosts, locals_, hosts),
+    st.builds("<{}>".format, address_noise),
+    st.sampled_from(
+        ["<>", "<Postmaster>", "<postmasters>", "a@example.com", "< a@example.com>", ""]
+    ),
+)
+likely_rcpts = st.sampled_from(
+    ["<a@example.com>", "<b@x.example.net>", "<Postmaster>", '<"c d"@example.com>']
+    + ["<a@elsewhere.example>", "<a@[127.0.0.1]>"]
+).map(lambda path: f"RCPT TO:{path}\r\n".encode())
+parameters = st.lists(
+    st.sampled_from(
+        ["SIZE=100", "size=301", "SIZE=99999", "SIZE", "SIZE=-1", "SIZE=" + 21 * "0", "BODY=7BIT"]
+        + [
+            "body=8bitmime",
+            "BODY=BINARYMIME",
+            "SMTPUTF8",
+            "NOTIFY=NEVER",
+            "=",
+            "X=é",
+            "X=a=b",
+            "-a",
+        ]
+    ),
+    max_size=3,
+).map(lambda words: "".join(f" {word}" for word in words))
+any_case = st.sampled_from([str.upper, str.lower, str.title])
+
+
+def line(text: str) -> bytes:
+    """A command; what is not Latin-1 is not said here."""
+    return text.encode("latin-1") + b"\r\n"
+
+
+hellos = st.builds(
+    lambda verb, argument: line(f"{verb} {argument}"),
+    st.sampled_from(["HELO", "EHLO", "ehlo"]),
+    st.sampled_from(
+        ["client.example", "[127.0.0.1]", "[IPv6:2001:db8::1]", "127.0.0.1", "a.", "", "a b", "-a"]
+        + ["[1.2.3]", "a..b", "é", "x" * 256]
+    )
+    | address_noise,
+)
+mails = st.builds(
+    lambda case, path, more: line(case("mail from:") + path + more),
+    any_case,
+    st.just("<from@example.org>") | st.just("<>") | paths,
+    st.just("") | parameters,
+)
+rcpts = st.builds(
+    lambda case, path, more: line(case("rcpt to:") + path + more),
+    any_case,
+    paths,
+    st.just("") | parameters,
+)
+simple = st.sampled_from(
+    ["RSET", "RSET now", "NOOP", "noop  ", "NOOP é", "VRFY", "VRFY bob", "HELP", "help me", "DATA"]
+    + [
+        "DATA ",
+        "DATA x",
+        "QUIT x",
+        "EXPN a",
+        "STARTTLS x",
+        "BDAT 1",
+        "AUTH PLAIN",
+        "XCLIENT ADDR=::1",
+    ]
+    + ["", " ", " NOOP", "NOOPS", "MAIL", "MAIL FROM", "RCPT FROM:<a@example.com>", "MAIL  FROM:<>"]
+    + ["GET / HTTP/1.1", "PROXY UNKNOWN", "NOOP\0", "NOOP\t", "NOOP\n", "\rNOOP", "N\x7fOP", "é"]
+).map(line)
+long_lines = st.builds(
+    lambda verb, length: line(verb + " " + "x" * (length - len(verb) - 3)),
+    st.sampled_from(["NOOP", "RCPT TO:<a@example.com>", "x"]),
+    st.sampled_from([1_023, 1_024, 1_025, 3_000]),
+)
+noise = st.one_of(line_noise.map(line), st.binary(max_size=20), long_lines)
+commands = st.one_of(hellos, mails, rcpts, simple, simple, noise)
+
+text_pieces = st.sampled_from(
+    [b"\r\n", b"\r\n", b".", b"..", b"\r", b"\n", b"\r\n.", b"\r\n.\n", b"\n.\n", b"\r.\r\n", b"\0"]
+    + [
+        b"Subject: x",
+        b"text",
+        b"\xff",
+        b" ",
+        b"\r\n.\r",
+        b"RSET\r\n",
+        b"QUIT\r\n",
+        b"x" * 200,
+        b"y" * 1_100,
+    ]
+)
+bodies = st.one_of(
+    st.lists(text_pieces, max_size=12).map(b"".join),
+    st.lists(st.sampled_from([b"a\r\n", b"\r\n", b"..\r\n", b".x\r\n"]), max_size=6).map(b"".join),
+    st.binary(max_size=300),
+)
+
+
+@st.composite
+def transactions(draw: st.DrawFn) -> bytes:
+    """A mail as it should be, with a few things in between that should not."""
+    said = draw(st.sampled_from([b"EHLO client.example\r\n", b"HELO [127.0.0.1]\r\n", b""]))
+    said += draw(st.just(b"MAIL FROM:<from@example.org>\r\n") | mails)
+    said += b"".join(draw(st.lists(likely_rcpts | likely_rcpts | rcpts | commands, max_size=5)))
+    said += b"DATA\r\n" + draw(bodies)
+    return said + draw(st.sampled_from([b"\r\n.\r\n", b"\r\n.\r\n", b".\r\n", b""]))
+
+
+dialogues = st.lists(transactions() | commands, max_size=8).map(b"".join)
+cuts = st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=6)
+"""Where the octets are split, as parts of the whole, and whether the replies are waited for there."""
+endings = st.sampled_from(["QUIT", "QUIT", "finish sending", "close", "reset"])
+
+
+# --- The daemon -----------------------------------------------------------------------------------
+
+
+class Daemon:
+    """A daemon with a server for each policy, and what it has stored since it was last asked."""
+
+    def __init__(self, running: RunningDaemon) -> None:
+        self.addresses = running.addresses
+        self._database = apsw.Connection(str(running.db), flags=apsw.SQLITE_OPEN_READONLY)
+        self._database.set_busy_timeout(10_000)
+        self._last = 0
+        self.unsure: set[Message] = set()
+        """Messages whose sender had gone before it was answered: the daemon may store those."""
+
+    def news(self) -> dict[str, Message]:
+        """The messages that have come, by their queued_id."""
+        sql = (
+            "SELECT mail_id, queued_id, recipient, return_path, mail FROM new_mail"
+            " WHERE mail_id > ? ORDER BY mail_id"
+        )
+        found: dict[str, Message] = {}
+        for self._last, queued_id, recipient, return_path, mail in self._database.execute(
+            sql, (self._last,)
+        ):
+            received = mail.split(b"\r\n", 4)
+            helo = received[1].split(b" ")[2].decode("latin-1")
+            others = found[queued_id].recipients if queued_id in found else frozenset()
+            recipients = others | {recipient}
+            found[queued_id] = Message(helo, return_path, recipients, received[4])
+        return found
+
+    def close(self) -> None:
+        """Leaves the database."""
+        self._database.close()
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One for all dialogues: what one of them breaks the next will find."""
+    folder = tmp_path_factory.mktemp("dialogues")
+    with RunningDaemon(folder, config=_config(folder / "mail.db")) as running:
+        daemon = Daemon(running)
+        yield daemon
+        daemon.close()
+        assert "ERROR" not in running.log_text()
+        assert "Traceback" not in running.log_text()
+
+
+def _config(database: Path) -> str:
+    hosts = ", ".join(f'"{host}"' for host in Policy().allowed_hosts)
+    lines = [f"allowed_hosts = [{hosts}]", 'log_level = "warning"']
+    for number, policy in enumerate(POLICIES, 1):
+        lines += ["[[servers]]", f'listen_interface = "127.0.0.{number}:0"']
+        for name, value in policy._asdict().items():
+            if name != "allowed_hosts":
+                lines += [f"{name} = {value!r}".replace("True", "true").replace("False", "false")]
+    lines += ["[backend_config]", 'save_process = "HeadersParser|Hasher|Header|SQL"']
+    return "\n".join([*lines, f'sql_dsn = "{database}"', ""])
+
+
+# --- The two beside each other --------------------------------------------------------------------
+
+
+def replies_of(lines: Iterator[str]) -> Iterator[str]:
+    """The last line of each reply, whose lines all have one code (RFC 5321 section 4.2.1)."""
+    code = ""
+    for text in lines:
+        assert len(text) <= 510
+        assert text[:3] == code or not code
+        code = text[:3]
+        if text[3:4] == " ":
+            yield text
+            code = ""
+    assert not code, "a reply has an end"
+
+
+class Client:
+    """A client that compares what it hears with what the model says that it should."""
+
+    def __init__(self, address: str, model: Model) -> None:
+        self.wire = Wire(address, greeted=False)
+        self.model = model
+        self.heard: list[str] = []
+        self._replies = replies_of(iter(self.wire.line, ""))
+
+    def send(self, octets: bytes, *, wait: bool) -> None:
+        """Says that; whoever has been sent away need not listen."""
+        self.model.feed(octets)
+        try:
+            self.wire.send(octets)
+        except GONE:
+            assert self.model.closed or self.model.early
+        if wait:
+            self.listen(len(self.model.replies))
+
+    def listen(self, count: int) -> None:
+        """Hears so many replies in all."""
+        while len(self.heard) < count:
+            reply = next(self._replies, None)
+            assert reply is not None, f"closed before: {self.model.replies[len(self.heard)]}"
+            self._hear(reply)
+
+    def listen_to_the_end(self) -> None:
+        """Hears all that are due and no other."""
+        self.listen(len(self.model.replies))
+        try:
+            for reply in self._replies:
+                self._hear(reply)
+        except GONE:
+            pass
+
+    def _hear(self, reply: str) -> None:
+        due = [*self.model.replies, *self.model.early][len(self.heard) : len(self.heard) + 1]
+        assert due, f"a reply to nothing: {reply}"
+        assert reply.startswith(due[0]), f"{reply!r} instead of {due[0]}"
+        self.heard.append(reply)
+
+
+def pieces(octets: bytes, cuts: Sequence[tuple[float, bool]]) -> Iterator[tuple[bytes, bool]]:
+    """The octets in pieces, and whether the client waits for replies after each."""
+    begin = 0
+    for part, wait in sorted(cuts):
+        end = int(part * len(octets))
+        yield octets[begin:end], wait
+        begin = end
+    yield octets[begin:], False
+
+
+@given(policy=st.sampled_from(range(len(POLICIES))), octets=dialogues, cuts=cuts, ending=endings)
+def test_the_daemon_answers_and_stores_as_the_model_says(
+    daemon: Daemon,
+    policy: int,
+    octets: bytes,
+    cuts: Sequence[tuple[float, bool]],
+    ending: str,
+) -> None:
+    client = Client(daemon.addresses[policy], Model(POLICIES[policy]))
+    try:
+        with client.wire:
+            converse(client, pieces(octets, cuts), ending)
+    except BaseException:
+        # Otherwise the next dialogue would be blamed for what this one has stored.
+        daemon.unsure.update(client.model.stored.values())
+        raise
+    note("\n".join(client.heard))
+    compare(daemon, client)
+
+
+def converse(client: Client, said: Iterator[tuple[bytes, bool]], ending: str) -> None:
+    """Says it all, or as much as the daemon wants to hear, and goes."""
+    for piece, wait in said:
+        client.send(piece, wait=wait)
+        if client.model.closed:
+            break
+    match ending:
+        case "QUIT":
+            # The end of a message that may be open, and of a line.
+            client.send(b"\r\n.\r\n\r\nQUIT\r\n", wait=False)
+            assert client.model.closed
+            client.listen_to_the_end()
+        case "finish sending":
+            client.wire.finish_sending()
+            client.listen_to_the_end()
+        case "close":
+            client.wire.close()
+        case "reset":
+            client.wire.reset()
+
+
+def compare(daemon: Daemon, client: Client) -> None:
+    """Asserts that what is stored is what was answered 250, and at most what had no answer."""
+    due = {}
+    for index, message in client.model.stored.items():
+        if index < len(client.heard):
+            queued = re.fullmatch(r"250 2\.0\.0 OK: queued as (\S+)", client.heard[index])
+            assert queued is not None
+            due[queued[1]] = message
+        else:
+            daemon.unsure.add(message)
+    news = daemon.news()
+    assert {queued_id: news.pop(queued_id, None) for queued_id in due} == due
+    assert [message for message in news.values() if message not in daemon.unsure] == []
