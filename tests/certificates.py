@@ -23,9 +23,9 @@ class Pair:
     key: Path
     certificate: Path
 
-    def toml(self, prefix: str = "") -> str:
-        """As lines of a `tls` section; after the prefix, which may be its path."""
-        return f"{prefix}private_key_file = '{self.key}'\n{prefix}public_key_file = '{self.certificate}'\n"
+    def toml(self) -> str:
+        """As lines of a `tls` section."""
+        return f"private_key_file = '{self.key}'\npublic_key_file = '{self.certificate}'\n"
 
 
 def self_signed(folder: Path, *names: str, stem: str = "server", rsa: bool = False) -> Pair:
@@ -93,7 +93,7 @@ class Authority:
 def openssl(*words: str | Path) -> None:
     """Runs a command of openssl that must do what it is told."""
     done = subprocess.run(
-        ["openssl", *map(os.fspath, words)],
+        ["openssl", *(os.fspath(word) for word in words)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=30,

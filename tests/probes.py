@@ -1,7 +1,7 @@
 """What `openssl s_client` can agree on with a server, and a server of openssl's own beside it.
 
-Debian's openssl.cnf and OpenSSL's security level make the client itself refuse what is old and weak.
-Neither is in force here, so that it is the server that refuses.
+Debian's openssl.cnf and OpenSSL's security level make the client itself refuse what is old and
+weak. Neither is in force here, so that it is the server that refuses.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def probe(
     command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-ign_eof", "-crlf"]
     command += ["-starttls", "smtp"] if starttls else []
     done = subprocess.run(
-        [*command, *map(os.fspath, options)],
+        [*command, *(os.fspath(option) for option in options)],
         input=then,
         capture_output=True,
         env={**os.environ, **_NO_CONFIG},

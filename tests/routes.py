@@ -22,7 +22,7 @@ class RouteServer:
         asked = self.asked
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 - http.server's name
+            def do_GET(self) -> None:
                 asked.append(dict(self.headers.items()))
                 self.send_response(200)
                 self.send_header("Auth-Status", "OK")

@@ -1,4 +1,4 @@
-"""Daemons whose servers speak TLS, each in its own way, with a stage that sees what was agreed on."""
+"""Daemons whose servers speak TLS, with a stage that sees what was agreed on."""
 
 from __future__ import annotations
 

@@ -53,12 +53,12 @@ class Nginx:
 
 @contextmanager
 def nginx_before(daemon: RunningDaemon, folder: Path, route: str | None = None) -> Iterator[Nginx]:
-    """nginx with the example's config, as the user who runs the tests.
+    """Runs nginx with the example's config, as the user who runs the tests.
 
     Args:
         daemon: where mail goes.
         folder: a new one.
-        route: who is asked where a mail is to go, as `ip:port`; by default the example's own answer.
+        route: who is asked where a mail is to go, as `ip:port`; by default itself.
     """
     folder.mkdir()
     smtp, smtps, auth = free_ports(3)
@@ -123,7 +123,7 @@ def test_the_stored_mail_is_from_the_true_client(
 
 
 def test_helo_and_several_mails_on_one_connection(daemon: RunningDaemon, nginx: Nginx) -> None:
-    """nginx stands aside once a mail is on its way: the rest of the session is the client's."""
+    """Once a mail is on its way, nginx stands aside: the rest of the session is the client's."""
     with nginx.client("plain") as client:
         client.helo(HELO)
         for _ in range(3):

@@ -62,7 +62,8 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
         "another": another.issue("/O=Example/CN=client.example.org"),
     }
     sections = [
-        f"{IMPLICIT}\n{pair.toml()}root_cas_file = '{ours.certificate}'\nclient_auth_type = '{kind}'"
+        f"{IMPLICIT}\n{pair.toml()}root_cas_file = '{ours.certificate}'\n"
+        f"client_auth_type = '{kind}'"
         for kind in TYPES
     ]
     with tls_daemon(folder / "daemon", *sections) as daemon:
