@@ -171,7 +171,8 @@ class Model:
 
         def begin() -> None:
             self._reset()
-            self._helo = argument
+            # An IPv6 address without brackets is no word that could stand in a `Received:`.
+            self._helo = argument if argument.startswith("[") else argument.replace(":", "?")
 
         # An address without brackets is tolerated.
         return self._no_mail(("250 ",), _is_host(argument) or _is_ip(argument), begin)
