@@ -230,8 +230,7 @@ class Judge:
 def receiver(script: Script) -> Iterator[tuple[socket.socket, Judge]]:
     """A connection to a core of its own, which has ended when the block has."""
     core = Core(script.core_settings())
-    (address,) = core.bind()
-    core.start()
+    (address,) = core.start()
     core.set_intake(script.settings.get("intake_open") != "false")
     judge = Judge(core, script.verdicts)
     try:

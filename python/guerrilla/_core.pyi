@@ -412,22 +412,15 @@ class Core:
     """
 
     def __new__(cls, settings: CoreSettings) -> Self: ...
-    def bind(self) -> list[str]:
-        """Binds every server; the kernel queues connections until `start`.
+    def start(self) -> list[str]:
+        """Binds every server and starts serving.
 
         Returns:
             The bound addresses, in the order of `servers`: port 0 is replaced by the real one.
 
         Raises:
             OSError: one or more servers could not be bound; the message names each, one a line.
-            RuntimeError: bound or started before.
-        """
-    def start(self) -> None:
-        """Serves what is bound, on the I/O thread.
-
-        Raises:
-            OSError: the thread could not be made.
-            RuntimeError: not bound, or started before.
+            RuntimeError: started before.
         """
     def receive(self, max: int, timeout: float) -> list[Envelope] | None:
         """Takes up to `max` waiting envelopes; waits only when there is none.

@@ -17,7 +17,7 @@
 //! | [`net`] | sockets, deadlines, one task a connection |
 //! | [`delivery`], [`queue`], [`pending`] | what goes to Python, how it waits, what becomes of it |
 //! | [`buffer`] | body buffers and their budget |
-//! | [`server`] | a running core: bind, start, stop |
+//! | [`server`] | a running core: start, stop |
 //! | [`config`] | the settings it obeys |
 //! | [`certificate`] | self-signed certificates |
 //! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |

@@ -67,11 +67,7 @@ impl PyCore {
         Ok(Self(Server::new(settings.into_config()?)))
     }
 
-    fn bind(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        Ok(py.detach(|| self.0.bind())?)
-    }
-
-    fn start(&self, py: Python<'_>) -> PyResult<()> {
+    fn start(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         Ok(py.detach(|| self.0.start())?)
     }
 
