@@ -11,7 +11,6 @@ from tests.configs import KEY_FILES, backend, server, tls
 @pytest.mark.parametrize(
     ("raw", "paths"),
     [
-        ({"spill_size": "2 MiB"}, ["spill_size"]),
         ({"processes": 0}, ["processes"]),
         ({"control_socket": "/s"}, ["control_socket"]),
         ({"watch_config": True}, ["watch_config"]),
@@ -76,7 +75,7 @@ def test_an_unbuilt_line_says_what_the_default_is() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        {"processes": 1, "spill_size": "1 MiB", "watch_config": False, "log_format": "text"},
+        {"processes": 1, "spill_size": "2 MiB", "watch_config": False, "log_format": "text"},
         {"spool": {}, "backends": {}, "dashboard": {"is_enabled": False}, "metrics": {}},
         {"control_socket": "", "user": "", "group": None},
         {"max_memory": "1 GiB", "shutdown_timeout": 1, "pid_file": "p", "log_file": "off"},

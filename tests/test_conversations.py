@@ -139,6 +139,7 @@ class Script:
             ],
             "allowed_hosts": known.pop("allowed_hosts", ".").split(),
             "max_memory": number("max_memory", 256 << 20),
+            "spill_size": number("spill_size", 0),
             "save_timeout": PATIENCE,
             "check_timeout": PATIENCE,
             "check_recipients": flag("check_recipients", default=False),

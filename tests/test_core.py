@@ -44,6 +44,7 @@ def core(*, server: dict[str, Any] | None = None, **more: Any) -> Iterator[tuple
         "servers": [SERVER | (server or {})],
         "allowed_hosts": ["."],
         "max_memory": 256 * MIB,
+        "spill_size": 0,
         "save_timeout": 10.0,
         "check_timeout": 10.0,
         "check_recipients": False,
@@ -295,6 +296,7 @@ def test_a_core_that_is_forgotten_frees_its_port() -> None:
             "servers": [SERVER],  # type: ignore[list-item]
             "allowed_hosts": ["."],
             "max_memory": MIB,
+            "spill_size": 0,
             "save_timeout": 1.0,
             "check_timeout": 1.0,
             "check_recipients": False,

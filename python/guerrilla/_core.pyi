@@ -384,6 +384,8 @@ class CoreSettings(TypedDict):
     servers: list[ServerSettings]
     allowed_hosts: list[str]
     max_memory: int
+    spill_size: int
+    """Octets of a body over which it goes to a file; 0: none does."""
     save_timeout: float
     check_timeout: float
     check_recipients: bool

@@ -137,6 +137,7 @@ def core_settings(
         "servers": [_server_settings(server, address) for server, address in servers],
         "allowed_hosts": list(config.allowed_hosts),
         "max_memory": config.max_memory,
+        "spill_size": config.spill_size,
         "save_timeout": backend.gw_save_timeout,
         "check_timeout": backend.gw_val_rcpt_timeout,
         "check_recipients": check_recipients,

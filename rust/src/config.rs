@@ -51,6 +51,8 @@ pub struct CoreConfig {
     pub servers: Vec<ServerConfig>,
     /// Octets for bodies, over all servers.
     pub max_memory: u64,
+    /// Octets of a body over which it goes to a file; 0: none does.
+    pub spill_size: u64,
     /// From the final dot to the answer.
     pub save_timeout: Duration,
     /// From RCPT to its answer.

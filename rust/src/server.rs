@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::buffer::Budget;
+use crate::buffer::{Budget, Spiller};
 use crate::config::{CoreConfig, ServerConfig, Swap};
 use crate::delivery::{Asked, Check, Delivery};
 use crate::log::{Level, Log};
@@ -39,7 +39,7 @@ pub struct Shared {
     /// Recipient checks on their way to Python.
     pub checks: Queue<Asked<Check>>,
     /// Records on their way to Python.
-    pub log: Log,
+    pub log: Arc<Log>,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Memory for bodies.
@@ -142,15 +142,18 @@ impl Server {
     /// A core with these settings; nothing is bound yet.
     pub fn new(config: CoreConfig) -> Self {
         let (wakes, woken) = unbounded_channel();
-        let budget = Budget::new(config.max_memory);
+        let stats = Arc::default();
+        let log = Arc::new(Log::new(config.log_level));
+        let spiller = Spiller::new(config.spill_size, None, &stats, &log);
+        let budget = Budget::spilling(config.max_memory, spiller);
         let memory_freed = Arc::new(Notify::new());
         let freed = Arc::clone(&memory_freed);
         budget.on_release(move || freed.notify_waiters());
         let shared = Shared {
             saves: Queue::default(),
             checks: Queue::default(),
-            log: Log::new(config.log_level),
-            stats: Arc::default(),
+            log,
+            stats,
             budget,
             memory_freed,
             ids: Generator::default(),
@@ -215,6 +218,7 @@ impl Server {
         self.close_queues();
         self.shared.saves.clear();
         self.shared.checks.clear();
+        self.shared.budget.close();
         self.shared.log.close();
     }
 }

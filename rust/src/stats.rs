@@ -22,6 +22,11 @@ impl Counter {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Takes `count` off, where it is a gauge.
+    pub fn sub_many(&self, count: u64) {
+        self.0.fetch_sub(count, Ordering::Relaxed);
+    }
+
     /// Its value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -76,6 +81,12 @@ counters! {
     peer_gone,
     /// Messages that were saved, but whose peer was gone before it could be told.
     answers_lost,
+    /// Messages that went to a file.
+    spilled,
+    /// Messages whose file could not be made, written or read.
+    spill_failures,
+    /// Octets in files now.
+    spilled_octets,
     /// Recipient checks handed to Python.
     checks,
     /// Recipient checks that took too long.

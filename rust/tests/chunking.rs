@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use guerrilla::buffer::{Body, Budget};
+use guerrilla::buffer::{Body, Budget, Spiller};
+use guerrilla::log::Log;
 use guerrilla::smtp::{
     Address, BareNewline, BodyAnswer, DataReader, Ending, HostList, PathKind, Reply, Session,
-    Settings, Step, Verdict, parse_path,
+    Settings, Step, Transaction, Verdict, parse_path,
 };
 use proptest::prelude::*;
 
@@ -34,9 +35,9 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(settings: &Settings) -> Self {
+    fn new(settings: &Settings, spill_size: u64) -> Self {
         let session = Session::new(Arc::new(settings.clone()), "SMTP");
-        let (budget, max_size) = (Budget::new(1 << 20), settings.max_size);
+        let (budget, max_size) = (budget(spill_size), settings.max_size);
         Self { session, budget, max_size, questions: 0, events: Vec::new() }
     }
 
@@ -81,16 +82,30 @@ impl Driver {
                     _ => BodyAnswer::Refuse(Reply::intake_closed()),
                 });
             }
-            Step::Deliver(transaction, body) => {
-                self.events.push(Event::Deliver {
-                    envelope: format!("{transaction:?}"),
-                    message: body.as_slice().to_vec(),
-                    header_end: body.header_end(),
-                });
-                self.session.resume(self.verdict());
+            Step::CatchUp => {
+                self.questions -= 1;
+                self.session.body().expect("is being received").catch_up();
             }
+            Step::FinishBody(mut body) => {
+                body.finish();
+                match self.session.finish_body(body) {
+                    Some((transaction, body)) => self.deliver(&transaction, &body),
+                    // It is no question where there is nothing to deliver.
+                    None => self.questions -= 1,
+                }
+            }
+            Step::Deliver(transaction, body) => self.deliver(&transaction, &body),
             Step::NeedInput | Step::Close => {}
         }
+    }
+
+    fn deliver(&mut self, transaction: &Transaction, body: &Body) {
+        self.events.push(Event::Deliver {
+            envelope: format!("{transaction:?}"),
+            message: body.as_slice().to_vec(),
+            header_end: body.header_end(),
+        });
+        self.session.resume(self.verdict());
     }
 
     fn verdict(&self) -> Verdict {
@@ -103,8 +118,18 @@ impl Driver {
     }
 }
 
-fn run<'a>(settings: &Settings, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Event> {
-    let mut driver = Driver::new(settings);
+/// Room for bodies, those over `spill_size` in files (0: none).
+fn budget(spill_size: u64) -> Arc<Budget> {
+    let log = Arc::new(Log::new(0));
+    Budget::spilling(1 << 20, Spiller::new(spill_size, None, &Arc::default(), &log))
+}
+
+fn run<'a>(
+    settings: &Settings,
+    spill_size: u64,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Vec<Event> {
+    let mut driver = Driver::new(settings, spill_size);
     // The greeting comes before any input.
     driver.feed(b"");
     for piece in pieces {
@@ -204,13 +229,18 @@ proptest! {
         settings in settings(),
         fragments in prop::collection::vec(fragment(), 0..40),
         sizes in prop::collection::vec(1_usize..60, 1..20),
+        spill_size in 1_u64..100,
     ) {
         let input = fragments.concat();
-        let whole = run(&settings, [input.as_slice()]);
-        prop_assert_eq!(&run(&settings, input.chunks(1)), &whole, "octet by octet");
-        prop_assert_eq!(&run(&settings, cut(&input, &sizes)), &whole, "cut at {:?}", sizes);
-        let by_fragment = run(&settings, fragments.iter().map(Vec::as_slice));
+        let whole = run(&settings, 0, [input.as_slice()]);
+        prop_assert_eq!(&run(&settings, 0, input.chunks(1)), &whole, "octet by octet");
+        prop_assert_eq!(&run(&settings, 0, cut(&input, &sizes)), &whole, "cut at {:?}", sizes);
+        let by_fragment = run(&settings, 0, fragments.iter().map(Vec::as_slice));
         prop_assert_eq!(&by_fragment, &whole, "fragment by fragment");
+        let in_files = run(&settings, spill_size, [input.as_slice()]);
+        prop_assert_eq!(&in_files, &whole, "in files over {}", spill_size);
+        let in_files = run(&settings, spill_size, cut(&input, &sizes));
+        prop_assert_eq!(&in_files, &whole, "in files over {}, cut at {:?}", spill_size, sizes);
     }
 }
 
@@ -276,17 +306,30 @@ fn stuff(message: &[u8]) -> Vec<u8> {
 
 /// What is stored of the pieces, how many octets of them were not taken, and whether the end was seen.
 fn read(policy: BareNewline, pieces: &[&[u8]]) -> (Vec<u8>, usize, Ending) {
+    read_into(&budget(0), policy, pieces)
+}
+
+fn read_into(
+    budget: &Arc<Budget>,
+    policy: BareNewline,
+    pieces: &[&[u8]],
+) -> (Vec<u8>, usize, Ending) {
     let mut reader = DataReader::new(policy, 1 << 20);
-    let mut body = Body::take(&Budget::new(1 << 20), None, 0).expect("there is room");
+    let mut body = Body::take(budget, Some(1), 0).expect("there is room");
     let mut ending = Ending::Open;
     let mut left = 0;
     for piece in pieces {
         let mut input = *piece;
-        if ending == Ending::Open {
+        while ending != Ending::Complete {
             ending = reader.read(&mut input, &mut body);
+            if ending == Ending::Open {
+                break;
+            }
+            body.catch_up();
         }
         left += input.len();
     }
+    body.finish();
     (body.as_slice().to_vec(), left, ending)
 }
 
@@ -298,6 +341,7 @@ proptest! {
         message in message(),
         behind in message(),
         sizes in prop::collection::vec(1_usize..200, 1..10),
+        spill_size in 1_u64..100,
     ) {
         let message = ended(message);
         let sent = [stuff(&message), behind.clone()].concat();
@@ -306,6 +350,8 @@ proptest! {
             prop_assert_eq!(kept, (message.clone(), behind.len(), Ending::Complete));
             let fixed = read(BareNewline::Fix, &pieces);
             prop_assert_eq!(fixed, (with_crlf(&message), behind.len(), Ending::Complete));
+            let in_file = read_into(&budget(spill_size), BareNewline::Fix, &pieces);
+            prop_assert_eq!(in_file, (with_crlf(&message), behind.len(), Ending::Complete));
         }
     }
 

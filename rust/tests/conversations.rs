@@ -15,7 +15,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use guerrilla::buffer::{Body, Budget};
+use guerrilla::buffer::{Body, Budget, Spiller};
+use guerrilla::log::Log;
 use guerrilla::smtp::{BodyAnswer, Reply, Session, Step, Transaction, Verdict};
 
 mod script;
@@ -76,10 +77,12 @@ struct Driver<'a> {
 }
 
 fn play(script: &Script, pace: Pace) -> Result<(), Problem> {
+    let log = Arc::new(Log::new(0));
+    let spiller = Spiller::new(script.spill_size, None, &Arc::default(), &log);
     let mut driver = Driver {
         session: Session::new(Arc::new(script.settings.clone()), GREETING),
         script,
-        budget: Budget::new(script.max_memory),
+        budget: Budget::spilling(script.max_memory, spiller),
         verdicts: script.verdicts.clone(),
         output: Vec::new(),
         delivered: Vec::new(),
@@ -137,13 +140,24 @@ impl Driver<'_> {
                         None => BodyAnswer::Refuse(Reply::no_memory()),
                     });
                 }
-                Step::Deliver(transaction, body) => {
-                    self.delivered.push((transaction, body));
-                    let verdict = self.next_verdict()?;
-                    self.session.resume(verdict.unwrap_or_else(queued));
+                Step::CatchUp => self.session.body().expect("is being received").catch_up(),
+                Step::FinishBody(mut body) => {
+                    body.finish();
+                    if let Some((transaction, body)) = self.session.finish_body(body) {
+                        self.deliver(transaction, body)?;
+                    }
+                    self.output.append(&mut self.session.take_output());
                 }
+                Step::Deliver(transaction, body) => self.deliver(transaction, body)?,
             }
         }
+    }
+
+    fn deliver(&mut self, transaction: Arc<Transaction>, body: Body) -> Result<(), Problem> {
+        self.delivered.push((transaction, body));
+        let verdict = self.next_verdict()?;
+        self.session.resume(verdict.unwrap_or_else(queued));
+        Ok(())
     }
 
     fn next_verdict(&mut self) -> Result<Option<Verdict>, Problem> {

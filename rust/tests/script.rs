@@ -16,6 +16,7 @@ pub(crate) fn problem(line: usize, text: impl std::fmt::Display) -> Problem {
 pub(crate) struct Script {
     pub(crate) settings: Settings,
     pub(crate) max_memory: u64,
+    pub(crate) spill_size: u64,
     pub(crate) intake_open: bool,
     pub(crate) blocks: Vec<Block>,
     /// One a question, in order; `None` where the file has no verdicts at all.
@@ -59,6 +60,7 @@ impl Script {
         let mut script = Self {
             settings: Settings { host_name: "mx.example.com".to_owned(), ..Settings::default() },
             max_memory: 256 << 20,
+            spill_size: 0,
             intake_open: true,
             blocks: vec![Block::default()],
             verdicts: None,
@@ -148,6 +150,7 @@ impl Script {
             "host_name" => value.clone_into(&mut settings.host_name),
             "max_size" => settings.max_size = number()?,
             "max_memory" => self.max_memory = number()?,
+            "spill_size" => self.spill_size = number()?,
             "max_recipients" => settings.max_recipients = count()? as usize,
             "max_received_hops" => settings.max_received_hops = count()? as usize,
             "max_errors" => settings.max_errors = count()?,

@@ -151,7 +151,8 @@ class AppConfig(Section):
     """Bytes that all message bodies of the process may take together."""
 
     spill_size: Bytes = 2**20
-    """Bytes of a body, over which it goes to a temporary file."""
+    """Bytes of a body, over which it goes to a temporary file; so does one that `max_memory` has no
+    room for. The file is in `$TMPDIR`, else in `/var/tmp`. 0: bodies stay in memory."""
 
     processes: Count = 1
     """Processes that share the ports. 0: one a core."""

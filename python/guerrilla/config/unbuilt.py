@@ -33,7 +33,6 @@ def _is_shown(dashboard: DashboardConfig | None) -> bool:
 
 
 _TOP: Final = (
-    _Later("spill_size", "spilling large messages to a file"),
     _Later("processes", "more than one process"),
     _Later("control_socket", "the control socket"),
     _Later("watch_config", "watching the config file"),

@@ -187,6 +187,11 @@ impl Connection {
                 self.check(signals, transaction, recipient).await
             }
             Step::BeginBody { declared } => self.wait_for_memory(signals, declared).await,
+            Step::CatchUp => self.catch_up(signals).await,
+            Step::FinishBody(body) => match self.finish(signals, body).await? {
+                Some((transaction, body)) => self.deliver(signals, transaction, body).await,
+                None => Ok(()),
+            },
             Step::Deliver(transaction, body) => self.deliver(signals, transaction, body).await,
             Step::NeedInput | Step::Close => Ok(()),
         }
@@ -215,7 +220,10 @@ impl Connection {
             return Poll::Ready(Ok(step));
         }
         for _ in 0..READS_A_TURN {
+            let room = self.session.body().map_or(usize::MAX, |body| body.appetite());
             let polled = READ.with_borrow_mut(|buffer| {
+                let room = room.clamp(1, buffer.len());
+                let buffer = buffer.get_mut(..room).unwrap_or_default();
                 let count = std::task::ready!(self.stream.poll_read(context, buffer))?;
                 let octets = buffer.get(..count).unwrap_or(&[]);
                 if octets.is_empty() {
@@ -261,7 +269,7 @@ impl Connection {
                 self.begin_body(answer);
                 continue;
             }
-            self.after_data_read(octets.len());
+            self.after_data_read(octets.len() - input.len());
             self.unread = input.to_vec();
             return step;
         }

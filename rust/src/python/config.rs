@@ -37,6 +37,7 @@ pub(super) struct CoreSettings {
     servers: Vec<ServerSettings>,
     allowed_hosts: Vec<String>,
     max_memory: u64,
+    spill_size: u64,
     save_timeout: f64,
     check_timeout: f64,
     check_recipients: bool,
@@ -61,6 +62,7 @@ impl CoreSettings {
         Ok(CoreConfig {
             servers: servers.collect::<PyResult<_>>()?,
             max_memory: self.max_memory,
+            spill_size: self.spill_size,
             save_timeout: seconds("save_timeout", self.save_timeout)?,
             check_timeout: seconds("check_timeout", self.check_timeout)?,
             log_level: self.log_level,

@@ -15,6 +15,8 @@ const BLOCK: usize = 128;
 pub enum Ending {
     /// The input is used up and the message goes on.
     Open,
+    /// The message goes on once the body has caught up; there may be input left.
+    Behind,
     /// CRLF.CRLF was read; what is left of the input are commands.
     Complete,
 }
@@ -59,14 +61,27 @@ impl DataReader {
         self.bare_newline
     }
 
-    /// Takes octets up to the end of the message or of the input.
+    /// Takes octets up to the end of the message or of the input, or until the body is behind.
     pub fn read(&mut self, input: &mut &[u8], body: &mut Body) -> Ending {
-        let ending = self.consume(input, body);
-        if body.fault().is_none() {
-            let end = self.header.update(body.as_slice());
-            body.set_header_end(end);
+        while !body.is_behind() {
+            let all = *input;
+            let (mut piece, rest) = all.split_at(all.len().min(body.appetite()));
+            let ending = self.consume(&mut piece, body);
+            if body.fault().is_none() {
+                let end = self.header.update(body.as_slice());
+                body.set_header_end(end);
+            }
+            body.settle();
+            if ending == Ending::Complete {
+                *input = all.get(all.len() - rest.len() - piece.len()..).unwrap_or(&[]);
+                return Ending::Complete;
+            }
+            *input = rest;
+            if rest.is_empty() && !body.is_behind() {
+                return Ending::Open;
+            }
         }
-        ending
+        Ending::Behind
     }
 
     fn consume(&mut self, input: &mut &[u8], body: &mut Body) -> Ending {

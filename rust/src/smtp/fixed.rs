@@ -53,6 +53,8 @@ pub(super) const BARE_NEWLINE: Reply =
 pub(super) const TOO_MANY_HOPS: Reply = Reply::fixed(554, (5, 4, 6), "Error: too many hops");
 pub(super) const NO_MEMORY: Reply =
     Reply::fixed(452, (4, 3, 1), "Insufficient memory, please try again later");
+pub(super) const NO_STORAGE: Reply =
+    Reply::fixed(452, (4, 3, 1), "Insufficient storage, please try again later");
 pub(super) const INTAKE_CLOSED: Reply =
     Reply::fixed(451, (4, 3, 2), "Not accepting mail now, please try again later");
 pub(super) const SAVE_FAILED: Reply =

@@ -7,6 +7,8 @@
 //!     └───────────────┴──── RSET, HELO, EHLO ─────────────────┴───────────────┴─────────────┘
 //! ```
 //!
+//! Between Receiving and Delivering a message that went to a file is Finishing.
+//!
 //! For any split of the input the replies, the questions and the deliveries are the same.
 
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use super::line::{Line, LineReader};
 use super::reply::{Reply, Verdict};
 use super::transaction::Transaction;
 use crate::buffer::{Body, Fault};
-use crate::mail::header::count_received;
+use crate::mail::header::{HeaderEnd, count_received};
 
 /// Octets of replies after which they are to be sent before more commands are looked at: short
 /// commands have longer replies, and the peer need not read them.
@@ -40,6 +42,10 @@ pub enum Step {
         /// From the SIZE parameter of MAIL.
         declared: Option<u64>,
     },
+    /// The body is behind with writing its file: go on once [`Session::body`] has caught up.
+    CatchUp,
+    /// All of this message is there. Finish it, then call [`Session::finish_body`].
+    FinishBody(Body),
     /// Save this message. Answer with [`Session::resume`].
     Deliver(Arc<Transaction>, Body),
     /// Send what is written, then close.
@@ -80,6 +86,8 @@ enum State {
     /// Waiting for a body.
     Beginning(Arc<Transaction>),
     Receiving(Box<Receiving>),
+    /// Waiting for the body to be finished.
+    Finishing(Arc<Transaction>),
     /// Waiting for the verdict on the message.
     Delivering,
     Closed,
@@ -131,8 +139,10 @@ impl Session {
         loop {
             if let State::Receiving(receiving) = &mut self.state {
                 let Receiving { reader, body, .. } = receiving.as_mut();
-                if reader.read(input, body) == Ending::Open {
-                    return Step::NeedInput;
+                match reader.read(input, body) {
+                    Ending::Open => return Step::NeedInput,
+                    Ending::Behind => return Step::CatchUp,
+                    Ending::Complete => {}
                 }
                 if let Some(step) = self.end_of_data() {
                     return step;
@@ -144,7 +154,10 @@ impl Session {
             }
             match self.state {
                 State::Closed => return Step::Close,
-                State::Checking(..) | State::Beginning(_) | State::Delivering => {
+                State::Checking(..)
+                | State::Beginning(_)
+                | State::Finishing(_)
+                | State::Delivering => {
                     return Step::NeedInput;
                 }
                 State::Ready | State::Open(_) | State::Receiving(_) => {}
@@ -200,6 +213,26 @@ impl Session {
             (State::Beginning(_), BodyAnswer::Refuse(reply)) => self.say(&reply),
             (other, _) => self.state = other,
         }
+    }
+
+    /// The body that is being received.
+    pub fn body(&mut self) -> Option<&mut Body> {
+        match &mut self.state {
+            State::Receiving(receiving) => Some(&mut receiving.body),
+            _ => None,
+        }
+    }
+
+    /// A message whose octets can be looked at now; what is to be delivered, if it is to be.
+    pub fn finish_body(&mut self, mut body: Body) -> Option<(Arc<Transaction>, Body)> {
+        let State::Finishing(transaction) = std::mem::replace(&mut self.state, State::Ready) else {
+            return None;
+        };
+        if body.fault().is_none() && body.header_end().is_none() {
+            let end = HeaderEnd::new(self.settings.max_header_size).update(body.as_slice());
+            body.set_header_end(end);
+        }
+        self.judge(transaction, body, false)
     }
 
     /// Says one last thing and closes.
@@ -402,18 +435,34 @@ impl Session {
         limit > 0 && count_received(header) > limit
     }
 
-    /// The final dot: hands the message on, or says why it is not taken.
+    /// The final dot.
     fn end_of_data(&mut self) -> Option<Step> {
         let State::Receiving(receiving) = std::mem::replace(&mut self.state, State::Ready) else {
             return None;
         };
         let Receiving { transaction, reader, body } = *receiving;
+        let bare_newline =
+            reader.bare_newline() && self.settings.bare_newline == BareNewline::Reject;
+        if body.is_spilled() && !bare_newline {
+            self.state = State::Finishing(transaction);
+            return Some(Step::FinishBody(body));
+        }
+        let (transaction, body) = self.judge(transaction, body, bare_newline)?;
+        Some(Step::Deliver(transaction, body))
+    }
+
+    /// Hands a whole message on, or says why it is not taken.
+    fn judge(
+        &mut self,
+        transaction: Arc<Transaction>,
+        body: Body,
+        bare_newline: bool,
+    ) -> Option<(Arc<Transaction>, Body)> {
         let refusal = match body.fault() {
             Some(Fault::TooLarge) => Some(too_large(self.settings.max_size)),
             Some(Fault::NoMemory) => Some(fixed::NO_MEMORY),
-            None if reader.bare_newline() && self.settings.bare_newline == BareNewline::Reject => {
-                Some(fixed::BARE_NEWLINE)
-            }
+            Some(Fault::NoStorage) => Some(fixed::NO_STORAGE),
+            None if bare_newline => Some(fixed::BARE_NEWLINE),
             None if self.is_looping(&body) => Some(fixed::TOO_MANY_HOPS),
             None => None,
         };
@@ -422,7 +471,7 @@ impl Session {
             return None;
         }
         self.state = State::Delivering;
-        Some(Step::Deliver(transaction, body))
+        Some((transaction, body))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::buffer::Body;
 use crate::delivery::{Asked, Check, Delivery, Question};
 use crate::log::Level;
 use crate::pending::Expiry;
+use crate::server::Shared;
 use crate::smtp::{Address, BodyAnswer, Reply, Transaction, Verdict};
 
 /// How long a connection that holds no body waits for memory before it is told 452.
@@ -184,6 +185,49 @@ impl Connection {
         }
     }
 
+    /// Waits until the file has what was read; nothing is read meanwhile. The time is not the client's.
+    pub(super) async fn catch_up(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
+        let began = Instant::now();
+        let shared = Arc::clone(&self.shared);
+        let session = &mut self.session;
+        let caught_up = wait_for_disk(&shared, signals, |context| {
+            session.body().map_or(Poll::Ready(()), |body| body.poll_caught_up(context))
+        });
+        if !caught_up.await? {
+            self.give_up_disk();
+            if let Some(body) = self.session.body() {
+                body.give_up();
+            }
+        }
+        if let Some(data) = &mut self.data {
+            data.began += began.elapsed();
+        }
+        self.deadline = self.next_deadline();
+        if self.is_too_slow() {
+            self.time_out("its message comes too slowly");
+        }
+        Ok(())
+    }
+
+    /// Waits until a message can be looked at; what is to be delivered, if it is to be.
+    pub(super) async fn finish(
+        &mut self,
+        signals: &mut Signals<'_, '_>,
+        mut body: Body,
+    ) -> Result<Option<(Arc<Transaction>, Body)>, End> {
+        let shared = Arc::clone(&self.shared);
+        if !wait_for_disk(&shared, signals, |context| body.poll_finished(context)).await? {
+            self.give_up_disk();
+            body.give_up();
+        }
+        Ok(self.session.finish_body(body))
+    }
+
+    fn give_up_disk(&self) {
+        self.shared.stats.spill_failures.add();
+        self.log(Level::Error, format_args!("its file was not written within gw_save_timeout"));
+    }
+
     pub(super) async fn linger(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
         self.stream.finish_writing();
         let deadline = Instant::now() + LINGER;
@@ -205,6 +249,26 @@ impl Connection {
         })
         .await
     }
+}
+
+/// Waits for the thread that writes files; `false` where that hangs.
+async fn wait_for_disk(
+    shared: &Shared,
+    signals: &mut Signals<'_, '_>,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<()>,
+) -> Result<bool, End> {
+    let deadline = Instant::now() + shared.config.load().save_timeout;
+    poll_fn(|context| {
+        if poll(context).is_ready() {
+            return Poll::Ready(Ok(true));
+        }
+        if shared.shutdown.is_closing() {
+            return Poll::Ready(Err(End::Cut));
+        }
+        signals.poll_changed(context);
+        signals.poll_deadline(context, deadline).map(|()| Ok(false))
+    })
+    .await
 }
 
 /// Tells a question when nobody waits for its answer any more, on every way out.

@@ -1,0 +1,226 @@
+//! The memory there is for bodies, and the free buffers.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::spill::Spiller;
+
+/// What a body takes first; most mail fits.
+pub(super) const FIRST: usize = 64 << 10;
+/// The least that a body takes: it stands for what else a message costs, so that the budget bounds how
+/// many can be queued.
+pub(super) const SMALLEST: usize = 4 << 10;
+/// Free buffers kept, in octets: enough for the mails on their way at a high rate.
+const POOLED: usize = 8 << 20;
+/// A larger buffer than this is not kept: few mails need it.
+const LARGEST_POOLED: usize = 256 << 10;
+/// Kept free for first steps, a quarter of a small budget: large messages that come slowly must not
+/// keep small ones from beginning.
+const FIRST_STEPS: u64 = 16 << 20;
+
+/// The memory that bodies may take, the free buffers, and where a body goes that is too large for it.
+pub struct Budget {
+    limit: u64,
+    spiller: Option<Arc<Spiller>>,
+    used: AtomicU64,
+    pub(super) retained: AtomicU64,
+    waiting: AtomicUsize,
+    refused: AtomicU64,
+    on_release: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    free: Mutex<Free>,
+}
+
+/// Free buffers, the last one used on top: it is in the processor's cache.
+#[derive(Default)]
+struct Free {
+    buffers: Vec<Vec<u8>>,
+    octets: usize,
+}
+
+impl Budget {
+    /// A budget of `limit` octets, whose bodies stay in memory.
+    pub fn new(limit: u64) -> Arc<Self> {
+        Self::spilling(limit, None)
+    }
+
+    /// A budget of `limit` octets, whose large bodies go to files.
+    pub fn spilling(limit: u64, spiller: Option<Arc<Spiller>>) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            spiller,
+            used: AtomicU64::new(0),
+            retained: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+            on_release: OnceLock::new(),
+            free: Mutex::default(),
+        })
+    }
+
+    /// Octets taken by bodies whose sender has no answer yet.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Octets of bodies that were answered and are still held by someone.
+    pub fn retained(&self) -> u64 {
+        self.retained.load(Ordering::Relaxed)
+    }
+
+    /// Octets there are in all.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Sets what is called, from any thread, when octets come back while someone [waits](Self::wait).
+    /// Once.
+    pub fn on_release(&self, call: impl Fn() + Send + Sync + 'static) {
+        // A second call would mean two reactors on one budget; the first one keeps it.
+        let _ = self.on_release.set(Box::new(call));
+    }
+
+    /// Counts one who waits for octets until the guard is dropped.
+    pub fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        Waiting(self)
+    }
+
+    /// Counts a message that found no room.
+    pub fn count_refusal(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Messages that found no room.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn spiller(&self) -> Option<&Arc<Spiller>> {
+        self.spiller.as_ref()
+    }
+
+    /// No body goes to a file any more; see [`Spiller::close`].
+    pub fn close(&self) {
+        if let Some(spiller) = &self.spiller {
+            spiller.close();
+        }
+    }
+
+    /// Kept free for first steps; and how far over the limit it may be for what was read already.
+    fn margin(&self) -> u64 {
+        FIRST_STEPS.min(self.limit / 4)
+    }
+
+    pub(super) fn reserve_first(&self, octets: usize) -> bool {
+        self.reserve(octets, self.limit)
+    }
+
+    pub(super) fn reserve_more(&self, octets: usize) -> bool {
+        self.reserve(octets, self.limit - self.margin())
+    }
+
+    /// For what has no other place until the file takes it: it comes back as soon as it is written. So
+    /// that a message that was begun is not refused for that, it may go over the limit by the margin.
+    pub(super) fn reserve_over(&self, octets: usize) -> bool {
+        self.reserve(octets, self.limit.saturating_add(self.margin()))
+    }
+
+    fn reserve(&self, octets: usize, limit: u64) -> bool {
+        let take = |used: u64| used.checked_add(octets as u64).filter(|&total| total <= limit);
+        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+    }
+
+    pub(super) fn release(&self, octets: usize) {
+        self.used.fetch_sub(octets as u64, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0
+            && let Some(call) = self.on_release.get()
+        {
+            call();
+        }
+    }
+
+    /// An empty buffer for at least that much; a free one may have room for more.
+    pub(super) fn take(&self, octets: usize) -> Vec<u8> {
+        if octets == FIRST {
+            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(buffer) = free.buffers.pop() {
+                free.octets -= buffer.capacity();
+                return buffer;
+            }
+        }
+        Vec::with_capacity(octets)
+    }
+
+    pub(super) fn give_back(&self, mut buffer: Vec<u8>) {
+        let octets = buffer.capacity();
+        if !(FIRST..=LARGEST_POOLED).contains(&octets) {
+            return;
+        }
+        buffer.clear();
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.octets + octets <= POOLED {
+            free.octets += octets;
+            free.buffers.push(buffer);
+        }
+    }
+}
+
+/// Someone who waits; see [`Budget::wait`].
+#[derive(Debug)]
+pub struct Waiting<'a>(&'a Budget);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl std::fmt::Debug for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Budget")
+            .field("limit", &self.limit)
+            .field("used", &self.used)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A buffer on its way to the file and back, with its share of the budget: all but [`SMALLEST`], which
+/// its body keeps.
+pub(super) struct Chunk {
+    octets: Vec<u8>,
+    share: usize,
+    budget: Arc<Budget>,
+}
+
+impl Chunk {
+    pub(super) fn new(octets: Vec<u8>, share: usize, budget: &Arc<Budget>) -> Self {
+        Self { octets, share, budget: Arc::clone(budget) }
+    }
+
+    pub(super) fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    /// Empties it, and gives back to the budget what it has over `capacity`.
+    pub(super) fn shrink(&mut self, capacity: usize) {
+        self.octets.clear();
+        let extra = (self.share + SMALLEST).saturating_sub(capacity);
+        if extra > 0 {
+            self.octets.shrink_to(capacity);
+            self.share -= extra;
+            self.budget.release(extra);
+        }
+    }
+
+    /// The buffer and its share.
+    pub(super) fn into_parts(mut self) -> (Vec<u8>, usize) {
+        (std::mem::take(&mut self.octets), std::mem::take(&mut self.share))
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.budget.give_back(std::mem::take(&mut self.octets));
+        self.budget.release(self.share);
+    }
+}
