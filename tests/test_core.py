@@ -180,6 +180,40 @@ def test_an_envelope_of_many_recipients_counts_with_them() -> None:
         assert made.stats()["memory_used"] == 0
 
 
+def test_a_message_in_a_file_is_counted_and_outlives_the_core() -> None:
+    with core(spill_size=MIB) as (made, address):
+        client = Client(address)
+        client.message(MIB)  # a CRLF more
+        (held,) = take(made)
+        figures = made.stats()
+        assert figures["memory_used"] < 2 * 4096
+        assert (figures["spilled"], figures["spilled_octets"]) == (1, MIB + 2)
+        assert held.answer(None)
+        assert client.read(1).startswith(b"250")
+        assert made.stats()["memory_used"] == 0
+        assert 0 < made.stats()["memory_retained"] < 2 * 4096
+        view = held.data
+        assert view.readonly
+        assert Envelope.from_bytes(held.to_bytes()).data == view
+        assert bytes(held) == view
+    del held
+    # The view holds the message, and closing the core does not take it away.
+    assert view == b"x" * MIB + b"\r\n"
+    assert made.stats()["spilled_octets"] == MIB + 2
+    view.release()
+    assert made.stats()["spilled_octets"] == made.stats()["memory_retained"] == 0
+
+
+def test_an_envelope_that_is_dropped_closes_its_file() -> None:
+    with core(spill_size=1) as (made, address):
+        client = Client(address)
+        client.message(1)
+        take(made)
+        assert client.read(1).startswith(b"451")
+        until(lambda: made.stats()["spilled_octets"] == 0)
+        assert made.stats()["spill_failures"] == 0
+
+
 def test_growth_that_finds_no_memory_is_counted() -> None:
     with core(max_memory=MIB) as (made, address):
         client = Client(address)

@@ -68,12 +68,20 @@ class Wire:
         self.send(octets)
         return self.reply()
 
-    def begin(self) -> Self:
-        """Says EHLO and everything else up to the 354."""
-        codes = [self.ask(HELLO)[:3]]
-        self.send(TRANSACTION)
-        codes += [self.reply()[:3] for _ in range(3)]
-        assert codes == ["250", "250", "250", "354"]
+    def begin(self, parameters: str = "") -> Self:
+        """Says EHLO and everything else up to the 354.
+
+        Args:
+            parameters: of MAIL, with a space before each.
+        """
+        assert self.ask(HELLO).startswith("250 ")
+        return self.begin_again(parameters)
+
+    def begin_again(self, parameters: str = "") -> Self:
+        """Everything but EHLO."""
+        self.send(TRANSACTION.replace(b">\r\n", b">%s\r\n" % parameters.encode(), 1))
+        codes = [self.reply()[:3] for _ in range(3)]
+        assert codes == ["250", "250", "354"]
         return self
 
     def deliver(self, message: bytes) -> str:
@@ -154,6 +162,11 @@ def forget_peak(pid: int) -> int:
     with open(f"/proc/{pid}/clear_refs", "w", encoding="ascii") as refs:
         refs.write("5")
     return _status(pid, "VmRSS") * 1024
+
+
+def anonymous_memory(pid: int) -> int:
+    """Octets that a process has in memory, but for what is mapped from files."""
+    return _status(pid, "RssAnon") * 1024
 
 
 def cpu_seconds(pid: int) -> float:

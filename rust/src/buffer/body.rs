@@ -15,6 +15,8 @@ use super::spill::{CHUNK, SpillFile, Written};
 const LARGEST_STEP: usize = 4 << 20;
 /// Input that a body in memory is given at once where it may go to a file: a read of the socket.
 const READ: usize = 64 << 10;
+/// What that may take at most: each octet may become two, and room comes in steps.
+const WORST_READ: usize = 3 * READ + 16;
 
 /// Why a body holds nothing although octets were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +47,7 @@ enum Store {
 ///
 /// Where the budget spills, it goes to a file once it is over the size for that, or once the budget has
 /// no more for it: what it holds is written out, and the buffer is used again. That takes no more memory
-/// than it has, but for what was read already.
+/// than it has, so a message that was begun is not refused for want of it.
 pub struct Body {
     buffer: Vec<u8>,
     store: Store,
@@ -117,11 +119,33 @@ impl Body {
     /// become two; 0 while it [is behind](Self::is_behind).
     pub fn appetite(&self) -> usize {
         match &self.store {
-            _ if self.fault.is_some() => usize::MAX,
-            Store::Memory | Store::Due => self.budget.spiller().map_or(usize::MAX, |_| READ),
-            Store::Filling(_) => (self.reserved - self.buffer.len()) / 2,
+            _ if self.fault.is_some() || self.budget.spiller().is_none() => usize::MAX,
+            Store::Memory if !self.is_short() => READ,
+            Store::Memory | Store::Due | Store::Filling(_) => self.room() / 2,
             Store::Writing(_) | Store::Mapped(_) => 0,
         }
+    }
+
+    fn room(&self) -> usize {
+        self.reserved.saturating_sub(self.buffer.len())
+    }
+
+    /// Whether there might be no memory for the next read, where a file could take it.
+    fn is_short(&self) -> bool {
+        let more = WORST_READ.saturating_sub(self.room());
+        more > 0
+            && !self.budget.has(more)
+            && self.budget.spiller().is_some()
+            && self.fault.is_none()
+    }
+
+    /// Whether it is too large to stay in memory.
+    fn is_over(&self) -> bool {
+        self.budget.spiller().is_some_and(|spiller| self.buffer.len() > spiller.size())
+    }
+
+    fn is_half_full(&self) -> bool {
+        self.buffer.len() >= self.reserved / 2
     }
 
     /// Appends octets, or drops all of them once they are too many. Never waits.
@@ -168,7 +192,7 @@ impl Body {
         if matches!(self.store, Store::Memory) {
             self.store = Store::Due;
         }
-        self.budget.reserve_over(target - self.reserved) && self.enlarge(target)
+        self.budget.reserve_first(target - self.reserved) && self.enlarge(target)
     }
 
     fn enlarge(&mut self, target: usize) -> bool {
@@ -177,18 +201,28 @@ impl Body {
         true
     }
 
-    /// At the end of a read: hands what it holds to the file, if it is time for that.
+    /// Before a read: hands what it holds to the file, if it is time for that.
     pub fn settle(&mut self) {
         let due = match &self.store {
-            Store::Memory => {
-                self.budget.spiller().is_some_and(|spiller| self.buffer.len() > spiller.size())
-            }
+            Store::Memory => self.is_over() || (self.is_half_full() && self.is_short()),
             Store::Due => true,
-            Store::Filling(_) => self.buffer.len() >= self.reserved / 2,
+            Store::Filling(_) => self.is_half_full(),
             Store::Writing(_) | Store::Mapped(_) => false,
         };
         if due {
             self.hand_over(false);
+        }
+    }
+
+    /// After the last read: hands the rest to the file, if there is one or is to be one.
+    pub fn end(&mut self) {
+        let due = match &self.store {
+            Store::Memory => self.is_over(),
+            Store::Due | Store::Filling(_) => true,
+            Store::Writing(_) | Store::Mapped(_) => false,
+        };
+        if due {
+            self.hand_over(true);
         }
     }
 

@@ -95,6 +95,12 @@ impl Budget {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// The files' thread in the hands of a test.
+    #[cfg(test)]
+    pub(crate) fn by_hand(&self) -> Option<super::ByHand> {
+        self.spiller.clone().map(super::ByHand::of)
+    }
+
     pub(super) fn spiller(&self) -> Option<&Arc<Spiller>> {
         self.spiller.as_ref()
     }
@@ -106,23 +112,18 @@ impl Budget {
         }
     }
 
-    /// Kept free for first steps; and how far over the limit it may be for what was read already.
-    fn margin(&self) -> u64 {
-        FIRST_STEPS.min(self.limit / 4)
-    }
-
     pub(super) fn reserve_first(&self, octets: usize) -> bool {
         self.reserve(octets, self.limit)
     }
 
     pub(super) fn reserve_more(&self, octets: usize) -> bool {
-        self.reserve(octets, self.limit - self.margin())
+        self.reserve(octets, self.limit - FIRST_STEPS.min(self.limit / 4))
     }
 
-    /// For what has no other place until the file takes it: it comes back as soon as it is written. So
-    /// that a message that was begun is not refused for that, it may go over the limit by the margin.
-    pub(super) fn reserve_over(&self, octets: usize) -> bool {
-        self.reserve(octets, self.limit.saturating_add(self.margin()))
+    /// Whether [`reserve_first`](Self::reserve_first) would do. Only the I/O thread reserves, so for it
+    /// that stays true until it does.
+    pub(super) fn has(&self, octets: usize) -> bool {
+        self.limit.saturating_sub(self.used()) >= octets as u64
     }
 
     fn reserve(&self, octets: usize, limit: u64) -> bool {

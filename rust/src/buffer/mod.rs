@@ -18,4 +18,6 @@ mod tests;
 
 pub use body::{Body, Fault};
 pub use budget::{Budget, Waiting};
+#[cfg(test)]
+pub(crate) use spill::ByHand;
 pub use spill::Spiller;

@@ -303,9 +303,10 @@ impl Report {
 
 /// The thread's work, done when a test says so.
 #[cfg(test)]
-pub(super) struct ByHand {
+pub(crate) struct ByHand {
     spiller: Arc<Spiller>,
     queue: Receiver<Job>,
+    held: Option<Job>,
     writer: Writer,
 }
 
@@ -313,13 +314,18 @@ pub(super) struct ByHand {
 #[allow(clippy::unwrap_used)]
 impl ByHand {
     pub(super) fn new(size: u64) -> Self {
-        let spiller = Spiller::new(size, None, &Arc::default(), &Arc::new(Log::new(0))).unwrap();
+        let log = Arc::new(Log::new(0));
+        Self::of(Spiller::new(size, None, &Arc::default(), &log).unwrap())
+    }
+
+    /// In place of its thread, which must not have been started.
+    pub(super) fn of(spiller: Arc<Spiller>) -> Self {
         let (jobs, queue) = mpsc::channel();
         let handle = std::thread::spawn(|| ());
         let ended = mpsc::channel().1;
         *spiller.lock() = Thread::Running { jobs, handle, ended };
         let writer = Writer { folder: None, report: Arc::clone(&spiller.report) };
-        Self { spiller, queue, writer }
+        Self { spiller, queue, held: None, writer }
     }
 
     pub(super) fn spiller(&self) -> Arc<Spiller> {
@@ -335,18 +341,32 @@ impl ByHand {
         records.into_iter().map(|record| record.message).collect()
     }
 
+    /// Waits for a job and holds it.
+    pub(crate) fn wait(&mut self) {
+        self.held = Some(self.queue.recv_timeout(Duration::from_secs(20)).unwrap());
+    }
+
+    /// Does the one that it holds.
+    pub(crate) fn work_held(&mut self) {
+        self.writer.work(self.held.take().unwrap());
+    }
+
     /// The next job; `false` when there is none.
     pub(super) fn work(&mut self) -> bool {
-        let job = self.queue.try_recv();
-        job.map(|job| self.writer.work(job)).is_ok()
+        self.held = self.queue.try_recv().ok();
+        let any = self.held.is_some();
+        if any {
+            self.work_held();
+        }
+        any
     }
 
     /// The next job, which writes to that file instead of its own.
     pub(super) fn work_on(&mut self, path: &str) {
-        let Ok(Job::Write { mut file, chunk, last, done }) = self.queue.try_recv() else {
-            panic!("there is nothing to write");
-        };
-        file.file = Some(File::options().write(true).open(path).unwrap());
-        self.writer.work(Job::Write { file, chunk, last, done });
+        self.wait();
+        if let Some(Job::Write { file, .. }) = &mut self.held {
+            file.file = Some(File::options().write(true).open(path).unwrap());
+        }
+        self.work_held();
     }
 }

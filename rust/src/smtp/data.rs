@@ -63,25 +63,27 @@ impl DataReader {
 
     /// Takes octets up to the end of the message or of the input, or until the body is behind.
     pub fn read(&mut self, input: &mut &[u8], body: &mut Body) -> Ending {
-        while !body.is_behind() {
+        loop {
+            body.settle();
+            if body.is_behind() {
+                return Ending::Behind;
+            }
             let all = *input;
+            if all.is_empty() {
+                return Ending::Open;
+            }
             let (mut piece, rest) = all.split_at(all.len().min(body.appetite()));
             let ending = self.consume(&mut piece, body);
             if body.fault().is_none() {
                 let end = self.header.update(body.as_slice());
                 body.set_header_end(end);
             }
-            body.settle();
+            *input = all.get(all.len() - rest.len() - piece.len()..).unwrap_or(&[]);
             if ending == Ending::Complete {
-                *input = all.get(all.len() - rest.len() - piece.len()..).unwrap_or(&[]);
+                body.end();
                 return Ending::Complete;
             }
-            *input = rest;
-            if rest.is_empty() && !body.is_behind() {
-                return Ending::Open;
-            }
         }
-        Ending::Behind
     }
 
     fn consume(&mut self, input: &mut &[u8], body: &mut Body) -> Ending {

@@ -279,3 +279,6 @@ impl<Q: Question> Drop for Forsaken<'_, Q> {
         self.0.forsake();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+use crate::buffer::ByHand;
+use crate::config::{CoreConfig, ListenAddress, ServerConfig};
+use crate::server::Server;
+use crate::smtp::Settings;
+
+use super::*;
+
+const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A core whose disk works when the test says so.
+struct Slow {
+    server: Server,
+    disk: ByHand,
+    client: BufReader<TcpStream>,
+}
+
+fn slow(save_timeout: Duration) -> Slow {
+    let server = Server::new(CoreConfig {
+        servers: vec![ServerConfig {
+            name: "test".to_owned(),
+            address: ListenAddress::parse("127.0.0.1:0").unwrap(),
+            max_clients: 0,
+            timeout: TIMEOUT,
+            data_timeout: TIMEOUT,
+            min_data_rate: 0,
+            session: Arc::new(Settings::default()),
+        }],
+        max_memory: 1 << 20,
+        spill_size: 1_000,
+        save_timeout,
+        check_timeout: save_timeout,
+        log_level: 0,
+    });
+    let disk = server.shared().budget.by_hand().unwrap();
+    let address = server.start().unwrap().remove(0);
+    let client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut slow = Slow { server, disk, client: BufReader::new(client) };
+    assert!(slow.reply().starts_with("220 "));
+    slow.send(b"HELO a\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n");
+    for code in ["250 ", "250 ", "250 ", "354 "] {
+        assert!(slow.reply().starts_with(code));
+    }
+    slow
+}
+
+impl Slow {
+    fn send(&mut self, octets: &[u8]) {
+        self.client.get_mut().write_all(octets).unwrap();
+    }
+
+    fn reply(&mut self) -> String {
+        let mut line = String::new();
+        self.client.read_line(&mut line).unwrap();
+        line
+    }
+}
+
+#[test]
+fn a_slow_disk_is_not_the_clients_fault() {
+    let mut slow = slow(Duration::from_secs(20));
+    slow.send(&[b'x'; 1_500]);
+    slow.disk.wait();
+    // Nothing is read now: its deadlines pass.
+    std::thread::sleep(TIMEOUT + TIMEOUT / 5);
+    slow.disk.work_held();
+    slow.send(b"\r\n.\r\n");
+    slow.disk.wait();
+    std::thread::sleep(TIMEOUT + TIMEOUT / 5);
+    slow.disk.work_held();
+    let asked = slow.server.shared().saves.receive(1, Duration::from_secs(20)).unwrap().remove(0);
+    assert_eq!(asked.0.body.as_slice().len(), 1_502);
+    asked.0.answer(Verdict::All(asked.0.accepted()));
+    assert!(slow.reply().starts_with("250 2.0.0 "));
+    assert_eq!(slow.server.shared().stats.timeouts.get(), 0);
+}
+
+#[test]
+fn a_disk_that_hangs_costs_the_message_and_the_session_goes_on() {
+    let mut slow = slow(Duration::from_millis(20));
+    slow.send(&[b'x'; 300_000]);
+    slow.send(b"\r\n.\r\n");
+    assert!(slow.reply().starts_with("452 4.3.1 Insufficient storage"));
+    slow.send(b"NOOP\r\n");
+    assert!(slow.reply().starts_with("250 "));
+    slow.disk.wait();
+    slow.disk.work_held();
+    let shared = slow.server.shared();
+    assert_eq!((shared.stats.spill_failures.get(), shared.budget.used()), (1, 0));
+}
+
+/// What became of a wait for a disk that is ready when `poll` says so.
+fn wait(poll: impl FnMut(&mut Context<'_>) -> Poll<()>, closing: bool) -> Result<bool, End> {
+    let server = Server::new(CoreConfig {
+        servers: Vec::new(),
+        max_memory: 0,
+        spill_size: 0,
+        save_timeout: Duration::from_millis(20),
+        check_timeout: Duration::ZERO,
+        log_level: 0,
+    });
+    let shared = server.shared();
+    if closing {
+        shared.shutdown.close();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(End::Lost)?.block_on(async {
+        let timer = pin!(tokio::time::sleep_until(Instant::now()));
+        let changed = pin!(shared.shutdown.changed());
+        let mut signals = Signals { timer, changed, shutdown: &shared.shutdown };
+        wait_for_disk(shared, &mut signals, poll).await
+    })
+}
+
+#[test]
+fn a_disk_is_waited_for_until_it_is_ready_or_hangs_or_all_ends() {
+    let mut asked = 0;
+    let at_second = |context: &mut Context<'_>| {
+        asked += 1;
+        context.waker().wake_by_ref();
+        if asked == 2 { Poll::Ready(()) } else { Poll::Pending }
+    };
+    assert!(matches!(wait(at_second, false), Ok(true)));
+    assert!(matches!(wait(|_| Poll::Pending, false), Ok(false)));
+    assert!(matches!(wait(|_| Poll::Pending, true), Err(End::Cut)));
+}
