@@ -204,6 +204,21 @@ def test_a_message_in_a_file_is_counted_and_outlives_the_core() -> None:
     assert made.stats()["spilled_octets"] == made.stats()["memory_retained"] == 0
 
 
+def test_a_queue_that_nobody_empties_does_not_fill_the_disk() -> None:
+    with core(spill_size=1, save_timeout=0.2) as (made, address):
+        late, gone = Client(address), Client(address)
+        late.message(MIB)
+        assert late.read(1).startswith(b"451 4.3.0")
+        until(lambda: made.stats()["spilled_octets"] == 0)
+        gone.message(MIB)
+        until(lambda: made.stats()["queue_depth"] == 1)
+        gone.reset()
+        until(lambda: made.stats()["spilled_octets"] == 0)
+        figures = made.stats()
+        assert (figures["queue_depth"], figures["memory_used"]) == (0, 0)
+        assert (figures["expired_before_commit"], figures["peer_gone"]) == (1, 1)
+
+
 def test_an_envelope_that_is_dropped_closes_its_file() -> None:
     with core(spill_size=1) as (made, address):
         client = Client(address)

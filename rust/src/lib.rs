@@ -16,7 +16,7 @@
 //! | [`mail`] | header sections, encoded words, the delivery header |
 //! | [`net`] | sockets, deadlines, one task a connection |
 //! | [`delivery`], [`queue`], [`pending`] | what goes to Python, how it waits, what becomes of it |
-//! | [`buffer`] | body buffers and their budget |
+//! | [`buffer`] | bodies: in memory from one budget, or in files |
 //! | [`server`] | a running core: start, stop |
 //! | [`config`] | the settings it obeys |
 //! | [`certificate`] | self-signed certificates |

@@ -80,6 +80,13 @@ impl<T> Queue<T> {
         inner.take(max)
     }
 
+    /// Takes out the first item that `matches`, wherever it stands.
+    pub fn remove(&self, matches: impl Fn(&T) -> bool) -> Option<T> {
+        let mut inner = self.lock();
+        let at = inner.items.iter().position(matches)?;
+        inner.items.remove(at)
+    }
+
     /// Takes no more; who waits returns.
     pub fn close(&self) {
         self.lock().closed = true;
@@ -118,6 +125,13 @@ mod tests {
         assert_eq!(queue.receive(2, Duration::ZERO), Some(vec![1, 2]));
         assert_eq!(queue.receive(2, Duration::from_mins(1)), Some(vec![3]));
         assert_eq!(queue.receive(2, Duration::from_mins(1)), None);
+        let queue = Queue::default();
+        (1..4).for_each(|item| queue.push(item));
+        assert_eq!(
+            (queue.remove(|item| *item > 1), queue.remove(|item| *item > 3)),
+            (Some(2), None)
+        );
+        assert_eq!(queue.try_receive(9), Some(vec![1, 3]));
         let empty: Queue<u8> = Queue::default();
         assert_eq!(empty.receive(2, Duration::from_millis(1)), Some(vec![]));
     }

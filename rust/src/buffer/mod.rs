@@ -18,6 +18,6 @@ mod tests;
 
 pub use body::{Body, Fault};
 pub use budget::{Budget, Waiting};
-#[cfg(test)]
-pub(crate) use spill::ByHand;
 pub use spill::Spiller;
+#[cfg(test)]
+pub(crate) use spill::by_hand::ByHand;

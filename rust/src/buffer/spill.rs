@@ -5,7 +5,7 @@
 //! most one buffer of each body is here, and the queue is as fair as it is short. The files have no name:
 //! they are gone with the process, however it ends.
 //!
-//! `unsafe` is needed here, and only here, to map a file. What is mapped never changes: nobody else can
+//! `unsafe` is needed here to map a file. What is mapped never changes: nobody else can
 //! open a file without a name, and it is mapped once it is written and its descriptor closed. The map
 //! lives in the [`SpillFile`], in the `Body`, so a slice of it lives no longer. A disk that does not give
 //! back what it has taken ends the process by a signal: its senders have no 250 then and send again.
@@ -301,72 +301,7 @@ impl Report {
     }
 }
 
-/// The thread's work, done when a test says so.
 #[cfg(test)]
-pub(crate) struct ByHand {
-    spiller: Arc<Spiller>,
-    queue: Receiver<Job>,
-    held: Option<Job>,
-    writer: Writer,
-}
-
+pub(crate) mod by_hand;
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-impl ByHand {
-    pub(super) fn new(size: u64) -> Self {
-        let log = Arc::new(Log::new(0));
-        Self::of(Spiller::new(size, None, &Arc::default(), &log).unwrap())
-    }
-
-    /// In place of its thread, which must not have been started.
-    pub(super) fn of(spiller: Arc<Spiller>) -> Self {
-        let (jobs, queue) = mpsc::channel();
-        let handle = std::thread::spawn(|| ());
-        let ended = mpsc::channel().1;
-        *spiller.lock() = Thread::Running { jobs, handle, ended };
-        let writer = Writer { folder: None, report: Arc::clone(&spiller.report) };
-        Self { spiller, queue, held: None, writer }
-    }
-
-    pub(super) fn spiller(&self) -> Arc<Spiller> {
-        Arc::clone(&self.spiller)
-    }
-
-    pub(super) fn stats(&self) -> &Stats {
-        &self.spiller.report.stats
-    }
-
-    pub(super) fn logged(&self) -> Vec<String> {
-        let records = self.spiller.report.log.receive(9, Duration::ZERO).unwrap();
-        records.into_iter().map(|record| record.message).collect()
-    }
-
-    /// Waits for a job and holds it.
-    pub(crate) fn wait(&mut self) {
-        self.held = Some(self.queue.recv_timeout(Duration::from_secs(20)).unwrap());
-    }
-
-    /// Does the one that it holds.
-    pub(crate) fn work_held(&mut self) {
-        self.writer.work(self.held.take().unwrap());
-    }
-
-    /// The next job; `false` when there is none.
-    pub(super) fn work(&mut self) -> bool {
-        self.held = self.queue.try_recv().ok();
-        let any = self.held.is_some();
-        if any {
-            self.work_held();
-        }
-        any
-    }
-
-    /// The next job, which writes to that file instead of its own.
-    pub(super) fn work_on(&mut self, path: &str) {
-        self.wait();
-        if let Some(Job::Write { file, .. }) = &mut self.held {
-            file.file = Some(File::options().write(true).open(path).unwrap());
-        }
-        self.work_held();
-    }
-}
+mod tests;

@@ -1,8 +1,9 @@
 //! The octets of a message as a read-only buffer, without a copy.
 //!
-//! `unsafe` is needed here, and only here: Python's buffer protocol hands out a raw pointer. It stays
-//! valid because the buffer's owner is this object, which holds the message by an `Arc`; a message is
-//! never changed once it is a `Delivery`; and `PyBuffer_FillInfo` makes the view hold this object.
+//! `unsafe` is needed here: Python's buffer protocol hands out a raw pointer. It stays valid because the
+//! buffer's owner is this object, which holds the message by an `Arc`; a message is never changed once it
+//! is a `Delivery`, in memory or mapped from its file, which nobody else can reach; and
+//! `PyBuffer_FillInfo` makes the view hold this object.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -83,6 +83,8 @@ impl Connection {
         shared.stats.messages_received.add();
         shared.stats.bytes_received.add_many(delivery.body.as_slice().len() as u64);
         shared.saves.push(Asked(Arc::clone(&delivery)));
+        let queue = Arc::clone(shared);
+        let _queued = Queued(&queue, &delivery);
         let verdict = self.wait_for(signals, delivery.as_ref()).await?;
         if verdict.is_none() {
             let id = &delivery.queued_id;
@@ -269,6 +271,23 @@ async fn wait_for_disk(
         signals.poll_deadline(context, deadline).map(|()| Ok(false))
     })
     .await
+}
+
+/// A message in a file that nobody waits for any more does not stay in the queue: of the budget it takes
+/// next to nothing, so a queue that nobody empties would fill the disk.
+struct Queued<'a>(&'a Shared, &'a Arc<Delivery>);
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        let Self(shared, delivery) = self;
+        if delivery.body.is_spilled() && !delivery.fetched.load(Ordering::SeqCst) {
+            let found = shared.saves.remove(|asked| Arc::ptr_eq(&asked.0, delivery));
+            // It is counted as if a worker had found it.
+            if let Some(asked) = found {
+                asked.0.fetch();
+            }
+        }
+    }
 }
 
 /// Tells a question when nobody waits for its answer any more, on every way out.

@@ -83,7 +83,7 @@ fn a_slow_disk_is_not_the_clients_fault() {
 #[test]
 fn a_disk_that_hangs_costs_the_message_and_the_session_goes_on() {
     let mut slow = slow(Duration::from_millis(20));
-    slow.send(&[b'x'; 300_000]);
+    slow.send(&vec![b'x'; 300_000]);
     slow.send(b"\r\n.\r\n");
     assert!(slow.reply().starts_with("452 4.3.1 Insufficient storage"));
     slow.send(b"NOOP\r\n");
