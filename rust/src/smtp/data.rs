@@ -72,7 +72,8 @@ impl DataReader {
             if all.is_empty() {
                 return Ending::Open;
             }
-            let (mut piece, rest) = all.split_at(all.len().min(body.appetite()));
+            // At least one, so that this comes to an end whatever the body says.
+            let (mut piece, rest) = all.split_at(all.len().min(body.appetite().max(1)));
             let ending = self.consume(&mut piece, body);
             if body.fault().is_none() {
                 let end = self.header.update(body.as_slice());

@@ -41,6 +41,7 @@ fn push_all(body: &mut Body, octets: &[u8], read: usize) {
         while !rest.is_empty() {
             assert!(!body.is_behind());
             let (some, left) = rest.split_at(body.appetite().min(rest.len()));
+            assert!(!some.is_empty());
             body.push(some);
             body.settle();
             body.catch_up();
@@ -111,6 +112,7 @@ fn push_piece(body: &mut Body, piece: &[u8], mut then: impl FnMut()) {
     while !rest.is_empty() {
         body.catch_up();
         let (some, left) = rest.split_at(body.appetite().min(rest.len()));
+        assert!(!some.is_empty());
         body.push(some);
         then();
         body.settle();
