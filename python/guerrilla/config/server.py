@@ -98,7 +98,7 @@ class ServerConfig(Section):
     """What the server calls itself in the greeting and in `Received:`. Default: the machine's."""
 
     max_size: Bytes = 10 * 2**20
-    """Bytes of a message (RFC 1870). 0: no limit; then only the disk bounds one, see `spill_size`."""
+    """Bytes of a message (RFC 1870). 0: no limit; then the disk is one, see `spill_size`."""
 
     timeout: PositiveSeconds = 30.0
     """Time for a command line, for each pause within DATA, and for a TLS handshake."""

@@ -178,6 +178,7 @@ fn what_the_thread_has_is_counted_until_it_is_written() {
     body.catch_up();
     assert_eq!(budget.used(), CHUNK as u64);
     body.push(&octets(CHUNK / 2));
+    assert!(body.as_slice().is_empty(), "a part is not taken for all of it");
     body.settle();
     assert!(body.is_behind());
     drop(body);
