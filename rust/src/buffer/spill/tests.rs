@@ -37,18 +37,24 @@ fn octets(count: usize) -> Vec<u8> {
 /// Pushes as a driver does, in reads of `read` octets; waits for the file where it has to.
 fn push_all(body: &mut Body, octets: &[u8], read: usize) {
     for piece in octets.chunks(read) {
-        let mut rest = piece;
-        while !rest.is_empty() {
-            assert!(!body.is_behind());
-            let (some, left) = rest.split_at(body.appetite().min(rest.len()));
-            assert!(!some.is_empty());
-            body.push(some);
-            body.settle();
-            body.catch_up();
-            rest = left;
-        }
+        push_piece(body, piece, || ());
     }
+    body.settle();
     body.finish();
+}
+
+/// One read, as [`DataReader::read`] takes it; `then` looks after each push.
+fn push_piece(body: &mut Body, piece: &[u8], mut then: impl FnMut()) {
+    let mut rest = piece;
+    while !rest.is_empty() {
+        body.settle();
+        body.catch_up();
+        let (some, left) = rest.split_at(body.appetite().min(rest.len()));
+        assert!(!some.is_empty());
+        body.push(some);
+        then();
+        rest = left;
+    }
 }
 
 #[test]
@@ -105,19 +111,6 @@ fn what_the_budget_cannot_hold_goes_to_a_file_and_leaves_room_for_others() {
     assert_eq!(budget.used(), 8 * SMALLEST as u64);
     drop(bodies);
     assert_eq!(budget.used(), 0);
-}
-
-fn push_piece(body: &mut Body, piece: &[u8], mut then: impl FnMut()) {
-    let mut rest = piece;
-    while !rest.is_empty() {
-        body.catch_up();
-        let (some, left) = rest.split_at(body.appetite().min(rest.len()));
-        assert!(!some.is_empty());
-        body.push(some);
-        then();
-        body.settle();
-        rest = left;
-    }
 }
 
 #[test]
