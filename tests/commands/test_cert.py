@@ -18,7 +18,7 @@ import pytest
 from guerrilla._core import make_certificate
 from guerrilla.cli import main
 from guerrilla.commands import cert
-from guerrilla.config import load
+from guerrilla.config import load, unbuilt
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KEY, CERTIFICATE = Path("tls/mx.example.com.key"), Path("tls/mx.example.com.crt")
@@ -270,3 +270,13 @@ def test_the_examples_name_what_their_command_makes(name: str) -> None:
     # And the one that its last command has openssl trust.
     (trusted,) = re.findall(r"-CAfile (\S+)$", text, re.MULTILINE)
     assert trusted == tomllib.loads(text)["servers"][0]["tls"]["public_key_file"]
+
+
+@pytest.mark.parametrize("name", ["starttls.toml", "smtps.toml"])
+def test_what_is_said_of_tls_is_so(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who builds TLS takes out the words that it is not."""
+    refused_at_start = bool(unbuilt(load(EXAMPLES / name)))
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    assert ("TLS is not built yet" in text) is refused_at_start
+    assert main(["cert", "--host", "mx.example.com", "--out", "tls"]) == 0
+    assert ("TLS is not built yet" in capsys.readouterr().out) is refused_at_start
