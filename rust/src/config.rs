@@ -1,9 +1,13 @@
 //! The settings the core obeys: immutable values behind a swap.
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::smtp::Settings;
+use crate::tls::Context;
 
 /// One listener and what its sessions obey.
 #[derive(Clone, Debug)]
@@ -20,8 +24,57 @@ pub struct ServerConfig {
     pub data_timeout: Duration,
     /// Octets a second that a message must come with after its first minute; 0: no limit.
     pub min_data_rate: u64,
+    /// Limits of one client address.
+    pub per_address: AddressLimits,
+    /// How long a client is watched before it is greeted; zero: not at all.
+    pub greet_delay: Duration,
+    /// Whether each connection begins with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Peers whose PROXY header and XCLIENT are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Its TLS, where it has any.
+    pub tls: Option<Tls>,
     /// What its sessions obey.
     pub session: Arc<Settings>,
+}
+
+impl ServerConfig {
+    /// Whether a peer is a proxy that is believed. One of a unix socket is: its file says who may connect.
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_none_or(|ip| self.trusted_proxies.iter().any(|network| network.contains(&ip)))
+    }
+
+    /// Whether this peer may speak for others: then it is not counted as a client itself.
+    pub fn is_proxy(&self, peer: Option<IpAddr>) -> bool {
+        (self.proxy_protocol || self.session.xclient) && self.trusts(peer)
+    }
+}
+
+/// TLS of a server.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Whether a connection begins with the handshake (RFC 8314 §3.3), without STARTTLS.
+    pub always_on: bool,
+    /// Its certificates and all else of a handshake.
+    pub context: Arc<Context>,
+}
+
+/// Limits of one client address; 0: none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AddressLimits {
+    /// Connections at a time.
+    pub connections: u32,
+    /// New connections a minute.
+    pub rate: u32,
+    /// Bits of an IPv6 address that make a client.
+    pub ipv6_prefix: u8,
+}
+
+impl AddressLimits {
+    /// Whether anything has to be counted.
+    pub fn are_set(&self) -> bool {
+        self.connections > 0 || self.rate > 0
+    }
 }
 
 /// Where a server listens, resolved.

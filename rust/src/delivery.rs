@@ -9,7 +9,7 @@ use crate::pending::Pending;
 use crate::smtp::{Address, Reply, Transaction, Verdict};
 
 /// Who is on the other side of a connection.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Client {
     /// The number of the connection, from 1.
     pub id: u64,
@@ -17,12 +17,16 @@ pub struct Client {
     pub server: Arc<str>,
     /// `host_name` of that server.
     pub host_name: Arc<str>,
-    /// Its IP address; empty for a unix socket.
+    /// Its IP address; empty for a unix socket, and where a proxy does not know it.
     pub remote_ip: String,
     /// Its port.
     pub remote_port: u16,
-    /// What TLS was negotiated.
-    pub tls: Option<TlsInfo>,
+    /// Its host name, where a proxy gave it.
+    pub remote_name: Option<Box<str>>,
+    /// Where it connected to; none for a unix socket.
+    pub local: Option<std::net::SocketAddr>,
+    /// What TLS was negotiated. Boxed: most connections have none, and an idle one is to be small.
+    pub tls: Option<Box<TlsInfo>>,
     /// Who it authenticated as.
     pub auth: Option<String>,
 }
@@ -38,6 +42,8 @@ pub struct TlsInfo {
     pub server_name: Option<String>,
     /// The subject of the client's certificate.
     pub client_subject: Option<String>,
+    /// Whether that certificate was verified.
+    pub client_verified: bool,
 }
 
 /// A message that waits for its answer.

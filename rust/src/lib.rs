@@ -18,6 +18,7 @@
 //! | [`delivery`], [`queue`], [`pending`] | what goes to Python, how it waits, what becomes of it |
 //! | [`buffer`] | bodies: in memory from one budget, or in files |
 //! | [`server`] | a running core: start, stop |
+//! | [`tls`] | certificates and all else of a handshake |
 //! | [`config`] | the settings it obeys |
 //! | [`certificate`] | self-signed certificates |
 //! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |
@@ -38,3 +39,4 @@ pub mod queued_id;
 pub mod server;
 pub mod smtp;
 pub mod stats;
+pub mod tls;

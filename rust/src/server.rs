@@ -1,8 +1,8 @@
 //! A running core: bound listeners, one I/O thread, what its tasks share; start and stop.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::thread::JoinHandle;
@@ -16,7 +16,7 @@ use crate::buffer::{Budget, Spiller};
 use crate::config::{CoreConfig, ServerConfig, Swap};
 use crate::delivery::{Asked, Check, Delivery};
 use crate::log::{Level, Log};
-use crate::net::{Bound, Shutdown, serve};
+use crate::net::{Bound, Guests, Shutdown, serve};
 use crate::pending::{Pending, Wakes};
 use crate::queue::Queue;
 use crate::queued_id::Generator;
@@ -194,6 +194,26 @@ impl Server {
         Ok(addresses)
     }
 
+    /// Reads the TLS files of every server again: for each whose files changed its name, and why it stays
+    /// with what it has, if it does.
+    pub fn reload_tls(&self) -> Vec<(String, Option<String>)> {
+        let config = self.shared.config.load();
+        let mut seen = HashSet::new();
+        let mut changed = Vec::new();
+        for server in &config.servers {
+            let Some(tls) = server.tls.as_ref().filter(|_| seen.insert(&server.name)) else { continue };
+            match tls.context.reload() {
+                Ok(false) => {}
+                Ok(true) => changed.push((server.name.clone(), None)),
+                Err(problems) => {
+                    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                    changed.push((server.name.clone(), Some(problems.join("; "))));
+                }
+            }
+        }
+        changed
+    }
+
     /// Closes the listeners, tells idle sessions 421, lets transactions finish. Blocks; `false` when
     /// sessions were left after `timeout`.
     pub fn stop(&self, timeout: Duration) -> bool {
@@ -251,15 +271,15 @@ fn run(
 ) {
     runtime.block_on(async {
         tokio::spawn(hand_over_wakes(woken));
-        let mut counts: HashMap<String, Arc<AtomicUsize>> = HashMap::new();
+        let mut all: HashMap<String, Arc<Guests>> = HashMap::new();
         for (listener, config) in bound {
-            let open = Arc::clone(counts.entry(config.name.clone()).or_default());
+            let guests = Arc::clone(all.entry(config.name.clone()).or_default());
             shared.log.write(
                 Level::Info,
                 "net",
                 format_args!("listening on {}", listener.address()),
             );
-            tokio::spawn(serve(listener, config, open, Arc::clone(shared)));
+            tokio::spawn(serve(listener, config, guests, Arc::clone(shared)));
         }
         loop {
             let changed = shared.shutdown.changed();

@@ -57,6 +57,16 @@ counters! {
     connections_accepted,
     /// Connections refused with 421 because a server had `max_clients`.
     connections_refused,
+    /// Connections refused because their address had its limit.
+    connections_limited,
+    /// Connections refused for a bad PROXY header, or because they came from no proxy.
+    proxies_refused,
+    /// Clients refused because they spoke before the greeting.
+    early_talkers,
+    /// Handshakes that ended well.
+    tls_handshakes,
+    /// Handshakes that failed.
+    tls_failures,
     /// Times that `accept` failed.
     accept_errors,
     /// Sessions ended because the client took too long.

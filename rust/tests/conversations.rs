@@ -80,7 +80,7 @@ fn play(script: &Script, pace: Pace) -> Result<(), Problem> {
     let log = Arc::new(Log::new(0));
     let spiller = Spiller::new(script.spill_size, None, &Arc::default(), &log);
     let mut driver = Driver {
-        session: Session::new(Arc::new(script.settings.clone()), GREETING),
+        session: Session::new(Arc::new(script.settings.clone())),
         script,
         budget: Budget::spilling(script.max_memory, spiller),
         verdicts: script.verdicts.clone(),
@@ -109,6 +109,7 @@ fn play(script: &Script, pace: Pace) -> Result<(), Problem> {
 impl Driver<'_> {
     /// Drops the greeting unless the file has something to say about it.
     fn greet(&mut self) -> Result<(), Problem> {
+        self.session.greet(GREETING);
         self.feed(b"")?;
         if self.script.blocks.first().is_none_or(|block| !block.sent.is_empty()) {
             self.take_lines();
@@ -147,7 +148,8 @@ impl Driver<'_> {
                         self.deliver(transaction, body)?;
                     }
                     self.output.append(&mut self.session.take_output());
-                }
+                Step::StartTls => self.session.secured(),
+                Step::XClient(_) => self.session.greet(GREETING),
                 Step::Deliver(transaction, body) => self.deliver(transaction, body)?,
             }
         }

@@ -22,6 +22,8 @@ pub struct Trace<'a> {
     pub helo: &'a str,
     /// The client's address, as text; empty when it came over a unix socket.
     pub remote: &'a str,
+    /// The client's host name, where a proxy gave it.
+    pub remote_name: Option<&'a str>,
     /// The name of this host.
     pub by: &'a str,
     /// The protocol by its registered name (RFC 3848): `SMTP`, `ESMTP`, `ESMTPS`, …
@@ -49,7 +51,7 @@ pub fn delivery_header(trace: &Trace<'_>, delivered_to: Option<&str>) -> Vec<u8>
     }
     header.push_str("Received: from ");
     push_name(&mut header, trace.helo);
-    push_remote(&mut header, trace.remote);
+    push_remote(&mut header, trace.remote_name, trace.remote);
     push_tls(&mut header, trace.tls_version, trace.cipher);
     header.push_str("\r\n\tby ");
     push_name(&mut header, trace.by);
@@ -122,14 +124,20 @@ fn civil_from_days(days: u64) -> (u64, &'static str, u64) {
 
 /// Writes the client's address as TCP-info: `[192.0.2.1]`, `[IPv6:2001:db8::1]`, or `local`, in
 /// parentheses.
-fn push_remote(out: &mut String, remote: &str) {
+/// Writes the TCP-info of RFC 5321 §4.4: an address, behind its name where there is one.
+fn push_remote(out: &mut String, name: Option<&str>, remote: &str) {
+    out.push_str(" (");
+    if let Some(name) = name {
+        push_name(out, name);
+        out.push(' ');
+    }
     // A link-local address may have a zone after it.
     let address = remote.split('%').next().unwrap_or_default();
     let _ = match address.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-        Ok(IpAddr::V4(ip)) => write!(out, " ([{ip}])"),
-        Ok(IpAddr::V6(ip)) => write!(out, " ([IPv6:{ip}])"),
-        Err(_) if remote.is_empty() => write!(out, " (local)"),
-        Err(_) => write!(out, " (unknown)"),
+        Ok(IpAddr::V4(ip)) => write!(out, "[{ip}])"),
+        Ok(IpAddr::V6(ip)) => write!(out, "[IPv6:{ip}])"),
+        Err(_) if remote.is_empty() && name.is_none() => write!(out, "local)"),
+        Err(_) => write!(out, "unknown)"),
     };
 }
 

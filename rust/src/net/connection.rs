@@ -3,6 +3,7 @@
 //! The driver owns every deadline and every octet on its way. Between two reads it holds no buffer:
 //! all connections read into one of the thread's, borrowed only while one of them is polled.
 
+mod opening;
 mod signals;
 mod waiting;
 
@@ -13,18 +14,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
 use self::signals::Signals;
 use super::listener::Place;
 use super::stream::Stream;
+use super::tls::Records;
 use crate::buffer::Body;
 use crate::config::ServerConfig;
 use crate::delivery::Client;
 use crate::log::Level;
-use crate::mail::delivery_header::rfc5322_date;
 use crate::server::Shared;
 use crate::smtp::{BodyAnswer, Reply, Session, Step};
 
@@ -37,6 +38,8 @@ const READS_A_TURN: usize = 16;
 
 thread_local! {
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into_boxed_slice());
+    /// What one read decrypts to.
+    static PLAINTEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Serves one connection to its end. A panic in it ends it alone, with 421.
@@ -65,6 +68,8 @@ enum End {
     Closed,
     /// The peer closed, or the connection broke.
     Lost(io::Error),
+    /// The core stops, and it had not been greeted.
+    Stopped,
     /// The core closes everything.
     Cut,
 }
@@ -78,6 +83,7 @@ impl From<io::Error> for End {
 pub(super) struct Connection {
     stream: Stream,
     session: Session,
+    tls: Option<Box<Records>>,
     client: Arc<Client>,
     config: Arc<ServerConfig>,
     shared: Arc<Shared>,
@@ -89,7 +95,7 @@ pub(super) struct Connection {
     data: Option<Data>,
     /// Messages answered 2xx whose answer has not been sent yet.
     owed: u64,
-    _place: Place,
+    place: Place,
 }
 
 /// How a message comes in.
@@ -116,22 +122,17 @@ impl Connection {
         shared: Arc<Shared>,
         place: Place,
     ) -> Self {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let greeting = format!(
-            "SMTP Guerrilla({}) #{} ({}) {}",
-            env!("CARGO_PKG_VERSION"),
-            client.id,
-            place.active(),
-            rfc5322_date(now),
-        );
-        let session = Session::new(Arc::clone(&config.session), &greeting);
+        let mut session = Session::new(Arc::clone(&config.session));
+        // What the socket's own peer may, whoever it says it speaks for.
+        if config.trusts(client.remote_ip.parse().ok()) {
+            session.trust();
+        }
         let deadline = Instant::now() + config.timeout;
         let client = Arc::new(client);
         Self {
             stream,
             session,
+            tls: None,
             client,
             config,
             shared,
@@ -139,7 +140,7 @@ impl Connection {
             deadline,
             data: None,
             owed: 0,
-            _place: place,
+            place,
         }
     }
 
@@ -157,11 +158,18 @@ impl Connection {
         match &end {
             End::Closed => self.log(Level::Debug, format_args!("closed")),
             End::Lost(error) => self.log(Level::Debug, format_args!("lost: {error}")),
+            End::Stopped => self.log(Level::Debug, format_args!("closed by the shutdown")),
             End::Cut => self.log(Level::Warning, format_args!("cut off by the shutdown")),
         }
     }
 
     async fn converse(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
+        if self.opens_at_once() {
+            let greeting = self.greeting();
+            self.session.greet(&greeting);
+        } else {
+            Box::pin(self.open(signals)).await?;
+        }
         self.flush(signals).await?;
         loop {
             let step = poll_fn(|context| self.poll_step(context, signals)).await?;
@@ -193,6 +201,11 @@ impl Connection {
                 None => Ok(()),
             },
             Step::Deliver(transaction, body) => self.deliver(signals, transaction, body).await,
+            Step::StartTls => self.start_tls(signals).await,
+            Step::XClient(said) => {
+                self.speak_for(*said);
+                Ok(())
+            }
             Step::NeedInput | Step::Close => Ok(()),
         }
     }
@@ -229,11 +242,14 @@ impl Connection {
                 if octets.is_empty() {
                     return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
                 }
+                if self.tls.is_some() {
+                    return Poll::Ready(self.consume_records(octets));
+                }
                 Poll::Ready(Ok(self.consume(octets)))
             });
             match polled {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Lost(error))),
-                Poll::Ready(Ok(Step::NeedInput)) if !self.session.has_output() => {
+                Poll::Ready(Ok(Step::NeedInput)) if !self.has_output() => {
                     if self.is_too_slow() {
                         return Poll::Ready(Ok(self.time_out("its message comes too slowly")));
                     }
@@ -255,6 +271,24 @@ impl Connection {
         // A sender that is always ready must not keep the others waiting.
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Gives what the records say to the session. What the peer broke is not mended: it ends here.
+    fn consume_records(&mut self, octets: &[u8]) -> io::Result<Step> {
+        PLAINTEXT.with_borrow_mut(|plaintext| {
+            plaintext.clear();
+            let Some(tls) = &mut self.tls else { return Ok(Step::NeedInput) };
+            let open = tls.decrypt(octets, plaintext).map_err(io::Error::other)?;
+            if plaintext.is_empty() && !open {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Ok(self.consume(plaintext))
+        })
+    }
+
+    /// Whether there is something to be sent.
+    fn has_output(&self) -> bool {
+        self.session.has_output() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
     /// Gives octets to the session. A body is begun here and now where there is memory for it; only
@@ -326,10 +360,18 @@ impl Connection {
 
     /// Sends what the session wrote. A peer that does not read has `timeout`.
     async fn flush(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
-        if !self.session.has_output() {
+        if !self.has_output() {
             return Ok(());
         }
-        let output = self.session.take_output();
+        let mut output = self.session.take_output();
+        if let Some(tls) = &mut self.tls {
+            if self.session.is_closed() {
+                tls.close();
+            }
+            let mut records = Vec::new();
+            tls.encrypt(&output, &mut records)?;
+            output = records;
+        }
         let sent = self.send(signals, &output).await;
         let owed = std::mem::take(&mut self.owed);
         if sent.is_err() {
@@ -369,6 +411,10 @@ impl Connection {
     fn panicked(&mut self) {
         self.shared.stats.panics.add();
         self.log(Level::Error, format_args!("a panic ended this connection: this is a bug"));
+        if self.tls.is_some() {
+            // What the records were in the middle of is not known.
+            return;
+        }
         let mut reply = Vec::new();
         Reply::internal_error().write_to(&mut reply);
         // The connection ends either way.
@@ -391,7 +437,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ListenAddress;
+    use crate::config::{AddressLimits, ListenAddress};
 
     #[test]
     fn a_message_is_too_slow_by_its_whole_time_and_by_its_mean_rate() {
@@ -402,6 +448,11 @@ mod tests {
             timeout: Duration::from_secs(30),
             data_timeout: Duration::from_mins(10),
             min_data_rate: 100,
+            per_address: AddressLimits::default(),
+            greet_delay: Duration::ZERO,
+            proxy_protocol: false,
+            trusted_proxies: Vec::new(),
+            tls: None,
             session: Arc::default(),
         };
         let too_slow = |octets, seconds, config: &ServerConfig| {

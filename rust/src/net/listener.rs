@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::clients::{Clients, Refusal, Seat};
 use super::connection::{self, Connection};
 use super::stream::Stream;
-use crate::config::{ListenAddress, ServerConfig};
+use crate::config::{AddressLimits, ListenAddress, ServerConfig};
 use crate::delivery::Client;
 use crate::log::Level;
 use crate::server::Shared;
@@ -136,27 +137,30 @@ impl Listener {
         }
     }
 
-    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Stream, String, u16)>> {
+    /// A connection and its peer, which one of a unix socket has not.
+    fn poll_accept(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
         match self {
             Self::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, peer)| {
-                // Replies are short and waited for. A socket that refuses is as good as any.
-                let _ = stream.set_nodelay(true);
-                (Stream::Tcp(stream), peer.ip().to_canonical().to_string(), peer.port())
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                (Stream::Tcp(stream), Some(peer))
             }),
-            Self::Unix(listener) => listener
-                .poll_accept(context)
-                .map_ok(|(stream, _)| (Stream::Unix(stream), String::new(), 0)),
+            Self::Unix(listener) => {
+                listener.poll_accept(context).map_ok(|(stream, _)| (Stream::Unix(stream), None))
+            }
         }
     }
 }
 
 /// Accepts until the core stops.
 ///
-/// `open` counts the connections of the server, over all the addresses it listens on.
+/// `guests` counts the connections of the server, over all the addresses it listens on.
 pub(crate) async fn serve(
     bound: Bound,
     config: ServerConfig,
-    open: Arc<AtomicUsize>,
+    guests: Arc<Guests>,
     shared: Arc<Shared>,
 ) {
     let (listener, _file) = match Listener::new(bound) {
@@ -173,7 +177,7 @@ pub(crate) async fn serve(
     let server = Server {
         name: config.name.as_str().into(),
         host_name: config.session.host_name.as_str().into(),
-        open,
+        guests,
         config: Arc::new(config),
         shared,
         refusal_logged: Mutex::default(),
@@ -191,9 +195,9 @@ pub(crate) async fn serve(
         });
         match next.await {
             None => {}
-            Some(Ok((stream, ip, port))) => {
+            Some(Ok((stream, peer))) => {
                 pause = FIRST_PAUSE;
-                server.take(stream, ip, port);
+                server.take(stream, peer);
             }
             // The peer left before it was its turn.
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -216,54 +220,91 @@ pub(crate) async fn serve(
 struct Server {
     name: Arc<str>,
     host_name: Arc<str>,
-    open: Arc<AtomicUsize>,
+    guests: Arc<Guests>,
     config: Arc<ServerConfig>,
     shared: Arc<Shared>,
     refusal_logged: Mutex<Option<Instant>>,
 }
 
 impl Server {
-    fn take(&self, stream: Stream, remote_ip: String, remote_port: u16) {
+    fn take(&self, stream: Stream, peer: Option<SocketAddr>) {
+        let ip = peer.map(|peer| peer.ip());
+        let seat = match self.admit(ip) {
+            Ok(seat) => seat,
+            Err((reply, why)) => {
+                self.refuse(&stream, &reply);
+                self.log_refusal(ip, why);
+                return;
+            }
+        };
+        // Replies are short and waited for. A socket that refuses is as good as any.
+        let _ = stream.set_nodelay();
         let stats = &self.shared.stats;
-        let limit = self.config.max_clients;
-        if limit > 0 && self.open.load(Ordering::Relaxed) >= limit {
-            stats.connections_refused.add();
-            let mut refusal = Vec::new();
-            Reply::too_many_clients().write_to(&mut refusal);
-            // Whether the peer takes it is its own affair; the accept loop does not wait.
-            let _ = stream.try_write(&refusal);
-            self.log_refusal(&remote_ip);
-            return;
-        }
         stats.connections_accepted.add();
         let client = Client {
             id: stats.connections_accepted.get(),
             server: Arc::clone(&self.name),
             host_name: Arc::clone(&self.host_name),
-            remote_ip,
-            remote_port,
-            tls: None,
-            auth: None,
+            remote_ip: ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            remote_port: peer.map_or(0, |peer| peer.port()),
+            local: stream.local(),
+            ..Client::default()
         };
-        let place = Place::take(&self.open, &self.shared);
+        let place = Place::take(&self.guests, seat, &self.shared);
         let config = Arc::clone(&self.config);
         let connection = Connection::new(stream, client, config, Arc::clone(&self.shared), place);
         tokio::spawn(connection::run(Box::new(connection)));
     }
 
+    /// A seat, where its address is counted; else what to say, and why.
+    fn admit(&self, ip: Option<IpAddr>) -> Result<Option<Seat>, (Reply, &'static str)> {
+        let (stats, config) = (&self.shared.stats, &self.config);
+        if config.max_clients > 0 && self.guests.open() >= config.max_clients {
+            stats.connections_refused.add();
+            return Err((Reply::too_many_clients(), "all of max_clients are connected"));
+        }
+        if config.proxy_protocol && !config.trusts(ip) {
+            stats.proxies_refused.add();
+            return Err((Reply::proxies_only(), "proxy_protocol, and it is no trusted proxy"));
+        }
+        // Whom a proxy speaks for is not known yet.
+        let Some(ip) = ip.filter(|_| !config.is_proxy(ip)) else { return Ok(None) };
+        self.guests.clients.admit(ip, &config.per_address).map_err(|refusal| {
+            stats.connections_limited.add();
+            let why = match refusal {
+                Refusal::TooMany => "max_connections_per_ip",
+                Refusal::TooFast => "max_connection_rate_per_ip",
+            };
+            (refusal.reply(), why)
+        })
+    }
+
+    /// Whether the peer takes the reply is its own affair; the accept loop does not wait. Where TLS comes
+    /// first, nothing can be said.
+    fn refuse(&self, stream: &Stream, reply: &Reply) {
+        if self.config.tls.as_ref().is_none_or(|tls| !tls.always_on) {
+            let mut refusal = Vec::new();
+            reply.write_to(&mut refusal);
+            let _ = stream.try_write(&refusal);
+        }
+    }
+
     /// At most once a second: a flood of connections must not be a flood of lines.
-    fn log_refusal(&self, remote_ip: &str) {
+    fn log_refusal(&self, ip: Option<IpAddr>, why: &str) {
         let mut last = self.refusal_logged.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {
             return;
         }
         *last = Some(Instant::now());
-        let (name, limit) = (&self.name, self.config.max_clients);
-        let all = self.shared.stats.connections_refused.get();
+        let (name, stats) = (&self.name, &self.shared.stats);
+        let peer = ip.map_or_else(|| "local".to_owned(), |ip| ip.to_string());
+        let all = stats.connections_refused.get()
+            + stats.connections_limited.get()
+            + stats.proxies_refused.get();
         self.shared.log.write(
             Level::Warning,
             "net",
-            format_args!("{name}: refused {remote_ip}: all {limit} of max_clients are connected ({all} refused so far)"),
+            format_args!("{name}: refused {peer}: {why} ({all} refused so far)"),
         );
     }
 
@@ -277,19 +318,34 @@ impl Server {
     }
 }
 
+/// Who is connected to a server, over all its addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Guests {
+    open: AtomicUsize,
+    clients: Arc<Clients>,
+}
+
+impl Guests {
+    fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
 /// One of `max_clients`, given back on drop.
 pub(super) struct Place {
-    open: Arc<AtomicUsize>,
+    guests: Arc<Guests>,
+    seat: Option<Seat>,
     shared: Arc<Shared>,
     _counted: super::shutdown::Open,
 }
 
 impl Place {
-    fn take(open: &Arc<AtomicUsize>, shared: &Arc<Shared>) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
+    fn take(guests: &Arc<Guests>, seat: Option<Seat>, shared: &Arc<Shared>) -> Self {
+        guests.open.fetch_add(1, Ordering::Relaxed);
         shared.stats.connections_open.add_many(1);
         Self {
-            open: Arc::clone(open),
+            guests: Arc::clone(guests),
+            seat,
             shared: Arc::clone(shared),
             _counted: shared.shutdown.enter(),
         }
@@ -297,13 +353,20 @@ impl Place {
 
     /// Connections of its server now.
     pub(super) fn active(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.guests.open()
+    }
+
+    /// Counts it for the client that a proxy speaks for, in place of whom it was counted for before.
+    pub(super) fn count(&mut self, ip: IpAddr, limits: &AddressLimits) -> Result<(), Refusal> {
+        self.seat = None;
+        self.seat = self.guests.clients.admit(ip, limits)?;
+        Ok(())
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.guests.open.fetch_sub(1, Ordering::Relaxed);
         self.shared.stats.connections_open.sub();
     }
 }

@@ -2,15 +2,21 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `listener` | binding, the accept loop, `max_clients` |
+//! | `listener` | binding, the accept loop, who is refused there |
+//! | `clients` | limits of one client address |
+//! | `proxy` | the PROXY header |
 //! | `connection` | the loop over a session's steps, and what each step waits for |
 //! | `stream` | TCP and unix sockets as one type |
+//! | `tls` | the records of one connection |
 //! | `shutdown` | how an end is told to every task, and how many are left |
 
+mod clients;
 mod connection;
 mod listener;
+pub mod proxy;
 mod shutdown;
 mod stream;
+mod tls;
 
-pub(crate) use listener::{Bound, serve};
+pub(crate) use listener::{Bound, Guests, serve};
 pub(crate) use shutdown::Shutdown;

@@ -1,6 +1,7 @@
 //! TCP and unix sockets as one type.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -67,6 +68,23 @@ impl Stream {
             Self::Unix(stream) => stream.take_error(),
         };
         !matches!(error, Ok(None))
+    }
+
+    /// Sends what is written at once.
+    pub(super) fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Where the peer connected to; nowhere for a unix socket.
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+        .map(|local| SocketAddr::new(local.ip().to_canonical(), local.port()))
     }
 
     /// Sends a FIN; what the peer still sends can be read.

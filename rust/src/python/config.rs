@@ -1,13 +1,32 @@
 //! Settings as Python gives them: dicts that `_core.pyi` types.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::config::{CoreConfig, ListenAddress, ServerConfig};
+use crate::config::{AddressLimits, CoreConfig, ListenAddress, ServerConfig, Tls};
 use crate::smtp::{BareNewline, HostList, Settings};
+use crate::tls::{ClientAuth, Context, Settings as TlsFiles};
+
+/// `_core.TLSSettings`.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct TlsSettings {
+    start_tls: bool,
+    always_on: bool,
+    required: bool,
+    certificates: Vec<(PathBuf, PathBuf)>,
+    root_cas_file: Option<PathBuf>,
+    client_auth: String,
+    protocols: Vec<String>,
+    ciphers: Vec<String>,
+    curves: Vec<String>,
+    prefer_server_ciphers: bool,
+}
 
 /// `_core.ServerSettings`.
 #[derive(FromPyObject)]
@@ -28,6 +47,15 @@ struct ServerSettings {
     bare_newline: String,
     data_timeout: f64,
     min_data_rate: u64,
+    xclient: bool,
+    proxy_protocol: bool,
+    trusted_proxies: Vec<String>,
+    max_messages: u32,
+    max_connections_per_ip: u32,
+    max_connection_rate_per_ip: u32,
+    ipv6_prefix: u8,
+    greet_delay: f64,
+    tls: Option<TlsSettings>,
 }
 
 /// `_core.CoreSettings`.
@@ -54,13 +82,24 @@ pub(super) fn seconds(name: &str, value: f64) -> PyResult<Duration> {
 }
 
 impl CoreSettings {
+    /// Says everything that is wrong with the servers, a line each.
     pub(super) fn into_config(self) -> PyResult<CoreConfig> {
         let hosts = HostList::new(&self.allowed_hosts)
             .map_err(|error| PyValueError::new_err(format!("allowed_hosts: {error}")))?;
-        let check = self.check_recipients;
-        let servers = self.servers.into_iter().map(|server| server.into_config(&hosts, check));
+        let mut contexts = Contexts::default();
+        let mut servers = Vec::new();
+        let mut problems = Vec::new();
+        for server in self.servers {
+            match server.into_config(&hosts, self.check_recipients, &mut contexts) {
+                Ok(server) => servers.push(server),
+                Err(lines) => problems.extend(lines),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(PyValueError::new_err(problems.join("\n")));
+        }
         Ok(CoreConfig {
-            servers: servers.collect::<PyResult<_>>()?,
+            servers,
             max_memory: self.max_memory,
             spill_size: self.spill_size,
             save_timeout: seconds("save_timeout", self.save_timeout)?,
@@ -70,10 +109,83 @@ impl CoreSettings {
     }
 }
 
+/// What is wrong with one server, a line each.
+type Lines = Vec<String>;
+
+/// By the server's name: its addresses share one, so that a session begun at one resumes at another.
+#[derive(Default)]
+struct Contexts(HashMap<String, Arc<Context>>);
+
+impl Contexts {
+    fn of(&mut self, name: &str, settings: &TlsSettings) -> Result<Arc<Context>, Lines> {
+        if let Some(context) = self.0.get(name) {
+            return Ok(Arc::clone(context));
+        }
+        let client_auth = ClientAuth::parse(&settings.client_auth).ok_or_else(|| {
+            vec![format!("{name}: tls.client_auth_type: unknown: {}", settings.client_auth)]
+        })?;
+        let context = Context::new(TlsFiles {
+            certificates: settings.certificates.clone(),
+            root_cas_file: settings.root_cas_file.clone(),
+            client_auth,
+            protocols: settings.protocols.clone(),
+            ciphers: settings.ciphers.clone(),
+            curves: settings.curves.clone(),
+            prefer_server_ciphers: settings.prefer_server_ciphers,
+        });
+        let context = context.map(Arc::new).map_err(|problems| {
+            problems.iter().map(|problem| format!("{name}: {problem}")).collect::<Lines>()
+        })?;
+        self.0.insert(name.to_owned(), Arc::clone(&context));
+        Ok(context)
+    }
+}
+
 impl ServerSettings {
-    fn into_config(self, hosts: &HostList, check_recipients: bool) -> PyResult<ServerConfig> {
+    fn into_config(
+        self,
+        hosts: &HostList,
+        check_recipients: bool,
+        contexts: &mut Contexts,
+    ) -> Result<ServerConfig, Lines> {
+        let name = self.name.clone();
+        let bad = |key: &str, value: &str| vec![format!("{name}: {key}: {value}")];
+        let time = |key: &str, value: f64| {
+            seconds(key, value).map_err(|_| bad(key, &format!("not a time in seconds: {value}")))
+        };
+        let address = ListenAddress::parse(&self.address)
+            .ok_or_else(|| bad("address", "must be ip:port, [v6]:port or unix:/path"))?;
+        let networks = self.trusted_proxies.iter().map(|network| {
+            network.parse().map_err(|_| bad("trusted_proxies", &format!("no network: {network}")))
+        });
+        let tls = self.tls.as_ref();
+        let tls = tls.map(|tls| {
+            let context = contexts.of(&name, tls)?;
+            Ok::<_, Lines>(Tls { always_on: tls.always_on, context })
+        });
+        Ok(ServerConfig {
+            address,
+            max_clients: self.max_clients,
+            timeout: time("timeout", self.timeout)?,
+            data_timeout: time("data_timeout", self.data_timeout)?,
+            min_data_rate: self.min_data_rate,
+            per_address: AddressLimits {
+                connections: self.max_connections_per_ip,
+                rate: self.max_connection_rate_per_ip,
+                ipv6_prefix: self.ipv6_prefix,
+            },
+            greet_delay: time("greet_delay", self.greet_delay)?,
+            proxy_protocol: self.proxy_protocol,
+            trusted_proxies: networks.collect::<Result<_, _>>()?,
+            tls: tls.transpose()?,
+            session: Arc::new(self.into_session(hosts, check_recipients)?),
+            name,
+        })
+    }
+
+    fn into_session(self, hosts: &HostList, check_recipients: bool) -> Result<Settings, Lines> {
         let name = self.name;
-        let bad = |key: &str, value: &str| PyValueError::new_err(format!("{name}: {key}: {value}"));
+        let bad = |key: &str, value: &str| vec![format!("{name}: {key}: {value}")];
         let host_is_plain = self.host_name.bytes().all(|b| b.is_ascii_graphic());
         if self.host_name.is_empty() || self.host_name.len() > 255 || !host_is_plain {
             return Err(bad(
@@ -81,29 +193,24 @@ impl ServerSettings {
                 "must be a host name of at most 255 printable ASCII characters",
             ));
         }
-        let session = Settings {
+        Ok(Settings {
             max_size: self.max_size,
             max_recipients: self.max_recipients,
             max_errors: self.max_errors,
             max_idle_commands: self.max_idle_commands,
+            max_messages: self.max_messages,
             max_header_size: self.max_header_size,
             max_received_hops: self.max_received_hops,
             helo_required: self.helo_required,
             bare_newline: BareNewline::parse(&self.bare_newline)
                 .ok_or_else(|| bad("bare_newline", "must be fix, keep or reject"))?,
             check_recipients,
+            // Where every connection has TLS the verb is known too: a second TLS is 503, not 500.
+            start_tls: self.tls.as_ref().is_some_and(|tls| tls.start_tls || tls.always_on),
+            tls_required: self.tls.as_ref().is_some_and(|tls| tls.required),
+            xclient: self.xclient,
             allowed_hosts: hosts.clone(),
             host_name: self.host_name,
-        };
-        Ok(ServerConfig {
-            address: ListenAddress::parse(&self.address)
-                .ok_or_else(|| bad("address", "must be ip:port, [v6]:port or unix:/path"))?,
-            max_clients: self.max_clients,
-            timeout: seconds("timeout", self.timeout)?,
-            data_timeout: seconds("data_timeout", self.data_timeout)?,
-            min_data_rate: self.min_data_rate,
-            session: Arc::new(session),
-            name,
         })
     }
 }

@@ -115,6 +115,10 @@ impl PyCore {
         self.0.shared().log.set_level(level);
     }
 
+    fn reload_tls(&self, py: Python<'_>) -> Vec<(String, Option<String>)> {
+        py.detach(|| self.0.reload_tls())
+    }
+
     fn stop(&self, py: Python<'_>, timeout: f64) -> PyResult<bool> {
         let timeout = seconds("timeout", timeout)?;
         Ok(py.detach(|| {

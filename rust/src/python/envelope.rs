@@ -122,6 +122,7 @@ impl PyEnvelope {
         let trace = Trace {
             helo: &transaction.helo,
             remote: &client.remote_ip,
+            remote_name: client.remote_name.as_deref(),
             by: &client.host_name,
             protocol,
             id: queued_id,
@@ -185,8 +186,9 @@ impl PyEnvelope {
             host_name: host_name.into(),
             remote_ip: remote_ip.to_owned(),
             remote_port,
-            tls: tls.map(|tls| tls.0),
+            tls: tls.map(|tls| Box::new(tls.0)),
             auth,
+            ..Client::default()
         };
         let mut mail_from =
             mail_from.map(AddressLike::into_address).transpose()?.unwrap_or_default();

@@ -1,6 +1,7 @@
 //! `Envelope.to_bytes` and `from_bytes`: a magic number with the version, the length of a JSON object
 //! (32 bits, little-endian), the object, the message.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -52,6 +53,8 @@ fn json_of<'py>(envelope: &Bound<'py, PyEnvelope>) -> PyResult<Bound<'py, PyStri
     fields.set_item("host_name", client.host_name.as_ref())?;
     fields.set_item("remote_ip", &client.remote_ip)?;
     fields.set_item("remote_port", client.remote_port)?;
+    fields.set_item("remote_name", client.remote_name.as_deref())?;
+    fields.set_item("local", client.local.map(|local| local.to_string()))?;
     fields.set_item("auth", &client.auth)?;
     fields.set_item("tls", client.tls.as_ref().map(|tls| tls_to(py, tls)).transpose()?)?;
     fields.set_item("helo", &delivery.transaction.helo)?;
@@ -106,6 +109,7 @@ fn tls_to<'py>(py: Python<'py>, tls: &TlsInfo) -> PyResult<Bound<'py, PyDict>> {
     fields.set_item("cipher", &tls.cipher)?;
     fields.set_item("server_name", &tls.server_name)?;
     fields.set_item("client_subject", &tls.client_subject)?;
+    fields.set_item("client_verified", tls.client_verified)?;
     Ok(fields)
 }
 
@@ -117,6 +121,23 @@ struct TlsFields {
     cipher: String,
     server_name: Option<String>,
     client_subject: Option<String>,
+    client_verified: bool,
+}
+
+impl TlsFields {
+    fn into_info(self) -> TlsInfo {
+        TlsInfo {
+            version: self.version,
+            cipher: self.cipher,
+            server_name: self.server_name,
+            client_subject: self.client_subject,
+            client_verified: self.client_verified,
+        }
+    }
+}
+
+fn socket_address(text: &str) -> PyResult<SocketAddr> {
+    text.parse().map_err(|_| PyTypeError::new_err(format!("local: no address with a port: {text}")))
 }
 
 /// The fields of a serialised address.
@@ -150,6 +171,8 @@ struct Fields<'py> {
     host_name: String,
     remote_ip: String,
     remote_port: u16,
+    remote_name: Option<String>,
+    local: Option<String>,
     auth: Option<String>,
     tls: Option<TlsFields>,
     helo: String,
@@ -191,12 +214,9 @@ fn restore(py: Python<'_>, fields: Fields<'_>, message: Vec<u8>) -> PyResult<Py<
         host_name: fields.host_name.into(),
         remote_ip: fields.remote_ip,
         remote_port: fields.remote_port,
-        tls: fields.tls.map(|tls| TlsInfo {
-            version: tls.version,
-            cipher: tls.cipher,
-            server_name: tls.server_name,
-            client_subject: tls.client_subject,
-        }),
+        remote_name: fields.remote_name.map(Into::into),
+        local: fields.local.as_deref().map(socket_address).transpose()?,
+        tls: fields.tls.map(|tls| Box::new(tls.into_info())),
         auth: fields.auth,
     };
     let recipients = fields.rcpt_to.into_iter().map(AddressFields::into_address);

@@ -17,14 +17,15 @@ pub(super) struct PyTlsInfo(pub(super) TlsInfo);
 #[pymethods]
 impl PyTlsInfo {
     #[new]
-    #[pyo3(signature = (version, cipher, server_name = None, client_subject = None))]
+    #[pyo3(signature = (version, cipher, server_name = None, client_subject = None, client_verified = false))]
     fn new(
         version: String,
         cipher: String,
         server_name: Option<String>,
         client_subject: Option<String>,
+        client_verified: bool,
     ) -> Self {
-        Self(TlsInfo { version, cipher, server_name, client_subject })
+        Self(TlsInfo { version, cipher, server_name, client_subject, client_verified })
     }
 
     #[getter]
@@ -45,6 +46,11 @@ impl PyTlsInfo {
     #[getter]
     fn client_subject(&self) -> Option<&str> {
         self.0.client_subject.as_deref()
+    }
+
+    #[getter]
+    fn client_verified(&self) -> bool {
+        self.0.client_verified
     }
 
     fn __repr__(&self) -> String {
@@ -88,6 +94,21 @@ impl PyTransaction {
     }
 
     #[getter]
+    fn remote_name(&self) -> Option<&str> {
+        self.client.remote_name.as_deref()
+    }
+
+    #[getter]
+    fn local_ip(&self) -> String {
+        self.client.local.map(|local| local.ip().to_string()).unwrap_or_default()
+    }
+
+    #[getter]
+    fn local_port(&self) -> u16 {
+        self.client.local.map_or(0, |local| local.port())
+    }
+
+    #[getter]
     fn helo(&self) -> &str {
         &self.transaction.helo
     }
@@ -99,7 +120,7 @@ impl PyTransaction {
 
     #[getter]
     fn tls(&self) -> Option<PyTlsInfo> {
-        self.client.tls.clone().map(PyTlsInfo)
+        self.client.tls.as_deref().cloned().map(PyTlsInfo)
     }
 
     #[getter]

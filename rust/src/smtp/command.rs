@@ -4,6 +4,10 @@ use super::address::{
     Address, Parameter, ParameterError, PathKind, parse_helo, parse_parameters, parse_path,
 };
 use super::error::PeerError;
+use super::xclient::XClient;
+
+/// Octets of the longest verb, STARTTLS.
+const LONGEST_VERB: usize = 8;
 
 /// A command with everything it says, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +32,10 @@ pub enum Command {
     Help,
     /// QUIT.
     Quit,
+    /// STARTTLS (RFC 3207).
+    StartTls,
+    /// XCLIENT: what a proxy says of its client.
+    XClient(Box<XClient>),
 }
 
 impl Command {
@@ -38,13 +46,11 @@ impl Command {
             Some(space) => line.split_at_checked(space).unwrap_or((line, &[])),
             None => (line, &[][..]),
         };
-        let mut upper = [0_u8; 4];
-        if verb.len() != upper.len() {
-            return Err(PeerError::UnknownCommand);
-        }
+        let mut buffer = [0_u8; LONGEST_VERB];
+        let upper = buffer.get_mut(..verb.len()).ok_or(PeerError::UnknownCommand)?;
         upper.copy_from_slice(verb);
         upper.make_ascii_uppercase();
-        match &upper {
+        match &*upper {
             b"HELO" => helo(argument).map(Self::Helo),
             b"EHLO" => helo(argument).map(Self::Ehlo),
             b"MAIL" => mail(argument),
@@ -56,6 +62,11 @@ impl Command {
             b"HELP" => Ok(Self::Help),
             b"VRFY" if argument.is_empty() => Err(PeerError::MissingArgument),
             b"VRFY" => Ok(Self::Vrfy),
+            b"STARTTLS" if argument.is_empty() => Ok(Self::StartTls),
+            b"STARTTLS" => Err(PeerError::StartTlsArgument),
+            b"XCLIENT" => XClient::parse(argument)
+                .map(|said| Self::XClient(Box::new(said)))
+                .ok_or(PeerError::XClientSyntax),
             _ => Err(PeerError::UnknownCommand),
         }
     }
@@ -157,6 +168,9 @@ mod tests {
         assert_eq!(Command::parse(b"VRFY"), Err(PeerError::MissingArgument));
         assert_eq!(Command::parse(b"EHLO"), Err(PeerError::BadHelo));
         assert_eq!(Command::parse(b"HELO  "), Err(PeerError::BadHelo));
+        assert_eq!(Command::parse(b"starttls "), Ok(Command::StartTls));
+        assert_eq!(Command::parse(b"STARTTLS now"), Err(PeerError::StartTlsArgument));
+        assert_eq!(Command::parse(b"XCLIENT"), Err(PeerError::XClientSyntax));
     }
 
     #[test]

@@ -27,6 +27,10 @@ pub enum PeerError {
     UnknownParameter(String),
     /// A known parameter with a value it cannot have.
     BadParameter,
+    /// STARTTLS with an argument (RFC 3207 §4).
+    StartTlsArgument,
+    /// XCLIENT with anything but attributes and values that it has.
+    XClientSyntax,
 }
 
 impl PeerError {
@@ -34,9 +38,10 @@ impl PeerError {
     pub fn reply(&self) -> Reply {
         match self {
             Self::UnknownCommand => fixed::UNRECOGNIZED,
-            Self::UnexpectedArgument => fixed::NO_ARGUMENT,
+            Self::UnexpectedArgument | Self::StartTlsArgument => fixed::NO_ARGUMENT,
             Self::MissingArgument => fixed::NEEDS_ARGUMENT,
             Self::BadHelo => fixed::BAD_HELO,
+            Self::XClientSyntax => fixed::XCLIENT_SYNTAX,
             Self::MailSyntax => fixed::MAIL_SYNTAX,
             Self::RcptSyntax => fixed::RCPT_SYNTAX,
             Self::Address(AddressError::Syntax) => fixed::INVALID_ADDRESS,

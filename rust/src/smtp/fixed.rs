@@ -6,6 +6,7 @@ pub(super) const MAIL_OK: Reply = Reply::fixed(250, (2, 1, 0), "OK");
 pub(super) const RCPT_OK: Reply = Reply::fixed(250, (2, 1, 5), "OK");
 pub(super) const OK: Reply = Reply::fixed(250, (2, 0, 0), "OK");
 pub(super) const CANNOT_VERIFY: Reply = Reply::fixed(252, (2, 5, 0), "Cannot verify user");
+pub(super) const START_TLS: Reply = Reply::fixed(220, (2, 0, 0), "Ready to start TLS");
 pub(super) const BYE: Reply = Reply::fixed(221, (2, 0, 0), "Bye");
 pub(super) const HELP: Reply =
     Reply::fixed(214, (2, 0, 0), "Commands: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT");
@@ -33,6 +34,8 @@ pub(super) const MAIL_SYNTAX: Reply =
     Reply::fixed(501, (5, 5, 4), "Syntax: MAIL FROM:<reverse-path>");
 pub(super) const RCPT_SYNTAX: Reply =
     Reply::fixed(501, (5, 5, 4), "Syntax: RCPT TO:<forward-path>");
+pub(super) const XCLIENT_SYNTAX: Reply =
+    Reply::fixed(501, (5, 5, 4), "Syntax: XCLIENT attribute=value...");
 pub(super) const INVALID_ADDRESS: Reply = Reply::fixed(501, (5, 5, 4), "Invalid address");
 pub(super) const BAD_PARAMETER: Reply = Reply::fixed(501, (5, 5, 4), "Invalid parameter");
 pub(super) const PATH_TOO_LONG: Reply = Reply::fixed(550, (5, 5, 4), "Path too long");
@@ -43,6 +46,14 @@ pub(super) const DOMAIN_TOO_LONG: Reply =
 pub(super) const NON_ASCII: Reply =
     Reply::fixed(553, (5, 6, 7), "Address is not ASCII and SMTPUTF8 is not offered");
 pub(super) const HELO_FIRST: Reply = Reply::fixed(503, (5, 5, 1), "Error: HELO or EHLO first");
+/// RFC 3207 §4.
+pub(super) const TLS_FIRST: Reply =
+    Reply::fixed(530, (5, 7, 0), "Must issue a STARTTLS command first");
+pub(super) const TLS_ALREADY: Reply = Reply::fixed(503, (5, 5, 1), "Error: TLS is active already");
+pub(super) const NOT_A_PROXY: Reply =
+    Reply::fixed(550, (5, 7, 0), "Error: XCLIENT is for trusted proxies only");
+pub(super) const XCLIENT_IN_MAIL: Reply =
+    Reply::fixed(503, (5, 5, 1), "Error: MAIL transaction in progress");
 pub(super) const NESTED_MAIL: Reply = Reply::fixed(503, (5, 5, 1), "Error: nested MAIL command");
 pub(super) const NO_SENDER: Reply = Reply::fixed(503, (5, 5, 1), "Error: No sender");
 pub(super) const NO_RECIPIENTS: Reply = Reply::fixed(503, (5, 5, 1), "Error: No recipients");
@@ -72,5 +83,21 @@ pub(super) const SHUTDOWN: Reply =
     Reply::fixed(421, (4, 3, 0), "Server is shutting down. Please try again later");
 pub(super) const TOO_MANY_CLIENTS: Reply =
     Reply::fixed(421, (4, 7, 0), "Too many connections, please try again later");
+pub(super) const TOO_MANY_FROM_ADDRESS: Reply =
+    Reply::fixed(421, (4, 7, 0), "Too many connections from your address, please try again later");
+pub(super) const TOO_FAST_FROM_ADDRESS: Reply = Reply::fixed(
+    421,
+    (4, 7, 0),
+    "Too many new connections from your address, please try again later",
+);
+pub(super) const TOO_MANY_MESSAGES: Reply = Reply::fixed(
+    421,
+    (4, 7, 0),
+    "Too many messages on this connection, please open another one",
+);
+pub(super) const PROXY_ONLY: Reply =
+    Reply::fixed(421, (4, 7, 0), "This port takes connections from its proxies only");
+pub(super) const EARLY_TALKER: Reply =
+    Reply::fixed(554, (5, 5, 1), "Error: you spoke before the greeting");
 pub(super) const INTERNAL_ERROR: Reply =
     Reply::fixed(421, (4, 3, 0), "Internal error, closing the connection");

@@ -42,6 +42,8 @@ pub struct Settings {
     pub max_recipients: usize,
     /// The how-manieth `500` ends the session. 0: none does.
     pub max_errors: u32,
+    /// Messages a connection; MAIL after them ends it. 0: no limit.
+    pub max_messages: u32,
     /// Commands in a row that bring no mail nearer, after which the next ends the session. 0: no limit.
     pub max_idle_commands: u32,
     /// Octets of the header section that are looked at.
@@ -51,6 +53,12 @@ pub struct Settings {
     pub max_received_hops: usize,
     /// Whether MAIL needs HELO or EHLO before it (RFC 5321 §4.1.4).
     pub helo_required: bool,
+    /// Whether STARTTLS is offered (RFC 3207).
+    pub start_tls: bool,
+    /// Whether mail is taken within TLS only.
+    pub tls_required: bool,
+    /// Whether XCLIENT is taken, from peers that are [trusted](super::Session::trust).
+    pub xclient: bool,
     /// See [`BareNewline`].
     pub bare_newline: BareNewline,
     /// Whether each recipient is a question to the driver.
@@ -66,10 +74,14 @@ impl Default for Settings {
             max_size: 10 << 20,
             max_recipients: 100,
             max_errors: 5,
+            max_messages: 0,
             max_idle_commands: 50,
             max_header_size: 1 << 20,
             max_received_hops: 50,
             helo_required: true,
+            start_tls: false,
+            tls_required: false,
+            xclient: false,
             bare_newline: BareNewline::default(),
             check_recipients: false,
             allowed_hosts: HostList::any(),

@@ -6,9 +6,11 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `session` | the one place where state moves |
+//! | `offer` | the answer to EHLO |
 //! | `line` | command lines out of a byte stream |
 //! | `command` | a line parsed into a [`Command`] |
 //! | `address`, `hosts` | paths, parameters, and which hosts mail is taken for |
+//! | `xclient` | what a proxy says of its client |
 //! | `data` | the end of a message, unstuffing, bare newlines |
 //! | `transaction` | what MAIL and RCPT gave |
 //! | `reply`, `fixed` | replies as values, and every one of our own |
@@ -23,9 +25,11 @@ mod fixed;
 mod hosts;
 mod limits;
 mod line;
+mod offer;
 mod reply;
 mod session;
 mod transaction;
+mod xclient;
 
 pub use address::{
     Address, AddressError, Parameter, ParameterError, PathKind, parse_helo, parse_parameters,
@@ -40,3 +44,4 @@ pub use line::{Line, LineReader};
 pub use reply::{Enhanced, Reply, ReplyError, Verdict};
 pub use session::{BodyAnswer, Session, Step};
 pub use transaction::Transaction;
+pub use xclient::{Said, XClient};

@@ -168,6 +168,26 @@ impl Reply {
         fixed::TOO_MANY_CLIENTS
     }
 
+    /// One client address has `max_connections_per_ip`.
+    pub const fn too_many_from_address() -> Self {
+        fixed::TOO_MANY_FROM_ADDRESS
+    }
+
+    /// One client address has `max_connection_rate_per_ip`.
+    pub const fn too_fast_from_address() -> Self {
+        fixed::TOO_FAST_FROM_ADDRESS
+    }
+
+    /// Not a proxy, on a port for proxies.
+    pub const fn proxies_only() -> Self {
+        fixed::PROXY_ONLY
+    }
+
+    /// The client spoke before the greeting (RFC 5321 §4.3.1: it must wait for it).
+    pub const fn early_talker() -> Self {
+        fixed::EARLY_TALKER
+    }
+
     /// A bug ended the session.
     pub const fn internal_error() -> Self {
         fixed::INTERNAL_ERROR

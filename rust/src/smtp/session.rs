@@ -8,20 +8,25 @@
 //! ```
 //!
 //! Between Receiving and Delivering a message that went to a file is Finishing.
+//! STARTTLS and XCLIENT go through `Negotiating` and back to `Ready`, to which nothing comes along that
+//! the client said before.
 //!
 //! For any split of the input the replies, the questions and the deliveries are the same.
+
+mod commands;
 
 use std::sync::Arc;
 
 use super::address::Address;
-use super::command::Command;
 use super::data::{DataReader, Ending};
 use super::error::PeerError;
 use super::fixed;
 use super::limits::{BareNewline, Settings};
 use super::line::{Line, LineReader};
+use super::offer::Peer;
 use super::reply::{Reply, Verdict};
 use super::transaction::Transaction;
+use super::xclient::XClient;
 use crate::buffer::{Body, Fault};
 use crate::mail::header::{HeaderEnd, count_received};
 
@@ -46,6 +51,11 @@ pub enum Step {
     CatchUp,
     /// All of this message is there. Finish it, then call [`Session::finish_body`].
     FinishBody(Body),
+    /// Send what is written, then do the handshake. Nothing the peer sent in plaintext is left; answer
+    /// with [`Session::secured`].
+    StartTls,
+    /// The peer is a proxy and speaks for this client. Answer with [`Session::greet`].
+    XClient(Box<XClient>),
     /// Save this message. Answer with [`Session::resume`].
     Deliver(Arc<Transaction>, Body),
     /// Send what is written, then close.
@@ -88,13 +98,15 @@ enum State {
     Receiving(Box<Receiving>),
     /// Waiting for the body to be finished.
     Finishing(Arc<Transaction>),
+    /// Waiting for TLS, or for the greeting behind XCLIENT.
+    Negotiating,
     /// Waiting for the verdict on the message.
     Delivering,
     Closed,
 }
 
 /// The client's name and whether it gave it by EHLO.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Hello {
     argument: String,
     esmtp: bool,
@@ -107,31 +119,62 @@ pub struct Session {
     output: Vec<u8>,
     lines: LineReader,
     hello: Option<Hello>,
+    /// What a trusted proxy said: no STARTTLS takes it back.
+    proxied: Option<Box<Hello>>,
+    peer: Peer,
     state: State,
     errors: u32,
     idle: u32,
+    messages: u32,
     said_bye: bool,
 }
 
 impl Session {
-    /// A session that greets with `220 HOST GREETING`; time, id and counts are in `greeting`.
-    pub fn new(settings: Arc<Settings>, greeting: &str) -> Self {
-        let mut output = Vec::with_capacity(128);
-        output.extend_from_slice(b"220 ");
-        output.extend_from_slice(settings.host_name.as_bytes());
-        output.push(b' ');
-        output.extend_from_slice(greeting.as_bytes());
-        output.extend_from_slice(b"\r\n");
+    /// A session that has said nothing yet: it begins with [`greet`](Self::greet).
+    pub fn new(settings: Arc<Settings>) -> Self {
         Self {
             settings,
-            output,
+            output: Vec::new(),
             lines: LineReader::default(),
             hello: None,
+            proxied: None,
+            peer: Peer::default(),
             state: State::Ready,
             errors: 0,
             idle: 0,
+            messages: 0,
             said_bye: false,
         }
+    }
+
+    /// Greets with `220 HOST GREETING`; time, id and counts are in `greeting`. Behind XCLIENT too, where
+    /// everything begins anew.
+    pub fn greet(&mut self, greeting: &str) {
+        self.restart();
+        let out = &mut self.output;
+        out.extend_from_slice(b"220 ");
+        out.extend_from_slice(self.settings.host_name.as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(greeting.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// TLS is active now. The session is as after the greeting, which is not said again (RFC 3207 §4.2).
+    pub fn secured(&mut self) {
+        self.peer.secure = true;
+        self.restart();
+    }
+
+    /// The peer is a proxy that is believed.
+    pub fn trust(&mut self) {
+        self.peer.trusted = true;
+    }
+
+    /// Forgets what the client said, but not what a proxy said of it, nor how badly it behaved.
+    fn restart(&mut self) {
+        self.lines = LineReader::default();
+        self.hello = self.proxied.as_deref().cloned();
+        self.state = State::Ready;
     }
 
     /// Consumes input until it is used up or a question comes up.
@@ -157,9 +200,8 @@ impl Session {
                 State::Checking(..)
                 | State::Beginning(_)
                 | State::Finishing(_)
-                | State::Delivering => {
-                    return Step::NeedInput;
-                }
+                | State::Negotiating
+                | State::Delivering => return Step::NeedInput,
                 State::Ready | State::Open(_) | State::Receiving(_) => {}
             }
             let command = match self.lines.next(input) {
@@ -169,13 +211,17 @@ impl Session {
                 Line::Complete(line) if line.iter().any(u8::is_ascii_control) => {
                     Err(fixed::CONTROLS)
                 }
-                Line::Complete(line) => Command::parse(line).map_err(Reply::from),
+                Line::Complete(line) => commands::parse(line, &self.settings).map_err(Reply::from),
             };
             self.lines.clear();
             match command {
                 Err(reply) => self.refuse(&reply),
                 Ok(command) => {
                     if let Some(step) = self.obey(command) {
+                        if matches!(step, Step::StartTls) {
+                            // RFC 3207 §4.2: whoever put more behind it may not be the client.
+                            *input = &[];
+                        }
                         return step;
                     }
                 }
@@ -287,145 +333,6 @@ impl Session {
         self.say(reply);
     }
 
-    fn obey(&mut self, command: Command) -> Option<Step> {
-        if is_idle(&command) && self.too_many_idle() {
-            self.end(&fixed::TOO_MANY_IDLE);
-            return Some(Step::Close);
-        }
-        match command {
-            Command::Helo(argument) => self.hello(argument, false),
-            Command::Ehlo(argument) => self.hello(argument, true),
-            Command::Mail(reverse_path, declared) => self.mail(reverse_path, declared),
-            Command::Rcpt(forward_path) => return self.rcpt(forward_path),
-            Command::Data => return self.data(),
-            Command::Rset => {
-                self.state = State::Ready;
-                self.say(&fixed::MAIL_OK);
-            }
-            Command::Noop => self.say(&fixed::OK),
-            Command::Vrfy => self.say(&fixed::CANNOT_VERIFY),
-            Command::Help => self.say(&fixed::HELP),
-            Command::Quit => {
-                self.said_bye = true;
-                self.end(&fixed::BYE);
-            }
-        }
-        None
-    }
-
-    fn too_many_idle(&mut self) -> bool {
-        self.idle = self.idle.saturating_add(1);
-        self.settings.max_idle_commands > 0 && self.idle > self.settings.max_idle_commands
-    }
-
-    fn hello(&mut self, argument: String, esmtp: bool) {
-        self.state = State::Ready;
-        self.hello = Some(Hello { argument, esmtp });
-        let host = &self.settings.host_name;
-        let out = &mut self.output;
-        if !esmtp {
-            out.extend_from_slice(b"250 ");
-            out.extend_from_slice(host.as_bytes());
-            out.extend_from_slice(b" Hello\r\n");
-            return;
-        }
-        out.extend_from_slice(b"250-");
-        out.extend_from_slice(host.as_bytes());
-        // RFC 1870 §4: 0, or no number, says that there is no fixed limit.
-        let size = format!(" Hello\r\n250-SIZE {}\r\n", self.settings.max_size);
-        out.extend_from_slice(size.as_bytes());
-        out.extend_from_slice(
-            b"250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n",
-        );
-    }
-
-    fn mail(&mut self, reverse_path: Address, declared: Option<u64>) {
-        if self.hello.is_none() && self.settings.helo_required {
-            return self.say(&fixed::HELO_FIRST);
-        }
-        if matches!(self.state, State::Open(_)) {
-            return self.say(&fixed::NESTED_MAIL);
-        }
-        if self.settings.max_size > 0 && declared.is_some_and(|size| size > self.settings.max_size)
-        {
-            return self.say(&too_large(self.settings.max_size));
-        }
-        self.idle = 0;
-        let hello = self.hello.as_ref();
-        let transaction = Transaction {
-            helo: hello.map(|hello| hello.argument.clone()).unwrap_or_default(),
-            esmtp: hello.is_some_and(|hello| hello.esmtp),
-            mail_from: reverse_path,
-            rcpt_to: Vec::new(),
-        };
-        self.state =
-            State::Open(Open { transaction: Arc::new(transaction), declared, refused: false });
-        self.say(&fixed::MAIL_OK);
-    }
-
-    fn rcpt(&mut self, mut recipient: Address) -> Option<Step> {
-        let State::Open(open) = &mut self.state else {
-            self.say(&fixed::NO_SENDER);
-            return None;
-        };
-        let limit = self.settings.max_recipients;
-        let refusal = if limit > 0 && open.transaction.rcpt_to.len() >= limit {
-            Some(fixed::TOO_MANY_RECIPIENTS)
-        } else if recipient.is_postmaster() {
-            // RFC 5321 §4.5.1: taken whatever the hosts are.
-            recipient = recipient.with_host(self.settings.host_name.clone());
-            None
-        } else if self.settings.allowed_hosts.contains(&recipient) {
-            None
-        } else {
-            Some(relay_denied(recipient.host()))
-        };
-        if let Some(reply) = refusal {
-            open.refused = true;
-            self.say(&reply);
-            return None;
-        }
-        if !self.settings.check_recipients {
-            Arc::make_mut(&mut open.transaction).rcpt_to.push(recipient);
-            self.say(&fixed::RCPT_OK);
-            return None;
-        }
-        let State::Open(open) = std::mem::replace(&mut self.state, State::Ready) else {
-            return None;
-        };
-        let step = Step::CheckRecipient(Arc::clone(&open.transaction), recipient.clone());
-        self.state = State::Checking(open, recipient);
-        Some(step)
-    }
-
-    fn judge_recipient(&mut self, mut open: Open, recipient: Address, reply: &Reply) {
-        if reply.is_success() {
-            Arc::make_mut(&mut open.transaction).rcpt_to.push(recipient);
-        } else {
-            open.refused = true;
-        }
-        self.state = State::Open(open);
-        self.say(reply);
-    }
-
-    fn data(&mut self) -> Option<Step> {
-        match std::mem::replace(&mut self.state, State::Ready) {
-            State::Open(open) if !open.transaction.rcpt_to.is_empty() => {
-                self.state = State::Beginning(open.transaction);
-                return Some(Step::BeginBody { declared: open.declared });
-            }
-            // The transaction stays open: another RCPT may succeed (RFC 5321 §3.3).
-            State::Open(open) => {
-                let reply =
-                    if open.refused { fixed::NO_VALID_RECIPIENTS } else { fixed::NO_RECIPIENTS };
-                self.state = State::Open(open);
-                self.say(&reply);
-            }
-            _ => self.say(&fixed::NO_SENDER),
-        }
-        None
-    }
-
     /// Whether a message went through so many hops that it goes round (RFC 5321 §6.3).
     fn is_looping(&self, body: &Body) -> bool {
         let message = body.as_slice();
@@ -441,6 +348,7 @@ impl Session {
             return None;
         };
         let Receiving { transaction, reader, body } = *receiving;
+        self.messages = self.messages.saturating_add(1);
         let bare_newline =
             reader.bare_newline() && self.settings.bare_newline == BareNewline::Reject;
         if body.is_spilled() && !bare_newline {
@@ -485,17 +393,8 @@ fn overhead(transaction: &Transaction) -> usize {
     recipients.map(|address| ADDRESS + address.user().len() + address.host().len()).sum()
 }
 
-/// Commands that bring no mail nearer.
-fn is_idle(command: &Command) -> bool {
-    !matches!(command, Command::Mail(..) | Command::Rcpt(_) | Command::Data | Command::Quit)
-}
-
 fn too_large(limit: u64) -> Reply {
     Reply::made(552, (5, 3, 4), format!("Error: maximum message size is {limit} octets"))
-}
-
-fn relay_denied(host: &str) -> Reply {
-    Reply::made(550, (5, 7, 1), format!("Error: Relay access denied: {host}"))
 }
 
 impl From<PeerError> for Reply {

@@ -9,6 +9,7 @@ use super::*;
 const TRACE: Trace<'static> = Trace {
     helo: "client.example.org",
     remote: "192.0.2.1",
+    remote_name: None,
     by: "mx.example.com",
     protocol: "ESMTP",
     id: "0abc-1",

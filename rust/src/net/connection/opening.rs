@@ -1,0 +1,297 @@
+//! What comes before commands: whom a proxy speaks for, the handshake, the wait before the greeting.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::signals::Signals;
+use super::{Connection, End, READ};
+use crate::log::Level;
+use crate::mail::delivery_header::rfc5322_date;
+use crate::net::clients::Refusal;
+use crate::net::proxy::{self, Endpoints, Parsed};
+use crate::net::tls::Records;
+use crate::smtp::{Reply, Said, XClient};
+
+impl Refusal {
+    pub(in crate::net) fn reply(self) -> Reply {
+        match self {
+            Self::TooMany => Reply::too_many_from_address(),
+            Self::TooFast => Reply::too_fast_from_address(),
+        }
+    }
+}
+
+impl Connection {
+    /// Everything before the greeting, and the greeting, or why there is none.
+    pub(super) async fn open(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
+        let mut refusal = None;
+        if self.config.proxy_protocol {
+            refusal = self.read_proxy_header(signals).await?;
+        }
+        if self.config.tls.as_ref().is_some_and(|tls| tls.always_on) {
+            self.handshake(signals).await?;
+        }
+        if let Some(refusal) = refusal {
+            self.session.end(&refusal.reply());
+            return Ok(());
+        }
+        if !self.config.greet_delay.is_zero() && !self.is_quiet(signals).await? {
+            self.shared.stats.early_talkers.add();
+            self.log(Level::Info, format_args!("refused: it spoke before the greeting"));
+            self.unread = Vec::new();
+            self.session.end(&Reply::early_talker());
+            return Ok(());
+        }
+        let greeting = self.greeting();
+        self.session.greet(&greeting);
+        Ok(())
+    }
+
+    pub(super) fn greeting(&self) -> String {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        format!(
+            "SMTP Guerrilla({}) #{} ({}) {}",
+            env!("CARGO_PKG_VERSION"),
+            self.client.id,
+            self.place.active(),
+            rfc5322_date(now),
+        )
+    }
+
+    /// One read, appended to `octets`, within the deadline.
+    async fn read_more(
+        &mut self,
+        signals: &mut Signals<'_, '_>,
+        octets: &mut Vec<u8>,
+        deadline: Instant,
+    ) -> Result<(), End> {
+        poll_fn(|context| {
+            if self.shared.shutdown.is_closing() {
+                return Poll::Ready(Err(End::Cut));
+            }
+            if self.shared.shutdown.is_stopping() {
+                return Poll::Ready(Err(End::Stopped));
+            }
+            let polled = READ.with_borrow_mut(|buffer| {
+                self.stream.poll_read(context, buffer).map_ok(|count| {
+                    octets.extend_from_slice(buffer.get(..count).unwrap_or(&[]));
+                    count
+                })
+            });
+            match polled {
+                Poll::Ready(Ok(0)) => {
+                    Poll::Ready(Err(End::Lost(io::ErrorKind::UnexpectedEof.into())))
+                }
+                Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) => Poll::Ready(Err(End::Lost(error))),
+                Poll::Pending => {
+                    signals.poll_changed(context);
+                    signals
+                        .poll_deadline(context, deadline)
+                        .map(|()| Err(End::Lost(io::ErrorKind::TimedOut.into())))
+                }
+            }
+        })
+        .await
+    }
+
+    /// Reads the header, and counts the client that it names.
+    async fn read_proxy_header(
+        &mut self,
+        signals: &mut Signals<'_, '_>,
+    ) -> Result<Option<Refusal>, End> {
+        let deadline = Instant::now() + self.config.timeout;
+        let mut octets = Vec::new();
+        let (length, endpoints) = loop {
+            match proxy::parse(&octets) {
+                Parsed::Header(length, endpoints) => break (length, endpoints),
+                Parsed::Incomplete => {}
+                Parsed::Bad(why) => {
+                    self.shared.stats.proxies_refused.add();
+                    self.log(Level::Warning, format_args!("closed: its proxy sent {why}"));
+                    return Err(End::Lost(io::ErrorKind::InvalidData.into()));
+                }
+            }
+            if let Err(end) = self.read_more(signals, &mut octets, deadline).await {
+                self.shared.stats.proxies_refused.add();
+                self.log(Level::Warning, format_args!("closed: no whole PROXY header came"));
+                return Err(end);
+            }
+        };
+        self.unread = octets.split_off(length.min(octets.len()));
+        let Some(Endpoints { source, destination }) = endpoints else { return Ok(None) };
+        let client = Arc::make_mut(&mut self.client);
+        client.remote_ip = source.ip().to_string();
+        client.remote_port = source.port();
+        client.local = Some(destination);
+        Ok(self.count_client(source.ip()))
+    }
+
+    /// Counts the connection for the true client; why it gets none, if so.
+    fn count_client(&mut self, ip: IpAddr) -> Option<Refusal> {
+        match self.place.count(ip, &self.config.per_address) {
+            Ok(()) => None,
+            Err(refusal) => {
+                self.shared.stats.connections_limited.add();
+                self.log(Level::Info, format_args!("refused: a limit of its address"));
+                Some(refusal)
+            }
+        }
+    }
+
+    /// The handshake, out of what is left unread and the socket. In the end what is left unread is
+    /// plaintext.
+    async fn handshake(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
+        let Some(tls) = self.config.tls.clone() else {
+            return Err(End::Lost(io::ErrorKind::Unsupported.into()));
+        };
+        let deadline = Instant::now() + self.config.timeout;
+        let connection = tls.context.accept().map_err(|e| End::Lost(io::Error::other(e)))?;
+        let mut records = Box::new(Records::new(connection));
+        let mut ciphertext = std::mem::take(&mut self.unread);
+        let mut plaintext = Vec::new();
+        loop {
+            let taken = records.decrypt(&ciphertext, &mut plaintext);
+            let mut answer = Vec::new();
+            records.encrypt(&[], &mut answer)?;
+            if !answer.is_empty() {
+                self.send(signals, &answer).await?;
+            }
+            match taken {
+                Err(error) => return self.handshake_failed(signals, &error.to_string()).await,
+                Ok(false) => return self.handshake_failed(signals, "the client closed it").await,
+                Ok(true) if !records.is_handshaking() => break,
+                Ok(true) => {}
+            }
+            ciphertext.clear();
+            if let Err(end) = self.read_more(signals, &mut ciphertext, deadline).await {
+                self.shared.stats.tls_failures.add();
+                return Err(end);
+            }
+        }
+        self.shared.stats.tls_handshakes.add();
+        let info = tls.context.describe(records.connection());
+        self.log(Level::Debug, format_args!("{} with {}", info.version, info.cipher));
+        Arc::make_mut(&mut self.client).tls = Some(Box::new(info));
+        self.tls = Some(records);
+        self.unread = plaintext;
+        self.session.secured();
+        self.deadline = Instant::now() + self.config.timeout;
+        Ok(())
+    }
+
+    /// A failed handshake ends the connection: nothing goes on in plaintext.
+    async fn handshake_failed(
+        &mut self,
+        signals: &mut Signals<'_, '_>,
+        why: &str,
+    ) -> Result<(), End> {
+        self.shared.stats.tls_failures.add();
+        self.log(Level::Info, format_args!("the TLS handshake failed: {why}"));
+        // So that the peer can read the alert.
+        self.linger(signals).await?;
+        Err(End::Lost(io::ErrorKind::InvalidData.into()))
+    }
+
+    /// The session has said 220 to STARTTLS.
+    pub(super) async fn start_tls(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
+        self.unread = Vec::new();
+        self.handshake(signals).await
+    }
+
+    /// Whether nothing came for as long as `greet_delay`.
+    async fn is_quiet(&mut self, signals: &mut Signals<'_, '_>) -> Result<bool, End> {
+        let deadline = Instant::now() + self.config.greet_delay;
+        while self.unread.is_empty() {
+            let mut octets = Vec::new();
+            match self.read_more(signals, &mut octets, deadline).await {
+                Ok(()) => {}
+                Err(End::Lost(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Ok(true);
+                }
+                // Greeted, it can be told that the core stops.
+                Err(End::Stopped) => return Ok(true),
+                Err(end) => return Err(end),
+            }
+            match &mut self.tls {
+                None => self.unread = octets,
+                Some(tls) => {
+                    let open = tls.decrypt(&octets, &mut self.unread).map_err(io::Error::other)?;
+                    if !open {
+                        return Err(End::Lost(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// A proxy says who its client is: that one is counted from now on, and greeted.
+    pub(super) fn speak_for(&mut self, said: XClient) {
+        let client = Arc::make_mut(&mut self.client);
+        let set = |to: &mut Option<Box<str>>, said: Said<String>| match said {
+            Said::Nothing => {}
+            Said::Unavailable => *to = None,
+            Said::Value(value) => *to = Some(value.into()),
+        };
+        set(&mut client.remote_name, said.name);
+        match said.login {
+            Said::Nothing => {}
+            Said::Unavailable => client.auth = None,
+            Said::Value(login) => client.auth = Some(login),
+        }
+        match said.port {
+            Said::Nothing => {}
+            Said::Unavailable => client.remote_port = 0,
+            Said::Value(port) => client.remote_port = port,
+        }
+        let local = client.local.map(|local| (local.ip(), local.port()));
+        let (ip, port) = (local.map(|(ip, _)| ip), local.map_or(0, |(_, port)| port));
+        let ip = match said.dest_addr {
+            Said::Nothing => ip,
+            Said::Unavailable => None,
+            Said::Value(ip) => Some(ip),
+        };
+        let port = match said.dest_port {
+            Said::Nothing => port,
+            Said::Unavailable => 0,
+            Said::Value(port) => port,
+        };
+        client.local = ip.map(|ip| SocketAddr::new(ip, port));
+        let refusal = match said.addr {
+            Said::Nothing => None,
+            Said::Unavailable => {
+                client.remote_ip = String::new();
+                None
+            }
+            Said::Value(ip) => {
+                client.remote_ip = ip.to_string();
+                self.count_client(ip)
+            }
+        };
+        self.log(Level::Debug, format_args!("is who a proxy speaks for"));
+        match refusal {
+            Some(refusal) => self.session.end(&refusal.reply()),
+            None => {
+                let greeting = self.greeting();
+                self.session.greet(&greeting);
+            }
+        }
+    }
+
+    /// Nothing of this is needed where a connection can be greeted at once.
+    pub(super) fn opens_at_once(&self) -> bool {
+        let config = &self.config;
+        !config.proxy_protocol
+            && config.greet_delay == Duration::ZERO
+            && config.tls.as_ref().is_none_or(|tls| !tls.always_on)
+    }
+}

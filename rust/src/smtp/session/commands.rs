@@ -1,0 +1,214 @@
+//! What each command does to a session (RFC 5321 §4.1.1).
+
+use std::sync::Arc;
+
+use super::{Hello, Open, Session, State, Step, too_large};
+use crate::smtp::address::Address;
+use crate::smtp::command::Command;
+use crate::smtp::error::PeerError;
+use crate::smtp::limits::Settings;
+use crate::smtp::reply::Reply;
+use crate::smtp::transaction::Transaction;
+use crate::smtp::xclient::{Said, XClient};
+use crate::smtp::{fixed, offer};
+
+impl Session {
+    pub(super) fn obey(&mut self, command: Command) -> Option<Step> {
+        if self.settings.tls_required && !self.peer.secure && needs_tls(&command) {
+            self.say(&fixed::TLS_FIRST);
+            return None;
+        }
+        if is_idle(&command) && self.too_many_idle() {
+            self.end(&fixed::TOO_MANY_IDLE);
+            return Some(Step::Close);
+        }
+        match command {
+            Command::Helo(argument) => self.hello(argument, false),
+            Command::Ehlo(argument) => self.hello(argument, true),
+            Command::Mail(reverse_path, declared) => self.mail(reverse_path, declared),
+            Command::Rcpt(forward_path) => return self.rcpt(forward_path),
+            Command::Data => return self.data(),
+            Command::Rset => {
+                self.state = State::Ready;
+                self.say(&fixed::MAIL_OK);
+            }
+            Command::Noop => self.say(&fixed::OK),
+            Command::Vrfy => self.say(&fixed::CANNOT_VERIFY),
+            Command::Help => self.say(&fixed::HELP),
+            Command::Quit => {
+                self.said_bye = true;
+                self.end(&fixed::BYE);
+            }
+            Command::StartTls => return self.start_tls(),
+            Command::XClient(said) => return self.xclient(said),
+        }
+        None
+    }
+
+    fn too_many_idle(&mut self) -> bool {
+        self.idle = self.idle.saturating_add(1);
+        self.settings.max_idle_commands > 0 && self.idle > self.settings.max_idle_commands
+    }
+
+    fn hello(&mut self, argument: String, esmtp: bool) {
+        self.state = State::Ready;
+        self.hello = Some(Hello { argument, esmtp });
+        if esmtp {
+            offer::write_ehlo(&self.settings, self.peer, &mut self.output);
+        } else {
+            offer::write_helo(&self.settings, &mut self.output);
+        }
+    }
+
+    fn start_tls(&mut self) -> Option<Step> {
+        if self.peer.secure {
+            self.say(&fixed::TLS_ALREADY);
+            return None;
+        }
+        self.say(&fixed::START_TLS);
+        self.state = State::Negotiating;
+        Some(Step::StartTls)
+    }
+
+    fn xclient(&mut self, said: Box<XClient>) -> Option<Step> {
+        if !self.peer.may_xclient(&self.settings) {
+            self.say(&fixed::NOT_A_PROXY);
+            return None;
+        }
+        if matches!(self.state, State::Open(_)) {
+            self.say(&fixed::XCLIENT_IN_MAIL);
+            return None;
+        }
+        match (&said.helo, &said.esmtp) {
+            (Said::Value(helo), esmtp) => {
+                let esmtp = matches!(esmtp, Said::Value(true));
+                self.proxied = Some(Box::new(Hello { argument: helo.clone(), esmtp }));
+            }
+            (Said::Unavailable, _) => self.proxied = None,
+            (Said::Nothing, &Said::Value(esmtp)) => {
+                self.proxied.iter_mut().for_each(|hello| hello.esmtp = esmtp);
+            }
+            (Said::Nothing, _) => {}
+        }
+        self.state = State::Negotiating;
+        Some(Step::XClient(said))
+    }
+
+    fn mail(&mut self, reverse_path: Address, declared: Option<u64>) {
+        if self.hello.is_none() && self.settings.helo_required {
+            return self.say(&fixed::HELO_FIRST);
+        }
+        if matches!(self.state, State::Open(_)) {
+            return self.say(&fixed::NESTED_MAIL);
+        }
+        if self.settings.max_size > 0 && declared.is_some_and(|size| size > self.settings.max_size)
+        {
+            return self.say(&too_large(self.settings.max_size));
+        }
+        if self.settings.max_messages > 0 && self.messages >= self.settings.max_messages {
+            return self.end(&fixed::TOO_MANY_MESSAGES);
+        }
+        self.idle = 0;
+        let hello = self.hello.as_ref();
+        let transaction = Transaction {
+            helo: hello.map(|hello| hello.argument.clone()).unwrap_or_default(),
+            esmtp: hello.is_some_and(|hello| hello.esmtp),
+            mail_from: reverse_path,
+            rcpt_to: Vec::new(),
+        };
+        self.state =
+            State::Open(Open { transaction: Arc::new(transaction), declared, refused: false });
+        self.say(&fixed::MAIL_OK);
+    }
+
+    fn rcpt(&mut self, mut recipient: Address) -> Option<Step> {
+        let State::Open(open) = &mut self.state else {
+            self.say(&fixed::NO_SENDER);
+            return None;
+        };
+        let limit = self.settings.max_recipients;
+        let refusal = if limit > 0 && open.transaction.rcpt_to.len() >= limit {
+            Some(fixed::TOO_MANY_RECIPIENTS)
+        } else if recipient.is_postmaster() {
+            // RFC 5321 §4.5.1: taken whatever the hosts are.
+            recipient = recipient.with_host(self.settings.host_name.clone());
+            None
+        } else if self.settings.allowed_hosts.contains(&recipient) {
+            None
+        } else {
+            Some(relay_denied(recipient.host()))
+        };
+        if let Some(reply) = refusal {
+            open.refused = true;
+            self.say(&reply);
+            return None;
+        }
+        if !self.settings.check_recipients {
+            Arc::make_mut(&mut open.transaction).rcpt_to.push(recipient);
+            self.say(&fixed::RCPT_OK);
+            return None;
+        }
+        let State::Open(open) = std::mem::replace(&mut self.state, State::Ready) else {
+            return None;
+        };
+        let step = Step::CheckRecipient(Arc::clone(&open.transaction), recipient.clone());
+        self.state = State::Checking(open, recipient);
+        Some(step)
+    }
+
+    pub(super) fn judge_recipient(&mut self, mut open: Open, recipient: Address, reply: &Reply) {
+        if reply.is_success() {
+            Arc::make_mut(&mut open.transaction).rcpt_to.push(recipient);
+        } else {
+            open.refused = true;
+        }
+        self.state = State::Open(open);
+        self.say(reply);
+    }
+
+    fn data(&mut self) -> Option<Step> {
+        match std::mem::replace(&mut self.state, State::Ready) {
+            State::Open(open) if !open.transaction.rcpt_to.is_empty() => {
+                self.state = State::Beginning(open.transaction);
+                return Some(Step::BeginBody { declared: open.declared });
+            }
+            // The transaction stays open: another RCPT may succeed (RFC 5321 §3.3).
+            State::Open(open) => {
+                let reply =
+                    if open.refused { fixed::NO_VALID_RECIPIENTS } else { fixed::NO_RECIPIENTS };
+                self.state = State::Open(open);
+                self.say(&reply);
+            }
+            _ => self.say(&fixed::NO_SENDER),
+        }
+        None
+    }
+}
+
+/// Parses a line; what this server does not offer is not known.
+pub(super) fn parse(line: &[u8], settings: &Settings) -> Result<Command, PeerError> {
+    match Command::parse(line) {
+        Ok(Command::StartTls) | Err(PeerError::StartTlsArgument) if !settings.start_tls => {
+            Err(PeerError::UnknownCommand)
+        }
+        Ok(Command::XClient(_)) | Err(PeerError::XClientSyntax) if !settings.xclient => {
+            Err(PeerError::UnknownCommand)
+        }
+        parsed => parsed,
+    }
+}
+
+/// What `tls.required` keeps back. RFC 3207 §4 would have more of it, and says SHOULD: but HELO, RSET and
+/// HELP disclose nothing.
+fn needs_tls(command: &Command) -> bool {
+    matches!(command, Command::Mail(..) | Command::Rcpt(_) | Command::Data | Command::Vrfy)
+}
+
+/// Commands that bring no mail nearer.
+fn is_idle(command: &Command) -> bool {
+    !matches!(command, Command::Mail(..) | Command::Rcpt(_) | Command::Data | Command::Quit)
+}
+
+fn relay_denied(host: &str) -> Reply {
+    Reply::made(550, (5, 7, 1), format!("Error: Relay access denied: {host}"))
+}
