@@ -35,6 +35,15 @@ SERVER: dict[str, Any] = {
     "bare_newline": "fix",
     "data_timeout": 600.0,
     "min_data_rate": 100,
+    "xclient": False,
+    "proxy_protocol": False,
+    "trusted_proxies": [],
+    "max_messages": 0,
+    "max_connections_per_ip": 0,
+    "max_connection_rate_per_ip": 0,
+    "ipv6_prefix": 64,
+    "greet_delay": 0.0,
+    "tls": None,
 }
 
 

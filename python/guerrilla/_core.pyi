@@ -117,15 +117,26 @@ class TLSInfo:
         cipher: str,
         server_name: str | None = None,
         client_subject: str | None = None,
+        client_verified: bool = False,
     ) -> Self: ...
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """`TLSv1.2` or `TLSv1.3`."""
     @property
-    def cipher(self) -> str: ...
+    def cipher(self) -> str:
+        """The cipher suite, by its IANA name: `TLS_AES_128_GCM_SHA256`."""
     @property
-    def server_name(self) -> str | None: ...
+    def server_name(self) -> str | None:
+        """The host that the client asked for (SNI, RFC 6066 section 3)."""
     @property
-    def client_subject(self) -> str | None: ...
+    def client_subject(self) -> str | None:
+        """The subject of the client's certificate (RFC 4514); None when it showed none.
+
+        It proves nothing unless `client_verified`: anybody can make a certificate of that name.
+        """
+    @property
+    def client_verified(self) -> bool:
+        """Whether the client's certificate was verified against `root_cas_file`."""
 
 @disjoint_base
 class Transaction:
@@ -142,9 +153,19 @@ class Transaction:
         """`host_name` of that server: what it calls itself."""
     @property
     def remote_ip(self) -> str:
-        """The client's IP address; empty for a unix socket."""
+        """The client's IP address; empty for a unix socket, or where a proxy does not know it."""
     @property
-    def remote_port(self) -> int: ...
+    def remote_port(self) -> int:
+        """The client's port; 0 for a unix socket, or where a proxy does not know it."""
+    @property
+    def remote_name(self) -> str | None:
+        """The client's host name as a trusted proxy says it (XCLIENT NAME); none is looked up."""
+    @property
+    def local_ip(self) -> str:
+        """Where the client connected to, by the proxy or the socket; empty for a unix socket."""
+    @property
+    def local_port(self) -> int:
+        """The port that the client connected to; 0 for a unix socket."""
     @property
     def helo(self) -> str:
         """The argument of HELO or EHLO; empty when neither was given."""
@@ -358,6 +379,26 @@ def claim(envelopes: Sequence[Envelope]) -> list[bool]:
     """
 
 @type_check_only
+class TLSSettings(TypedDict):
+    """TLS of a listener. Files are PEM, named by paths; the core reads them."""
+
+    start_tls: bool
+    always_on: bool
+    required: bool
+    certificates: list[tuple[str, str]]
+    """(private key file, certificate chain file) each; the first is shown where no SNI fits."""
+    root_cas_file: str | None
+    client_auth: str
+    """Go's name: `NoClientCert` to `RequireAndVerifyClientCert`."""
+    protocols: list[str]
+    """Those offered, of `tls1.2` and `tls1.3`."""
+    ciphers: list[str]
+    """Go's names of those offered, preferred first; empty for all."""
+    curves: list[str]
+    """As `ciphers`, of the key exchange."""
+    prefer_server_ciphers: bool
+
+@type_check_only
 class ServerSettings(TypedDict):
     """One listener. `address` is `ip:port`, `[v6]:port` or `unix:/path`, resolved."""
 
@@ -376,6 +417,19 @@ class ServerSettings(TypedDict):
     bare_newline: str
     data_timeout: float
     min_data_rate: int
+    xclient: bool
+    proxy_protocol: bool
+    trusted_proxies: list[str]
+    """Networks, as `127.0.0.0/8`. The peer of a unix socket is trusted without one."""
+    max_messages: int
+    max_connections_per_ip: int
+    max_connection_rate_per_ip: int
+    """New connections a minute."""
+    ipv6_prefix: int
+    """Bits of an IPv6 address that are one client, 1 to 128."""
+    greet_delay: float
+    tls: TLSSettings | None
+    """None: no TLS at all."""
 
 @type_check_only
 class CoreSettings(TypedDict):
@@ -410,7 +464,8 @@ class Core:
     """A running receiver: one I/O thread with its listeners, and the queues to Python.
 
     Raises:
-        ValueError: a setting that cannot be obeyed; the message names it.
+        ValueError: a setting that cannot be obeyed, or a TLS file that cannot be used; a line each,
+            `NAME: KEY: what is wrong`, where NAME is the server's name and KEY as `tls.KEY`.
     """
 
     def __new__(cls, settings: CoreSettings) -> Self: ...
@@ -437,6 +492,16 @@ class Core:
     def set_intake(self, open: bool) -> None:
         """Closed: every message is answered `451 4.3.2` before its data, until opened again."""
     def set_log_level(self, level: int) -> None: ...
+    def reload_tls(self) -> list[tuple[str, str | None]]:
+        """Reads the TLS files of every server again.
+
+        What loads is taken over for new handshakes, and no connection is dropped. A server whose
+        files do not load stays with what it has.
+
+        Returns:
+            For each server whose files changed in content, in the order of `servers`: its name, and
+            None, or why what it has stays; a name comes once for each of its addresses.
+        """
     def stop(self, timeout: float) -> bool:
         """Graceful stop: closes listeners, tells idle sessions 421, lets transactions finish.
 
