@@ -6,6 +6,7 @@ import pytest
 
 from guerrilla.config import (
     AppConfig,
+    CertificateConfig,
     ListenAddress,
     ServerConfig,
     TLSConfig,
@@ -172,6 +173,22 @@ def test_two_servers_cannot_listen_at_one_place(first: str, second: str) -> None
         (server(auth={"relay": 1}), "servers[0].auth.relay: expected true or false, got 1"),
         (tls(start_tls_on=True), "servers[0].tls.start_tls_on: needs private_key_file and"),
         (tls(tls_always_on=True, private_key_file="k"), "servers[0].tls.tls_always_on: needs"),
+        (
+            tls(start_tls_on=True, public_key_file="c", certificates=[KEY_FILES]),
+            "servers[0].tls.public_key_file: needs private_key_file beside it",
+        ),
+        (
+            tls(tls_always_on=True, private_key_file="k", certificates=[KEY_FILES]),
+            "servers[0].tls.private_key_file: needs public_key_file beside it",
+        ),
+        (
+            tls(start_tls_on=True, client_auth_type="requireandverifyclientcert", **KEY_FILES),
+            "servers[0].tls.client_auth_type: RequireAndVerifyClientCert needs root_cas_file, a",
+        ),
+        (
+            server(greet_delay="30s"),
+            "servers[0].greet_delay: must be shorter than timeout (30 s), got 30 s",
+        ),
         (tls(required=True), "servers[0].tls.required: needs start_tls_on or tls_always_on"),
         (tls(client_auth_type="Maybe"), "servers[0].tls.client_auth_type: expected one of NoCl"),
         (tls(protocols="tls1.2"), "servers[0].tls.protocols: expected a list of protocol names"),
@@ -323,6 +340,89 @@ def test_the_client_certificate_is_asked_for_where_it_can_be_verified() -> None:
     assert with_roots.effective_client_auth_type == "VerifyClientCertIfGiven"
     given = TLSConfig(root_cas_file="r", client_auth_type="RequireAnyClientCert")
     assert given.effective_client_auth_type == "RequireAnyClientCert"
+    nothing_verifies = TLSConfig(client_auth_type="VerifyClientCertIfGiven")
+    assert nothing_verifies.effective_client_auth_type == "NoClientCert"
+
+
+def test_the_pair_of_the_section_is_the_default_certificate() -> None:
+    """And every file is one to be read."""
+    config = TLSConfig(
+        private_key_file="k0",
+        public_key_file="c0",
+        root_cas_file="r",
+        certificates=(CertificateConfig(private_key_file="k1", public_key_file="c1"),),
+    )
+    assert config.pairs == [("k0", "c0"), ("k1", "c1")]
+    assert config.files == ["k0", "c0", "k1", "c1", "r"]
+    assert TLSConfig(certificates=config.certificates).pairs == [("k1", "c1")]
+
+
+# What works and is odd
+
+
+@pytest.mark.parametrize(
+    ("raw", "warning"),
+    [
+        (
+            tls(start_tls_on=True, tls_always_on=True, **KEY_FILES),
+            "servers[0].tls.start_tls_on: has no effect beside tls_always_on",
+        ),
+        (
+            tls(start_tls_on=True, client_auth_type="VerifyClientCertIfGiven", **KEY_FILES),
+            "servers[0].tls.client_auth_type: VerifyClientCertIfGiven needs root_cas_file, so no",
+        ),
+        (
+            tls(start_tls_on=True, client_auth_type="NoClientCert", root_cas_file="r", **KEY_FILES),
+            "servers[0].tls.root_cas_file: is not used, since client_auth_type is NoClientCert",
+        ),
+        (
+            server(xclient_on=True, trusted_proxies=["10.0.0.0/8", "0.0.0.0/0"]),
+            "servers[0].trusted_proxies: with 0.0.0.0/0 anybody can pretend, by xclient_on, to be",
+        ),
+        (
+            server(proxy_protocol=True, xclient_on=True, trusted_proxies=["0.0.0.0/0", "::/0"]),
+            "servers[0].trusted_proxies: with 0.0.0.0/0 and ::/0 anybody can pretend, by xclient",
+        ),
+        (
+            server(proxy_protocol=True, trusted_proxies=[]),
+            "servers[0].trusted_proxies: is empty, so nobody can connect; ",
+        ),
+        (
+            server(xclient_on=True, trusted_proxies=[]),
+            "servers[0].trusted_proxies: is empty, so nobody can use XCLIENT; ",
+        ),
+    ],
+)
+def test_what_is_odd_is_warned_of(raw: dict[str, Any], warning: str) -> None:
+    """It loads, and one line says what comes of it."""
+    (line,) = from_mapping(raw).warnings()
+    assert line.startswith(warning)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        tls(client_auth_type="RequireAndVerifyClientCert"),
+        tls(tls_always_on=True, required=True, **KEY_FILES),
+        tls(start_tls_on=True, client_auth_type="RequestClientCert", **KEY_FILES),
+        tls(start_tls_on=True, root_cas_file="r", **KEY_FILES),
+        server(trusted_proxies=["0.0.0.0/0"]),
+        server(xclient_on=True, proxy_protocol=True),
+        server(greet_delay="29s"),
+        {
+            "servers": [
+                {
+                    "listen_interface": "unix:/run/g.sock",
+                    "proxy_protocol": True,
+                    "trusted_proxies": [],
+                }
+            ]
+        },
+    ],
+)
+def test_what_is_not_odd_is_not_warned_of(raw: dict[str, Any]) -> None:
+    """A section that is off may hold anything."""
+    assert from_mapping(raw).warnings() == []
 
 
 def test_a_config_is_equal_to_one_read_from_the_same_values() -> None:

@@ -151,7 +151,7 @@ def test_every_key_that_asks_for_what_is_not_built(tmp_path: Path) -> None:
             metrics={"listen_interface": "127.0.0.1:0"},
             servers=[
                 {"listen_interface": "127.0.0.1:0", "protocol": "lmtp"},
-                {"listen_interface": "127.0.0.2:0", "max_messages": 3},
+                {"listen_interface": "127.0.0.2:0", "log_file": "a.log"},
             ],
             backend_config={"breaker_failures": 3},
         ),
@@ -166,7 +166,7 @@ def test_every_key_that_asks_for_what_is_not_built(tmp_path: Path) -> None:
         "metrics",
         "processes",
         "servers[0].protocol",
-        "servers[1].max_messages",
+        "servers[1].log_file",
         "spool",
     ]
 

@@ -19,6 +19,7 @@ from guerrilla.config.fields import (
     one_of,
 )
 from guerrilla.config.listen import ListenAddress, parse_listen_interface
+from guerrilla.config.oddities import server_oddities
 from guerrilla.config.section import Section
 from guerrilla.config.server import DEFAULT_LISTEN_INTERFACE, ServerConfig, machine_name
 from guerrilla.errors import ConfigError, expected
@@ -201,9 +202,9 @@ class AppConfig(Section):
     def warnings(self) -> list[str]:
         """What is odd and yet works, one line each with the path of the key."""
         return [
-            f"servers[{index}].tls: no longer offered and ignored: {', '.join(ignored)}"
+            f"servers[{index}].{oddity}"
             for index, server in enumerate(self.servers)
-            if (ignored := server.tls.ignored())
+            for oddity in server_oddities(server)
         ]
 
     @model_validator(mode="after")

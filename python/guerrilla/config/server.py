@@ -1,9 +1,9 @@
 """A server: one listener with its settings."""
 
 import socket
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from guerrilla.config.fields import (
     ITEMS,
@@ -23,7 +23,7 @@ from guerrilla.config.fields import (
 from guerrilla.config.listen import ListenAddress, parse_listen_interface
 from guerrilla.config.section import Section
 from guerrilla.config.tls import TLSConfig
-from guerrilla.errors import expected
+from guerrilla.errors import ConfigError, expected
 from guerrilla.units import Bytes, Seconds
 
 DEFAULT_LISTEN_INTERFACE = "127.0.0.1:2525"
@@ -110,7 +110,7 @@ class ServerConfig(Section):
     """A log of this server's own: a path, `stderr`, `stdout` or `off`. Default: the main log."""
 
     xclient_on: Flag = False
-    """Takes XCLIENT from `trusted_proxies`."""
+    """Offers XCLIENT to `trusted_proxies`."""
 
     tls: Annotated[TLSConfig, TABLE] = TLSConfig()
     """TLS: certificate, versions, ciphers."""
@@ -133,7 +133,8 @@ class ServerConfig(Section):
     """Expects the PROXY protocol, version 1 or 2, from `trusted_proxies`."""
 
     trusted_proxies: Annotated[tuple[Network, ...], ITEMS] = ("127.0.0.0/8", "::1/128")
-    """Peers whose XCLIENT or PROXY is believed: addresses and networks."""
+    """Peers whose XCLIENT or PROXY is believed: addresses and networks. The peer of a unix socket
+    is always believed."""
 
     data_timeout: Seconds = 600.0
     """Time for one DATA in all. 0: no limit."""
@@ -173,7 +174,7 @@ class ServerConfig(Section):
     0: no limit."""
 
     greet_delay: Seconds = 0.0
-    """Time before the greeting; who talks earlier is refused. 0: off."""
+    """Time before the greeting; who talks earlier is refused. Shorter than `timeout`. 0: off."""
 
     backend: Annotated[Text, AfterValidator(str.lower)] = "default"
     """Which of `backends` saves this server's mail; `default` is `backend_config`."""
@@ -185,3 +186,13 @@ class ServerConfig(Section):
     def address(self) -> ListenAddress:
         """`listen_interface`, parsed."""
         return parse_listen_interface(self.listen_interface)
+
+    @model_validator(mode="after")
+    def _greets_in_time(self) -> Self:
+        if self.greet_delay and self.greet_delay >= self.timeout:
+            message = (
+                f"greet_delay: must be shorter than timeout ({self.timeout:g} s), "
+                f"got {self.greet_delay:g} s"
+            )
+            raise ConfigError(message)
+        return self

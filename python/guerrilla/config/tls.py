@@ -112,7 +112,7 @@ class TLSConfig(Section):
     """Offers STARTTLS (RFC 3207)."""
 
     tls_always_on: Flag = False
-    """Starts every connection with TLS, without STARTTLS (RFC 8314)."""
+    """Starts every connection with TLS, without STARTTLS (RFC 8314); wins over `start_tls_on`."""
 
     private_key_file: MaybeText = None
     """PEM file of the private key (PKCS#1, PKCS#8 or SEC1)."""
@@ -125,7 +125,7 @@ class TLSConfig(Section):
 
     client_auth_type: Annotated[ClientAuthType, one_of(*get_args(ClientAuthType))] | None = None
     """Which client certificate is asked for. Default: `VerifyClientCertIfGiven` where
-    `root_cas_file` is set, else `NoClientCert`."""
+    `root_cas_file` is set, else `NoClientCert`. What verifies needs `root_cas_file`."""
 
     protocols: Annotated[tuple[str, ...], _names("protocol", PROTOCOLS, GONE_PROTOCOLS)] = ()
     """The lowest and the highest protocol, of `tls1.2` and `tls1.3`. Default: both."""
@@ -143,16 +143,36 @@ class TLSConfig(Section):
     """Answers `530 5.7.0` to MAIL before TLS."""
 
     watch: Flag = False
-    """Takes over changed key files without a reload."""
+    """Takes over changed key, certificate and authority files by itself."""
 
     certificates: Annotated[tuple[Annotated[CertificateConfig, TABLE], ...], ITEMS] = ()
-    """Several certificates, chosen by SNI; the first is the default."""
+    """More certificates, chosen by SNI. The default is the pair of this section, else the first."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the server speaks TLS at all."""
+        return self.start_tls_on or self.tls_always_on
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every (private key file, certificate file); the first is the default."""
+        pairs = [(pair.private_key_file, pair.public_key_file) for pair in self.certificates]
+        if self.private_key_file is not None and self.public_key_file is not None:
+            pairs.insert(0, (self.private_key_file, self.public_key_file))
+        return pairs
+
+    @property
+    def files(self) -> list[str]:
+        """Every file that is read: keys, certificates, authorities."""
+        files = [file for pair in self.pairs for file in pair]
+        return [*files, self.root_cas_file] if self.root_cas_file else files
 
     @property
     def effective_client_auth_type(self) -> ClientAuthType:
-        """`client_auth_type`, or its default."""
-        default: ClientAuthType = "VerifyClientCertIfGiven"
-        return self.client_auth_type or (default if self.root_cas_file else "NoClientCert")
+        """What is asked for: `client_auth_type`, its default, or nothing where nothing verifies."""
+        if self.client_auth_type in (None, "VerifyClientCertIfGiven"):
+            return "VerifyClientCertIfGiven" if self.root_cas_file else "NoClientCert"
+        return self.client_auth_type
 
     @property
     def effective_protocols(self) -> tuple[str, ...]:
@@ -204,11 +224,19 @@ class TLSConfig(Section):
         return []
 
     def _key_problems(self) -> list[str]:
-        is_on = self.start_tls_on or self.tls_always_on
-        has_pair = self.private_key_file is not None and self.public_key_file is not None
-        if is_on and not has_pair and not self.certificates:
+        if not self.is_on:
+            return ["required: needs start_tls_on or tls_always_on"] if self.required else []
+        if not self.pairs:
             key = "start_tls_on" if self.start_tls_on else "tls_always_on"
             return [f"{key}: needs private_key_file and public_key_file, or certificates"]
-        if self.required and not is_on:
-            return ["required: needs start_tls_on or tls_always_on"]
-        return []
+        problems = []
+        if (self.private_key_file is None) != (self.public_key_file is None):
+            halves = ["private_key_file", "public_key_file"]
+            given, missing = halves if self.private_key_file else reversed(halves)
+            problems.append(f"{given}: needs {missing} beside it")
+        if self.client_auth_type == "RequireAndVerifyClientCert" and self.root_cas_file is None:
+            problems.append(
+                "client_auth_type: RequireAndVerifyClientCert needs root_cas_file, a PEM file of "
+                "the authorities that sign the certificates of clients"
+            )
+        return problems

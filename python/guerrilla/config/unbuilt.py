@@ -18,7 +18,7 @@ class _Later:
     """A key whose feature comes later.
 
     Attributes:
-        field: of the section; `tls.required` is within one.
+        field: of the section; `auth.required` is within one.
         feature: what is not built.
         is_set: whether a value asks for it; by default each that is not the key's own default.
     """
@@ -47,20 +47,8 @@ _TOP: Final = (
 
 _SERVER: Final = (
     _Later("log_file", "a log file of a server's own"),
-    _Later("xclient_on", "XCLIENT"),
-    _Later("tls.start_tls_on", "STARTTLS"),
-    _Later("tls.tls_always_on", "implicit TLS"),
-    _Later("tls.required", "TLS"),
-    _Later("tls.watch", "TLS"),
-    _Later("tls.certificates", "TLS"),
     _Later("protocol", "LMTP"),
     _Later("extensions", "turning extensions on and off"),
-    _Later("proxy_protocol", "the PROXY protocol"),
-    _Later("max_messages", "a limit of messages a connection"),
-    _Later("max_connections_per_ip", "a limit per client address"),
-    _Later("max_connection_rate_per_ip", "a limit per client address"),
-    _Later("ipv6_prefix", "a limit per client address"),
-    _Later("greet_delay", "the delayed greeting"),
     _Later("backend", "more than one backend"),
     _Later("auth.required", "AUTH"),
     _Later("auth.relay", "AUTH"),
@@ -103,7 +91,7 @@ def _set_in(path: str, section: Section, table: Iterable[_Later]) -> Iterator[st
 
 
 def _owner(section: Section, path: str) -> tuple[Section, str]:
-    """The section that holds the field of a path such as `tls.required`."""
+    """The section that holds the field of a path such as `auth.required`."""
     *outer, field = path.split(".")
     for name in outer:
         section = getattr(section, name)

@@ -1,0 +1,51 @@
+"""What of a server works and is hardly meant: the warnings that `AppConfig.warnings` gives."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from guerrilla.config.server import ServerConfig
+    from guerrilla.config.tls import TLSConfig
+
+
+def server_oddities(server: "ServerConfig") -> Iterator[str]:
+    """One line each: the key within the server, what comes of it, what to do."""
+    yield from (f"tls{line}" for line in _tls_oddities(server.tls))
+    believing = [key for key in ("xclient_on", "proxy_protocol") if getattr(server, key)]
+    # The peer of a unix socket has no address: the modes of its file say who may connect.
+    if believing and server.address.kind == "tcp":
+        yield from _trust_oddities(server, believing)
+
+
+def _tls_oddities(tls: "TLSConfig") -> Iterator[str]:
+    """Each begins with what comes after `tls`."""
+    if ignored := tls.ignored():
+        yield f": no longer offered and ignored: {', '.join(ignored)}"
+    if not tls.is_on:
+        return
+    if tls.start_tls_on and tls.tls_always_on:
+        yield (
+            ".start_tls_on: has no effect beside tls_always_on: every connection begins with TLS; "
+            "for both, make two servers with a port each"
+        )
+    asked, given = tls.effective_client_auth_type, tls.client_auth_type
+    if given is not None and given != asked:
+        yield (
+            f".client_auth_type: {given} needs root_cas_file, so no certificate is asked for; "
+            "name one, or remove the key"
+        )
+    if tls.root_cas_file and asked == "NoClientCert":
+        yield ".root_cas_file: is not used, since client_auth_type is NoClientCert; remove one"
+
+
+def _trust_oddities(server: "ServerConfig", believing: list[str]) -> Iterator[str]:
+    keys = " and ".join(believing)
+    anybody = [network for network in server.trusted_proxies if network.endswith("/0")]
+    if anybody:
+        yield (
+            f"trusted_proxies: with {' and '.join(anybody)} anybody can pretend, by {keys}, to be "
+            "any client; name your proxies alone"
+        )
+    if not server.trusted_proxies:
+        result = "nobody can connect" if server.proxy_protocol else "nobody can use XCLIENT"
+        yield f"trusted_proxies: is empty, so {result}; name your proxies, or turn off {keys}"
