@@ -10,28 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from guerrilla import config as _config
-from guerrilla._core import Core
 from guerrilla.config import AppConfig
 from guerrilla.errors import StartError
 from guerrilla.logs import LogPump
 from guerrilla.opening import (
     GRACE,
     listen,
+    make_core,
     make_pools,
     open_log,
     open_pools,
     take_pid_file,
-    unbindable,
+    unusable,
 )
 from guerrilla.registry import DECORATED, Registry
 from guerrilla.startup import (
     config_problems,
-    core_settings,
     make_chain,
     raise_file_limit,
     resolve_servers,
     tasks,
 )
+from guerrilla.tlswatch import make_watch, reload_tls
 from guerrilla.worker import Supervisor
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from types import TracebackType
 
+    from guerrilla._core import Core
     from guerrilla.backend import BackendFactory
     from guerrilla.base import Processor, TaskName
     from guerrilla.chain import Chain
@@ -202,6 +203,17 @@ class Daemon:
         if self._logs is not None:
             self._logs.reopen()
 
+    def reload_tls(self) -> list[str]:
+        """Reads the files of TLS of every server again, as after a certificate was renewed.
+
+        What loads is taken over for new handshakes; no connection is dropped. A server whose files
+        do not load stays with what it has. Both are logged.
+
+        Returns:
+            A line for each problem, with the key and why; empty before start.
+        """
+        return [] if self._core is None else reload_tls(self.config, self._core)
+
     def stats(self) -> dict[str, int]:
         """All counters of the core, and of the workers; empty before start."""
         if self._core is None:
@@ -233,17 +245,13 @@ class Daemon:
         servers = self._check()
         self._logs = open_log(self.config, opened)
         take_pid_file(self.config, opened)
-        try:
-            core = Core(
-                core_settings(
-                    self.config,
-                    servers,
-                    check_recipients="validate" in self._tasks,
-                    log_level=self._logs.level,
-                )
-            )
-        except ValueError as error:
-            raise StartError(str(error)) from error
+        watch = make_watch(self.config, self.reload_tls)
+        core = make_core(
+            self.config,
+            servers,
+            check_recipients="validate" in self._tasks,
+            log_level=self._logs.level,
+        )
         pump = LogPump(core)
         # Registered in the order of start, so undone in that of a stop: see `shutdown`.
         opened.callback(pump.join)
@@ -258,6 +266,9 @@ class Daemon:
         supervisor.start()
         for pool in self._pools:
             pool.begin()
+        if watch is not None:
+            opened.callback(watch.stop)
+            watch.start()
 
     def _check(self) -> list[tuple[ServerConfig, str]]:
         """Everything that can be told without opening anything.
@@ -269,7 +280,7 @@ class Daemon:
         problems = config_problems(self.config, self._registry, folder, self._backend)
         servers, unresolved = resolve_servers(self.config)
         if unresolved:
-            problems += [*unresolved, *unbindable(self.config, servers)]
+            problems += [*unresolved, *unusable(self.config, servers)]
         problems += raise_file_limit(servers)
         if problems:
             raise StartError(problems)

@@ -13,7 +13,7 @@ from guerrilla._core import Core
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs import LogOutput
 from guerrilla.pidfile import PidFile
-from guerrilla.startup import core_settings
+from guerrilla.settings import core_settings, placed
 from guerrilla.worker import PoolSettings, WorkerPool
 
 if TYPE_CHECKING:
@@ -61,6 +61,29 @@ def take_pid_file(config: AppConfig, opened: ExitStack) -> None:
     except OSError as error:
         raise StartError(f"pid_file: {config.pid_file}: {error.strerror or error}") from error
     opened.callback(held.remove)
+
+
+def make_core(
+    config: AppConfig,
+    servers: Sequence[tuple[ServerConfig, str]],
+    *,
+    check_recipients: bool,
+    log_level: int,
+) -> Core:
+    """The core, which has read the files of TLS and bound nothing; arguments as `core_settings`.
+
+    Raises:
+        StartError: what it cannot obey or read, by its place in the config, and what cannot be
+            bound either.
+    """
+    settings = core_settings(
+        config, servers, check_recipients=check_recipients, log_level=log_level
+    )
+    try:
+        return Core(settings)
+    except ValueError as error:
+        problems = [*placed(config, str(error)), *unusable(config, servers)]
+        raise StartError(dict.fromkeys(problems)) from error
 
 
 def make_pools(
@@ -131,25 +154,32 @@ def listen(config: AppConfig, core: Core) -> list[str]:
         ) from error
 
 
-def unbindable(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]]) -> list[str]:
-    """A problem for each of `servers` that cannot be bound; none stays bound.
+def unusable(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]]) -> list[str]:
+    """What of TLS cannot be read and which of `servers` cannot be bound; none stays bound.
 
     For a start that fails already, so that it tells of all servers at once.
     """
     if not servers:
         return []
     settings = core_settings(config, servers, check_recipients=False, log_level=logging.CRITICAL)
+    problems: list[str] = []
     try:
         core = Core(settings)
     except ValueError as error:
-        return [str(error)]
+        problems += placed(config, str(error))
+        for server in settings["servers"]:
+            server["tls"] = None  # whose files were what could not be used
+        try:
+            core = Core(settings)
+        except ValueError:
+            return problems
     try:
         listen(config, core)
     except StartError as error:
-        return list(error.problems)
+        problems += error.problems
     finally:
         core.close()
-    return []
+    return problems
 
 
 def _pool_settings(name: TaskName, size: int, batch_size: int, timeout: float) -> PoolSettings:

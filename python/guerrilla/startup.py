@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from guerrilla._core import CoreSettings, ServerSettings
     from guerrilla.backend import BackendFactory
     from guerrilla.base import TaskName
     from guerrilla.config import AppConfig, ServerConfig
@@ -115,54 +114,6 @@ def raise_file_limit(servers: Sequence[tuple[ServerConfig, str]]) -> list[str]:
         )
         return [problem]
     return []
-
-
-def core_settings(
-    config: AppConfig,
-    servers: Sequence[tuple[ServerConfig, str]],
-    *,
-    check_recipients: bool,
-    log_level: int,
-) -> CoreSettings:
-    """What the core obeys, from the config.
-
-    Args:
-        config: what is to run.
-        servers: as `resolve_servers` gives them.
-        check_recipients: whether anybody answers checks.
-        log_level: a number of `logging`.
-    """
-    backend = config.backend_config
-    return {
-        "servers": [_server_settings(server, address) for server, address in servers],
-        "allowed_hosts": list(config.allowed_hosts),
-        "max_memory": config.max_memory,
-        "spill_size": config.spill_size,
-        "save_timeout": backend.gw_save_timeout,
-        "check_timeout": backend.gw_val_rcpt_timeout,
-        "check_recipients": check_recipients,
-        "log_level": log_level,
-    }
-
-
-def _server_settings(server: ServerConfig, address: str) -> ServerSettings:
-    return {
-        "name": server.listen_interface,
-        "address": address,
-        "host_name": server.host_name,
-        "max_size": server.max_size,
-        "timeout": server.timeout,
-        "max_clients": server.max_clients,
-        "max_recipients": server.max_recipients,
-        "max_errors": server.max_errors,
-        "max_idle_commands": server.max_idle_commands,
-        "max_header_size": server.max_header_size,
-        "max_received_hops": server.max_received_hops,
-        "helo_required": server.helo_required,
-        "bare_newline": server.bare_newline,
-        "data_timeout": server.data_timeout,
-        "min_data_rate": server.min_data_rate,
-    }
 
 
 def _known_keys(config: AppConfig, registry: Registry) -> set[str]:
