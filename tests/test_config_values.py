@@ -13,6 +13,7 @@ from guerrilla.config import (
     from_mapping,
     parse_listen_interface,
 )
+from guerrilla.config.tls import TLS12_CIPHERS, TLS13_CIPHERS
 from tests.configs import KEY_FILES, backend, problem_of, server, tls
 
 # listen_interface
@@ -307,6 +308,18 @@ def test_protocols_are_a_lowest_and_a_highest(named: list[str], offered: tuple[s
     """Of which only those still offered are left."""
     (only,) = from_mapping(tls(protocols=named)).servers
     assert only.tls.effective_protocols == offered
+
+
+def test_a_list_of_ciphers_leaves_the_other_version_alone() -> None:
+    """As Go does, whose lists are of TLS 1.2."""
+    one = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
+    gone = "TLS_RSA_WITH_RC4_128_SHA"
+    assert TLSConfig(ciphers=(one, gone, one)).effective_ciphers == (one, *TLS13_CIPHERS)
+    three = TLS13_CIPHERS[1]
+    assert TLSConfig(ciphers=(three,)).effective_ciphers == (three, *TLS12_CIPHERS)
+    assert TLSConfig(ciphers=(three, one)).effective_ciphers == (three, one)
+    assert TLSConfig().effective_ciphers == ()
+    assert TLSConfig(curves=("P521", "P256", "P256")).effective_curves == ("P256",)
 
 
 def test_one_warning_names_all_that_is_gone_in_a_server() -> None:

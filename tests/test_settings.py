@@ -10,6 +10,7 @@ import pytest
 from guerrilla import opening
 from guerrilla._core import Core
 from guerrilla.config import AppConfig, from_mapping
+from guerrilla.config.tls import TLS12_CIPHERS
 from guerrilla.settings import core_settings, place, placed
 from tests.configs import KEY_FILES, server, tls
 from tests.daemons import Make, config, problems
@@ -90,7 +91,7 @@ def test_tls_is_told_as_it_takes_effect() -> None:
         "root_cas_file": "r",
         "client_auth": "VerifyClientCertIfGiven",
         "protocols": ["tls1.2"],
-        "ciphers": ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"],
+        "ciphers": ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", *TLS12_CIPHERS],
         "curves": ["X25519"],
         "prefer_server_ciphers": True,
     }

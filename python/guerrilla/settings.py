@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from guerrilla.config.tls import CIPHERS, CURVES
-
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Sequence
 
     from guerrilla._core import CoreSettings, ServerSettings, TLSSettings
     from guerrilla.config import AppConfig, ServerConfig, TLSConfig
@@ -115,12 +113,7 @@ def _tls_settings(tls: TLSConfig) -> TLSSettings:
         "root_cas_file": tls.root_cas_file,
         "client_auth": tls.effective_client_auth_type,
         "protocols": list(tls.effective_protocols),
-        "ciphers": _offered(tls.ciphers, CIPHERS),
-        "curves": _offered(tls.curves, CURVES),
+        "ciphers": list(tls.effective_ciphers),
+        "curves": list(tls.effective_curves),
         "prefer_server_ciphers": tls.prefer_server_cipher_suites,
     }
-
-
-def _offered(names: Iterable[str], usable: Collection[str]) -> list[str]:
-    """Those of the names that are still offered, each once, in their order."""
-    return [name for name in dict.fromkeys(names) if name in usable]

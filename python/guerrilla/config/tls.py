@@ -24,10 +24,14 @@ ClientAuthType = Literal[
 PROTOCOLS: Final = ("tls1.2", "tls1.3")
 """The protocols that are offered, oldest first."""
 
-CIPHERS: Final = (
+TLS13_CIPHERS: Final = (
     "TLS_AES_128_GCM_SHA256",
     "TLS_AES_256_GCM_SHA384",
     "TLS_CHACHA20_POLY1305_SHA256",
+)
+"""The cipher suites of TLS 1.3."""
+
+TLS12_CIPHERS: Final = (
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",
@@ -37,7 +41,10 @@ CIPHERS: Final = (
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 )
-"""The cipher suites that are offered; Go names the ChaCha ones in two ways."""
+"""The cipher suites of TLS 1.2 with forward secrecy; Go names the ChaCha ones in two ways."""
+
+CIPHERS: Final = (*TLS13_CIPHERS, *TLS12_CIPHERS)
+"""The cipher suites that are offered."""
 
 CURVES: Final = ("P256", "P384", "X25519", "X25519MLKEM768")
 """The groups that are offered for the key exchange."""
@@ -131,7 +138,8 @@ class TLSConfig(Section):
     """The lowest and the highest protocol, of `tls1.2` and `tls1.3`. Default: both."""
 
     ciphers: Annotated[tuple[str, ...], _names("cipher", CIPHERS, GONE_CIPHERS)] = ()
-    """The cipher suites that are offered, by Go's names. Default: all that are good."""
+    """The cipher suites that are offered, by Go's names. Default: all that are good. A list without
+    one of TLS 1.3, or without one of 1.2, leaves the suites of that version as they are."""
 
     curves: Annotated[tuple[str, ...], _names("curve", CURVES, GONE_CURVES)] = ()
     """The groups of the key exchange, by Go's names. Default: all that are good."""
@@ -166,6 +174,24 @@ class TLSConfig(Section):
         """Every file that is read: keys, certificates, authorities."""
         files = [file for pair in self.pairs for file in pair]
         return [*files, self.root_cas_file] if self.root_cas_file else files
+
+    @property
+    def effective_ciphers(self) -> tuple[str, ...]:
+        """The cipher suites that are offered; empty for all.
+
+        Go's lists say nothing of TLS 1.3, and must not turn it off; so each version that none is
+        named of keeps all of its own.
+        """
+        named = dict.fromkeys(name for name in self.ciphers if name in CIPHERS)
+        for version in (TLS13_CIPHERS, TLS12_CIPHERS):
+            if named and named.keys().isdisjoint(version):
+                named |= dict.fromkeys(version)
+        return tuple(named)
+
+    @property
+    def effective_curves(self) -> tuple[str, ...]:
+        """The groups of the key exchange that are offered; empty for all."""
+        return tuple(dict.fromkeys(name for name in self.curves if name in CURVES))
 
     @property
     def effective_client_auth_type(self) -> ClientAuthType:
