@@ -6,14 +6,32 @@ import ast
 import json
 import re
 import runpy
+import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from _pytest.mark import ParameterSet
 
 from guerrilla import Envelope, Reply
 from guerrilla.chain import build
-from guerrilla.config import load, loads
+from guerrilla.config import (
+    AppConfig,
+    ClientAuthType,
+    ServerConfig,
+    TLSConfig,
+    from_mapping,
+    load,
+    loads,
+)
+from guerrilla.config.tls import (
+    CIPHERS,
+    CURVES,
+    GONE_CIPHERS,
+    GONE_CURVES,
+    GONE_PROTOCOLS,
+    PROTOCOLS,
+)
 from guerrilla.registry import DECORATED, Registry
 
 ROOT = Path(__file__).parent.parent
@@ -46,6 +64,7 @@ def named(found: list[tuple[str, str]]) -> list[ParameterSet]:
 def test_there_are_documents() -> None:
     names = {path.name for path in DOCUMENTS}
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "flow.md"} <= names
+    assert {"limits.md", "tls.md", "proxies.md"} <= names
 
 
 @pytest.mark.parametrize("code", named(blocks("python")))
@@ -129,6 +148,73 @@ def test_no_package_index_is_named() -> None:
     files = [ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "Cargo.toml", *DOCUMENTS]
     files += [path for path in (ROOT / "scripts").iterdir() if path.is_file()]
     assert [path.name for path in files if hosts.search(path.read_text(encoding="utf-8"))] == []
+
+
+def rows(document: str) -> dict[str, list[str]]:
+    """The rows of all tables of a document by their first cell, which is code; the others."""
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    found = re.findall(r"^\| `([^`]+)` \|(.*)\|$", text, re.MULTILINE)
+    return {name: [cell.strip() for cell in cells.split("|")] for name, cells in found}
+
+
+NO_LIMITS = {
+    "is_enabled", "listen_interface", "host_name", "log_file", "xclient_on", "tls", "protocol",
+    "extensions", "proxy_protocol", "trusted_proxies", "backend", "auth",
+}  # fmt: skip
+"""The keys of a server that are neither a limit nor a manner."""
+
+
+def test_every_limit_is_documented_with_its_default() -> None:
+    documented = rows("limits.md")
+    limits = set(ServerConfig.model_fields) - NO_LIMITS
+    process = {"max_memory", "spill_size"}
+    assert set(documented) == limits | process
+    values = {
+        name: tomllib.loads(f"x = {cells[0].strip('`')}")["x"] for name, cells in documented.items()
+    }
+    server = {"listen_interface": "127.0.0.1:2525", **{name: values[name] for name in limits}}
+    config = from_mapping({"servers": [server], **{name: values[name] for name in process}})
+    assert config.servers[0].model_dump(include=limits) == AppConfig.default().servers[
+        0
+    ].model_dump(include=limits)
+    assert config.model_dump(include=process) == AppConfig.default().model_dump(include=process)
+
+
+def test_every_key_of_tls_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs" / "tls.md").read_text(encoding="utf-8")
+    assert [name for name in TLSConfig.model_fields if f"`{name}`" not in text] == []
+    for name, (cell, *_) in rows("tls.md").items():
+        if name in TLSConfig.model_fields and cell.startswith("`"):
+            value = tomllib.loads(f"x = {cell.strip('`')}")["x"]
+            default = TLSConfig.model_fields[name].default
+            assert value == (list(default) if isinstance(default, tuple) else default), name
+
+
+def test_every_name_of_tls_is_documented() -> None:
+    """In the table of names; of the many ciphers that are gone it names the kinds."""
+    text = (ROOT / "docs" / "tls.md").read_text(encoding="utf-8")
+    names = [
+        *PROTOCOLS,
+        *CURVES,
+        *CIPHERS,
+        *GONE_PROTOCOLS,
+        *GONE_CURVES,
+        *get_args(ClientAuthType),
+    ]
+    shown = [name for name in names if not name.endswith("CHACHA20_POLY1305")]
+    assert [name for name in shown if f"`{name}`" not in text] == []
+    known = {*names, *GONE_CIPHERS}
+    assert set(re.findall(r"`(TLS_[A-Z0-9_]+)`", text)) <= known
+
+
+def test_the_keys_of_proxies_are_documented_with_their_defaults() -> None:
+    documented = rows("proxies.md")
+    for name in ("xclient_on", "proxy_protocol", "trusted_proxies"):
+        value = tomllib.loads(f"x = {documented[name][0].strip('`')}")["x"]
+        default = ServerConfig.model_fields[name].default
+        assert value == (list(default) if isinstance(default, tuple) else default), name
+    names = ["NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN"]
+    assert [name for name in names if name not in documented] == []
 
 
 def test_versions_agree() -> None:
