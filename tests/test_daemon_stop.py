@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from guerrilla.base import Processor
+from guerrilla.config import AppConfig
 from guerrilla.daemon import Daemon
 from guerrilla.reply import Outcome
-from tests.daemons import Keeper, Make, Until, config, send, where
+from guerrilla.tlswatch import TLSWatch
+from tests.daemons import Keeper, Make, Until, config, problems, send, where
 from tests.wire import Wire
 
 OnRecord = Callable[[str, Callable[[], object]], None]
@@ -172,3 +175,39 @@ def test_a_worker_that_stores_is_not_given_up_because_its_sender_goes(
     keeper.release.set()
     until(lambda: worker.batch is None)
     assert len(keeper.kept) == 1
+
+
+def test_the_watch_on_tls_files_lives_between_start_and_stop(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+
+    class Watch:
+        def start(self) -> None:
+            did.append("start")
+
+        def stop(self) -> None:
+            did.append("stop")
+
+    def make_watch(config: AppConfig, reload: Callable[[], object]) -> Watch:
+        assert reload == daemon.reload_tls
+        did.append("make")
+        return Watch()
+
+    monkeypatch.setattr("guerrilla.daemon.make_watch", make_watch)
+    daemon = make()
+    assert daemon.reload_tls() == []
+    with daemon:
+        assert did == ["make", "start"]
+    assert did == ["make", "start", "stop"]
+
+
+def test_a_start_that_fails_watches_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = {thread.name for thread in threading.enumerate()}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        raw = config()
+        raw["servers"][0]["listen_interface"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        watched = TLSWatch(["nowhere"], lambda: None, 60)
+        monkeypatch.setattr("guerrilla.daemon.make_watch", lambda *_: watched)
+        problems(make(raw))
+    assert "guerrilla-tls" not in {thread.name for thread in threading.enumerate()} - threads

@@ -28,7 +28,7 @@ class Watched:
         self.key.write_text("key 1")
         self.chain.write_text("chain 1")
         self.reloads = 0
-        self.watch = TLSWatch([str(self.key), str(self.chain)], self._reload)
+        self.watch = TLSWatch([str(self.key), str(self.chain)], self._reload, 60)
 
     def _reload(self) -> None:
         self.reloads += 1
@@ -102,7 +102,7 @@ def test_a_swapped_link_is_a_change(tmp_path: Path) -> None:
     (tmp_path / "..data").symlink_to("1")
     (tmp_path / "tls.key").symlink_to("..data/tls.key")
     reloads: list[None] = []
-    watch = TLSWatch([str(tmp_path / "tls.key")], lambda: reloads.append(None))
+    watch = TLSWatch([str(tmp_path / "tls.key")], lambda: reloads.append(None), 60)
     (tmp_path / "..tmp").symlink_to("2")
     (tmp_path / "..tmp").rename(tmp_path / "..data")
     watch.look()
@@ -121,7 +121,7 @@ def test_what_changes_during_a_reload_is_reloaded_again(tmp_path: Path) -> None:
         if text := next(texts, None):
             file.write_text(text)
 
-    watch = TLSWatch([str(file)], reload)
+    watch = TLSWatch([str(file)], reload, 60)
     file.write_text("22")
     for _ in range(9):
         watch.look()

@@ -59,7 +59,7 @@ def make_watch(config: AppConfig, reload: Callable[[], object]) -> TLSWatch | No
         if server.is_enabled and server.tls.is_on and server.tls.watch
         for file in server.tls.files
     ]
-    return TLSWatch(watched, reload) if watched else None
+    return TLSWatch(watched, reload, INTERVAL) if watched else None
 
 
 class TLSWatch:
@@ -69,9 +69,7 @@ class TLSWatch:
     the same. A file that is not there is seen as such, and is no end of the watch.
     """
 
-    def __init__(
-        self, files: Iterable[str], reload: Callable[[], object], interval: float = INTERVAL
-    ) -> None:
+    def __init__(self, files: Iterable[str], reload: Callable[[], object], interval: float) -> None:
         """Takes the first look: `reload` follows what differs from it."""
         self._files = tuple(dict.fromkeys(files))
         self._reload = reload
