@@ -6,17 +6,18 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import pytest
 
-from guerrilla._core import Check, Core, Envelope, Reply
+from guerrilla._core import Check, Core, Envelope, Reply, make_certificate
+from tests.pairs import unverified
 
 if TYPE_CHECKING:  # the stub alone has it
-    from guerrilla._core import CoreSettings
+    from guerrilla._core import CoreSettings, TLSSettings
 
 FOLDER = Path(__file__).parent / "conversations"
 FILES = sorted(FOLDER.glob("*.smtp"))
@@ -53,6 +54,8 @@ class Block:
 
     sent: bytes = b""
     replies: list[Expected] = field(default_factory=list)
+    tls: bool = False
+    """Whether the handshake follows."""
 
 
 class Script:
@@ -96,18 +99,20 @@ class Script:
                 self.verdicts = [*(self.verdicts or []), verdict(rest)]
             case "==" if rest.startswith("delivered "):
                 self.delivered.append(rest.removeprefix("delivered "))
+            case "==" if rest == "tls":
+                self.blocks[-1].tls = True
             case "==":
                 self.end = rest
             case _:
                 raise ValueError(f"{self.path.name}:{number}: unknown mark {mark!r}")
 
     def _say(self, octets: bytes) -> None:
-        if self.blocks[-1].replies:
+        if self.blocks[-1].replies or self.blocks[-1].tls:
             self.blocks.append(Block())
         self.blocks[-1].sent += octets
 
-    def core_settings(self) -> CoreSettings:
-        """Defaults, and what the file says."""
+    def core_settings(self, pair: tuple[str, str]) -> CoreSettings:
+        """Defaults, and what the file says; the pair is a key's file and its certificate's."""
         known = dict(self.settings)
 
         def number(name: str, default: int) -> int:
@@ -117,6 +122,19 @@ class Script:
             return known.pop(name, str(default)).lower() == "true"
 
         known.pop("intake_open", None)
+        start_tls = flag("start_tls", default=False)
+        tls: TLSSettings = {
+            "start_tls": start_tls,
+            "always_on": False,
+            "required": flag("tls_required", default=False),
+            "certificates": [pair],
+            "root_cas_file": None,
+            "client_auth": "NoClientCert",
+            "protocols": ["tls1.2", "tls1.3"],
+            "ciphers": [],
+            "curves": [],
+            "prefer_server_ciphers": False,
+        }
         settings: CoreSettings = {
             "servers": [
                 {
@@ -137,13 +155,13 @@ class Script:
                     "min_data_rate": 100,
                     "xclient": flag("xclient", default=False),
                     "proxy_protocol": False,
-                    "trusted_proxies": ["127.0.0.0/8"],
+                    "trusted_proxies": ["127.0.0.0/8"] if flag("trusted", default=False) else [],
                     "max_messages": number("max_messages", 0),
                     "max_connections_per_ip": 0,
                     "max_connection_rate_per_ip": 0,
                     "ipv6_prefix": 64,
                     "greet_delay": 0.0,
-                    "tls": None,
+                    "tls": tls if start_tls else None,
                 }
             ],
             "allowed_hosts": known.pop("allowed_hosts", ".").split(),
@@ -237,9 +255,9 @@ class Judge:
 
 
 @contextmanager
-def receiver(script: Script) -> Iterator[tuple[socket.socket, Judge]]:
+def receiver(script: Script, pair: tuple[str, str]) -> Iterator[tuple[socket.socket, Judge]]:
     """A connection to a core of its own, which has ended when the block has."""
-    core = Core(script.core_settings())
+    core = Core(script.core_settings(pair))
     (address,) = core.start()
     core.set_intake(script.settings.get("intake_open") != "false")
     judge = Judge(core, script.verdicts)
@@ -283,35 +301,61 @@ class Client:
         self._lines.close()
 
 
-def converse(script: Script, connection: socket.socket, pace: Pace) -> None:
-    """Plays the file, and shows that no reply came that it does not have."""
+def segments(blocks: Sequence[Block], pace: Pace) -> Iterator[list[Block]]:
+    """What is sent at once: a block each, or all that the handshake does not cut."""
+    segment: list[Block] = []
+    for block in blocks:
+        segment.append(block)
+        if pace == "whole" or block.tls:
+            yield segment
+            segment = []
+    if segment:
+        yield segment
+
+
+def converse(script: Script, connection: socket.socket, pace: Pace, within: ExitStack) -> None:
+    """Plays the file, and shows that no reply came that it does not have.
+
+    TLS, if it comes to it, ends with `within`.
+    """
     name = script.path.name
     client = Client(name, connection)
     greeting, *blocks = script.blocks if not script.blocks[0].sent else [Block(), *script.blocks]
     client.expect(greeting.replies or [Expected(1, "^220 ", regex=True, skip=False)])
     bye = [] if script.end else [Block(b"QUIT\r\n", [Expected(0, "221 2.0.0 Bye", False, False)])]
-    if pace == "whole":
-        for block in [*blocks, *bye]:
-            connection.sendall(block.sent)
-            client.expect(block.replies)
-    else:
-        connection.sendall(b"".join(block.sent for block in [*blocks, *bye]))
-        if script.end == "disconnect":  # it still reads
+    leaves = script.end == "disconnect"
+    for segment in segments([*blocks, *bye], pace):
+        connection.sendall(b"".join(block.sent for block in segment))
+        if leaves and pace == "pipelined":  # it still reads
             connection.shutdown(socket.SHUT_WR)
-        client.expect([expected for block in [*blocks, *bye] for expected in block.replies])
-    if script.end == "disconnect" and pace == "whole":
+        client.expect([expected for block in segment for expected in block.replies])
+        if segment[-1].tls:
+            client.close()
+            connection = within.enter_context(unverified().wrap_socket(connection))
+            client = Client(name, connection)
+    if leaves and pace == "whole":
         connection.shutdown(socket.SHUT_WR)
     rest = client.line()
     assert rest is None, f"{name}: then came {rest!r}"
     client.close()
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The files of a key and of its certificate."""
+    folder = tmp_path_factory.mktemp("pair")
+    files = folder / "key.pem", folder / "certificate.pem"
+    for file, content in zip(files, make_certificate(["mx.example.com"], 2), strict=True):
+        file.write_text(content)
+    return str(files[0]), str(files[1])
+
+
 @pytest.mark.parametrize("pace", ["whole", "pipelined"])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_conversation_over_a_socket(path: Path, pace: Pace) -> None:
+def test_conversation_over_a_socket(path: Path, pace: Pace, pair: tuple[str, str]) -> None:
     script = Script(path)
-    with receiver(script) as (connection, judge):
-        converse(script, connection, pace)
+    with receiver(script, pair) as (connection, judge), ExitStack() as within:
+        converse(script, connection, pace, within)
     assert judge.problems == []
     assert not judge.left, "a V: that nobody asked for"
     assert [envelope for envelope, _ in judge.delivered] == script.delivered

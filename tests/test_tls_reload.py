@@ -58,6 +58,11 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tlswatch, "INTERVAL", 0.02)
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged of TLS files."""
+    return [record.getMessage() for record in caplog.records if record.name == "guerrilla.tls"]
+
+
 def test_a_new_certificate_drops_no_connection(
     make: Make, keeper: type[Keeper], files: Files, tmp_path: Path
 ) -> None:
@@ -82,9 +87,7 @@ def test_a_pair_that_does_not_fit_leaves_the_old_one(
         with caplog.at_level(logging.ERROR, "guerrilla.tls"):
             (problem,) = daemon.reload_tls()
         assert problem.startswith("servers[0].tls.")
-        assert [record.getMessage() for record in caplog.records] == [
-            f"{problem}; what was loaded before stays in use"
-        ]
+        assert said(caplog) == [f"{problem}; what was loaded before stays in use"]
         assert shown(daemon) == der(first[1])
         files.chain.unlink()
         (problem,) = daemon.reload_tls()
@@ -105,8 +108,7 @@ def test_a_watched_file_is_taken_over_by_itself(
     with make(files.config(watch=True)) as daemon, caplog.at_level(logging.INFO, "guerrilla.tls"):
         files.write(*second)
         until(lambda: shown(daemon) == der(second[1]))
-        taken = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
-        assert taken == [
+        assert said(caplog) == [
             "servers[0].tls: what changed in its files is taken over for new connections"
         ]
 

@@ -21,6 +21,8 @@ enum Event {
     Replies(Vec<u8>),
     Check { recipient: String, so_far: usize },
     BeginBody(Option<u64>),
+    XClient(String),
+    Secured,
     Deliver { envelope: String, message: Vec<u8>, header_end: Option<usize> },
     Closed,
 }
@@ -36,7 +38,9 @@ struct Driver {
 
 impl Driver {
     fn new(settings: &Settings, spill_size: u64) -> Self {
-        let session = Session::new(Arc::new(settings.clone()), "SMTP");
+        let mut session = Session::new(Arc::new(settings.clone()));
+        session.trust();
+        session.greet("SMTP");
         let (budget, max_size) = (budget(spill_size), settings.max_size);
         Self { session, budget, max_size, questions: 0, events: Vec::new() }
     }
@@ -95,6 +99,14 @@ impl Driver {
                 }
             }
             Step::Deliver(transaction, body) => self.deliver(&transaction, &body),
+            Step::StartTls => {
+                self.events.push(Event::Secured);
+                self.session.secured();
+            }
+            Step::XClient(said) => {
+                self.events.push(Event::XClient(format!("{said:?}")));
+                self.session.greet("SMTP");
+            }
             Step::NeedInput | Step::Close => {}
         }
     }
@@ -155,6 +167,9 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         "RSET\r\n",
         "NOOP\r\n",
         "VRFY bob\r\n",
+        "XCLIENT ADDR=192.0.2.1 HELO=client.example\r\n",
+        "XCLIENT HELO=[UNAVAILABLE]\r\n",
+        "XCLIENT NAME\r\n",
         "HELP\r\n",
         "WHAT\r\n",
         "Subject: hello\r\n",
@@ -195,6 +210,10 @@ fn settings() -> impl Strategy<Value = Settings> {
             max_recipients: recipients,
             max_errors: errors,
             max_idle_commands: idle,
+            max_messages: 3,
+            start_tls: false,
+            tls_required: false,
+            xclient: true,
             max_header_size: header * 4,
             max_received_hops: 2,
             helo_required,

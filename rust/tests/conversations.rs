@@ -1,7 +1,8 @@
 //! The golden conversations of `tests/conversations` on a bare session: no socket, no clock, no Python.
 //!
 //! Each file runs three times: what the client says between two replies at once, octet by octet, and
-//! pipelined, which is all it says in one piece. The format: `tests/conversations/README.md`.
+//! pipelined, which is all it says in one piece, or in one before TLS and one within. The format:
+//! `tests/conversations/README.md`.
 
 #![allow(
     clippy::expect_used,
@@ -21,7 +22,7 @@ use guerrilla::smtp::{BodyAnswer, Reply, Session, Step, Transaction, Verdict};
 
 mod script;
 
-use script::{End, Expected, Pattern, Problem, Script, problem};
+use script::{Block, End, Expected, Pattern, Problem, Script, problem};
 
 const GREETING: &str = "SMTP Guerrilla(0.0.0) #1 (1) Thu, 01 Jan 1970 00:00:00 +0000";
 
@@ -61,7 +62,7 @@ enum Pace {
     Whole,
     /// One at a time.
     Octets,
-    /// All of the file at once.
+    /// All of the file at once, as far as TLS lets it.
     Pipelined,
 }
 
@@ -74,6 +75,8 @@ struct Driver<'a> {
     output: Vec<u8>,
     delivered: Vec<(Arc<Transaction>, Body)>,
     closed: bool,
+    /// The session has asked for the handshake.
+    secured: bool,
 }
 
 fn play(script: &Script, pace: Pace) -> Result<(), Problem> {
@@ -87,20 +90,21 @@ fn play(script: &Script, pace: Pace) -> Result<(), Problem> {
         output: Vec::new(),
         delivered: Vec::new(),
         closed: false,
+        secured: false,
     };
+    if script.trusted {
+        driver.session.trust();
+    }
     driver.greet()?;
     if pace == Pace::Pipelined {
-        let sent: Vec<u8> = script.blocks.iter().flat_map(|block| block.sent.clone()).collect();
-        driver.feed(&sent)?;
-        let replies = script.blocks.iter().flat_map(|block| &block.replies);
-        compare(replies, &driver.take_lines(), script.blocks.last().map_or(0, |b| b.line))?;
+        for blocks in script.blocks.split_inclusive(|block| block.tls) {
+            let sent: Vec<u8> = blocks.iter().flat_map(|block| block.sent.clone()).collect();
+            driver.play([sent.as_slice()], blocks)?;
+        }
     } else {
         for block in &script.blocks {
             let size = if pace == Pace::Octets { 1 } else { block.sent.len().max(1) };
-            for piece in block.sent.chunks(size) {
-                driver.feed(piece)?;
-            }
-            compare(&block.replies, &driver.take_lines(), block.line)?;
+            driver.play(block.sent.chunks(size), std::slice::from_ref(block))?;
         }
     }
     driver.finish()
@@ -113,6 +117,26 @@ impl Driver<'_> {
         self.feed(b"")?;
         if self.script.blocks.first().is_none_or(|block| !block.sent.is_empty()) {
             self.take_lines();
+        }
+        Ok(())
+    }
+
+    /// Gives the session these pieces and compares its replies with those of the blocks. What a client
+    /// sent behind STARTTLS would be no handshake.
+    fn play<'p>(
+        &mut self,
+        pieces: impl IntoIterator<Item = &'p [u8]>,
+        blocks: &[Block],
+    ) -> Result<(), Problem> {
+        for piece in pieces {
+            if !self.secured {
+                self.feed(piece)?;
+            }
+        }
+        let (line, tls) = blocks.last().map_or((0, false), |block| (block.line, block.tls));
+        compare(blocks.iter().flat_map(|block| &block.replies), &self.take_lines(), line)?;
+        if std::mem::take(&mut self.secured) != tls {
+            return Err(problem(line, format!("the handshake is expected: {tls}")));
         }
         Ok(())
     }
@@ -148,7 +172,11 @@ impl Driver<'_> {
                         self.deliver(transaction, body)?;
                     }
                     self.output.append(&mut self.session.take_output());
-                Step::StartTls => self.session.secured(),
+                }
+                Step::StartTls => {
+                    self.session.secured();
+                    self.secured = true;
+                }
                 Step::XClient(_) => self.session.greet(GREETING),
                 Step::Deliver(transaction, body) => self.deliver(transaction, body)?,
             }

@@ -18,6 +18,8 @@ pub(crate) struct Script {
     pub(crate) max_memory: u64,
     pub(crate) spill_size: u64,
     pub(crate) intake_open: bool,
+    /// Whether the client is a trusted proxy.
+    pub(crate) trusted: bool,
     pub(crate) blocks: Vec<Block>,
     /// One a question, in order; `None` where the file has no verdicts at all.
     pub(crate) verdicts: Option<VecDeque<Option<Verdict>>>,
@@ -32,6 +34,8 @@ pub(crate) struct Block {
     pub(crate) line: usize,
     pub(crate) sent: Vec<u8>,
     pub(crate) replies: Vec<Expected>,
+    /// Whether the handshake follows.
+    pub(crate) tls: bool,
 }
 
 pub(crate) struct Expected {
@@ -62,6 +66,7 @@ impl Script {
             max_memory: 256 << 20,
             spill_size: 0,
             intake_open: true,
+            trusted: false,
             blocks: vec![Block::default()],
             verdicts: None,
             delivered: Vec::new(),
@@ -115,7 +120,7 @@ impl Script {
     }
 
     fn say(&mut self, line: usize, octets: &[u8]) {
-        if self.blocks.last().is_none_or(|block| !block.replies.is_empty()) {
+        if self.blocks.last().is_none_or(|block| !block.replies.is_empty() || block.tls) {
             self.blocks.push(Block::default());
         }
         if let Some(block) = self.blocks.last_mut() {
@@ -132,6 +137,9 @@ impl Script {
 
     fn mark(&mut self, number: usize, text: &str) -> Result<(), String> {
         match text.split_once(' ') {
+            None if text == "tls" => {
+                self.blocks.last_mut().ok_or("nothing is said yet")?.tls = true;
+            }
             None if text == "disconnect" => self.end = Some((number, End::Disconnect)),
             None if text == "closed" => self.end = Some((number, End::Closed)),
             Some(("delivered", envelope)) => self.delivered.push((number, envelope.to_owned())),
@@ -153,9 +161,14 @@ impl Script {
             "spill_size" => self.spill_size = number()?,
             "max_recipients" => settings.max_recipients = count()? as usize,
             "max_received_hops" => settings.max_received_hops = count()? as usize,
+            "max_messages" => settings.max_messages = count()?,
             "max_errors" => settings.max_errors = count()?,
             "max_idle_commands" => settings.max_idle_commands = count()?,
             "helo_required" => settings.helo_required = flag()?,
+            "start_tls" => settings.start_tls = flag()?,
+            "tls_required" => settings.tls_required = flag()?,
+            "xclient" => settings.xclient = flag()?,
+            "trusted" => self.trusted = flag()?,
             "check_recipients" => settings.check_recipients = flag()?,
             "intake_open" => self.intake_open = flag()?,
             "bare_newline" => {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
+import smtplib
 import socket
 import ssl
 import stat
@@ -18,7 +20,9 @@ import pytest
 from guerrilla._core import make_certificate
 from guerrilla.cli import main
 from guerrilla.commands import cert
-from guerrilla.config import load, unbuilt
+from guerrilla.config import AppConfig, load
+from guerrilla.daemon import Daemon
+from tests.daemons import where
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KEY, CERTIFICATE = Path("tls/mx.example.com.key"), Path("tls/mx.example.com.crt")
@@ -273,10 +277,25 @@ def test_the_examples_name_what_their_command_makes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["starttls.toml", "smtps.toml"])
-def test_what_is_said_of_tls_is_so(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Who builds TLS takes out the words that it is not."""
-    refused_at_start = bool(unbuilt(load(EXAMPLES / name)))
-    text = (EXAMPLES / name).read_text(encoding="utf-8")
-    assert ("TLS is not built yet" in text) is refused_at_start
-    assert main(["cert", "--host", "mx.example.com", "--out", "tls"]) == 0
-    assert ("TLS is not built yet" in capsys.readouterr().out) is refused_at_start
+def test_the_examples_take_mail_by_a_verified_tls(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tomllib.loads((EXAMPLES / name).read_text(encoding="utf-8"))
+    raw["servers"][0]["listen_interface"] = "127.0.0.1:0"
+    raw.pop("pid_file", None)
+    assert main(["cert", "--host", "mx.example.com", "--host", "localhost", "--out", "tls"]) == 0
+    context = ssl.create_default_context(cafile=raw["servers"][0]["tls"]["public_key_file"])
+    with Daemon(AppConfig.model_validate(raw)) as daemon:
+        _, port = where(daemon)
+        if name == "smtps.toml":
+            client: smtplib.SMTP = smtplib.SMTP_SSL("localhost", port, timeout=20, context=context)
+        else:
+            client = smtplib.SMTP("localhost", port, timeout=20)
+            client.starttls(context=context)
+        with client:
+            refused = client.sendmail("a@client.example", ["b@example.com"], "Subject: hello\n")
+    assert refused == {}
+    capsys.readouterr()
+    assert main(["mail", "list", "--json", "--db", "mail.db"]) == 0
+    (mail,) = json.loads(capsys.readouterr().out)
+    assert mail["subject"] == "hello"

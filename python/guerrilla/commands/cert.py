@@ -145,4 +145,3 @@ def _explain(key_path: str, certificate_path: str, days: int) -> None:
     for name, path in (("private", key_path), ("public", certificate_path)):
         print(f"{name}_key_file = {json.dumps(os.path.abspath(path), ensure_ascii=False)}")
     print("\nFor TLS from the first byte, as on port 465, it is tls_always_on = true instead.")
-    print("TLS is not built yet: until it is, a config with either of them is refused at start.")

@@ -365,11 +365,11 @@ impl Connection {
         }
         let mut output = self.session.take_output();
         if let Some(tls) = &mut self.tls {
-            if self.session.is_closed() {
-                tls.close();
-            }
             let mut records = Vec::new();
             tls.encrypt(&output, &mut records)?;
+            if self.session.is_closed() {
+                tls.close(&mut records)?;
+            }
             output = records;
         }
         let sent = self.send(signals, &output).await;

@@ -78,8 +78,10 @@ impl Records {
         self.connection.wants_write()
     }
 
-    /// The next [`encrypt`](Self::encrypt) says that nothing more will come (RFC 8446 §6.1).
-    pub(super) fn close(&mut self) {
+    /// Appends the alert that nothing more will come (RFC 8446 §6.1): behind the last reply, since rustls
+    /// takes no plaintext after it.
+    pub(super) fn close(&mut self, ciphertext: &mut Vec<u8>) -> io::Result<()> {
         self.connection.send_close_notify();
+        self.encrypt(&[], ciphertext)
     }
 }

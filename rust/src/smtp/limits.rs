@@ -33,6 +33,7 @@ impl BareNewline {
 
 /// What one session obeys; shared by all sessions of a server.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // As many yes-or-no keys as a server has.
 pub struct Settings {
     /// What we call ourselves in the greeting and the answer to HELO; the host of `<Postmaster>`.
     pub host_name: String,

@@ -200,7 +200,7 @@ mod tests {
             " ADDR=192.0.2.256",
             " ADDR=mail.example.org",
             " PORT=65536",
-            " PORT=+31",
+            " PORT=+2B31",
             " PORT=-1",
             " PORT=",
             " PROTO=LMTP",

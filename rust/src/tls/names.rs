@@ -11,18 +11,18 @@ pub(super) fn protocols(names: &[String]) -> Vec<&'static SupportedProtocolVersi
 }
 
 /// The suites that are named, in our order. As in Go, names of TLS 1.2 alone leave TLS 1.3 as it is.
-pub(super) fn suites(names: &[String]) -> Vec<SupportedCipherSuite> {
+pub(super) fn suites(allowed: &[String]) -> Vec<SupportedCipherSuite> {
     let all = aws_lc_rs::DEFAULT_CIPHER_SUITES;
     let named = |suite: &SupportedCipherSuite| {
         let iana = suite_name(*suite);
         let short = iana.trim_end_matches("_SHA256");
         // Go has a short name for the ChaCha suites of TLS 1.2.
-        names.iter().any(|n| *n == iana || (iana.contains("CHACHA20") && n == short))
+        allowed.iter().any(|n| *n == iana || (iana.contains("CHACHA20") && n == short))
     };
     let is_13 = |suite: &SupportedCipherSuite| suite.tls13().is_some();
     let any_13 = all.iter().any(|suite| is_13(suite) && named(suite));
     let wanted = |suite: &&SupportedCipherSuite| {
-        names.is_empty() || named(suite) || (is_13(suite) && !any_13)
+        allowed.is_empty() || named(suite) || (is_13(suite) && !any_13)
     };
     all.iter().filter(wanted).copied().collect()
 }

@@ -278,12 +278,11 @@ impl Connection {
             }
         };
         self.log(Level::Debug, format_args!("is who a proxy speaks for"));
-        match refusal {
-            Some(refusal) => self.session.end(&refusal.reply()),
-            None => {
-                let greeting = self.greeting();
-                self.session.greet(&greeting);
-            }
+        if let Some(refusal) = refusal {
+            self.session.end(&refusal.reply());
+        } else {
+            let greeting = self.greeting();
+            self.session.greet(&greeting);
         }
     }
 

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 use crate::buffer::ByHand;
-use crate::config::{CoreConfig, ListenAddress, ServerConfig};
+use crate::config::{AddressLimits, CoreConfig, ListenAddress, ServerConfig};
 use crate::server::Server;
 use crate::smtp::Settings;
 
@@ -28,6 +28,11 @@ fn slow(save_timeout: Duration) -> Slow {
             timeout: TIMEOUT,
             data_timeout: TIMEOUT,
             min_data_rate: 0,
+            per_address: AddressLimits::default(),
+            greet_delay: Duration::ZERO,
+            proxy_protocol: false,
+            trusted_proxies: Vec::new(),
+            tls: None,
             session: Arc::new(Settings::default()),
         }],
         max_memory: 1 << 20,
