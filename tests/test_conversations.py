@@ -97,14 +97,18 @@ class Script:
                 self._skip = True
             case "V:":
                 self.verdicts = [*(self.verdicts or []), verdict(rest)]
-            case "==" if rest.startswith("delivered "):
-                self.delivered.append(rest.removeprefix("delivered "))
-            case "==" if rest == "tls":
-                self.blocks[-1].tls = True
             case "==":
-                self.end = rest
+                self._mark(rest)
             case _:
                 raise ValueError(f"{self.path.name}:{number}: unknown mark {mark!r}")
+
+    def _mark(self, text: str) -> None:
+        if text.startswith("delivered "):
+            self.delivered.append(text.removeprefix("delivered "))
+        elif text == "tls":
+            self.blocks[-1].tls = True
+        else:
+            self.end = text
 
     def _say(self, octets: bytes) -> None:
         if self.blocks[-1].replies or self.blocks[-1].tls:

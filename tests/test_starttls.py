@@ -136,8 +136,8 @@ def test_no_version_before_1_2(serve: Serve) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
-    # An alert is the server's word: the client was ready to speak it. Which one it is depends on what
-    # else the old version lacks.
-    refusal = pytest.raises(ssl.SSLError, match="alert (protocol version|handshake failure)")
+    # An alert is the server's word: the client was ready to speak it. Which one it is depends on
+    # what else the old version lacks.
+    refusal = pytest.raises(ssl.SSLError, match=r"alert (protocol version|handshake failure)")
     with Wire(where(daemon)[1], greeted=False) as wire, refusal:
         context.wrap_socket(wire.socket)

@@ -201,7 +201,9 @@ impl Server {
         let mut seen = HashSet::new();
         let mut changed = Vec::new();
         for server in &config.servers {
-            let Some(tls) = server.tls.as_ref().filter(|_| seen.insert(&server.name)) else { continue };
+            let Some(tls) = server.tls.as_ref().filter(|_| seen.insert(&server.name)) else {
+                continue;
+            };
             match tls.context.reload() {
                 Ok(false) => {}
                 Ok(true) => changed.push((server.name.clone(), None)),

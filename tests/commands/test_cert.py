@@ -297,5 +297,5 @@ def test_the_examples_take_mail_by_a_verified_tls(
     assert refused == {}
     capsys.readouterr()
     assert main(["mail", "list", "--json", "--db", "mail.db"]) == 0
-    (mail,) = json.loads(capsys.readouterr().out)
-    assert mail["subject"] == "hello"
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["subject"] == "hello"

@@ -114,15 +114,12 @@ fn canonical(ip: IpAddr, port: u16) -> SocketAddr {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
-    fn ends(source: &str, destination: &str) -> Option<Endpoints> {
-        Some(Endpoints {
-            source: source.parse().unwrap(),
-            destination: destination.parse().unwrap(),
-        })
+    fn ends(source: &str, destination: &str) -> Endpoints {
+        Endpoints { source: source.parse().unwrap(), destination: destination.parse().unwrap() }
     }
 
     /// A version 2 header: command, family and protocol, payload.
@@ -140,13 +137,19 @@ mod tests {
     fn both_versions_are_read_and_what_follows_is_left() {
         let v6 = "PROXY TCP6 2001:db8::1 2001:db8::2 12345 25\r\n";
         for (input, expected) in [
-            (&b"PROXY TCP4 192.0.2.1 198.51.100.2 12345 25\r\n"[..], ends("192.0.2.1:12345", "198.51.100.2:25")),
-            (v6.as_bytes(), ends("[2001:db8::1]:12345", "[2001:db8::2]:25")),
-            (b"PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n", ends("192.0.2.1:1", "[::1]:2")),
+            (
+                &b"PROXY TCP4 192.0.2.1 198.51.100.2 12345 25\r\n"[..],
+                Some(ends("192.0.2.1:12345", "198.51.100.2:25")),
+            ),
+            (v6.as_bytes(), Some(ends("[2001:db8::1]:12345", "[2001:db8::2]:25"))),
+            (b"PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n", Some(ends("192.0.2.1:1", "[::1]:2"))),
             (b"PROXY UNKNOWN\r\n", None),
             (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", None),
-            (&binary(1, 0x11, &V4), ends("192.0.2.1:12345", "198.51.100.2:25")),
-            (&binary(1, 0x11, &[&V4[..], &[0x20, 0, 1, 7]].concat()), ends("192.0.2.1:12345", "198.51.100.2:25")),
+            (&binary(1, 0x11, &V4), Some(ends("192.0.2.1:12345", "198.51.100.2:25"))),
+            (
+                &binary(1, 0x11, &[&V4[..], &[0x20, 0, 1, 7]].concat()),
+                Some(ends("192.0.2.1:12345", "198.51.100.2:25")),
+            ),
             (&binary(0, 0x00, b""), None),
             (&binary(0, 0x11, &V4), None),
             (&binary(1, 0x00, b""), None),

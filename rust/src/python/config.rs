@@ -15,6 +15,7 @@ use crate::tls::{ClientAuth, Context, Settings as TlsFiles};
 /// `_core.TLSSettings`.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
+#[allow(clippy::struct_excessive_bools)] // As many yes-or-no keys as the section has.
 struct TlsSettings {
     start_tls: bool,
     always_on: bool,

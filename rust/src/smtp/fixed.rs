@@ -90,11 +90,8 @@ pub(super) const TOO_FAST_FROM_ADDRESS: Reply = Reply::fixed(
     (4, 7, 0),
     "Too many new connections from your address, please try again later",
 );
-pub(super) const TOO_MANY_MESSAGES: Reply = Reply::fixed(
-    421,
-    (4, 7, 0),
-    "Too many messages on this connection, please open another one",
-);
+pub(super) const TOO_MANY_MESSAGES: Reply =
+    Reply::fixed(421, (4, 7, 0), "Too many messages on this connection, please open another one");
 pub(super) const PROXY_ONLY: Reply =
     Reply::fixed(421, (4, 7, 0), "This port takes connections from its proxies only");
 pub(super) const EARLY_TALKER: Reply =

@@ -51,7 +51,8 @@ pub(super) fn certified_key(
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, Problem> {
     let ((key_path, chain_path), (key, chain)) = (paths, contents);
-    let chain = certificates(chain).map_err(|what| problem("public_key_file", chain_path, &what))?;
+    let chain =
+        certificates(chain).map_err(|what| problem("public_key_file", chain_path, &what))?;
     let bad_key = |what: &str| problem("private_key_file", key_path, what);
     if memchr::memmem::find(key, b"ENCRYPTED").is_some() {
         return Err(bad_key("the key is encrypted; write it without a passphrase"));
