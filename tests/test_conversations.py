@@ -262,7 +262,8 @@ class Judge:
 def receiver(script: Script, pair: tuple[str, str]) -> Iterator[tuple[socket.socket, Judge]]:
     """A connection to a core of its own, which has ended when the block has."""
     core = Core(script.core_settings(pair))
-    (address,) = core.start()
+    (address,) = core.bind()
+    core.start()
     core.set_intake(script.settings.get("intake_open") != "false")
     judge = Judge(core, script.verdicts)
     try:

@@ -61,9 +61,26 @@ def core(*, server: dict[str, Any] | None = None, **more: Any) -> Iterator[tuple
     }
     made = Core(settings | more)  # type: ignore[arg-type]
     try:
-        yield made, made.start()[0]
+        (address,) = made.bind()
+        made.start()
+        yield made, address
     finally:
         made.close()
+
+
+def unstarted(address: str) -> Core:
+    return Core(
+        {
+            "servers": [SERVER | {"address": address}],  # type: ignore[list-item]
+            "allowed_hosts": ["."],
+            "max_memory": MIB,
+            "spill_size": 0,
+            "save_timeout": 1.0,
+            "check_timeout": 1.0,
+            "check_recipients": False,
+            "log_level": 30,
+        }
+    )
 
 
 _clients: list[Client] = []
@@ -349,19 +366,9 @@ def test_silence_after_354_ends_with_data_timeout() -> None:
 
 
 def test_a_core_that_is_forgotten_frees_its_port() -> None:
-    made = Core(
-        {
-            "servers": [SERVER],  # type: ignore[list-item]
-            "allowed_hosts": ["."],
-            "max_memory": MIB,
-            "spill_size": 0,
-            "save_timeout": 1.0,
-            "check_timeout": 1.0,
-            "check_recipients": False,
-            "log_level": 30,
-        }
-    )
-    address = made.start()[0]
+    made = unstarted("127.0.0.1:0")
+    (address,) = made.bind()
+    made.start()
     client = Client(address)
     del made
     assert client.read(1) in (b"", b"421 4.3.0 Server is shutting down. Please try again later\r\n")
@@ -371,13 +378,50 @@ def test_a_core_that_is_forgotten_frees_its_port() -> None:
 
 def test_a_core_is_started_once_and_its_port_is_its_own() -> None:
     with core() as (made, address):
-        with pytest.raises(RuntimeError, match="started before"):
-            made.start()
+        for again in (made.bind, made.start):
+            with pytest.raises(RuntimeError, match="started before"):
+                again()
         with (
             pytest.raises(OSError, match=r"test: cannot listen: Address .* in use"),
             core(server={"address": address}),
         ):
             pass
+
+
+def test_between_bind_and_start_connections_wait(tmp_path: Path) -> None:
+    path = tmp_path / "smtp.sock"
+    made = unstarted(f"unix:{path}")
+    with pytest.raises(RuntimeError, match="bind comes before start"):
+        made.start()
+    assert made.bind() == [f"unix:{path}"]
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.recv(1)
+        client.settimeout(20)
+        with pytest.raises(RuntimeError, match="bound or started before"):
+            made.bind()
+        assert made.stats()["connections_accepted"] == 0
+        made.start()
+        assert client.recv(4) == b"220 "
+    made.close()
+
+
+def test_what_is_bound_and_never_started_is_freed(tmp_path: Path) -> None:
+    path = tmp_path / "smtp.sock"
+    made = unstarted(f"unix:{path}")
+    made.bind()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        assert path.is_socket()
+        assert made.stop(5)
+        made.close()
+        assert not path.exists()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    with pytest.raises(RuntimeError, match="started before"):
+        made.start()
 
 
 @pytest.mark.parametrize(

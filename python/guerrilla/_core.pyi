@@ -469,15 +469,22 @@ class Core:
     """
 
     def __new__(cls, settings: CoreSettings) -> Self: ...
-    def start(self) -> list[str]:
-        """Binds every server and starts serving.
+    def bind(self) -> list[str]:
+        """Binds every server; the kernel queues connections until `start`.
 
         Returns:
             The bound addresses, in the order of `servers`: port 0 is replaced by the real one.
 
         Raises:
             OSError: one or more servers could not be bound; the message names each, one a line.
-            RuntimeError: started before.
+            RuntimeError: bound or started before.
+        """
+    def start(self) -> None:
+        """Serves what is bound, on the I/O thread.
+
+        Raises:
+            OSError: the thread could not be made.
+            RuntimeError: not bound, or started before.
         """
     def receive(self, max: int, timeout: float) -> list[Envelope] | None:
         """Takes up to `max` waiting envelopes; waits only when there is none.

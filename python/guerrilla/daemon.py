@@ -15,14 +15,17 @@ from guerrilla.errors import StartError
 from guerrilla.logs import LogPump
 from guerrilla.opening import (
     GRACE,
+    drop_privileges,
     listen,
     make_core,
     make_pools,
     open_log,
     open_pools,
+    serve,
     take_pid_file,
     unusable,
 )
+from guerrilla.privileges import root_warnings, wanted_identity
 from guerrilla.registry import DECORATED, Registry
 from guerrilla.startup import (
     config_problems,
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from guerrilla.chain import Chain
     from guerrilla.config import ServerConfig
     from guerrilla.logs import LogOutput
+    from guerrilla.privileges import Identity
     from guerrilla.worker import WorkerPool
 
 log = logging.getLogger("guerrilla.daemon")
@@ -89,6 +93,8 @@ class Daemon:
         self._opened = ExitStack()
         self._addresses: list[str] = []
         self._warnings: list[str] = []
+        self._identity: Identity | None = None
+        """Who it becomes once the ports are bound; None: it stays who it is."""
         self._core: Core | None = None
         self._logs: LogOutput | None = None
         self._pools: list[WorkerPool[Any]] = []
@@ -127,8 +133,9 @@ class Daemon:
     def start(self) -> None:
         """Starts to serve, and returns.
 
-        Order: what the config asks for → log → pid file → chains of all workers → sockets. Whatever
-        fails undoes what came before.
+        Order: what the config asks for → log → pid file → sockets are bound → `user` and `group` →
+        chains of all workers → mail is taken. Whatever fails undoes what came before, but that the
+        process has become another user: that is for good, and for the whole program.
 
         Raises:
             StartError: everything that could not start, one line each.
@@ -244,7 +251,7 @@ class Daemon:
         """Opens everything; `opened` undoes it, the last first."""
         servers = self._check()
         self._logs = open_log(self.config, opened)
-        take_pid_file(self.config, opened)
+        pid_file = take_pid_file(self.config, opened)
         watch = make_watch(self.config, self.reload_tls)
         core = make_core(
             self.config,
@@ -256,12 +263,17 @@ class Daemon:
         # Registered in the order of start, so undone in that of a stop: see `shutdown`.
         opened.callback(pump.join)
         opened.callback(core.close)
+        addresses = listen(self.config, core)
+        if self._identity is not None:
+            # Before any other thread, and anything of the chains: all that is the new user's.
+            drop_privileges(self._identity, self._logs, pid_file, addresses)
         self._pools = make_pools(self.config, core, self._make_chain, self._tasks)
         supervisor = Supervisor(self._pools, core.set_intake)
         opened.callback(supervisor.stop)
         pump.start()
         open_pools(self._pools, opened)
-        self._addresses = listen(self.config, core)
+        serve(core)
+        self._addresses = addresses
         self._core = core
         supervisor.start()
         for pool in self._pools:
@@ -282,9 +294,13 @@ class Daemon:
         if unresolved:
             problems += [*unresolved, *unusable(self.config, servers)]
         problems += raise_file_limit(servers)
+        try:
+            self._identity = wanted_identity(self.config)
+        except StartError as error:
+            problems += error.problems
         if problems:
             raise StartError(problems)
-        self._warnings = self.config.warnings()
+        self._warnings = self.config.warnings() + root_warnings(self.config, servers)
         for task in self._tasks if self._backend is None else ():
             self._warnings += self._make_chain(task).warnings()
         return servers

@@ -103,6 +103,14 @@ class LogOutput:
         """Below it nothing is recorded by anyone: what the core need not make."""
         return self._logger.level if _is_heard(self._logger) else logging.CRITICAL
 
+    @property
+    def file(self) -> tuple[int, str] | None:
+        """Descriptor and path of the log file; None where the log is no file."""
+        handler = self._handler
+        if not isinstance(handler, _File) or handler.stream is None:
+            return None
+        return handler.stream.fileno(), handler.baseFilename
+
     def reopen(self) -> None:
         """Opens the file anew, after it was moved away; nothing else changes.
 
@@ -134,8 +142,9 @@ class LogPump:
         self._thread.start()
 
     def join(self, timeout: float | None = None) -> None:
-        """Waits for the last record, after the core was closed."""
-        self._thread.join(timeout)
+        """Waits for the last record, after the core was closed; not for a thread never started."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
 
     def _run(self) -> None:
         while True:

@@ -13,6 +13,7 @@ from guerrilla._core import Core
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs import LogOutput
 from guerrilla.pidfile import PidFile
+from guerrilla.privileges import become, give_file, give_socket
 from guerrilla.settings import core_settings, placed
 from guerrilla.worker import PoolSettings, WorkerPool
 
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
     from guerrilla.base import TaskName
     from guerrilla.chain import Chain
     from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.privileges import Identity
 
 GRACE: Final = 2.0
 """Seconds that idle workers have to close their chains when the time of a stop is used up."""
 
 _OPEN_LIMIT: Final = 60.0
 """Seconds that a worker has to open its chain, or twice the time limit of its task: the longer."""
+
+_UNIX: Final = "unix:"
 
 
 def open_log(config: AppConfig, opened: ExitStack) -> LogOutput:
@@ -46,14 +50,14 @@ def open_log(config: AppConfig, opened: ExitStack) -> LogOutput:
     return logs
 
 
-def take_pid_file(config: AppConfig, opened: ExitStack) -> None:
+def take_pid_file(config: AppConfig, opened: ExitStack) -> PidFile | None:
     """Takes `pid_file`, where there is one.
 
     Raises:
         StartError: it cannot be written, or a live daemon has it.
     """
     if not config.pid_file:
-        return
+        return None
     try:
         held = PidFile(config.pid_file)
     except FileExistsError as error:
@@ -61,6 +65,25 @@ def take_pid_file(config: AppConfig, opened: ExitStack) -> None:
     except OSError as error:
         raise StartError(f"pid_file: {config.pid_file}: {error.strerror or error}") from error
     opened.callback(held.remove)
+    return held
+
+
+def drop_privileges(
+    identity: Identity, logs: LogOutput, pid_file: PidFile | None, addresses: Sequence[str]
+) -> None:
+    """Becomes the user of the config, who gets what was opened as root before.
+
+    Raises:
+        StartError: it cannot be, or not for good.
+    """
+    if logs.file is not None:
+        give_file(identity, *logs.file)
+    if pid_file is not None:
+        give_file(identity, pid_file.fileno(), str(pid_file.path))
+    for address in addresses:
+        if address.startswith(_UNIX):
+            give_socket(identity, address.removeprefix(_UNIX))
+    become(identity)
 
 
 def make_core(
@@ -135,13 +158,13 @@ def open_pools(pools: Sequence[WorkerPool[Any]], opened: ExitStack) -> None:
 
 
 def listen(config: AppConfig, core: Core) -> list[str]:
-    """Binds every server; the bound addresses.
+    """Binds every server; the bound addresses. Connections wait until `serve`.
 
     Raises:
         StartError: those that could not be bound, by the place they have in the config.
     """
     try:
-        return core.start()
+        return core.bind()
     except OSError as error:
         places = {
             server.listen_interface: f"servers[{index}].listen_interface: "
@@ -152,6 +175,18 @@ def listen(config: AppConfig, core: Core) -> list[str]:
             places.get(line.partition(": cannot listen")[0], "") + line
             for line in str(error).splitlines()
         ) from error
+
+
+def serve(core: Core) -> None:
+    """Takes connections from now on.
+
+    Raises:
+        StartError: the I/O thread could not be made.
+    """
+    try:
+        core.start()
+    except OSError as error:
+        raise StartError(f"the I/O thread cannot be started: {error.strerror or error}") from error
 
 
 def unusable(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]]) -> list[str]:

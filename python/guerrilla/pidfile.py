@@ -35,12 +35,19 @@ class PidFile:
             self.remove()
             raise
 
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self._fd
+
     def remove(self) -> None:
-        """Removes the file, then lets go of it."""
+        """Removes the file, then lets go of it; empties it where it may not be removed."""
         # Unlinked while locked, so that nobody's new file is removed.
         try:
             if self._is_current(self._fd):
                 self.path.unlink(missing_ok=True)
+        except PermissionError:
+            # The folder is not ours any more since we became another user: so it names nobody.
+            os.ftruncate(self._fd, 0)
         finally:
             os.close(self._fd)
 

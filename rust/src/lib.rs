@@ -17,7 +17,7 @@
 //! | [`net`] | sockets, deadlines, one task a connection |
 //! | [`delivery`], [`queue`], [`pending`] | what goes to Python, how it waits, what becomes of it |
 //! | [`buffer`] | bodies: in memory from one budget, or in files |
-//! | [`server`] | a running core: start, stop |
+//! | [`server`] | a running core: bind, start, stop |
 //! | [`tls`] | certificates and all else of a handshake |
 //! | [`config`] | the settings it obeys |
 //! | [`certificate`] | self-signed certificates |

@@ -1,4 +1,4 @@
-//! A running core: bound listeners, one I/O thread, what its tasks share; start and stop.
+//! A running core: bound listeners, one I/O thread, what its tasks share; bind, start and stop.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -113,7 +113,7 @@ impl Shared {
     }
 }
 
-/// A core: made, then started once, then stopped.
+/// A core: made, bound, then started once, then stopped.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -123,15 +123,19 @@ pub struct Server {
 #[derive(Debug)]
 enum State {
     Made(UnboundedReceiver<Waker>),
+    /// The kernel queues connections; nobody takes them yet.
+    Bound(UnboundedReceiver<Waker>, Vec<(Bound, ServerConfig)>),
     Running(JoinHandle<()>),
     Ended,
 }
 
-/// Why a core did not start.
+/// Why a core did not bind or start.
 #[derive(Debug)]
 pub enum StartError {
-    /// It was started before.
+    /// It was bound or started before.
     Again,
+    /// It is started before it is bound.
+    Unbound,
     /// These servers could not be bound: name and reason each.
     Bind(Vec<(String, io::Error)>),
     /// The runtime or its thread could not be made.
@@ -171,27 +175,41 @@ impl Server {
         &self.shared
     }
 
-    /// Binds every server, then serves them on a thread of its own; gives the bound addresses.
-    pub fn start(&self) -> Result<Vec<String>, StartError> {
+    /// Binds every server, and gives the bound addresses. Nobody is served before [`Self::start`]:
+    /// what a low port needs the privileges for is done by then, and they can be dropped between.
+    pub fn bind(&self) -> Result<Vec<String>, StartError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(*state, State::Made(_)) {
             return Err(StartError::Again);
         }
-        let config = self.shared.config.load();
-        let bound = bind_all(&config.servers)?;
+        let bound = bind_all(&self.shared.config.load().servers)?;
         let addresses = bound.iter().map(|(listener, _)| listener.address()).collect();
+        if let State::Made(woken) = std::mem::replace(&mut *state, State::Ended) {
+            *state = State::Bound(woken, bound);
+        }
+        Ok(addresses)
+    }
+
+    /// Serves what is bound, on a thread of its own.
+    pub fn start(&self) -> Result<(), StartError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (woken, bound) = match std::mem::replace(&mut *state, State::Ended) {
+            State::Bound(woken, bound) => (woken, bound),
+            other => {
+                let unbound = matches!(other, State::Made(_));
+                *state = other;
+                return Err(if unbound { StartError::Unbound } else { StartError::Again });
+            }
+        };
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
-        let State::Made(woken) = std::mem::replace(&mut *state, State::Ended) else {
-            return Err(StartError::Again);
-        };
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new()
             .name("guerrilla-io".to_owned())
             .spawn(move || run(&runtime, bound, &shared, woken))
             .map_err(StartError::Runtime)?;
         *state = State::Running(thread);
-        Ok(addresses)
+        Ok(())
     }
 
     /// Reads the TLS files of every server again: for each whose files changed its name, and why it stays

@@ -45,6 +45,11 @@ def _listen(value: object) -> str:
     return value
 
 
+def _account(value: object) -> object:
+    is_id = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return str(value) if is_id else value
+
+
 def _ratio(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise expected("a number from 0 to 1", value)
@@ -171,11 +176,11 @@ class AppConfig(Section):
     log_format: Annotated[Literal["text", "json"], one_of("text", "json")] = "text"
     """The form of a log line: `text` or `json`."""
 
-    user: MaybeText = None
-    """The user to become once the ports are bound."""
+    user: Annotated[MaybeText, BeforeValidator(_account)] = None
+    """The user to become once the ports are bound, by name or number. Only root can."""
 
-    group: MaybeText = None
-    """The group to become once the ports are bound."""
+    group: Annotated[MaybeText, BeforeValidator(_account)] = None
+    """The group to become then, by name or number. Default: all groups of `user`."""
 
     spool: Annotated[Annotated[SpoolConfig, TABLE] | None, EMPTY_IS_NONE] = None
     """The spool on disk, for chains with a `250` stage."""

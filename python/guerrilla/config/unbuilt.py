@@ -37,8 +37,6 @@ _TOP: Final = (
     _Later("control_socket", "the control socket"),
     _Later("watch_config", "watching the config file"),
     _Later("log_format", "another form of the log"),
-    _Later("user", "changing the user"),
-    _Later("group", "changing the group"),
     _Later("spool", "the spool"),
     _Later("backends", "more than one backend"),
     _Later("dashboard", "the dashboard", is_set=_is_shown),

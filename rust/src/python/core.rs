@@ -67,7 +67,11 @@ impl PyCore {
         Ok(Self(Server::new(settings.into_config()?)))
     }
 
-    fn start(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+    fn bind(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        Ok(py.detach(|| self.0.bind())?)
+    }
+
+    fn start(&self, py: Python<'_>) -> PyResult<()> {
         Ok(py.detach(|| self.0.start())?)
     }
 

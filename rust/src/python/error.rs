@@ -10,7 +10,8 @@ use crate::smtp::{AddressError, ReplyError};
 impl From<StartError> for PyErr {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::Again => PyRuntimeError::new_err("this core was started before"),
+            StartError::Again => PyRuntimeError::new_err("this core was bound or started before"),
+            StartError::Unbound => PyRuntimeError::new_err("bind comes before start"),
             StartError::Runtime(error) => error.into(),
             StartError::Bind(failed) => {
                 let lines: Vec<String> = failed

@@ -42,7 +42,8 @@ fn slow(save_timeout: Duration) -> Slow {
         log_level: 0,
     });
     let disk = server.shared().budget.by_hand().unwrap();
-    let address = server.start().unwrap().remove(0);
+    let address = server.bind().unwrap().remove(0);
+    server.start().unwrap();
     let client = TcpStream::connect(address).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut slow = Slow { server, disk, client: BufReader::new(client) };
