@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import json
 import shutil
 import signal
@@ -243,3 +244,16 @@ def test_port_in_use_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> No
 def test_every_problem_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     lines = _serve_error('{"log_levle": "info", "pid_fiel": "x", "max_memory": 1}', capsys)
     assert len(lines) == 3
+
+
+def test_a_signal_that_another_thread_gets_stops_it_too(tmp_path: Path, until: Until) -> None:
+    """The kernel gives it to any thread, when the main one has just been given another."""
+    with RunningDaemon(tmp_path) as daemon:
+        tasks = Path(f"/proc/{daemon.pid}/task").iterdir()
+        others = {int(task.name) for task in tasks} - {daemon.pid}
+        # The main thread has nothing more to do then.
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: "SIGHUP" in daemon.log_text())
+        assert ctypes.CDLL(None).tgkill(daemon.pid, max(others), signal.SIGTERM) == 0
+        assert daemon.process.wait(20) == 0
+        assert "SIGTERM: stopping" in daemon.log_text()

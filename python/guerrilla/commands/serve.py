@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import queue
 import signal
+import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from guerrilla._core import __version__
 from guerrilla.commands.common import (
@@ -25,15 +26,16 @@ from guerrilla.config import AppConfig, load, mask_value, parse_listen_interface
 from guerrilla.daemon import Daemon
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from collections.abc import Iterator
+    from types import FrameType, TracebackType
 
     from guerrilla.commands.common import Subparsers
 
 log = logging.getLogger("guerrilla.serve")
 
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-_ENDED: Final = 0
-"""In the queue of signals: no signal, the daemon has ended."""
+_NONE: Final = 0
+"""In the line of signals: none, but wakes who waits for one."""
 
 _MORE: Final = """\
 signals:
@@ -64,10 +66,9 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: a bad config.
         StartError: the daemon cannot start.
     """
-    signals = _Signals()
-    signals.catch()
     try:
-        return _serve(_daemon(args), signals)
+        with _Signals() as signals:
+            return _serve(_daemon(args), signals)
     except _StoppedEarly as error:
         os.write(2, f"guerrillad: {error}: stopped before it had started\n".encode())
         return 0
@@ -79,7 +80,7 @@ def _serve(daemon: Daemon, signals: _Signals) -> int:
         signals.queued = True
         _say(*describe(daemon))
         threading.Thread(target=_await_end, args=(daemon, signals), daemon=True).start()
-        while (number := signals.line.get()) != _ENDED:
+        for number in signals.line():
             _obey(daemon, number)
     finally:
         # Mostly it only asks how it ended; but an error here is no reason to cut anybody off.
@@ -115,20 +116,54 @@ class _StoppedEarly(KeyboardInterrupt):
 
 
 class _Signals:
-    """Puts signals in line for the main loop: in a handler hardly anything may be done."""
+    """Puts signals in line for the main loop: in a handler hardly anything may be done.
+
+    The line is a socket, which the interpreter writes to whichever thread the kernel gives a
+    signal. A handler runs in the main thread alone, and only a signal of its own wakes that: of two
+    in quick succession the kernel may give the second to another thread.
+    """
 
     def __init__(self) -> None:
-        self.line: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
         self.queued = False
         """The main loop looks at the line; a start that hangs would never come to it."""
         self._stops = 0
+        self._ended = False
 
-    def catch(self) -> None:
+    def __enter__(self) -> Self:
         """Takes over the signals of the process."""
+        # Full, it holds more signals than anyone could mean.
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in _STOPPING:
             signal.signal(number, self._stop)
         for number in (signal.SIGHUP, signal.SIGUSR1):
-            signal.signal(number, self._forward)
+            # Not ignored: of such a signal nothing would be written.
+            signal.signal(number, lambda *_: None)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends the line; a second signal to stop still stops at once."""
+        signal.set_wakeup_fd(-1)
+        self._reader.close()
+        self._writer.close()
+
+    def line(self) -> Iterator[int]:
+        """Signals as they come, until `end`."""
+        while not self._ended:
+            yield from (number for number in self._reader.recv(4096) if number != _NONE)
+
+    def end(self) -> None:
+        """Ends the line; from any thread."""
+        self._ended = True
+        # Full or closed: then nobody waits for it.
+        with suppress(OSError):
+            self._writer.send(bytes([_NONE]))
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -138,11 +173,6 @@ class _Signals:
             os._exit(1)
         if not self.queued:
             raise _StoppedEarly(signal.Signals(number).name)
-        self.line.put(number)
-
-    def _forward(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.line.put(number)
 
 
 def _obey(daemon: Daemon, number: int) -> None:
@@ -165,7 +195,7 @@ def _reopen_logs(daemon: Daemon) -> None:
 
 def _await_end(daemon: Daemon, signals: _Signals) -> None:
     daemon.wait()
-    signals.line.put(_ENDED)
+    signals.end()
 
 
 def describe(daemon: Daemon) -> list[str]:
