@@ -4,6 +4,8 @@
 //! all connections read into one of the thread's, borrowed only while one of them is polled.
 
 mod opening;
+mod pace;
+mod sending;
 mod signals;
 mod waiting;
 
@@ -14,10 +16,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use self::pace::Data;
 use self::signals::Signals;
 use super::listener::Place;
 use super::stream::Stream;
@@ -31,8 +33,6 @@ use crate::smtp::{BodyAnswer, Reply, Session, Step};
 
 /// One read; large enough that a 100 KiB mail takes two.
 const READ_BUFFER: usize = 64 << 10;
-/// A slow sender has this long before its mean rate is looked at.
-const RATE_GRACE: Duration = Duration::from_mins(1);
 /// Reads of one connection before the others have their turn.
 const READS_A_TURN: usize = 16;
 
@@ -96,22 +96,6 @@ pub(super) struct Connection {
     /// Messages answered 2xx whose answer has not been sent yet.
     owed: u64,
     place: Place,
-}
-
-/// How a message comes in.
-#[derive(Clone, Copy, Debug)]
-struct Data {
-    began: Instant,
-    octets: u64,
-}
-
-impl Data {
-    /// Over `data_timeout`, or a mean rate under `min_data_rate` after the first minute.
-    fn is_too_slow(&self, elapsed: Duration, config: &ServerConfig) -> bool {
-        let limit = config.data_timeout;
-        let least = config.min_data_rate.saturating_mul(elapsed.as_secs());
-        (!limit.is_zero() && elapsed >= limit) || (elapsed > RATE_GRACE && self.octets < least)
-    }
 }
 
 impl Connection {
@@ -278,17 +262,17 @@ impl Connection {
         PLAINTEXT.with_borrow_mut(|plaintext| {
             plaintext.clear();
             let Some(tls) = &mut self.tls else { return Ok(Step::NeedInput) };
-            let open = tls.decrypt(octets, plaintext).map_err(io::Error::other)?;
+            let open = tls.decrypt(octets, plaintext).map_err(|error| {
+                let mut alert = Vec::new();
+                // It ends either way.
+                let _ = tls.encrypt(&[], &mut alert).and_then(|()| self.stream.try_write(&alert));
+                io::Error::other(error)
+            })?;
             if plaintext.is_empty() && !open {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             Ok(self.consume(plaintext))
         })
-    }
-
-    /// Whether there is something to be sent.
-    fn has_output(&self) -> bool {
-        self.session.has_output() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
     /// Gives octets to the session. A body is begun here and now where there is memory for it; only
@@ -325,89 +309,6 @@ impl Connection {
         self.session.begin_body(answer);
     }
 
-    fn after_data_read(&mut self, octets: usize) {
-        let Some(data) = &mut self.data else { return };
-        if !self.session.in_data() {
-            self.data = None;
-            return;
-        }
-        data.octets += octets as u64;
-        self.deadline = self.next_deadline();
-    }
-
-    /// When the peer must have sent its next command, or more of its message.
-    fn next_deadline(&self) -> Instant {
-        let next = Instant::now() + self.config.timeout;
-        match self.data {
-            Some(data) if !self.config.data_timeout.is_zero() => {
-                next.min(data.began + self.config.data_timeout)
-            }
-            _ => next,
-        }
-    }
-
-    /// Looked at behind each read: octets that keep coming keep the deadline from firing.
-    fn is_too_slow(&self) -> bool {
-        self.data.is_some_and(|data| data.is_too_slow(data.began.elapsed(), &self.config))
-    }
-
-    fn time_out(&mut self, why: &str) -> Step {
-        self.shared.stats.timeouts.add();
-        self.log(Level::Info, format_args!("timeout: {why}"));
-        self.session.end(&Reply::timed_out());
-        Step::Close
-    }
-
-    /// Sends what the session wrote. A peer that does not read has `timeout`.
-    async fn flush(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
-        if !self.has_output() {
-            return Ok(());
-        }
-        let mut output = self.session.take_output();
-        if let Some(tls) = &mut self.tls {
-            let mut records = Vec::new();
-            tls.encrypt(&output, &mut records)?;
-            if self.session.is_closed() {
-                tls.close(&mut records)?;
-            }
-            output = records;
-        }
-        let sent = self.send(signals, &output).await;
-        let owed = std::mem::take(&mut self.owed);
-        if sent.is_err() {
-            self.shared.stats.answers_lost.add_many(owed);
-        }
-        sent
-    }
-
-    async fn send(&mut self, signals: &mut Signals<'_, '_>, output: &[u8]) -> Result<(), End> {
-        let mut rest = output;
-        let deadline = Instant::now() + self.config.timeout;
-        while !rest.is_empty() {
-            match self.stream.try_write(rest) {
-                Ok(count) => rest = rest.get(count..).unwrap_or(&[]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    poll_fn(|context| {
-                        if self.shared.shutdown.is_closing() {
-                            return Poll::Ready(Err(End::Cut));
-                        }
-                        signals.poll_changed(context);
-                        if signals.poll_deadline(context, deadline).is_ready() {
-                            self.shared.stats.timeouts.add();
-                            return Poll::Ready(Err(End::Lost(io::ErrorKind::TimedOut.into())));
-                        }
-                        self.stream.poll_write_ready(context).map_err(End::Lost)
-                    })
-                    .await?;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        // A command must be complete within `timeout` of the last reply.
-        self.deadline = self.next_deadline();
-        Ok(())
-    }
-
     fn panicked(&mut self) {
         self.shared.stats.panics.add();
         self.log(Level::Error, format_args!("a panic ended this connection: this is a bug"));
@@ -431,40 +332,5 @@ impl Connection {
                 format_args!("#{id} {server} {peer}:{remote_port} {message}"),
             );
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{AddressLimits, ListenAddress};
-
-    #[test]
-    fn a_message_is_too_slow_by_its_whole_time_and_by_its_mean_rate() {
-        let mut config = ServerConfig {
-            name: String::new(),
-            address: ListenAddress::Unix("x".into()),
-            max_clients: 1,
-            timeout: Duration::from_secs(30),
-            data_timeout: Duration::from_mins(10),
-            min_data_rate: 100,
-            per_address: AddressLimits::default(),
-            greet_delay: Duration::ZERO,
-            proxy_protocol: false,
-            trusted_proxies: Vec::new(),
-            tls: None,
-            session: Arc::default(),
-        };
-        let too_slow = |octets, seconds, config: &ServerConfig| {
-            let data = Data { began: Instant::now(), octets };
-            data.is_too_slow(Duration::from_secs(seconds), config)
-        };
-        assert!(!too_slow(0, 60, &config));
-        assert!(too_slow(6_099, 61, &config));
-        assert!(!too_slow(6_100, 61, &config));
-        assert!(!too_slow(u64::MAX, 599, &config));
-        assert!(too_slow(u64::MAX, 600, &config));
-        (config.data_timeout, config.min_data_rate) = (Duration::ZERO, 0);
-        assert!(!too_slow(0, 1_000_000, &config));
     }
 }

@@ -34,12 +34,16 @@ impl Connection {
         if self.config.proxy_protocol {
             refusal = self.read_proxy_header(signals).await?;
         }
-        if self.config.tls.as_ref().is_some_and(|tls| tls.always_on) {
-            self.handshake(signals).await?;
-        }
+        let implicit_tls = self.config.tls.as_ref().is_some_and(|tls| tls.always_on);
         if let Some(refusal) = refusal {
-            self.session.end(&refusal.reply());
-            return Ok(());
+            // A handshake only to refuse would cost more than the refusal is worth.
+            if !implicit_tls {
+                self.session.end(&refusal.reply());
+            }
+            return if implicit_tls { Err(End::Closed) } else { Ok(()) };
+        }
+        if implicit_tls {
+            self.handshake(signals).await?;
         }
         if !self.config.greet_delay.is_zero() && !self.is_quiet(signals).await? {
             self.shared.stats.early_talkers.add();

@@ -1,0 +1,101 @@
+//! The time a peer has: for a command, for the next octets of a message, for a message in all.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Connection;
+use crate::config::ServerConfig;
+use crate::log::Level;
+use crate::smtp::{Reply, Step};
+
+/// A slow sender has this long before its mean rate is looked at.
+const RATE_GRACE: Duration = Duration::from_mins(1);
+
+/// How a message comes in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Data {
+    pub(super) began: Instant,
+    pub(super) octets: u64,
+}
+
+impl Data {
+    /// Over `data_timeout`, or a mean rate under `min_data_rate` after the first minute.
+    fn is_too_slow(&self, elapsed: Duration, config: &ServerConfig) -> bool {
+        let limit = config.data_timeout;
+        let least = config.min_data_rate.saturating_mul(elapsed.as_secs());
+        (!limit.is_zero() && elapsed >= limit) || (elapsed > RATE_GRACE && self.octets < least)
+    }
+}
+
+impl Connection {
+    pub(super) fn after_data_read(&mut self, octets: usize) {
+        let Some(data) = &mut self.data else { return };
+        if !self.session.in_data() {
+            self.data = None;
+            return;
+        }
+        data.octets += octets as u64;
+        self.deadline = self.next_deadline();
+    }
+
+    /// When the peer must have sent its next command, or more of its message.
+    pub(super) fn next_deadline(&self) -> Instant {
+        let next = Instant::now() + self.config.timeout;
+        match self.data {
+            Some(data) if !self.config.data_timeout.is_zero() => {
+                next.min(data.began + self.config.data_timeout)
+            }
+            _ => next,
+        }
+    }
+
+    /// Looked at behind each read: octets that keep coming keep the deadline from firing.
+    pub(super) fn is_too_slow(&self) -> bool {
+        self.data.is_some_and(|data| data.is_too_slow(data.began.elapsed(), &self.config))
+    }
+
+    pub(super) fn time_out(&mut self, why: &str) -> Step {
+        self.shared.stats.timeouts.add();
+        self.log(Level::Info, format_args!("timeout: {why}"));
+        self.session.end(&Reply::timed_out());
+        Step::Close
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{AddressLimits, ListenAddress};
+
+    #[test]
+    fn a_message_is_too_slow_by_its_whole_time_and_by_its_mean_rate() {
+        let mut config = ServerConfig {
+            name: String::new(),
+            address: ListenAddress::Unix("x".into()),
+            max_clients: 1,
+            timeout: Duration::from_secs(30),
+            data_timeout: Duration::from_mins(10),
+            min_data_rate: 100,
+            per_address: AddressLimits::default(),
+            greet_delay: Duration::ZERO,
+            proxy_protocol: false,
+            trusted_proxies: Vec::new(),
+            tls: None,
+            session: Arc::default(),
+        };
+        let too_slow = |octets, seconds, config: &ServerConfig| {
+            let data = Data { began: Instant::now(), octets };
+            data.is_too_slow(Duration::from_secs(seconds), config)
+        };
+        assert!(!too_slow(0, 60, &config));
+        assert!(too_slow(6_099, 61, &config));
+        assert!(!too_slow(6_100, 61, &config));
+        assert!(!too_slow(u64::MAX, 599, &config));
+        assert!(too_slow(u64::MAX, 600, &config));
+        (config.data_timeout, config.min_data_rate) = (Duration::ZERO, 0);
+        assert!(!too_slow(0, 1_000_000, &config));
+    }
+}
