@@ -284,9 +284,10 @@ def test_who_waits_for_memory_is_told_in_time_and_served_when_it_comes(tmp_path:
 
 def test_out_of_files_it_waits_for_some_and_serves_who_is_there(tmp_path: Path) -> None:
     with RunningDaemon(tmp_path) as daemon:
+        idle = _sockets_of(daemon.pid)
         with Wire(daemon.port) as first:
             assert first.deliver(b"Subject: before\r\n\r\nbody").startswith("250 ")
-        until(lambda: not (_sockets_of(daemon.pid) > 1))
+        until(lambda: _sockets_of(daemon.pid) <= idle)
         files = {int(name) for name in os.listdir(f"/proc/{daemon.pid}/fd")}
         _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
         # Descriptors are taken from the lowest free number on.
