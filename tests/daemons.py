@@ -15,6 +15,7 @@ from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.errors import StartError
 from guerrilla.reply import Outcome, Reply
+from tests.running import RunningDaemon
 
 Until = Callable[[Callable[[], object]], None]
 
@@ -95,7 +96,8 @@ def make(keeper: type[Keeper]) -> Iterator[Callable[..., Daemon]]:
 Make = Callable[..., Daemon]
 
 
-def where(daemon: Daemon, index: int = 0) -> tuple[str, int]:
+def where(daemon: Daemon | RunningDaemon, index: int = 0) -> tuple[str, int]:
+    """Address and port of one of its servers."""
     host, _, port = daemon.addresses[index].rpartition(":")
     return host.strip("[]"), int(port)
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from guerrilla.daemon import Daemon
+from tests.certificates import self_signed, unverified
 from tests.daemons import Keeper, Make, where
-from tests.pairs import Files, make_pair, unverified
 from tests.wire import HELLO, TRANSACTION, Wire
 
 Connect = Callable[..., Wire]
@@ -26,11 +26,10 @@ def encrypted(wire: Wire, *, greeted: bool = False) -> Wire:
 @pytest.fixture
 def serve(make: Make, tmp_path: Path) -> Callable[..., Daemon]:
     """A daemon with these keys of `tls`, which runs."""
-    files = Files(tmp_path)
-    files.write(*make_pair(tmp_path, "mx.example.com"))
+    pair = self_signed(tmp_path)
 
     def start(**tls: Any) -> Daemon:
-        daemon = make(files.config(**tls))
+        daemon = make(pair.config(**tls))
         daemon.start()
         return daemon
 
