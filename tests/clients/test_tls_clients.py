@@ -146,13 +146,7 @@ def test_a_client_that_does_not_trust_the_certificate_delivers_nothing(
         "go-client": [built("go-client"), *arguments(daemon, other, "tls")],
         "curl": curl(server, other, scheme="smtps"),
         "msmtp": [
-            *(
-                "msmtp",
-                "--file=/dev/null",
-                f"--host={server[0]}",
-                f"--port={server[1]}",
-                "--tls=on",
-            ),
+            *("msmtp", "--file=/dev/null", f"--host={host}", f"--port={port}", "--tls=on"),
             *("--tls-starttls=off", f"--tls-trust-file={other.certificate}", f"--from={SENDER}"),
             RECIPIENT,
         ],
