@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from guerrilla._core import make_certificate
 from tests.daemons import config
+from tests.wire import Wire
 
 NAMES: Final = ("mx.example.com", "localhost", *(f"127.0.0.{last}" for last in range(1, 9)))
 """What the certificate of a server under test is for."""
@@ -41,15 +42,15 @@ class Pair:
             fresh.write_bytes(source.read_bytes())
             fresh.replace(path)
 
+    def section(self, **tls: Any) -> dict[str, Any]:
+        """A `tls` section that offers STARTTLS with it, and has these keys."""
+        files = {"private_key_file": str(self.key), "public_key_file": str(self.certificate)}
+        return {"start_tls_on": True, **files, **tls}
+
     def config(self, **tls: Any) -> dict[str, Any]:
-        """A config of a daemon within the test, with one server that offers STARTTLS with it."""
+        """A config of a daemon within the test, with one server that has this section."""
         raw = config()
-        raw["servers"][0]["tls"] = {
-            "start_tls_on": True,
-            "private_key_file": str(self.key),
-            "public_key_file": str(self.certificate),
-            **tls,
-        }
+        raw["servers"][0]["tls"] = self.section(**tls)
         return raw
 
 
@@ -150,6 +151,11 @@ def trusting(pair: Pair, client: Pair | None = None) -> ssl.SSLContext:
     if client is not None:
         context.load_cert_chain(client.certificate, client.key)
     return context
+
+
+def encrypted(wire: Wire, *, greeted: bool = False) -> Wire:
+    """The connection after its handshake, whatever certificate was shown."""
+    return Wire(unverified().wrap_socket(wire.socket), greeted=greeted)
 
 
 def openssl(*words: str | Path) -> None:

@@ -11,16 +11,11 @@ from typing import Any
 import pytest
 
 from guerrilla.daemon import Daemon
-from tests.certificates import self_signed, unverified
+from tests.certificates import encrypted, self_signed, unverified
 from tests.daemons import Keeper, Make, where
 from tests.wire import HELLO, TRANSACTION, Wire
 
 Connect = Callable[..., Wire]
-
-
-def encrypted(wire: Wire, *, greeted: bool = False) -> Wire:
-    """The connection after its handshake."""
-    return Wire(unverified().wrap_socket(wire.socket), greeted=greeted)
 
 
 @pytest.fixture
@@ -42,10 +37,7 @@ Serve = Callable[..., Daemon]
 def offers(wire: Wire) -> list[str]:
     """What EHLO offers."""
     wire.send(HELLO)
-    lines = [wire.line()]
-    while lines[-1][3:4] == "-":
-        lines.append(wire.line())
-    return [line[4:].split()[0] for line in lines[1:]]
+    return [line[4:].split()[0] for line in wire.lines()[1:]]
 
 
 def test_it_is_offered_before_tls_and_not_within(serve: Serve) -> None:
