@@ -163,3 +163,16 @@ def test_nginx_asks_where_a_mail_is_to_go(daemon: RunningDaemon, tmp_path: Path)
     assert asked_for["Client-Host"] == NAME
     assert asked_for["Auth-SMTP-Helo"] == HELO
     assert RECIPIENT in asked_for["Auth-SMTP-To"]
+
+
+def test_a_client_cannot_say_xclient_through_nginx(daemon: RunningDaemon, nginx: Nginx) -> None:
+    """From the first recipient on nginx passes on all that the client says."""
+    with nginx.client("plain") as client:
+        client.ehlo()
+        assert client.mail(SENDER)[0] == 250
+        assert client.rcpt(RECIPIENT)[0] == 250
+        assert client.rset()[0] == 250
+        code, text = client.docmd("XCLIENT", "ADDR=192.0.2.1 NAME=bank.example")
+        assert (code, text[:5]) == (550, b"5.7.0")
+        client.sendmail(SENDER, [RECIPIENT], MESSAGE)
+    assert [seen["remote_ip"] for seen in witnessed(daemon.folder)] == [CLIENT]
