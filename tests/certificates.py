@@ -153,9 +153,15 @@ def trusting(pair: Pair, client: Pair | None = None) -> ssl.SSLContext:
     return context
 
 
-def encrypted(wire: Wire, *, greeted: bool = False) -> Wire:
-    """The connection after its handshake, whatever certificate was shown."""
-    return Wire(unverified().wrap_socket(wire.socket), greeted=greeted)
+def encrypted(wire: Wire, *, greeted: bool = False, name: str | None = None) -> Wire:
+    """The connection after its handshake, whatever certificate was shown.
+
+    Args:
+        wire: one that is ready for it.
+        greeted: whether a greeting comes then.
+        name: the host that the client asks for.
+    """
+    return Wire(unverified().wrap_socket(wire.socket, server_hostname=name), greeted=greeted)
 
 
 def openssl(*words: str | Path) -> None:

@@ -129,6 +129,24 @@ def test_every_form_of_a_key(tmp_path: Path, rsa: bool, old: bool) -> None:
         assert len(mails(daemon, "taken")) == 1
 
 
+def test_a_chain_is_shown_whole(tmp_path: Path) -> None:
+    """A client that knows the root alone gets what is between from the server."""
+    root = Authority(tmp_path, "root")
+    between = Authority(tmp_path, "between", root)
+    leaf = between.issue_server()
+    chain = tmp_path / "chain.crt"
+    chain.write_bytes(leaf.certificate.read_bytes() + between.certificate.read_bytes())
+    context = trusting(Pair(leaf.key, root.certificate))
+    sections = [
+        f"{IMPLICIT}\n{Pair(leaf.key, shown).toml()}" for shown in (chain, leaf.certificate)
+    ]
+    with tls_daemon(tmp_path / "daemon", *sections) as daemon:
+        deliver(where(daemon), context, "whole")
+        assert len(mails(daemon, "whole")) == 1
+        with pytest.raises(ssl.SSLCertVerificationError, match="unable to get local issuer"):
+            deliver(where(daemon, 1), context, "leaf")
+
+
 @pytest.mark.parametrize("rsa", [False, True], ids=["of the same kind", "of another kind"])
 def test_a_key_that_does_not_fit_its_certificate_is_an_error_at_start(
     tmp_path: Path, rsa: bool
