@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import Any, Final
+
+import apsw
 
 from tests.running import RunningDaemon
 
@@ -63,3 +66,13 @@ def assert_stored(
     # Nothing goes wrong behind the client's back.
     assert not [line for line in daemon.log_text().splitlines() if "ERROR" in line.upper()]
     return row
+
+
+def forget_mails(daemon: RunningDaemon) -> None:
+    """Empties its table, for a daemon that several tests share."""
+    connection = apsw.Connection(os.fspath(daemon.db))
+    try:
+        connection.set_busy_timeout(5_000)
+        connection.execute("DELETE FROM new_mail")
+    finally:
+        connection.close()

@@ -21,8 +21,9 @@ from tests.running import STOP_TIMEOUT, RunningDaemon
 from tests.wire import until
 
 EXAMPLES: Final = Path(__file__).parent.parent.parent / "examples"
-HOST: Final = "127.0.0.4"
-"""Where the proxies of tests listen."""
+_WORKER: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+HOST: Final = f"127.0.4.{1 + _WORKER}"
+"""Where the proxies of tests listen; those that run beside each other have each their own."""
 CLIENT: Final = "127.0.0.2"
 """Where the clients of tests come from: not the address that a proxy connects from."""
 

@@ -68,6 +68,7 @@ def haproxy_before(daemon: RunningDaemon, folder: Path, version: int) -> Iterato
         "127.0.0.1:2525 ": f"{plain}:{plain_port} ",
         "127.0.0.1:4465 ": f"{tls}:{tls_port} ",
         "send-proxy-v2 ": SEND_PROXY[version],
+        "inter 5s": "inter 200ms",
     }
     config = folder / "haproxy.cfg"
     config.write_text(filled("haproxy/haproxy.cfg", changes), encoding="utf-8")

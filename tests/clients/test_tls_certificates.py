@@ -111,22 +111,18 @@ def test_authorities_make_the_default_verify(tmp_path: Path) -> None:
         ]
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["PKCS#8", "PKCS#1 or SEC1"])
-@pytest.mark.parametrize("rsa", [False, True], ids=["EC", "RSA"])
-def test_every_form_of_a_key(tmp_path: Path, rsa: bool, old: bool) -> None:
-    pair = self_signed(tmp_path, rsa=rsa)
-    if old:
-        pair = traditional(pair)
-    begins = {
-        (False, False): "PRIVATE KEY",
-        (True, False): "PRIVATE KEY",
-        (False, True): "EC PRIVATE KEY",
-        (True, True): "RSA PRIVATE KEY",
-    }
-    assert pair.key.read_text().startswith(f"-----BEGIN {begins[rsa, old]}-----")
-    with tls_daemon(tmp_path / "daemon", f"{IMPLICIT}\n{pair.toml()}") as daemon:
-        deliver(where(daemon), trusting(pair), "taken")
-        assert len(mails(daemon, "taken")) == 1
+def test_every_form_of_a_key(tmp_path: Path) -> None:
+    """PKCS#8 of either kind, SEC1 and PKCS#1, by a server for each."""
+    ec, rsa = self_signed(tmp_path, stem="ec"), self_signed(tmp_path, stem="rsa", rsa=True)
+    pairs = [ec, rsa, traditional(ec), traditional(rsa)]
+    kinds = ["PRIVATE KEY", "PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"]
+    for pair, kind in zip(pairs, kinds, strict=True):
+        assert pair.key.read_text().startswith(f"-----BEGIN {kind}-----\n")
+    sections = [f"{IMPLICIT}\n{pair.toml()}" for pair in pairs]
+    with tls_daemon(tmp_path / "daemon", *sections) as daemon:
+        for number, pair in enumerate(pairs):
+            deliver(where(daemon, number), trusting(pair), f"key {number}")
+            assert len(mails(daemon, f"key {number}")) == 1
 
 
 def test_a_chain_is_shown_whole(tmp_path: Path) -> None:

@@ -16,7 +16,16 @@ from typing import Final
 import pytest
 
 from tests.certificates import Authority, Pair, self_signed, trusting
-from tests.clients.messages import HELO, LF_MESSAGE, MESSAGE, RECIPIENT, SENDER, assert_stored, run
+from tests.clients.messages import (
+    HELO,
+    LF_MESSAGE,
+    MESSAGE,
+    RECIPIENT,
+    SENDER,
+    assert_stored,
+    forget_mails,
+    run,
+)
 from tests.clients.tls_servers import IMPLICIT, WAYS, Server, both_ways, on_way, tls_daemon
 from tests.clients.witnesses import witnessed
 from tests.daemons import where
@@ -26,17 +35,24 @@ _ROOT: Final = Path(__file__).parent.parent.parent
 _BUILT: Final = _ROOT / "build" / "clients"
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Pair:
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """The server's pair, which clients trust."""
-    return self_signed(tmp_path)
+    return self_signed(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, pair: Pair) -> Iterator[RunningDaemon]:
+    """One daemon for the whole file, with a server for each of `WAYS`."""
+    with both_ways(tmp_path_factory.mktemp("shared") / "daemon", pair) as running:
+        yield running
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, pair: Pair) -> Iterator[RunningDaemon]:
-    """A daemon with a server for each of `WAYS`."""
-    with both_ways(tmp_path / "daemon", pair) as running:
-        yield running
+def daemon(shared: RunningDaemon) -> Iterator[RunningDaemon]:
+    """The daemon, which has stored nothing yet."""
+    yield shared
+    forget_mails(shared)
 
 
 @pytest.mark.parametrize("way", WAYS)
