@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import smtplib
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tests.clients.tls_servers import IMPLICIT, Server, tls_daemon
 from tests.clients.witnesses import witnessed
 from tests.daemons import where
 from tests.running import DaemonError, RunningDaemon
+from tests.wire import PATIENCE, Wire
 
 TYPES: Final = (
     "NoClientCert",
@@ -25,6 +27,8 @@ TYPES: Final = (
     "VerifyClientCertIfGiven",
     "RequireAndVerifyClientCert",
 )
+
+VERSIONS: Final = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 
 REFUSED: Final = "refused"
 UNSEEN: Final = None
@@ -71,7 +75,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
         yield Edge(daemon, pair, clients)
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("kind", TYPES)
 def test_client_certificates(edge: Edge, kind: str, client: str, version: ssl.TLSVersion) -> None:
@@ -93,6 +97,24 @@ def test_client_certificates(edge: Edge, kind: str, client: str, version: ssl.TL
     else:
         assert "CN=client.example.org" in seen["tls"]["client_subject"]
     assert seen["tls"]["client_verified"] is (expected is VERIFIED)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_session_that_is_resumed_has_the_certificate(edge: Edge, version: ssl.TLSVersion) -> None:
+    server = where(edge.daemon, TYPES.index("RequireAndVerifyClientCert"))
+    context = trusting(edge.pair, edge.clients["ours"])
+    context.maximum_version = context.minimum_version = version
+    session = None
+    for subject in ("first", "resumed"):
+        plain = socket.create_connection(server, timeout=PATIENCE)
+        tls = context.wrap_socket(plain, server_hostname=server[0], session=session)
+        with Wire(tls) as wire:
+            assert wire.deliver(f"Subject: {subject} {version.name}".encode()).startswith("250 ")
+            assert tls.session_reused is (subject == "resumed")
+            session = tls.session  # in TLS 1.3 it comes behind the handshake
+        [seen] = mails(edge.daemon, f"{subject} {version.name}")
+        assert "CN=client.example.org" in seen["tls"]["client_subject"]
+        assert seen["tls"]["client_verified"] is True
 
 
 def test_authorities_make_the_default_verify(tmp_path: Path) -> None:

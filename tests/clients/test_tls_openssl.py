@@ -107,9 +107,11 @@ def test_a_session_is_resumed(
     first = probe(server, version, "-sess_out", session, starttls=starttls)
     assert first is not None
     assert not first.reused
+    assert "TLS session ticket:" in first.said
     second = probe(server, version, "-sess_in", session, starttls=starttls)
     assert second is not None
     assert second.reused
+    assert second.protocol == first.protocol
 
 
 def test_protocols_turns_a_version_off(tmp_path: Path, rsa: Pair) -> None:
