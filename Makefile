@@ -71,6 +71,7 @@ rust-test: $(STAMPS)/venv  ## cargo test, without Python
 
 python-test: $(STAMPS)/core $(STAMPS)/test  ## pytest; one file: make python-test ARGS=tests/test_docs.py
 	sh scripts/test-tools.sh
+	sh scripts/build-test-clients.sh
 	$(BIN)/python -m pytest $(ARGS)
 
 # --- the rest ------------------------------------------------------------------------------------

@@ -1,20 +1,61 @@
 #!/bin/sh
-# Makes sure that the programs of the tests are there: the mail clients swaks and curl, and openssl.
+# Makes sure that the programs of the tests are there: mail clients, proxies, OpenSSL, Go and Node.js.
 # Installed where that is possible; otherwise says what to install, and fails: no test is skipped.
 set -u
-missing=""
-for name in swaks curl openssl; do
-    command -v "$name" >/dev/null || missing="$missing $name"
-done
-[ -z "$missing" ] && exit 0
+# Debian has nginx and haproxy where only root's PATH looks.
+PATH=$PATH:/usr/sbin:/sbin
 
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "installing$missing (for the tests)"
-    export DEBIAN_FRONTEND=noninteractive
+# Prints the Debian packages of what is missing.
+missing() {
+    for name in swaks curl openssl haproxy msmtp npm; do
+        command -v "$name" >/dev/null || printf ' %s' "$name"
+    done
+    command -v go >/dev/null || printf ' golang-go'
+    command -v node >/dev/null || printf ' nodejs'
+    perl -MNet::SSLeay -e 1 2>/dev/null || printf ' libnet-ssleay-perl'  # TLS of swaks
+    command -v nginx >/dev/null || printf ' nginx'
+    has_nginx_mail || printf ' libnginx-mod-mail'
+}
+
+# Either a module of its own, as in Debian, or built in.
+has_nginx_mail() {
+    [ -e /usr/lib/nginx/modules/ngx_mail_module.so ] || nginx -V 2>&1 | grep -qE -- '--with-mail( |$)'
+}
+
+# RUNLEVEL: see below.
+install() {
     # shellcheck disable=SC2086  # a list of names
-    { apt-get install -y --no-install-recommends $missing ||
-        { apt-get update && apt-get install -y --no-install-recommends $missing; }; } >/dev/null
+    env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $1
+}
+
+# The packages of nginx and haproxy start a service, and that of nginx fails where port 80 is taken.
+# A test starts its own process on a free port, so none is wanted: systemd is told so by a mask for
+# the time of the installation, and every other way of starting by a runlevel without services.
+install_without_services() {
+    services=""
+    if [ -d /run/systemd/system ]; then
+        for name in nginx haproxy; do
+            case "$1 " in *" $name "*) services="$services $name.service" ;; esac
+        done
+    fi
+    # shellcheck disable=SC2086
+    [ -z "$services" ] || systemctl mask --runtime --quiet $services
+    install "$1" || { apt-get update && install "$1"; }
+    if [ -n "$services" ]; then
+        # shellcheck disable=SC2086
+        systemctl unmask --runtime --quiet $services
+        # shellcheck disable=SC2086
+        systemctl disable --quiet $services
+    fi
+}
+
+packages=$(missing)
+[ -z "$packages" ] && exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing$packages (for the tests)"
+    install_without_services "$packages" >/dev/null
 fi
-for name in $missing; do
-    command -v "$name" >/dev/null || { echo "make test needs$missing: on Debian, apt-get install$missing" >&2; exit 1; }
-done
+packages=$(missing)
+[ -z "$packages" ] && exit 0
+echo "make test needs$packages: on Debian, apt-get install$packages" >&2
+exit 1

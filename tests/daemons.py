@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import smtplib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.errors import StartError
 from guerrilla.reply import Outcome, Reply
+from tests.running import RunningDaemon
+from tests.wire import PATIENCE, Wire
 
 Until = Callable[[Callable[[], object]], None]
 
@@ -24,6 +27,7 @@ class Keeper(Processor):
 
     stores = True
     kept: ClassVar[list[bytes]]
+    envelopes: ClassVar[list[Envelope]]
     release: ClassVar[threading.Event]
     entered: ClassVar[threading.Event]
     did: ClassVar[list[str]]
@@ -46,6 +50,7 @@ class Keeper(Processor):
                 self.entered.set()
                 self.release.wait(30)
         self.kept.append(bytes(envelope.data))
+        self.envelopes.append(envelope)
         return None
 
     def validate(self, transaction: Transaction, recipient: Address) -> Reply | None:
@@ -58,6 +63,7 @@ def keeper() -> Iterator[type[Keeper]]:
 
     class Own(Keeper):
         kept: ClassVar[list[bytes]] = []
+        envelopes: ClassVar[list[Envelope]] = []
         did: ClassVar[list[str]] = []
         release = threading.Event()
         entered = threading.Event()
@@ -67,6 +73,7 @@ def keeper() -> Iterator[type[Keeper]]:
 
 
 def config(**backend: Any) -> dict[str, Any]:
+    """A config with one server, on a free port, whose mails a keeper has."""
     return {
         "servers": [{"listen_interface": "127.0.0.1:0", "host_name": "mx.example.com"}],
         "allowed_hosts": ["example.com"],
@@ -95,9 +102,30 @@ def make(keeper: type[Keeper]) -> Iterator[Callable[..., Daemon]]:
 Make = Callable[..., Daemon]
 
 
-def where(daemon: Daemon, index: int = 0) -> tuple[str, int]:
+def with_header(**server: Any) -> dict[str, Any]:
+    """`config`, with these keys of its server, and `Received:` made before a mail is kept."""
+    raw = config(save_process="HeadersParser|Header|Keeper")
+    raw["servers"][0] |= server
+    return raw
+
+
+def where(daemon: Daemon | RunningDaemon, index: int = 0) -> tuple[str, int]:
+    """Address and port of one of its servers."""
     host, _, port = daemon.addresses[index].rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def connect(daemon: Daemon, source: str = "127.0.0.1", *, greeted: bool = True) -> Wire:
+    """A client of its first server, from this address."""
+    client = socket.create_connection(where(daemon), PATIENCE, source_address=(source, 0))
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Wire(client, greeted=greeted)
+
+
+def received(envelope: Envelope) -> str:
+    """The value of the `Received:` field that was made, without its folding."""
+    field = envelope.delivery_header.partition(b"Received: ")[2]
+    return " ".join(field.decode().split())
 
 
 def send(daemon: Daemon, subject: str = "hello", to: str = "to@example.com") -> tuple[int, bytes]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import pytest
 
 from guerrilla._core import Check, Core, Envelope, Reply, make_certificate
-from tests.pairs import unverified
+from tests.certificates import unverified
 
 if TYPE_CHECKING:  # the stub alone has it
     from guerrilla._core import CoreSettings, TLSSettings

@@ -79,9 +79,34 @@ def test_config_blocks_load(code: str) -> None:
     assert config.servers
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda p: p.name)
+EXAMPLES = sorted((ROOT / "examples").rglob("*.toml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_config_examples_load(path: Path) -> None:
-    assert load(path).servers
+    config = load(path)
+    assert config.servers
+    assert config.warnings() == []
+
+
+def test_every_example_is_named_in_a_document() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    examples = [path for path in (ROOT / "examples").rglob("*") if path.is_file()]
+    names = [str(path.relative_to(ROOT)) for path in examples if path.suffix != ".pyc"]
+    assert "examples/nginx/nginx.conf" in names
+    assert [name for name in names if name not in text] == []
+
+
+def test_every_server_that_is_an_example_is_run_by_a_test() -> None:
+    """With its very file: `filled` and `example_daemon` take names below `examples`."""
+    tests = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "clients").glob("test_*.py")
+    )
+    folders = [path for path in (ROOT / "examples").iterdir() if path.is_dir()]
+    files = [path for folder in folders for path in folder.iterdir() if path.suffix != ".pyc"]
+    names = [str(path.relative_to(ROOT / "examples")) for path in files if path.is_file()]
+    assert len(names) >= 4
+    assert [name for name in names if f'"{name}"' not in tests] == []
 
 
 def test_the_readme_shows_the_example_as_it_is() -> None:
@@ -127,6 +152,8 @@ def test_every_dependency_is_justified() -> None:
     names = re.findall(r"^([a-z][\w-]*) = ", "".join(crates), re.MULTILINE)
     for path in (ROOT / "requirements").glob("*.in"):
         names += re.findall(r"^([a-z][\w-]*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    package = ROOT / "tests" / "clients" / "node" / "package.json"
+    names += json.loads(package.read_text(encoding="utf-8"))["dependencies"]
     assert {"tokio", "pyo3", "pydantic", "pytest"} <= set(names)
     unexplained = [
         name for name in names if not re.search(rf"^\|.*\b{name}\b.*\|", text, re.MULTILINE)
@@ -142,11 +169,25 @@ def test_lock_files_say_where_nothing_came_from() -> None:
         assert re.findall(r"https?://|--(?:extra-)?index-url|--find-links|file:|\s/\w", text) == []
 
 
+def test_the_lock_of_node_pins_by_hash() -> None:
+    lock = ROOT / "tests" / "clients" / "node" / "package-lock.json"
+    packages = json.loads(lock.read_text(encoding="utf-8"))["packages"]
+    pinned = {name: package for name, package in packages.items() if name}
+    assert pinned
+    for name, package in pinned.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
+
+
 def test_no_package_index_is_named() -> None:
     """Which one is used is the machine's own setting."""
-    hosts = re.compile(r"\b(?:pypi|pythonhosted|crates)\.(?:org|io)\b")
+    hosts = re.compile(
+        r"\b(?:(?:pypi|pythonhosted|crates|npmjs|goproxy|golang)\.(?:org|io)|npmjs\.com)\b"
+    )
     files = [ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "Cargo.toml", *DOCUMENTS]
     files += [path for path in (ROOT / "scripts").iterdir() if path.is_file()]
+    clients = ROOT / "tests" / "clients"
+    files += [path for folder in ("go", "node") for path in (clients / folder).iterdir()]
     assert [path.name for path in files if hosts.search(path.read_text(encoding="utf-8"))] == []
 
 

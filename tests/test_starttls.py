@@ -11,26 +11,20 @@ from typing import Any
 import pytest
 
 from guerrilla.daemon import Daemon
-from tests.daemons import Keeper, Make, where
-from tests.pairs import Files, make_pair, unverified
-from tests.wire import HELLO, TRANSACTION, Wire
-
-Connect = Callable[..., Wire]
-
-
-def encrypted(wire: Wire, *, greeted: bool = False) -> Wire:
-    """The connection after its handshake."""
-    return Wire(unverified().wrap_socket(wire.socket), greeted=greeted)
+from tests.certificates import encrypted, self_signed, unverified
+from tests.daemons import Keeper, Make, connect, received, where, with_header
+from tests.wire import GONE, HELLO, TRANSACTION, Wire, until
 
 
 @pytest.fixture
 def serve(make: Make, tmp_path: Path) -> Callable[..., Daemon]:
-    """A daemon with these keys of `tls`, which runs."""
-    files = Files(tmp_path)
-    files.write(*make_pair(tmp_path, "mx.example.com"))
+    """A daemon with these keys of `tls`, and of its server, which runs."""
+    pair = self_signed(tmp_path)
 
-    def start(**tls: Any) -> Daemon:
-        daemon = make(files.config(**tls))
+    def start(server: dict[str, Any] | None = None, **tls: Any) -> Daemon:
+        raw = pair.config(**tls)
+        raw["servers"][0] |= server or {}
+        daemon = make(raw)
         daemon.start()
         return daemon
 
@@ -43,10 +37,7 @@ Serve = Callable[..., Daemon]
 def offers(wire: Wire) -> list[str]:
     """What EHLO offers."""
     wire.send(HELLO)
-    lines = [wire.line()]
-    while lines[-1][3:4] == "-":
-        lines.append(wire.line())
-    return [line[4:].split()[0] for line in lines[1:]]
+    return [line[4:].split()[0] for line in wire.lines()[1:]]
 
 
 def test_it_is_offered_before_tls_and_not_within(serve: Serve) -> None:
@@ -125,6 +116,87 @@ def test_implicit_tls_begins_before_the_greeting(serve: Serve, keeper: type[Keep
             assert "STARTTLS" not in offers(inner)
             assert inner.deliver(b"mine").startswith("250 ")
     assert keeper.kept == [b"mine\r\n"]
+
+
+def test_what_was_agreed_on_is_on_the_envelope_and_in_received(
+    make: Make, keeper: type[Keeper], tmp_path: Path
+) -> None:
+    raw = with_header(tls=self_signed(tmp_path).section())
+    with make(raw) as daemon, connect(daemon) as wire:
+        wire.ask(HELLO)
+        wire.ask(b"STARTTLS\r\n")
+        with encrypted(wire, name="mx.example.com") as inner:
+            tls = inner.socket
+            assert isinstance(tls, ssl.SSLSocket)
+            agreed = tls.cipher()
+            assert agreed is not None
+            assert inner.deliver(b"mine").startswith("250 ")
+    [envelope] = keeper.envelopes
+    assert envelope.tls is not None
+    assert (envelope.tls.version, envelope.tls.cipher) == ("TLSv1.3", agreed[0])
+    assert envelope.tls.server_name == "mx.example.com"
+    assert (envelope.tls.client_subject, envelope.tls.client_verified) == (None, False)
+    assert f"(using TLSv1.3 with cipher {agreed[0]})" in received(envelope)
+    assert " with ESMTPS id " in received(envelope)
+
+
+# --- Handshakes that do not come to an end --------------------------------------------------------
+
+
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "a part"])
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_handshake_has_a_deadline(serve: Serve, begun: bytes, implicit: bool) -> None:
+    daemon = limited(serve, implicit, timeout="300ms")
+    with begin_handshake(daemon, implicit) as wire:
+        wire.send(begun)
+        assert wire.socket.recv(4096) == b""
+    until(lambda: daemon.stats()["tls_failures"] == 1)
+
+
+def test_octets_of_a_handshake_do_not_extend_it(serve: Serve) -> None:
+    daemon = limited(serve, True, timeout="500ms")
+    with begin_handshake(daemon, True) as wire:
+        wire.send(b"\x16\x03\x01\x02\x00")
+        wire.socket.settimeout(0.1)
+        closed = False
+        for _ in range(300):  # half a minute, and fewer octets than the record is to have
+            try:
+                wire.send(b"\0")
+                closed = wire.socket.recv(4096) == b""
+            except TimeoutError:
+                continue  # not closed yet
+            except GONE:
+                closed = True
+            break
+        assert closed
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_a_handshake_counts_as_a_client(serve: Serve, implicit: bool) -> None:
+    daemon = limited(serve, implicit, max_clients=1)
+    with begin_handshake(daemon, implicit):
+        until(lambda: daemon.stats()["connections_open"] == 1)
+        with connect(daemon, greeted=False) as refused:
+            # Where TLS comes first there is nobody to talk to.
+            lines = refused.rest()
+            assert [line[:10] for line in lines] == ([] if implicit else ["421 4.7.0 "])
+        assert daemon.stats()["connections_refused"] == 1
+
+
+def limited(serve: Serve, implicit: bool, **server: Any) -> Daemon:
+    """A daemon with implicit TLS or STARTTLS, and these keys of its server."""
+    return serve(start_tls_on=not implicit, tls_always_on=implicit, server=server)
+
+
+def begin_handshake(daemon: Daemon, implicit: bool) -> Wire:
+    """A connection that the daemon expects a handshake on."""
+    wire = connect(daemon, greeted=not implicit)
+    if not implicit:
+        assert wire.ask(b"STARTTLS\r\n").startswith("220 ")
+    return wire
+
+
+# --- Versions -------------------------------------------------------------------------------------
 
 
 def test_no_version_before_1_2(serve: Serve) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from guerrilla import tlswatch
+from tests.certificates import Pair, self_signed, unverified
 from tests.daemons import Keeper, Make, Until, problems, where
-from tests.pairs import Files, der, make_pair, unverified
 
 if TYPE_CHECKING:
     from guerrilla.daemon import Daemon
@@ -48,8 +48,23 @@ def shown(daemon: Daemon) -> bytes:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return Files(tmp_path)
+def live(tmp_path: Path) -> Pair:
+    """The files that a daemon is told of."""
+    return Pair(tmp_path / "tls.key", tmp_path / "tls.crt")
+
+
+@pytest.fixture
+def first(tmp_path: Path, live: Pair) -> Pair:
+    """What is in them at first."""
+    pair = self_signed(tmp_path, "one.example", stem="one")
+    live.become(pair)
+    return pair
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Pair:
+    """What may come into them later."""
+    return self_signed(tmp_path, "two.example", stem="two")
 
 
 @pytest.fixture
@@ -64,64 +79,58 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_a_new_certificate_drops_no_connection(
-    make: Make, keeper: type[Keeper], files: Files, tmp_path: Path
+    make: Make, keeper: type[Keeper], live: Pair, first: Pair, second: Pair
 ) -> None:
-    first, second = (make_pair(tmp_path, name) for name in ("one.example", "two.example"))
-    files.write(*first)
-    with make(files.config()) as daemon, Client(daemon) as old:
-        assert old.certificate == der(first[1])
-        files.write(*second)
+    with make(live.config()) as daemon, Client(daemon) as old:
+        assert old.certificate == first.der()
+        live.become(second)
         assert daemon.reload_tls() == []
-        assert shown(daemon) == der(second[1])
+        assert shown(daemon) == second.der()
         old.send()
     assert len(keeper.kept) == 1
 
 
 def test_a_pair_that_does_not_fit_leaves_the_old_one(
-    make: Make, files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make: Make, live: Pair, first: Pair, second: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first, second = (make_pair(tmp_path, name) for name in ("one.example", "two.example"))
-    files.write(*first)
-    with make(files.config()) as daemon:
-        files.write(second[0], first[1])
+    with make(live.config()) as daemon:
+        live.become(Pair(second.key, first.certificate))
         with caplog.at_level(logging.ERROR, "guerrilla.tls"):
             (problem,) = daemon.reload_tls()
         assert problem.startswith("servers[0].tls.")
         assert said(caplog) == [f"{problem}; what was loaded before stays in use"]
-        assert shown(daemon) == der(first[1])
-        files.chain.unlink()
+        assert shown(daemon) == first.der()
+        live.certificate.unlink()
         (problem,) = daemon.reload_tls()
         assert problem.startswith("servers[0].tls.public_key_file: ")
-        assert shown(daemon) == der(first[1])
-        files.write(*second)
+        assert shown(daemon) == first.der()
+        live.become(second)
         assert daemon.reload_tls() == []
-        assert shown(daemon) == der(second[1])
+        assert shown(daemon) == second.der()
 
 
+@pytest.mark.usefixtures("often", "first")
 def test_a_watched_file_is_taken_over_by_itself(
-    make: Make, files: Files, until: Until, often: None, caplog: pytest.LogCaptureFixture
+    make: Make, live: Pair, second: Pair, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
-    del often
-    tmp_path = files.key.parent
-    first, second = (make_pair(tmp_path, name) for name in ("one.example", "two.example"))
-    files.write(*first)
-    with make(files.config(watch=True)) as daemon, caplog.at_level(logging.INFO, "guerrilla.tls"):
-        files.write(*second)
-        until(lambda: shown(daemon) == der(second[1]))
+    with make(live.config(watch=True)) as daemon, caplog.at_level(logging.INFO, "guerrilla.tls"):
+        live.become(second)
+        until(lambda: shown(daemon) == second.der())
         assert said(caplog) == [
             "servers[0].tls: what changed in its files is taken over for new connections"
         ]
 
 
-def test_files_that_cannot_be_used_stop_the_start(make: Make, files: Files, tmp_path: Path) -> None:
+def test_files_that_cannot_be_used_stop_the_start(
+    make: Make, live: Pair, first: Pair, tmp_path: Path
+) -> None:
     """All of them, each once, however many addresses a server has."""
-    first = make_pair(tmp_path, "one.example")
-    second = make_pair(tmp_path, "two.example", "rsa")
-    files.write(first[0], second[1])
-    raw = files.config()
+    second = self_signed(tmp_path, "two.example", stem="two", rsa=True)
+    live.become(Pair(first.key, second.certificate))
+    raw = live.config()
     raw["servers"][0]["listen_interface"] = "localhost:0"
     missing = str(tmp_path / "missing")
-    pair = {"private_key_file": missing, "public_key_file": str(files.chain)}
+    pair = {"private_key_file": missing, "public_key_file": str(live.certificate)}
     raw["servers"].append(
         {"listen_interface": "127.0.0.1:0", "tls": {"tls_always_on": True, **pair}}
     )

@@ -59,9 +59,14 @@ class Wire:
 
     def reply(self) -> str:
         """The last line of a reply, without its CRLF; empty at the end of the connection."""
-        while (line := self.line())[3:4] == "-":
-            pass
-        return line
+        return self.lines()[-1]
+
+    def lines(self) -> list[str]:
+        """Every line of one reply."""
+        found = [self.line()]
+        while found[-1][3:4] == "-":
+            found.append(self.line())
+        return found
 
     def ask(self, octets: bytes) -> str:
         """Sends, and reads one reply."""

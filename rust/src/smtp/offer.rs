@@ -10,6 +10,8 @@ pub(super) struct Peer {
     pub(super) secure: bool,
     /// Whether it is a trusted proxy.
     pub(super) trusted: bool,
+    /// Whether it has said for whom it speaks.
+    pub(super) spoke: bool,
 }
 
 impl Peer {
@@ -19,6 +21,12 @@ impl Peer {
 
     pub(super) fn may_xclient(self, settings: &Settings) -> bool {
         settings.xclient && self.trusted
+    }
+
+    /// A mail begins. A proxy that has named its client may from now on pass on whatever that one says,
+    /// as nginx does: XCLIENT would be the client's own.
+    pub(super) fn begin_mail(&mut self) {
+        self.trusted &= !self.spoke;
     }
 }
 

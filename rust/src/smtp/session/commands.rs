@@ -90,6 +90,7 @@ impl Session {
             }
             (Said::Nothing, _) => {}
         }
+        self.peer.spoke = true;
         self.state = State::Negotiating;
         Some(Step::XClient(said))
     }
@@ -109,6 +110,7 @@ impl Session {
             return self.end(&fixed::TOO_MANY_MESSAGES);
         }
         self.idle = 0;
+        self.peer.begin_mail();
         let hello = self.hello.as_ref();
         let transaction = Transaction {
             helo: hello.map(|hello| hello.argument.clone()).unwrap_or_default(),

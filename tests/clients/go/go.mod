@@ -1,0 +1,3 @@
+module guerrilla.test/client
+
+go 1.19
