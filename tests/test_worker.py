@@ -14,7 +14,7 @@ from guerrilla._core import Envelope
 from guerrilla.chain import Chain
 from guerrilla.errors import StartError
 from guerrilla.reply import TRY_LATER, Reply
-from guerrilla.worker import SPARE, Supervisor, WorkerPool
+from guerrilla.worker import SPARE, Supervisor, Worker, WorkerPool
 from tests.chains import Mail, fate
 from tests.daemons import Until
 from tests.pools import HANG_AFTER, Bench
@@ -330,3 +330,34 @@ def test_the_end_tells_when_a_worker_is_still_busy(bench: Bench, mail: Mail) -> 
     bench.hang(mail, 0)
     bench.feed.stopping = True
     assert not bench.pool.end(0.05)
+
+
+def test_the_end_waits_for_a_successor_that_is_just_starting(
+    bench: Bench, mail: Mail, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting, go = threading.Event(), threading.Event()
+    start = Worker.start
+
+    def slowly(worker: Worker[Envelope]) -> None:
+        starting.set()
+        assert go.wait(30)
+        start(worker)
+
+    bench.start()
+    bench.feed.put(mail("exit"))
+    until(lambda: bench.pool._workers[0].ended)
+    monkeypatch.setattr(Worker, "start", slowly)
+    supervisor = threading.Thread(target=bench.pool.check, args=(0.0,))
+    supervisor.start()
+    assert starting.wait(30)
+    bench.feed.stopping = True
+    ended: list[bool] = []
+    stop = threading.Thread(target=lambda: ended.append(bench.pool.end(30)))
+    stop.start()
+    stop.join(0.2)  # An end that does not wait is over by then.
+    assert ended == []
+    go.set()
+    supervisor.join(30)
+    stop.join(30)
+    assert ended == [True]
+    assert bench.trials[-1].closed_in is not None

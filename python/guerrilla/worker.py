@@ -208,6 +208,8 @@ class WorkerPool(Generic[Item]):
         self._make = make
         self._workers: list[Worker[Item]] = []
         self._abandoned: list[Worker[Item]] = []
+        self._adding = threading.Lock()
+        """Held while a worker is replaced: the end of the pool waits for that one too."""
         self._made = 0
         self._failures = 0
         self._not_before = 0.0
@@ -263,7 +265,8 @@ class WorkerPool(Generic[Item]):
             False when some did not end within `timeout` seconds; abandoned ones are not waited for.
         """
         self.cancelled = not self.begun.is_set()
-        self.ending.set()
+        with self._adding:
+            self.ending.set()
         self.begun.set()
         limit = None if timeout is None else time.monotonic() + timeout
         for worker in list(self._workers):
@@ -285,9 +288,10 @@ class WorkerPool(Generic[Item]):
             ):
                 self._abandon(worker, still)
         self._abandoned = [worker for worker in self._abandoned if not worker.ended]
-        while len(self._workers) < self.settings.size and self._may_add(now):
-            self._add()
-            self.replaced += 1
+        with self._adding:
+            while len(self._workers) < self.settings.size and self._may_add(now):
+                self._add()
+                self.replaced += 1
 
     def _may_add(self, now: float) -> bool:
         return not self.ending.is_set() and not self.exhausted and now >= self._not_before
@@ -295,8 +299,9 @@ class WorkerPool(Generic[Item]):
     def _add(self) -> Worker[Item]:
         self._made += 1
         worker = Worker(f"guerrilla-{self.settings.name}-{self._made}", self._make, self)
-        self._workers.append(worker)
+        # Only what has started can be waited for.
         worker.start()
+        self._workers.append(worker)
         return worker
 
     def _bury(self, worker: Worker[Item], now: float) -> None:
