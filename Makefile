@@ -16,11 +16,12 @@ PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 # Python sources need no build: the package in .venv is the one in python/.
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help serve build test lint rust-lint python-lint rust-test python-test bench wheel lock clean
+.PHONY: help serve build test lint rust-lint python-lint rust-test python-test fuzz-dialogues \
+	bench wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 serve: build  ## build, then receive mail on 127.0.0.1:2525 into mail.db (Ctrl-C stops)
 	@exec $(BIN)/python scripts/foreground.py $(BIN)/guerrillad serve -c examples/quickstart.toml
@@ -72,6 +73,9 @@ rust-test: $(STAMPS)/venv  ## cargo test, without Python
 python-test: $(STAMPS)/core $(STAMPS)/test  ## pytest; one file: make python-test ARGS=tests/test_docs.py
 	sh scripts/test-tools.sh
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz-dialogues: $(STAMPS)/core $(STAMPS)/test  ## 10,000 random dialogues with a daemon, others each time: a minute
+	$(BIN)/python -m pytest tests/test_dialogues.py --hypothesis-profile=long --timeout 1800 $(ARGS)
 
 # --- the rest ------------------------------------------------------------------------------------
 
