@@ -17,7 +17,7 @@ PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
 .PHONY: help serve build test lint rust-lint python-lint rust-test python-test fuzz-dialogues \
-	bench wheel lock clean
+	abuse bench wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -76,6 +76,9 @@ python-test: $(STAMPS)/core $(STAMPS)/test  ## pytest; one file: make python-tes
 
 fuzz-dialogues: $(STAMPS)/core $(STAMPS)/test  ## 10,000 random dialogues with a daemon, others each time: a minute
 	$(BIN)/python -m pytest tests/test_dialogues.py --hypothesis-profile=long --timeout 1800 $(ARGS)
+
+abuse: $(STAMPS)/core $(STAMPS)/test  ## 20,000 connections of every kind of abuse, which must leave nothing: seconds
+	$(BIN)/python -m pytest tests/test_abuse.py -s --abuse 20000 --timeout 600 $(ARGS)
 
 # --- the rest ------------------------------------------------------------------------------------
 

@@ -22,6 +22,11 @@ hypothesis.settings.register_profile("long", max_examples=10_000, deadline=None,
 hypothesis.settings.load_profile("short")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds what makes a test a long one."""
+    parser.addoption("--abuse", default=2_000, type=int, help="connections of test_abuse.py")
+
+
 @pytest.fixture(autouse=True)
 def _own_names() -> Iterator[None]:
     """Forgets, after each test, what it registered by decorator."""

@@ -157,11 +157,16 @@ def peak_memory(pid: int) -> int:
     return _status(pid, "VmHWM") * 1024
 
 
+def resident_memory(pid: int) -> int:
+    """The octets a process has in memory now."""
+    return _status(pid, "VmRSS") * 1024
+
+
 def forget_peak(pid: int) -> int:
     """Begins a new peak; the octets that the process has now."""
     with open(f"/proc/{pid}/clear_refs", "w", encoding="ascii") as refs:
         refs.write("5")
-    return _status(pid, "VmRSS") * 1024
+    return resident_memory(pid)
 
 
 def anonymous_memory(pid: int) -> int:
