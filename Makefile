@@ -17,7 +17,7 @@ PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
 .PHONY: help serve build test lint rust-lint python-lint rust-test python-test fuzz-dialogues \
-	abuse bench wheel lock clean
+	abuse bench bench-edge wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -82,8 +82,12 @@ abuse: $(STAMPS)/core $(STAMPS)/test  ## 20,000 connections of every kind of abu
 
 # --- the rest ------------------------------------------------------------------------------------
 
-bench: build  ## server CPU a message beside Postfix's smtp-sink; options: make bench ARGS="--rounds 1"
+bench: build  ## server CPU a message beside Postfix's smtp-sink, and the edge; make bench ARGS="--rounds 1"
 	$(BIN)/python benches/load.py $(ARGS)
+	$(if $(ARGS),,$(BIN)/python benches/edge.py)
+
+bench-edge: build  ## the edge alone: hostile neighbours, idle and refused connections; ARGS as above
+	$(BIN)/python benches/edge.py $(ARGS)
 
 wheel: $(STAMPS)/core  ## an abi3 wheel and an sdist in dist/
 	. $(BIN)/activate && maturin build --release --locked --out dist
