@@ -98,8 +98,8 @@ def quit_at_once(port: int) -> None:
 
 
 def refused(port: int) -> None:
-    """A connection that hears 421."""
-    with connect(port) as connection:
+    """A connection that hears 421, from where the first of those that are held is."""
+    with connect(port, SOURCES[0]) as connection:
         reply(connection, b"4")
         _end(connection)
 

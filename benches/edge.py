@@ -1,6 +1,6 @@
 """What the edge costs: hostile neighbours, idle connections, refused ones, TLS.
 
-    python benches/edge.py [--scenario good,idle,refused,…] [--rounds 3] [--json FILE]
+    python benches/edge.py [--scenario good,idle,refused,tls] [--rounds 3] [--json FILE]
 
 Every figure is of guerrillad alone; what it is compared with is measured in turns in the same run,
 and the median counts. CPU is the daemon's own, all threads and the kernel's part included, by its
@@ -14,18 +14,19 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import clients
-from postfix import BenchError, Load, Postfix, find_postfix
-from receivers import START_LIMIT, Receiver, guerrillad, machine, raise_file_limit
+from edge_tls import StartTls, tls
+from measuring import WARM_UP, Bench, Figure, Samples, cpu_us, table
+from postfix import BenchError, Load, find_postfix
+from receivers import START_LIMIT, Receiver, guerrillad, machine, raise_file_limit, starttls
 
 HOSTILE: Final = Path(__file__).parent / "hostile.py"
 DRIPPERS: Final = 1_000
@@ -43,64 +44,6 @@ IDLE_CONNECTIONS: Final = 10_000
 SETTLE: Final = 1.0
 """Seconds before memory is read: what is freed late should be free."""
 REFUSED: Final = 5_000
-WARM_UP: Final = 300
-MANY: Final = 1_000
-"""From here on decimals say nothing."""
-
-Serve = Callable[[str], contextlib.AbstractContextManager[Receiver]]
-"""Starts a daemon whose server has these lines of TOML."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """One figure; `must` and `goal` are limits on it, from above unless it is to be high."""
-
-    title: str
-    unit: str
-    value: float
-    must: float | None = None
-    goal: float | None = None
-
-
-@dataclasses.dataclass
-class Samples:
-    """What was measured, by what it is of."""
-
-    of: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-
-    def add(self, name: str, value: float) -> None:
-        """One more."""
-        self.of.setdefault(name, []).append(value)
-
-    def median(self, name: str) -> float:
-        """The one that counts."""
-        return statistics.median(self.of[name])
-
-    def ratio(self, name: str, other: str) -> float:
-        """Of two medians."""
-        return self.median(name) / self.median(other)
-
-
-@dataclasses.dataclass(frozen=True)
-class Bench:
-    """What a scenario has to work with."""
-
-    postfix: Postfix
-    serve: Serve
-    rounds: int
-
-    def turns(self, what: str) -> Iterable[int]:
-        """The rounds, each told to whoever waits."""
-        for number in range(1, self.rounds + 1):
-            print(f"{what} {number}/{self.rounds}", file=sys.stderr, flush=True)
-            yield number
-
-
-def cpu_us(receiver: Receiver, do: Callable[[], object]) -> float:
-    """CPU time of the daemon, in µs, while that is done."""
-    before = receiver.cpu_ns()
-    do()
-    return (receiver.cpu_ns() - before) / 1_000
 
 
 # --- A good sender beside hostile ones ------------------------------------------------------------
@@ -130,15 +73,17 @@ def good(bench: Bench) -> list[Figure]:
     """A good sender alone and beside the hostile, in turns."""
     samples = Samples()
     loads = {"20 connections": GOOD_LOAD, "one connection": SINGLE_LOAD}
+    postfix = find_postfix()
 
     def send(name: str, load: Load, receiver: Receiver) -> None:
+        load = dataclasses.replace(load, messages=bench.count(load.messages))
         before = receiver.cpu_ns()
-        seconds, _ = bench.postfix.send(receiver.port, load)
+        seconds, _ = postfix.send(receiver.port, load)
         samples.add(f"{name} rate", load.messages / seconds)
         samples.add(f"{name} cpu", (receiver.cpu_ns() - before) / 1_000 / load.messages)
 
     with bench.serve("max_clients = 3000") as receiver:
-        bench.postfix.send(receiver.port, dataclasses.replace(GOOD_LOAD, messages=WARM_UP))
+        postfix.send(receiver.port, dataclasses.replace(GOOD_LOAD, messages=WARM_UP))
         for _ in bench.turns("good"):
             for (name, load), _ in itertools.product(loads.items(), range(TURNS)):
                 send(f"{name} alone", load, receiver)
@@ -162,52 +107,68 @@ def good(bench: Bench) -> list[Figure]:
 
 
 def idle(bench: Bench) -> list[Figure]:
-    """10,000 connections after EHLO."""
+    """10,000 connections after EHLO; with TLS, after STARTTLS and EHLO."""
     samples = Samples()
+    count = bench.count(IDLE_CONNECTIONS)
     for _ in bench.turns("idle"):
-        with bench.serve(f"max_clients = {IDLE_CONNECTIONS + 100}") as receiver:
-            samples.add("plain", idle_kib(receiver))
-    title = f"{IDLE_CONNECTIONS:,} connections after EHLO"
-    return [Figure(title, "KiB each", samples.median("plain"), 2.0, 1.3)]
+        for name, secure in (("plain", None), ("tls", StartTls())):
+            keys = f"max_clients = {count + 100}\ntimeout = 600\n{bench.tls}"
+            with bench.serve(keys) as receiver:
+                samples.add(name, idle_kib(receiver, count, secure))
+    title = f"{count:,} connections after EHLO"
+    return [
+        Figure(title, "KiB each", samples.median("plain"), 2.0, 1.3),
+        Figure(f"{title}, TLS", "KiB each", samples.median("tls"), 16.0, 10.0),
+    ]
 
 
-def idle_kib(receiver: Receiver, secure: clients.Secure | None = None) -> float:
+def idle_kib(receiver: Receiver, count: int, secure: clients.Secure | None) -> float:
     """Resident memory of each."""
     # What the first one costs is not a connection's.
     with clients.held(receiver.port, 1, secure):
         before = receiver.resident_kib()
-        with clients.held(receiver.port, IDLE_CONNECTIONS, secure):
+        with clients.held(receiver.port, count, secure):
             time.sleep(SETTLE)
-            return (receiver.resident_kib() - before) / IDLE_CONNECTIONS
+            return (receiver.resident_kib() - before) / count
 
 
 # --- Refused connections --------------------------------------------------------------------------
 
-REFUSALS: Final = {"max_clients": "max_clients = 1"}
-"""What a daemon refuses every second connection for."""
+REFUSALS: Final = {
+    "max_clients": "max_clients = 1",
+    "max_connections_per_ip": "max_connections_per_ip = 1",
+    "max_connection_rate_per_ip": "max_connection_rate_per_ip = 1",
+    "proxy_protocol, untrusted": 'proxy_protocol = true\ntrusted_proxies = ["192.0.2.1"]',
+}
+"""What a daemon refuses all connections for, but for one that stands in the way of the others."""
 
 
 def refused(bench: Bench) -> list[Figure]:
     """Connections that hear 421, beside those that are accepted and say QUIT."""
     samples = Samples()
+    count = bench.count(REFUSED)
 
     def measure(name: str, receiver: Receiver, one: Callable[[int], None]) -> None:
-        clients.repeat(WARM_UP, lambda: one(receiver.port))
-        used = cpu_us(receiver, lambda: clients.repeat(REFUSED, lambda: one(receiver.port)))
-        samples.add(name, used / REFUSED)
+        clients.repeat(bench.count(WARM_UP), lambda: one(receiver.port))
+        used = cpu_us(receiver, lambda: clients.repeat(count, lambda: one(receiver.port)))
+        samples.add(name, used / count)
 
     for _ in bench.turns("refused"):
         with bench.serve("max_clients = 100") as receiver:
             measure("accepted", receiver, clients.quit_at_once)
         for reason, server in REFUSALS.items():
-            with bench.serve(server) as receiver, clients.held(receiver.port, 1):
+            in_the_way = 0 if "proxy" in reason else 1
+            with (
+                bench.serve(f"timeout = 600\n{server}") as receiver,
+                clients.held(receiver.port, in_the_way),
+            ):
                 measure(reason, receiver, clients.refused)
     unit = "server µs a connection"
     figures = [Figure("accepted, then QUIT", unit, samples.median("accepted"))]
     for reason in REFUSALS:
         figures += [
-            Figure(f"refused for {reason}", unit, samples.median(reason)),
-            Figure(f"refused for {reason} / accepted", "", samples.ratio(reason, "accepted")),
+            Figure(f"refused: {reason}", unit, samples.median(reason)),
+            Figure("  / accepted", "", samples.ratio(reason, "accepted")),
         ]
     return figures
 
@@ -218,18 +179,8 @@ SCENARIOS: Final[dict[str, Callable[[Bench], list[Figure]]]] = {
     "good": good,
     "idle": idle,
     "refused": refused,
+    "tls": tls,
 }
-
-
-def table(figures: list[Figure]) -> list[str]:
-    """A line each."""
-    form = "{:44}{:>10}  {:24}{:>6}{:>6}"
-    lines = [form.format("", "", "", "must", "goal")]
-    for one in figures:
-        value = f"{one.value:,.0f}" if one.value >= MANY else f"{one.value:.2f}"
-        limits = ("" if limit is None else f"{limit:g}" for limit in (one.must, one.goal))
-        lines.append(form.format(one.title, value, one.unit, *limits).rstrip())
-    return lines
 
 
 def main() -> int:
@@ -239,6 +190,7 @@ def main() -> int:
     )
     parser.add_argument("--scenario", default=",".join(SCENARIOS), help="which, with commas")
     parser.add_argument("--rounds", type=int, default=3, help="of each; the median counts")
+    parser.add_argument("--scale", type=float, default=1.0, help="of all counts, for a first look")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the figures go there too")
     args = parser.parse_args()
     names = args.scenario.split(",")
@@ -247,8 +199,11 @@ def main() -> int:
     raise_file_limit()
     figures: list[Figure] = []
     try:
-        with tempfile.TemporaryDirectory(prefix="guerrilla-edge-") as folder:
-            bench = Bench(find_postfix(), lambda keys: guerrillad(Path(folder), keys), args.rounds)
+        with tempfile.TemporaryDirectory(prefix="guerrilla-edge-") as path:
+            folder = Path(path)
+            bench = Bench(
+                lambda keys: guerrillad(folder, keys), starttls(folder), args.rounds, args.scale
+            )
             for name in names:
                 figures += SCENARIOS[name](bench)
     except (BenchError, OSError, subprocess.SubprocessError) as error:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from guerrilla._core import make_certificate
 from postfix import BenchError, Postfix
 
 CHAIN: Final = "HeadersParser|Header|Debugger"
@@ -60,6 +61,15 @@ def guerrillad(folder: Path, server: str = "max_clients = 1500") -> Iterator[Rec
             yield Receiver(process.pid, _printed_port(process))
         finally:
             _end(process)
+
+
+def starttls(folder: Path) -> str:
+    """The `tls` key of a server that offers STARTTLS, as TOML; its files come into the folder."""
+    key, chain = folder / "tls.key", folder / "tls.crt"
+    for path, pem in zip((key, chain), make_certificate(["localhost"], 2), strict=True):
+        path.write_text(pem)
+    files = f'private_key_file = "{key}", public_key_file = "{chain}"'
+    return f"tls = {{ start_tls_on = true, {files} }}"
 
 
 def _printed_port(process: subprocess.Popen[str]) -> int:
