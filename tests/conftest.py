@@ -24,7 +24,7 @@ hypothesis.settings.load_profile("short")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds what makes a test a long one."""
-    parser.addoption("--abuse", default=2_000, type=int, help="connections of test_abuse.py")
+    parser.addoption("--abuse", default=40, type=int, help="connections of each kind of abuse")
 
 
 @pytest.fixture(autouse=True)
