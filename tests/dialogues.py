@@ -104,7 +104,16 @@ long_lines = st.builds(
 )
 line_noise = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=12)
 noise = st.one_of(line_noise.map(line), st.binary(max_size=20), long_lines)
-commands = st.one_of(hellos, mails, rcpts, simple, simple, noise)
+xclients = st.lists(
+    one_of(
+        "NAME=client.example NAME=[UNAVAILABLE] name=a.example. NAME=-a NAME=[192.0.2.1] NAME=",
+        "ADDR=192.0.2.1 ADDR=IPv6:2001:db8::1 ADDR=2001:db8::1 ADDR=192.0.2.256 ADDR=[TEMPUNAVAIL]",
+        "PORT=25 PORT=00025 PORT=65536 PORT=-1 PROTO=ESMTP PROTO=smtp PROTO=LMTP LOGIN=a+40b+",
+        "HELO=proxied.example HELO=[unavailable] HELO=caf+E9 HELO=a+2Db HELO=a+0Ab X=y = é",
+    ),
+    max_size=3,
+).map(lambda words: line(" ".join(["XCLIENT", *words])))
+commands = st.one_of(hellos, mails, rcpts, simple, simple, noise, xclients)
 
 # --- Messages -------------------------------------------------------------------------------------
 
@@ -122,7 +131,8 @@ bodies = st.one_of(
 @st.composite
 def transactions(draw: st.DrawFn) -> bytes:
     """A mail as it should be, most often."""
-    said = draw(st.sampled_from([line("EHLO client.example"), line("HELO [127.0.0.1]"), b""]))
+    hellos = ["EHLO client.example", "HELO [127.0.0.1]", "XCLIENT HELO=proxied.example"]
+    said = draw(st.sampled_from([*map(line, hellos), b""]))
     said += draw(mostly(st.just(line("MAIL FROM:<from@example.org>")), mails))
     some = st.lists(mostly(likely_rcpts, rcpts | commands), min_size=1, max_size=5)
     said += b"".join(draw(some)) + line("DATA") + draw(bodies)

@@ -7,37 +7,26 @@ compared by test_dialogues.py.
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import re
 from collections.abc import Callable
-from fnmatch import fnmatch
 from typing import Final, NamedTuple
 
-Replies = tuple[str, ...]
-"""One reply as the beginnings that it may have: its code, and its enhanced code if it has one."""
+from tests.grammar import (
+    SYNTAX,
+    Refused,
+    Replies,
+    attributes,
+    checked,
+    is_bad,
+    is_host,
+    is_ip,
+    matches,
+    path_of,
+)
 
-LONGEST_LINE: Final = 1_024
-"""Octets of a command line with its CRLF; RFC 5321 section 4.5.3.1.4 asks for 512 at least."""
-LONGEST_LOCAL: Final = 128
-LONGEST_HOST: Final = 255
-LONGEST_PATH: Final = 256
-"""With its brackets: sections 4.5.3.1.1 to 4.5.3.1.3, with a local part of twice the 64."""
-
-_ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_LOCAL: Final = rf'(?:{_ATOM}(?:\.{_ATOM})*|"(?:[^"\\]|\\.)*")'
-_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # RFC 1035 section 2.3.4
-_DOMAIN: Final = rf"{_LABEL}(?:\.{_LABEL})*"
-_HOST: Final = rf"(?:{_DOMAIN}\.?|\[[^\]\[<>\s]*\])"
-_ROUTE: Final = rf"(?:@{_DOMAIN}(?:,@{_DOMAIN})*:)?"
-_PATH: Final = re.compile(rf" ?<(?:({_ROUTE})({_LOCAL})@({_HOST})|(postmaster)|())>", re.IGNORECASE)
-_PARAMETER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?")
 _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
-_SYNTAX: Final = ("501 5.5.4 ",)
 _SEQUENCE: Final = ("503 5.5.1 ",)
-_NOT_ASCII: Final = ("553 5.6.7 ",)
-_TOO_LONG: Final = ("550 5.5.4 ",)
 _TOO_LARGE: Final = ("552 5.3.4 ",)
 _MAIL_OK: Final = ("250 2.1.0 ",)
 _STORED: Final = ("250 2.0.0 OK: queued as ",)
@@ -52,6 +41,8 @@ class Policy(NamedTuple):
     max_recipients: int = 3
     max_errors: int = 5
     max_idle_commands: int = 8
+    max_messages: int = 0
+    xclient_on: bool = False
     allowed_hosts: tuple[str, ...] = ("example.com", "*.example.net", "[127.0.0.1]")
     host_name: str = "mx.example.com"
 
@@ -64,14 +55,6 @@ class Message(NamedTuple):
     return_path: str
     recipients: frozenset[str]
     octets: bytes
-
-
-class Refused(Exception):  # a reply, not a fault
-    """A command that is not obeyed; it changes nothing."""
-
-    def __init__(self, *starts: str) -> None:
-        super().__init__(starts)
-        self.reply: Replies = starts
 
 
 class Model:
@@ -88,7 +71,9 @@ class Model:
         self._unread = b""
         self._receiving = False
         self._helo: str | None = None
-        self._errors = self._idle = 0
+        self._proxied: str | None = None
+        """What a proxy says that the client said in HELO."""
+        self._errors = self._idle = self._messages = 0
         self._reset()
 
     def feed(self, octets: bytes) -> None:
@@ -100,7 +85,7 @@ class Model:
     @property
     def early(self) -> list[Replies]:
         """A reply that may come already: a line without its end so far that can only be bad."""
-        if self.closed or self._receiving or not _is_bad(self._unread.removesuffix(b"\r")):
+        if self.closed or self._receiving or not is_bad(self._unread.removesuffix(b"\r")):
             return []
         return [("500 5.5.2 ", "421 4.7.0 ")]
 
@@ -122,7 +107,7 @@ class Model:
         return True
 
     def _obey(self, line: bytes) -> Replies:
-        if _is_bad(line):
+        if is_bad(line):
             raise Refused("500 5.5.2 ")
         verb, _, argument = line.decode("latin-1").rstrip(" ").partition(" ")
         obey = self._verbs().get(verb.upper())
@@ -131,14 +116,15 @@ class Model:
         return obey(argument)
 
     def _verbs(self) -> dict[str, Callable[[str], Replies]]:
-        return {
+        more = {"XCLIENT": self._xclient} if self.policy.xclient_on else {}
+        return more | {
             "HELO": self._hello,
             "EHLO": self._hello,
             "MAIL": self._mail,
             "RCPT": self._rcpt,
             "DATA": self._data,
             "QUIT": self._quit,
-            "RSET": lambda argument: self._no_mail(_MAIL_OK, _none(argument), self._reset),
+            "RSET": lambda argument: self._no_mail(_MAIL_OK, not argument, self._reset),
             "NOOP": lambda _: self._no_mail(("250 2.0.0 ",)),
             "HELP": lambda _: self._no_mail(("214 2.0.0 ",)),
             "VRFY": lambda argument: self._no_mail(("252 2.5.0 ",), bool(argument)),
@@ -149,7 +135,7 @@ class Model:
     ) -> Replies:
         """A command that brings no mail nearer: too many in a row end the session."""
         if not good:
-            raise Refused(*_SYNTAX)
+            raise Refused(*SYNTAX)
         self._idle += 1
         if self._idle > self.policy.max_idle_commands > 0:
             self.closed = True
@@ -174,27 +160,43 @@ class Model:
             self._helo = argument if argument.startswith("[") else argument.replace(":", "?")
 
         # An address without brackets is tolerated.
-        return self._no_mail(("250 ",), _is_host(argument) or _is_ip(argument), begin)
+        return self._no_mail(("250 ",), is_host(argument) or is_ip(argument), begin)
+
+    def _xclient(self, argument: str) -> Replies:
+        """Postfix's XCLIENT_README: whoever speaks for another begins anew."""
+        said = attributes(argument)
+        reply = self._no_mail(("220 ",))
+        if self.closed:
+            return reply
+        if self._sender is not None:
+            raise Refused(*_SEQUENCE)
+        if "HELO" in said:
+            self._proxied = said["HELO"]
+        self._helo = self._proxied
+        return reply
 
     def _mail(self, argument: str) -> Replies:
-        path, parameters = _path_of(argument, "FROM:")
+        path, parameters = path_of(argument, "FROM:")
         if path is None:
-            raise Refused(*_SYNTAX)  # <Postmaster> is nobody's return path
-        size = _checked(parameters, {"SIZE": r"\d{1,20}", "BODY": r"(?i)7BIT|8BITMIME"}).get("SIZE")
+            raise Refused(*SYNTAX)  # <Postmaster> is nobody's return path
+        size = checked(parameters, {"SIZE": r"\d{1,20}", "BODY": r"(?i)7BIT|8BITMIME"}).get("SIZE")
         if self._helo is None and self.policy.helo_required:
             raise Refused(*_SEQUENCE)
         if self._sender is not None:
             raise Refused(*_SEQUENCE)
         if size is not None and int(size) > self.policy.max_size:
             raise Refused(*_TOO_LARGE)
+        if 0 < self.policy.max_messages <= self._messages:
+            self.closed = True
+            return ("421 4.7.0 ",)
         self._sender, self._idle = "@".join(filter(None, path)), 0
         return _MAIL_OK
 
     def _rcpt(self, argument: str) -> Replies:
-        path, parameters = _path_of(argument, "TO:")
+        path, parameters = path_of(argument, "TO:")
         if path == ("", ""):
-            raise Refused(*_SYNTAX)  # the null path receives nothing
-        _checked(parameters, {})
+            raise Refused(*SYNTAX)  # the null path receives nothing
+        checked(parameters, {})
         if self._sender is None:
             raise Refused(*_SEQUENCE)
         if len(self._recipients) >= self.policy.max_recipients:
@@ -202,7 +204,7 @@ class Model:
         if path is None:  # section 4.5.1: whatever the hosts are
             name = argument[argument.index("<") + 1 : argument.index(">")]
             path = (name, self.policy.host_name)
-        elif not any(_matches(path[1], pattern) for pattern in self.policy.allowed_hosts):
+        elif not any(matches(path[1], pattern) for pattern in self.policy.allowed_hosts):
             self._relay_denied = True
             raise Refused("550 5.7.1 ")
         self._recipients.append("@".join(path))
@@ -210,7 +212,7 @@ class Model:
 
     def _data(self, argument: str) -> Replies:
         if argument:
-            raise Refused(*_SYNTAX)
+            raise Refused(*SYNTAX)
         if self._sender is None:
             raise Refused(*_SEQUENCE)
         if not self._recipients:
@@ -220,7 +222,7 @@ class Model:
 
     def _quit(self, argument: str) -> Replies:
         if argument:
-            raise Refused(*_SYNTAX)
+            raise Refused(*SYNTAX)
         self.closed = True
         return ("221 2.0.0 ",)
 
@@ -232,6 +234,7 @@ class Model:
         if not end:
             return False
         self._unread, self._receiving = rest, False
+        self._messages += 1
         message = (before + b"\r\n").replace(b"\r\n.", b"\r\n")[2:]  # section 4.5.2
         bare = _BARE.search(message) is not None
         if self.policy.bare_newline == "fix":
@@ -249,104 +252,3 @@ class Model:
         self.replies.append(tuple(refusals) or _STORED)
         self._reset()
         return True
-
-
-# --- Grammar (section 4.1.2) ----------------------------------------------------------------------
-
-
-def _is_bad(line: bytes) -> bool:
-    """Controls, among them bare CR and LF, are no part of a command."""
-    return len(line) + 2 > LONGEST_LINE or any(octet < 32 or octet == 127 for octet in line)
-
-
-def _none(argument: str) -> bool:
-    return not argument
-
-
-def _path_of(argument: str, word: str) -> tuple[tuple[str, str] | None, str]:
-    """Local part and host, None for <Postmaster>; and what stands behind the path."""
-    if argument[: len(word)].upper() != word:
-        raise Refused(*_SYNTAX)
-    found = _PATH.match(argument, len(word))
-    if found is None or not all(_is_host(host, 10_000) for host in _hosts_of(found)):
-        raise Refused(*_why_no_path(argument, len(word)))
-    _, local, host, postmaster, _ = found.groups()
-    rest = argument[found.end() :]
-    if rest and not rest.startswith(" "):
-        raise Refused(*_SYNTAX)
-    if postmaster:
-        return None, rest
-    if local is None:
-        return ("", ""), rest
-    too_long = len(found[0].strip()) > LONGEST_PATH or len(local) > LONGEST_LOCAL
-    if too_long or any(len(one) > LONGEST_HOST for one in _hosts_of(found)):
-        raise Refused(*_TOO_LONG)
-    return (_shortest(local), host), rest
-
-
-def _hosts_of(path: re.Match[str]) -> list[str]:
-    route = [host.removeprefix("@") for host in (path[1] or "").rstrip(":").split(",") if host]
-    return [*route, path[3]] if path[3] else route
-
-
-def _why_no_path(argument: str, begin: int) -> Replies:
-    """Which of several problems is told first is the server's affair."""
-    ascii_ = "".join(one if one.isascii() else "a" for one in argument)
-    found = _PATH.match(ascii_, begin)
-    path = argument[begin : found.end() if found else None]
-    if found and not path.isascii() and all(_is_host(host, 10_000) for host in _hosts_of(found)):
-        return _NOT_ASCII  # RFC 6531, which is not offered, is all that is missing
-    not_ascii = () if path.isascii() else _NOT_ASCII
-    return (*_SYNTAX, *not_ascii, *(_TOO_LONG if len(path) > LONGEST_LOCAL else ()))
-
-
-def _shortest(local: str) -> str:
-    """A quoted local part without the quotes that it does not need: both name one mailbox."""
-    if not local.startswith('"'):
-        return local
-    plain = re.sub(r"\\(.)", r"\1", local[1:-1])
-    if re.fullmatch(rf"{_ATOM}(\.{_ATOM})*", plain):
-        return plain
-    return '"' + re.sub(r'(["\\])', r"\\\1", plain) + '"'
-
-
-def _checked(text: str, known: dict[str, str]) -> dict[str, str]:
-    """The parameters behind a path, each behind a space (section 4.1.1.11)."""
-    values: dict[str, str] = {}
-    problems: list[str] = []
-    for word in text.split():
-        found = _PARAMETER.fullmatch(word)
-        if found is None:
-            problems += _SYNTAX
-            continue
-        name, value = found[1].upper(), found[2] or ""
-        if name in values:
-            problems += _SYNTAX
-        elif name not in known:
-            problems.append("555 5.5.4 ")
-        elif not re.fullmatch(known[name], value):
-            problems += _SYNTAX
-        values[name] = value
-    if problems:
-        raise Refused(*problems)
-    return values
-
-
-def _is_host(text: str, longest: int = LONGEST_HOST) -> bool:
-    if text.startswith("["):
-        inner = text[1:-1] if text.endswith("]") else ""
-        is_six = inner[:5].upper() == "IPV6:"
-        return _is_ip(inner[5:], 6) if is_six else _is_ip(inner, 4)
-    return len(text) <= longest and re.fullmatch(rf"{_DOMAIN}\.?", text) is not None
-
-
-def _is_ip(text: str, *versions: int) -> bool:
-    with contextlib.suppress(ValueError):
-        return "%" not in text and ipaddress.ip_address(text).version in (versions or (4, 6))
-    return False
-
-
-def _matches(host: str, pattern: str) -> bool:
-    is_literal = host.startswith("[") or pattern.startswith("[")
-    host, pattern = host.lower(), pattern.lower()
-    return host == pattern if is_literal else fnmatch(host, pattern)

@@ -21,9 +21,9 @@ from tests.running import RunningDaemon
 from tests.wire import GONE, Wire
 
 POLICIES: Final = (
-    Policy(max_errors=20),
+    Policy(max_errors=20, xclient_on=True),
     Policy(bare_newline="keep", helo_required=False, max_size=300, max_recipients=2),
-    Policy(bare_newline="reject", max_errors=2, max_idle_commands=3),
+    Policy(bare_newline="reject", max_errors=2, max_idle_commands=3, max_messages=2),
 )
 """One server each."""
 
