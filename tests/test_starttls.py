@@ -127,6 +127,34 @@ def test_implicit_tls_begins_before_the_greeting(serve: Serve, keeper: type[Keep
     assert keeper.kept == [b"mine\r\n"]
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("always", [False, True], ids=["STARTTLS", "implicit"])
+def test_a_client_that_comes_back_resumes_its_session(
+    serve: Serve, always: bool, version: ssl.TLSVersion
+) -> None:
+    """The ticket has come at the latest with the first reply, before which nobody looks for it."""
+    daemon = serve(start_tls_on=not always, tls_always_on=always)
+    context = unverified()
+    context.maximum_version = version
+
+    def come(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+        with Wire(where(daemon)[1], greeted=not always) as wire:
+            if not always:
+                wire.ask(HELLO)
+                wire.ask(b"STARTTLS\r\n")
+            secure = context.wrap_socket(wire.socket, session=session)
+            with Wire(secure, greeted=always) as inner:
+                assert inner.deliver(b"mine").startswith("250 ")
+                return secure.session, secure.session_reused
+
+    session, reused = come(None)
+    assert not reused
+    assert session is not None
+    assert session.has_ticket
+    for _ in range(2):
+        assert come(session)[1]
+
+
 def test_no_version_before_1_2(serve: Serve) -> None:
     """RFC 8996. The client's own lower limit is lowered as far as its library goes."""
     daemon = serve(start_tls_on=False, tls_always_on=True)

@@ -184,6 +184,9 @@ impl Connection {
         let mut plaintext = Vec::new();
         loop {
             let taken = records.decrypt(&ciphertext, &mut plaintext);
+            if matches!(taken, Ok(true)) && records.is_settled() {
+                return Ok(plaintext);
+            }
             let mut answer = Vec::new();
             records.encrypt(&[], &mut answer)?;
             if !answer.is_empty() {
@@ -194,7 +197,7 @@ impl Connection {
                 Ok(false) => {
                     return Err(self.handshake_failed(signals, "the client closed it").await);
                 }
-                Ok(true) if !records.is_handshaking() => return Ok(plaintext),
+                Ok(true) if records.is_settled() => return Ok(plaintext),
                 Ok(true) => {}
             }
             ciphertext.clear();
