@@ -16,11 +16,12 @@ PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 # Python sources need no build: the package in .venv is the one in python/.
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help serve build test lint rust-lint python-lint rust-test python-test bench wheel lock clean
+.PHONY: help serve build test lint rust-lint python-lint rust-test python-test fuzz-dialogues \
+	abuse bench bench-edge wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 serve: build  ## build, then receive mail on 127.0.0.1:2525 into mail.db (Ctrl-C stops)
 	@exec $(BIN)/python scripts/foreground.py $(BIN)/guerrillad serve -c examples/quickstart.toml
@@ -74,10 +75,20 @@ python-test: $(STAMPS)/core $(STAMPS)/test  ## pytest; one file: make python-tes
 	sh scripts/build-test-clients.sh
 	$(BIN)/python -m pytest $(ARGS)
 
+fuzz-dialogues: $(STAMPS)/core $(STAMPS)/test  ## 10,000 random dialogues with a daemon, others each time: a minute
+	$(BIN)/python -m pytest tests/test_dialogues.py --hypothesis-profile=long --timeout 1800 $(ARGS)
+
+abuse: $(STAMPS)/core $(STAMPS)/test  ## 20,000 connections of each kind of abuse, which must leave nothing: ten minutes
+	$(BIN)/python -m pytest tests/test_abuse.py -s --abuse 20000 --timeout 3600 $(ARGS)
+
 # --- the rest ------------------------------------------------------------------------------------
 
-bench: build  ## server CPU a message beside Postfix's smtp-sink; options: make bench ARGS="--rounds 1"
+bench: build  ## server CPU a message beside Postfix's smtp-sink, and the edge; make bench ARGS="--rounds 1"
 	$(BIN)/python benches/load.py $(ARGS)
+	$(if $(ARGS),,$(BIN)/python benches/edge.py)
+
+bench-edge: build  ## the edge alone: hostile neighbours, idle and refused connections; ARGS as above
+	$(BIN)/python benches/edge.py $(ARGS)
 
 wheel: $(STAMPS)/core  ## an abi3 wheel and an sdist in dist/
 	. $(BIN)/activate && maturin build --release --locked --out dist

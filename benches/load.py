@@ -15,10 +15,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import os
-import platform
-import resource
-import signal
 import socket
 import statistics
 import subprocess
@@ -29,12 +25,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from postfix import BenchError, Postfix, find_postfix
+from postfix import BenchError, Load, Postfix, find_postfix
+from receivers import (
+    START_LIMIT,
+    Receiver,
+    guerrillad,
+    machine,
+    raise_file_limit,
+    smtp_sink,
+)
 
-CHAIN: Final = "HeadersParser|Header|Debugger"
-RUN_LIMIT: Final = 120.0
-"""Seconds that one load may take."""
-START_LIMIT: Final = 20.0
 SETTLE: Final = 1.0
 """Seconds before memory is read: what is freed late should be free."""
 WARM_UP: Final = 300
@@ -53,6 +53,10 @@ class Scenario:
     kept: bool
     must: float
     goal: float
+
+    def load(self, messages: int) -> Load:
+        """So many messages of it."""
+        return Load(self.sessions, messages, self.size, self.kept)
 
 
 SCENARIOS: Final = (
@@ -86,129 +90,15 @@ class IdleSample:
     kib: float
 
 
-# --- Receivers -----------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Receiver:
-    """A running receiver: what is measured."""
-
-    pid: int
-    port: int
-
-
-@contextlib.contextmanager
-def guerrillad(folder: Path) -> Iterator[Receiver]:
-    """Runs the daemon with the chain of the targets and a silent log."""
-    config = folder / "load.toml"
-    config.write_text(
-        'allowed_hosts = ["."]\nlog_file = "off"\nlog_level = "error"\n'
-        '[[servers]]\nlisten_interface = "127.0.0.1:0"\nmax_clients = 1500\n'
-        f'[backend_config]\nsave_process = "{CHAIN}"\nlog_received_mails = false\n'
-    )
-    command = [sys.executable, "-m", "guerrilla", "serve", "-c", str(config)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
-        try:
-            yield Receiver(process.pid, _printed_port(process))
-        finally:
-            _end(process)
-
-
-def _printed_port(process: subprocess.Popen[str]) -> int:
-    if process.stdout is None:
-        raise BenchError("guerrillad has no output")
-    for line in process.stdout:
-        words = line.split()
-        if words[:1] == ["listening"]:
-            return int(words[1].rpartition(":")[2])
-    raise BenchError("guerrillad did not start")
-
-
-@contextlib.contextmanager
-def smtp_sink(postfix: Postfix) -> Iterator[Receiver]:
-    """Runs the reference: it answers 250 and throws away what it got."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    user = ["-u", "nobody"] if os.geteuid() == 0 else []
-    sessions = str(IDLE_CONNECTIONS + 100)  # its own limit is 256; nothing else changes by it
-    command = [postfix.sink, *user, "-m", sessions, f"127.0.0.1:{port}", "1000"]
-    with subprocess.Popen(command, env=dict(postfix.environment)) as process:
-        try:
-            _await_port(process, port)
-            yield Receiver(process.pid, port)
-        finally:
-            _end(process)
-
-
-def _await_port(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + START_LIMIT
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
-            return
-        time.sleep(0.02)
-    raise BenchError("smtp-sink did not start")
-
-
-def _end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(START_LIMIT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-
-
 # --- Measuring -----------------------------------------------------------------------------------
-
-
-def cpu_ns(pid: int) -> int:
-    """CPU time of a process with all its threads, by its own clock (clock_getcpuclockid(3))."""
-    return time.clock_gettime_ns((~pid << 3) | 2)
-
-
-def resident_kib(pid: int) -> int:
-    """Resident memory of a process."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
-
-
-def load(postfix: Postfix, scenario: Scenario, port: int, messages: int) -> tuple[float, float]:
-    """Sends the messages.
-
-    Returns:
-        Seconds that it took, and CPU seconds of the client.
-
-    Raises:
-        BenchError: the client failed, or took longer than `RUN_LIMIT`.
-    """
-    command = [postfix.source, "-s", str(scenario.sessions), "-m", str(messages)]
-    command += ["-l", str(scenario.size), "-M", "client.example", "-f", "a@example.com"]
-    command += ["-t", "b@example.net", *(["-d"] if scenario.kept else []), f"inet:127.0.0.1:{port}"]
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    begin = time.perf_counter()
-    try:
-        done = subprocess.run(
-            command,
-            env=dict(postfix.environment),
-            capture_output=True,
-            text=True,
-            timeout=RUN_LIMIT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise BenchError(f"scenario {scenario.name}: not done in {RUN_LIMIT:.0f} s") from None
-    wall = time.perf_counter() - begin
-    if done.returncode:
-        raise BenchError(f"scenario {scenario.name}: smtp-source: {done.stderr.strip()[:300]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return wall, after.ru_utime - used.ru_utime + after.ru_stime - used.ru_stime
 
 
 def measure(postfix: Postfix, scenario: Scenario, name: str, receiver: Receiver) -> Sample:
     """One round of a scenario against a receiver that was just started."""
-    load(postfix, scenario, receiver.port, WARM_UP)
-    before = cpu_ns(receiver.pid)
-    wall, client = load(postfix, scenario, receiver.port, scenario.messages)
-    server_us = (cpu_ns(receiver.pid) - before) / 1_000
+    postfix.send(receiver.port, scenario.load(WARM_UP))
+    before = receiver.cpu_ns()
+    wall, client = postfix.send(receiver.port, scenario.load(scenario.messages))
+    server_us = (receiver.cpu_ns() - before) / 1_000
     count = scenario.messages
     return Sample(scenario.name, name, server_us / count, client * 1e6 / count, count / wall)
 
@@ -219,11 +109,11 @@ def measure_idle(name: str, receiver: Receiver) -> IdleSample:
         held.enter_context(
             _connect(receiver.port)
         )  # what the first one costs is not a connection's
-        before = resident_kib(receiver.pid)
+        before = receiver.resident_kib()
         for _ in range(IDLE_CONNECTIONS):
             held.enter_context(_connect(receiver.port))
         time.sleep(SETTLE)
-        grown = resident_kib(receiver.pid) - before
+        grown = receiver.resident_kib() - before
     return IdleSample(IDLE, name, grown / IDLE_CONNECTIONS)
 
 
@@ -255,7 +145,7 @@ def run(postfix: Postfix, names: list[str], rounds: int) -> list[Sample | IdleSa
     samples: list[Sample | IdleSample] = []
     with tempfile.TemporaryDirectory(prefix="guerrilla-load-") as folder:
         starts: dict[str, Callable[[], contextlib.AbstractContextManager[Receiver]]] = {
-            "smtp-sink": lambda: smtp_sink(postfix),
+            "smtp-sink": lambda: smtp_sink(postfix, IDLE_CONNECTIONS + 100),
             "guerrilla": lambda: guerrillad(Path(folder)),
         }
         for name in names:
@@ -329,21 +219,17 @@ def main() -> int:
     names = args.scenario.split(",")
     if unknown := [name for name in names if name not in known]:
         parser.error(f"no scenario {', '.join(unknown)}: there are {', '.join(known)}")
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_file_limit()
     try:
         samples = run(find_postfix(), names, args.rounds)
     except (BenchError, OSError, subprocess.CalledProcessError) as error:
         print(f"load.py: {error}", file=sys.stderr)
         return 1
-    machine = (
-        f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
-    )
-    print(f"{machine}; {args.rounds} rounds, medians; ratio: server CPU to smtp-sink's\n")
+    print(f"{machine()}; {args.rounds} rounds, medians; ratio: server CPU to smtp-sink's\n")
     print("\n".join(table(samples)))
     if args.json:
         rows = [dataclasses.asdict(sample) for sample in samples]
-        args.json.write_text(json.dumps({"machine": machine, "samples": rows}, indent=2) + "\n")
+        args.json.write_text(json.dumps({"machine": machine(), "samples": rows}, indent=2) + "\n")
     return 0
 
 

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import resource
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+RUN_LIMIT: Final = 120.0
+"""Seconds that one load may take."""
 UNPACKED: Final = Path(__file__).parent.parent / "build" / "postfix"
 
 
 class BenchError(Exception):
     """The measurement cannot be done; the text says what to do about it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """What smtp-source sends: without pipelining, to one recipient each."""
+
+    sessions: int
+    messages: int
+    size: int = 4_096
+    kept: bool = True
+    """Connections stay open for more than one message."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +39,37 @@ class Postfix:
     source: str
     sink: str
     environment: Mapping[str, str]
+
+    def send(self, port: int, load: Load) -> tuple[float, float]:
+        """Sends the messages.
+
+        Returns:
+            Seconds that it took, and CPU seconds of the client.
+
+        Raises:
+            BenchError: the client failed, or took longer than `RUN_LIMIT`.
+        """
+        command = [self.source, "-s", str(load.sessions), "-m", str(load.messages)]
+        command += ["-l", str(load.size), "-M", "client.example", "-f", "a@example.com"]
+        command += ["-t", "b@example.net", *(["-d"] if load.kept else []), f"inet:127.0.0.1:{port}"]
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        begin = time.perf_counter()
+        try:
+            done = subprocess.run(
+                command,
+                env=dict(self.environment),
+                capture_output=True,
+                text=True,
+                timeout=RUN_LIMIT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"smtp-source: not done in {RUN_LIMIT:.0f} s") from None
+        wall = time.perf_counter() - begin
+        if done.returncode:
+            raise BenchError(f"smtp-source: {done.stderr.strip()[:300]}")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return wall, after.ru_utime - used.ru_utime + after.ru_stime - used.ru_stime
 
 
 def find_postfix() -> Postfix:

@@ -6,6 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from guerrilla._core import Envelope
@@ -14,6 +15,16 @@ from tests.daemons import keeper, make  # fixtures  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# The same few examples each time; `make fuzz-dialogues` takes many others.
+hypothesis.settings.register_profile("short", max_examples=500, derandomize=True, deadline=None)
+hypothesis.settings.register_profile("long", max_examples=10_000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("short")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds what makes a test a long one."""
+    parser.addoption("--abuse", default=40, type=int, help="connections of each kind of abuse")
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from tests.wire import (
     cpu_seconds,
     forget_peak,
     peak_memory,
+    rate,
     until,
 )
 
@@ -300,6 +304,46 @@ def test_an_eof_between_commands_closes(daemon: RunningDaemon) -> None:
         client.finish_sending()
         codes = [line[:3] for line in client.rest() if line[3:4] == " "]
     assert codes == ["250", "250"]
+
+
+# --- Many of them ---------------------------------------------------------------------------------
+
+HOSTILE = Path(__file__).parent.parent / "benches" / "hostile.py"
+
+
+@contextlib.contextmanager
+def hostility(daemon: RunningDaemon, drippers: int, newcomers: int) -> Iterator[None]:
+    """Beside it: connections that send a byte a second, and so many new ones a second."""
+    command = [sys.executable, *map(str, (HOSTILE, daemon.port, drippers, newcomers))]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as load:
+        assert load.stdout is not None
+        assert load.stdout.readline() == "ready\n"
+        yield
+        told, _ = load.communicate(timeout=30)
+    assert load.returncode == 0
+    print(told.strip())  # noqa: T201 - shown when the test fails, or with -s
+
+
+def test_a_good_sender_beside_hostile_ones_keeps_its_rate(tmp_path: Path) -> None:
+    """In small, and on a machine that may be busy; `benches/edge.py` has the figures."""
+    with RunningDaemon(
+        tmp_path,
+        chain="HeadersParser|Header|Debugger",  # a disk would add noise of its own
+        server="max_clients = 400",
+    ) as daemon:
+        kept = 0.0
+        for _ in range(3):  # the best of three: what counts is that it can be kept
+            alone = rate(daemon.port, 5)
+            with hostility(daemon, 200, 50):
+                beside = rate(daemon.port, 5)
+            alone = min(alone, rate(daemon.port, 5))
+            print(f"alone {alone:.0f}/s, beside {beside:.0f}/s")  # noqa: T201 - likewise
+            kept = max(kept, beside / alone)
+            if kept >= 0.5:
+                break
+        assert kept >= 0.5
 
 
 def test_many_who_connect_and_go_leave_nothing(daemon: RunningDaemon) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from tests.wire import (
     cpu_seconds,
     forget_peak,
     peak_memory,
+    rate,
     until,
 )
 
@@ -186,27 +186,6 @@ def test_a_pause_within_data_that_is_short_enough_is_none(tmp_path: Path) -> Non
 # --- Memory ---------------------------------------------------------------------------------------
 
 SENDERS = 200
-WINDOWS = 10
-WINDOW = 0.2
-"""Seconds over which mails are counted, and how often; the median is the rate."""
-
-
-def rate(daemon: RunningDaemon) -> float:
-    """Mails of 4 KiB a second that one sender on one connection has answered 250."""
-    message = b"Subject: small\r\n\r\n" + b"x" * 4_096 + b"\r\n.\r\n"
-    rates = []
-    with Wire(daemon.port) as client:
-        client.ask(HELLO)
-        for _ in range(WINDOWS):
-            count = 0
-            began = time.perf_counter()
-            while (taken := time.perf_counter() - began) < WINDOW:
-                client.send(TRANSACTION)
-                assert [client.reply()[:3] for _ in range(3)] == ["250", "250", "354"]
-                assert client.ask(message).startswith("250 ")
-                count += 1
-            rates.append(count / taken)
-    return statistics.median(rates)
 
 
 def rate_beside_drippers(daemon: RunningDaemon, octets: int) -> tuple[float, dict[str, int]]:
@@ -217,7 +196,7 @@ def rate_beside_drippers(daemon: RunningDaemon, octets: int) -> tuple[float, dic
     ) as drip:
         assert drip.stdout is not None
         assert drip.stdout.readline() == "ready\n"
-        beside = rate(daemon)
+        beside = rate(daemon.port)
         out, _ = drip.communicate(timeout=45)
     assert drip.returncode == 0
     counted = (line.partition(" ") for line in out.splitlines())
@@ -236,15 +215,15 @@ def test_slow_large_messages_leave_memory_for_small_ones(
         top=f'max_memory = "64 MiB"\nspill_size = {spill_size}',
         server="max_clients = 300",
     ) as daemon:
-        rate(daemon)
+        rate(daemon.port)
         now = forget_peak(daemon.pid)
         kept = 0.0
         # Other work on the machine makes any of the rates lower: the best of three tries counts,
         # and alone is what it is both before and after.
         for _ in range(3):
-            before = rate(daemon)
+            before = rate(daemon.port)
             beside, counted = rate_beside_drippers(daemon, octets)
-            after = rate(daemon)
+            after = rate(daemon.port)
             figures = f"alone {before:.0f}/s, beside {beside:.0f}/s, alone {after:.0f}/s, {counted}"
             print(figures)  # noqa: T201 - shown when the test fails, or with -s
             if spill_size:

@@ -140,6 +140,37 @@ def test_what_was_agreed_on_is_on_the_envelope_and_in_received(
     assert " with ESMTPS id " in received(envelope)
 
 
+# --- Resumption -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("always", [False, True], ids=["STARTTLS", "implicit"])
+def test_a_client_that_comes_back_resumes_its_session(
+    serve: Serve, always: bool, version: ssl.TLSVersion
+) -> None:
+    """The ticket has come at the latest with the first reply, before which nobody looks for it."""
+    daemon = serve(start_tls_on=not always, tls_always_on=always)
+    context = unverified()
+    context.maximum_version = version
+
+    def come(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+        with Wire(where(daemon)[1], greeted=not always) as wire:
+            if not always:
+                wire.ask(HELLO)
+                wire.ask(b"STARTTLS\r\n")
+            secure = context.wrap_socket(wire.socket, session=session)
+            with Wire(secure, greeted=always) as inner:
+                assert inner.deliver(b"mine").startswith("250 ")
+                return secure.session, secure.session_reused
+
+    session, reused = come(None)
+    assert not reused
+    assert session is not None
+    assert session.has_ticket
+    for _ in range(2):
+        assert come(session)[1]
+
+
 # --- Handshakes that do not come to an end --------------------------------------------------------
 
 

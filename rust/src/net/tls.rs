@@ -2,26 +2,36 @@
 
 use std::io::{self, BufRead, Write as _};
 
-use rustls::{Error, ServerConnection};
+use rustls::{Error, ProtocolVersion, ServerConnection};
 
 /// TLS of one connection, whose socket someone else reads and writes.
 pub(super) struct Records {
     connection: ServerConnection,
+    /// A session ticket waits for company: nobody needs it now, and a write of its own costs more than
+    /// it does.
+    has_ticket: bool,
 }
 
 impl Records {
     pub(super) fn new(mut connection: ServerConnection) -> Self {
         // What is written is bounded by the session's own output.
         connection.set_buffer_limit(None);
-        Self { connection }
+        Self { connection, has_ticket: false }
     }
 
     pub(super) fn connection(&self) -> &ServerConnection {
         &self.connection
     }
 
-    pub(super) fn is_handshaking(&self) -> bool {
-        self.connection.is_handshaking()
+    /// Whether the handshake has ended, with nothing to send that its peer would wait for: in TLS 1.3 a
+    /// server's last word is a ticket (RFC 8446 §4.6.1), which then goes with what is sent next.
+    pub(super) fn is_settled(&mut self) -> bool {
+        if self.connection.is_handshaking() {
+            return false;
+        }
+        let is_tls13 = self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        self.has_ticket = is_tls13 && self.connection.wants_write();
+        is_tls13 || !self.connection.wants_write()
     }
 
     /// Takes what was read from the socket and appends what it says; `false` when the peer has closed.
@@ -66,6 +76,7 @@ impl Records {
 
     /// Appends records with `plaintext`, and whatever else has to be sent.
     pub(super) fn encrypt(&mut self, plaintext: &[u8], ciphertext: &mut Vec<u8>) -> io::Result<()> {
+        self.has_ticket = false;
         self.connection.writer().write_all(plaintext)?;
         while self.connection.wants_write() {
             self.connection.write_tls(ciphertext)?;
@@ -75,7 +86,7 @@ impl Records {
 
     /// Whether there is something to send besides plaintext: handshakes, tickets, alerts.
     pub(super) fn wants_write(&self) -> bool {
-        self.connection.wants_write()
+        self.connection.wants_write() && !self.has_ticket
     }
 
     /// Appends the alert that nothing more will come (RFC 8446 §6.1): behind the last reply, since rustls

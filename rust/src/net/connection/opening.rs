@@ -157,26 +157,12 @@ impl Connection {
         let Some(tls) = self.config.tls.clone() else {
             return Err(End::Lost(io::ErrorKind::Unsupported.into()));
         };
-        let deadline = Instant::now() + self.config.timeout;
         let connection = tls.context.accept().map_err(|e| End::Lost(io::Error::other(e)))?;
         let mut records = Box::new(Records::new(connection));
-        let mut ciphertext = std::mem::take(&mut self.unread);
-        let mut plaintext = Vec::new();
-        loop {
-            let taken = records.decrypt(&ciphertext, &mut plaintext);
-            let mut answer = Vec::new();
-            records.encrypt(&[], &mut answer)?;
-            if !answer.is_empty() {
-                self.send(signals, &answer).await?;
-            }
-            match taken {
-                Err(error) => return self.handshake_failed(signals, &error.to_string()).await,
-                Ok(false) => return self.handshake_failed(signals, "the client closed it").await,
-                Ok(true) if !records.is_handshaking() => break,
-                Ok(true) => {}
-            }
-            ciphertext.clear();
-            if let Err(end) = self.read_more(signals, &mut ciphertext, deadline).await {
+        match self.negotiate(signals, &mut records).await {
+            Ok(plaintext) => self.unread = plaintext,
+            // However it failed: a client that is gone by our answer has failed as well.
+            Err(end) => {
                 self.shared.stats.tls_failures.add();
                 return Err(end);
             }
@@ -186,23 +172,51 @@ impl Connection {
         self.log(Level::Debug, format_args!("{} with {}", info.version, info.cipher));
         Arc::make_mut(&mut self.client).tls = Some(Box::new(info));
         self.tls = Some(records);
-        self.unread = plaintext;
         self.session.secured();
         self.deadline = Instant::now() + self.config.timeout;
         Ok(())
     }
 
-    /// A failed handshake ends the connection: nothing goes on in plaintext.
-    async fn handshake_failed(
+    /// Goes on until the handshake has ended; the plaintext that came behind it.
+    async fn negotiate(
         &mut self,
         signals: &mut Signals<'_, '_>,
-        why: &str,
-    ) -> Result<(), End> {
-        self.shared.stats.tls_failures.add();
+        records: &mut Records,
+    ) -> Result<Vec<u8>, End> {
+        let deadline = Instant::now() + self.config.timeout;
+        let mut ciphertext = std::mem::take(&mut self.unread);
+        let mut plaintext = Vec::new();
+        loop {
+            let taken = records.decrypt(&ciphertext, &mut plaintext);
+            if matches!(taken, Ok(true)) && records.is_settled() {
+                return Ok(plaintext);
+            }
+            let mut answer = Vec::new();
+            records.encrypt(&[], &mut answer)?;
+            if !answer.is_empty() {
+                self.send(signals, &answer).await?;
+            }
+            match taken {
+                Err(error) => return Err(self.handshake_failed(signals, &error.to_string()).await),
+                Ok(false) => {
+                    return Err(self.handshake_failed(signals, "the client closed it").await);
+                }
+                Ok(true) if records.is_settled() => return Ok(plaintext),
+                Ok(true) => {}
+            }
+            ciphertext.clear();
+            self.read_more(signals, &mut ciphertext, deadline).await?;
+        }
+    }
+
+    /// A failed handshake ends the connection: nothing goes on in plaintext.
+    async fn handshake_failed(&mut self, signals: &mut Signals<'_, '_>, why: &str) -> End {
         self.log(Level::Info, format_args!("the TLS handshake failed: {why}"));
         // So that the peer can read the alert.
-        self.linger(signals).await?;
-        Err(End::Lost(io::ErrorKind::InvalidData.into()))
+        match self.linger(signals).await {
+            Ok(()) => End::Lost(io::ErrorKind::InvalidData.into()),
+            Err(end) => end,
+        }
     }
 
     /// The session has said 220 to STARTTLS.

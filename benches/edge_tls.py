@@ -1,0 +1,95 @@
+"""What TLS costs: a session with STARTTLS, one that is resumed, and mails on kept connections."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+import clients
+from measuring import WARM_UP, Bench, Figure, Samples, cpu_us
+from postfix import BenchError
+from receivers import Receiver
+
+SESSIONS: Final = 2_000
+CONNECTIONS: Final = 100
+MESSAGES: Final = 10_000
+"""Scenario b of load.py: as many connections, as large a message."""
+
+
+def unverified() -> ssl.SSLContext:
+    """A client that takes any certificate: checking it is not the server's work."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@dataclasses.dataclass(frozen=True)
+class StartTls:
+    """Makes a connection that has said EHLO one with TLS 1.3 that has said EHLO again.
+
+    A full handshake each time; where a session is given, one that resumes it.
+    """
+
+    context: ssl.SSLContext = dataclasses.field(default_factory=unverified)
+    session: ssl.SSLSession | None = None
+
+    def __call__(self, connection: socket.socket) -> ssl.SSLSocket:
+        """Negotiates; what it takes over is closed with what it returns."""
+        clients.ask(connection, b"STARTTLS\r\n")
+        secure = self.context.wrap_socket(connection, session=self.session)
+        if secure.version() != "TLSv1.3" or secure.session_reused != (self.session is not None):
+            raise BenchError(f"not the handshake that was asked for: {secure.version()}")
+        clients.ask(secure, clients.EHLO)
+        return secure
+
+    def resuming(self, port: int) -> StartTls:
+        """One that resumes a session which it begins here."""
+        with contextlib.closing(clients.open_session(port, self)) as connection:
+            # The ticket came with the reply to EHLO, at the latest.
+            session = connection.session if isinstance(connection, ssl.SSLSocket) else None
+        if session is None or not session.has_ticket:
+            raise BenchError("the server gave no ticket")
+        return StartTls(self.context, session)
+
+
+def tls(bench: Bench) -> list[Figure]:
+    """Sessions and mails with TLS, beside the same without."""
+    samples = Samples()
+    for _ in bench.turns("tls"):
+        with bench.serve(f"max_clients = 1000\n{bench.tls}") as receiver:
+            start = StartTls()
+            ways = {"plain": None, "full": start, "resumed": start.resuming(receiver.port)}
+            for name, secure in ways.items():
+                session = functools.partial(clients.session, receiver.port, secure)
+                count = bench.count(SESSIONS)
+                samples.add(name, _each(receiver, session, bench.count(WARM_UP), count))
+            for name in ("plain", "full"):
+                samples.add(f"{name} kept", _kept(bench, receiver, ways[name]))
+    a_session, a_message = "server µs a session", "server µs a message"
+    return [
+        Figure("EHLO, QUIT", a_session, samples.median("plain")),
+        Figure("EHLO, STARTTLS (P-256), EHLO, QUIT", a_session, samples.median("full"), 350, 250),
+        Figure("the same, resumed", a_session, samples.median("resumed")),
+        Figure("resumed / full", "", samples.ratio("resumed", "full")),
+        Figure("kept connections, 4 KiB, plain", a_message, samples.median("plain kept")),
+        Figure("kept connections, 4 KiB, TLS", a_message, samples.median("full kept")),
+        Figure("TLS / plain", "", samples.ratio("full kept", "plain kept"), 1.4, 1.2),
+    ]
+
+
+def _each(receiver: Receiver, one: Callable[[], None], warm_up: int, count: int) -> float:
+    clients.repeat(warm_up, one)
+    return cpu_us(receiver, lambda: clients.repeat(count, one)) / count
+
+
+def _kept(bench: Bench, receiver: Receiver, secure: clients.Secure | None) -> float:
+    count = bench.count(MESSAGES)
+    with contextlib.closing(clients.Kept(receiver.port, CONNECTIONS, secure)) as kept:
+        kept.send(bench.count(WARM_UP))
+        return cpu_us(receiver, lambda: kept.send(count)) / count

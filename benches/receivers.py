@@ -1,0 +1,131 @@
+"""What is measured: guerrillad and Postfix's smtp-sink, each in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import platform
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from guerrilla._core import make_certificate
+from postfix import BenchError, Postfix
+
+CHAIN: Final = "HeadersParser|Header|Debugger"
+START_LIMIT: Final = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Receiver:
+    """A running receiver, and what it has used so far."""
+
+    pid: int
+    port: int
+
+    def cpu_ns(self) -> int:
+        """CPU time of its process with all threads, by its own clock (clock_getcpuclockid(3))."""
+        return time.clock_gettime_ns((~self.pid << 3) | 2)
+
+    def resident_kib(self) -> int:
+        """Resident memory of its process."""
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        lines = status.splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
+@contextlib.contextmanager
+def guerrillad(folder: Path, server: str = "max_clients = 1500") -> Iterator[Receiver]:
+    """Runs the daemon with the chain of the targets and a silent log.
+
+    Args:
+        folder: for its config.
+        server: more lines of TOML for the server.
+    """
+    config = folder / "load.toml"
+    config.write_text(
+        'allowed_hosts = ["."]\nlog_file = "off"\nlog_level = "error"\n'
+        f'[[servers]]\nlisten_interface = "127.0.0.1:0"\n{server}\n'
+        f'[backend_config]\nsave_process = "{CHAIN}"\nlog_received_mails = false\n'
+    )
+    command = [sys.executable, "-m", "guerrilla", "serve", "-c", str(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
+        try:
+            yield Receiver(process.pid, _printed_port(process))
+        finally:
+            _end(process)
+
+
+def starttls(folder: Path) -> str:
+    """The `tls` key of a server that offers STARTTLS, as TOML; its files come into the folder."""
+    key, chain = folder / "tls.key", folder / "tls.crt"
+    for path, pem in zip((key, chain), make_certificate(["localhost"], 2), strict=True):
+        path.write_text(pem)
+    files = f'private_key_file = "{key}", public_key_file = "{chain}"'
+    return f"tls = {{ start_tls_on = true, {files} }}"
+
+
+def _printed_port(process: subprocess.Popen[str]) -> int:
+    if process.stdout is None:
+        raise BenchError("guerrillad has no output")
+    for line in process.stdout:
+        words = line.split()
+        if words[:1] == ["listening"]:
+            return int(words[1].rpartition(":")[2])
+    raise BenchError("guerrillad did not start")
+
+
+@contextlib.contextmanager
+def smtp_sink(postfix: Postfix, sessions: int) -> Iterator[Receiver]:
+    """Runs the reference: it answers 250 and throws away what it got.
+
+    Args:
+        postfix: where it is.
+        sessions: how many it takes at a time; its own limit is 256, and nothing else changes by it.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    command = [postfix.sink, *user, "-m", str(sessions), f"127.0.0.1:{port}", "1000"]
+    with subprocess.Popen(command, env=dict(postfix.environment)) as process:
+        try:
+            _await_port(process, port)
+            yield Receiver(process.pid, port)
+        finally:
+            _end(process)
+
+
+def _await_port(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_LIMIT
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+            return
+        time.sleep(0.02)
+    raise BenchError("smtp-sink did not start")
+
+
+def _end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(START_LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def raise_file_limit() -> None:
+    """Lets this process and those that it starts have as many descriptors as they may."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def machine() -> str:
+    """What the figures are of."""
+    python = platform.python_version()
+    return f"{os.cpu_count()} cores, Linux {platform.release()}, Python {python}"
