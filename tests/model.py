@@ -73,6 +73,8 @@ class Model:
         self._helo: str | None = None
         self._proxied: str | None = None
         """What a proxy says that the client said in HELO."""
+        self._spoke, self._believed = False, True
+        """A proxy that has spoken for a client may pass on what that one says, from its mail on."""
         self._errors = self._idle = self._messages = 0
         self._reset()
 
@@ -168,8 +170,11 @@ class Model:
         reply = self._no_mail(("220 ",))
         if self.closed:
             return reply
+        if not self._believed:
+            raise Refused("550 5.7.0 ")
         if self._sender is not None:
             raise Refused(*_SEQUENCE)
+        self._spoke = True
         if "HELO" in said:
             self._proxied = said["HELO"]
         self._helo = self._proxied
@@ -190,6 +195,7 @@ class Model:
             self.closed = True
             return ("421 4.7.0 ",)
         self._sender, self._idle = "@".join(filter(None, path)), 0
+        self._believed &= not self._spoke
         return _MAIL_OK
 
     def _rcpt(self, argument: str) -> Replies:

@@ -34,6 +34,9 @@ _CODES = {
 }
 """RFC 5321 §4.2.3, and those of the extensions that are built."""
 
+_NEVER = "Internal error, closing the connection"
+"""Behind a panic, of which none is known."""
+
 
 def _replies() -> list[tuple[str, int, str, str]]:
     """Every line that a conversation expects letter by letter: its file, code, mark, text."""
@@ -96,3 +99,13 @@ def test_replies_have_enhanced_codes_of_their_class() -> None:
         if not re.match(rf"{code // 100}\.\d{{1,3}}\.\d{{1,3}} \S", text):
             without.append((name, code, text))
     assert without == []
+
+
+def test_every_reply_of_the_core_is_in_a_test() -> None:
+    """In a conversation, or where there is a clock or a second client."""
+    source = (ROOT / "rust/src/smtp/fixed.rs").read_text(encoding="utf-8")
+    texts = re.findall(r'Reply::fixed\(\s*\d+,\s*\([\d, ]+\),\s*"([^"]+)"', source)
+    assert len(texts) > 40
+    tests = [path for path in (ROOT / "tests").rglob("*") if path.suffix in {".py", ".smtp"}]
+    said = "".join(path.read_text(encoding="utf-8") for path in tests)
+    assert [text for text in texts if text not in said and text != _NEVER] == []
