@@ -75,7 +75,7 @@ python-test: $(STAMPS)/core $(STAMPS)/test  ## pytest; one file: make python-tes
 	sh scripts/build-test-clients.sh
 	$(BIN)/python -m pytest $(ARGS)
 
-fuzz-dialogues: $(STAMPS)/core $(STAMPS)/test  ## 10,000 random dialogues with a daemon, others each time: a minute
+fuzz-dialogues: $(STAMPS)/core $(STAMPS)/test  ## 10,000 random dialogues with a daemon, others each time: minutes
 	$(BIN)/python -m pytest tests/test_dialogues.py --hypothesis-profile=long --timeout 1800 $(ARGS)
 
 abuse: $(STAMPS)/core $(STAMPS)/test  ## 20,000 connections of each kind of abuse, which must leave nothing: ten minutes

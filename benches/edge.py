@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import itertools
 import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +44,8 @@ TURNS: Final = 3
 IDLE_CONNECTIONS: Final = 10_000
 SETTLE: Final = 1.0
 """Seconds before memory is read: what is freed late should be free."""
-REFUSED: Final = 5_000
+REFUSED: Final = 500
+REFUSED_TURNS: Final = 5
 
 
 # --- A good sender beside hostile ones ------------------------------------------------------------
@@ -85,7 +87,7 @@ def good(bench: Bench) -> list[Figure]:
     with bench.serve("max_clients = 3000") as receiver:
         postfix.send(receiver.port, dataclasses.replace(GOOD_LOAD, messages=WARM_UP))
         for _ in bench.turns("good"):
-            for (name, load), _ in itertools.product(loads.items(), range(TURNS)):
+            for (name, load), _ in product(loads.items(), range(TURNS)):
                 send(f"{name} alone", load, receiver)
                 with hostility(receiver.port):
                     send(f"{name} beside", load, receiver)
@@ -144,25 +146,21 @@ REFUSALS: Final = {
 
 
 def refused(bench: Bench) -> list[Figure]:
-    """Connections that hear 421, beside those that are accepted and say QUIT."""
+    """Connections that hear 421, beside those that are accepted and say QUIT, in short turns."""
     samples = Samples()
     count = bench.count(REFUSED)
-
-    def measure(name: str, receiver: Receiver, one: Callable[[int], None]) -> None:
-        clients.repeat(bench.count(WARM_UP), lambda: one(receiver.port))
-        used = cpu_us(receiver, lambda: clients.repeat(count, lambda: one(receiver.port)))
-        samples.add(name, used / count)
-
-    for _ in bench.turns("refused"):
-        with bench.serve("max_clients = 100") as receiver:
-            measure("accepted", receiver, clients.quit_at_once)
-        for reason, server in REFUSALS.items():
-            in_the_way = 0 if "proxy" in reason else 1
-            with (
-                bench.serve(f"timeout = 600\n{server}") as receiver,
-                clients.held(receiver.port, in_the_way),
-            ):
-                measure(reason, receiver, clients.refused)
+    with contextlib.ExitStack() as open_:
+        ones = {}
+        for name, server in {"accepted": "", **REFUSALS}.items():
+            receiver = open_.enter_context(bench.serve(f"timeout = 600\n{server}"))
+            in_the_way = 0 if "untrusted" in name else 1
+            open_.enter_context(clients.held(receiver.port, in_the_way))
+            do = clients.quit_at_once if name == "accepted" else clients.refused
+            ones[name] = receiver, partial(do, receiver.port)
+            clients.repeat(bench.count(WARM_UP), ones[name][1])
+        for _ in bench.turns("refused"):
+            for _, (name, (receiver, one)) in product(range(REFUSED_TURNS), ones.items()):
+                samples.add(name, cpu_us(receiver, partial(clients.repeat, count, one)) / count)
     unit = "server µs a connection"
     figures = [Figure("accepted, then QUIT", unit, samples.median("accepted"))]
     for reason in REFUSALS:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Mapping
+from functools import partial
+from itertools import product
 from typing import Final
 
 import clients
@@ -15,10 +16,12 @@ from measuring import WARM_UP, Bench, Figure, Samples, cpu_us
 from postfix import BenchError
 from receivers import Receiver
 
-SESSIONS: Final = 2_000
+TURNS: Final = 5
+SESSIONS: Final = 500
+MESSAGES: Final = 2_000
+"""In each turn."""
 CONNECTIONS: Final = 100
-MESSAGES: Final = 10_000
-"""Scenario b of load.py: as many connections, as large a message."""
+"""As in scenario b of load.py, whose messages are as large."""
 
 
 def unverified() -> ssl.SSLContext:
@@ -59,18 +62,17 @@ class StartTls:
 
 
 def tls(bench: Bench) -> list[Figure]:
-    """Sessions and mails with TLS, beside the same without."""
+    """Sessions and mails with TLS, beside the same without.
+
+    In short turns: what else the machine does then falls upon all alike.
+    """
     samples = Samples()
     for _ in bench.turns("tls"):
         with bench.serve(f"max_clients = 1000\n{bench.tls}") as receiver:
             start = StartTls()
             ways = {"plain": None, "full": start, "resumed": start.resuming(receiver.port)}
-            for name, secure in ways.items():
-                session = functools.partial(clients.session, receiver.port, secure)
-                count = bench.count(SESSIONS)
-                samples.add(name, _each(receiver, session, bench.count(WARM_UP), count))
-            for name in ("plain", "full"):
-                samples.add(f"{name} kept", _kept(bench, receiver, ways[name]))
+            _sessions(bench, receiver, ways, samples)
+            _mails(bench, receiver, {"plain kept": None, "full kept": start}, samples)
     a_session, a_message = "server µs a session", "server µs a message"
     return [
         Figure("EHLO, QUIT", a_session, samples.median("plain")),
@@ -83,13 +85,25 @@ def tls(bench: Bench) -> list[Figure]:
     ]
 
 
-def _each(receiver: Receiver, one: Callable[[], None], warm_up: int, count: int) -> float:
-    clients.repeat(warm_up, one)
-    return cpu_us(receiver, lambda: clients.repeat(count, one)) / count
+Ways = Mapping[str, clients.Secure | None]
 
 
-def _kept(bench: Bench, receiver: Receiver, secure: clients.Secure | None) -> float:
+def _sessions(bench: Bench, receiver: Receiver, ways: Ways, samples: Samples) -> None:
+    count = bench.count(SESSIONS)
+    ones = {name: partial(clients.session, receiver.port, way) for name, way in ways.items()}
+    for one in ones.values():
+        clients.repeat(bench.count(WARM_UP), one)
+    for _, (name, one) in product(range(TURNS), ones.items()):
+        samples.add(name, cpu_us(receiver, partial(clients.repeat, count, one)) / count)
+
+
+def _mails(bench: Bench, receiver: Receiver, ways: Ways, samples: Samples) -> None:
     count = bench.count(MESSAGES)
-    with contextlib.closing(clients.Kept(receiver.port, CONNECTIONS, secure)) as kept:
-        kept.send(bench.count(WARM_UP))
-        return cpu_us(receiver, lambda: kept.send(count)) / count
+    with contextlib.ExitStack() as open_:
+        kept = {}
+        for name, way in ways.items():
+            kept[name] = clients.Kept(receiver.port, CONNECTIONS, way)
+            open_.callback(kept[name].close)
+            kept[name].send(bench.count(WARM_UP))
+        for _, (name, one) in product(range(TURNS), kept.items()):
+            samples.add(name, cpu_us(receiver, partial(one.send, count)) / count)
