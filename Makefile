@@ -16,7 +16,7 @@ PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 # Python sources need no build: the package in .venv is the one in python/.
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: help serve build test lint rust-lint python-lint rust-test python-test bench wheel lock clean
+.PHONY: help serve build test lint rust-lint python-lint rust-test python-test bench fuzz wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -77,6 +77,9 @@ python-test: $(STAMPS)/core $(STAMPS)/test  ## pytest; one file: make python-tes
 
 bench: build  ## server CPU a message beside Postfix's smtp-sink; options: make bench ARGS="--rounds 1"
 	$(BIN)/python benches/load.py $(ARGS)
+
+fuzz:  ## each fuzz target for 60 s, by a nightly compiler: make fuzz SECONDS=300 ARGS="session data"
+	sh scripts/fuzz.sh $(or $(SECONDS),60) $(ARGS)
 
 wheel: $(STAMPS)/core  ## an abi3 wheel and an sdist in dist/
 	. $(BIN)/activate && maturin build --release --locked --out dist

@@ -19,10 +19,13 @@ use std::sync::Arc;
 use guerrilla::buffer::{Body, Budget};
 use guerrilla::smtp::{BareNewline, BodyAnswer, Reply, Session, Settings, Step, Verdict};
 
+mod oracle;
+
+use oracle::{EOM, POLICIES, cut_at_the_end, has_bare_newline, stored, unstuff, with_crlf};
+
 /// Octets of the longest sequences, the end with an octet on either side; 4 + 4² + … + 4⁷ of them.
 const LONGEST: u32 = 7;
 const OCTETS: [u8; 4] = [b'\r', b'\n', b'\0', b'.'];
-const POLICIES: [BareNewline; 3] = [BareNewline::Fix, BareNewline::Keep, BareNewline::Reject];
 
 const HELLO: &[u8] = b"EHLO client.example\r\n";
 const MAIL: &[u8] = b"MAIL FROM:<alice@client.example>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n";
@@ -32,7 +35,6 @@ const SMUGGLED: &[u8] =
 const END: &[u8] = b".\r\n";
 const QUIT: &[u8] = b"QUIT\r\n";
 
-const EOM: &[u8] = b"\r\n.\r\n";
 /// A set variable has the table in the document written anew.
 const WRITE: &str = "GUERRILLA_WRITE_TABLES";
 
@@ -110,61 +112,10 @@ impl Server {
 
 // --- The oracle ----------------------------------------------------------------------------------
 
-/// What was sent behind 354, cut where CRLF.CRLF is found in it: the message, still stuffed, and the rest.
-fn cut_at_the_end(sent: &[u8]) -> (Vec<u8>, &[u8]) {
-    // The CRLF of DATA itself stands before the first octet.
-    let all = [b"\r\n", sent].concat();
-    let at = all.windows(EOM.len()).position(|window| window == EOM).expect("an end is sent");
-    let rest = &sent[at + EOM.len() - b"\r\n".len()..];
-    (all[b"\r\n".len()..at + b"\r\n".len()].to_vec(), rest)
-}
-
-/// Takes one dot off each line that begins with one; only CRLF begins a line (RFC 5321 §4.5.2).
-fn unstuff(message: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut line_begins = true;
-    for (at, &octet) in message.iter().enumerate() {
-        if !(line_begins && octet == b'.') {
-            out.push(octet);
-        }
-        line_begins = message[..=at].ends_with(b"\r\n");
-    }
-    out
-}
-
-/// Makes every line end CRLF.
-fn with_crlf(message: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (at, &octet) in message.iter().enumerate() {
-        let before = at.checked_sub(1).map(|before| message[before]);
-        match octet {
-            b'\r' => out.extend_from_slice(b"\r\n"),
-            b'\n' if before == Some(b'\r') => {}
-            b'\n' => out.extend_from_slice(b"\r\n"),
-            other => out.push(other),
-        }
-    }
-    out
-}
-
-fn has_bare_newline(message: &[u8]) -> bool {
-    with_crlf(message) != message
-}
-
-/// What is stored of a message, or none where it is refused.
-fn stored(policy: BareNewline, message: &[u8]) -> Option<Vec<u8>> {
-    let message = unstuff(message);
-    match policy {
-        BareNewline::Fix => Some(with_crlf(&message)),
-        BareNewline::Keep => Some(message),
-        BareNewline::Reject => (!has_bare_newline(&message)).then_some(message),
-    }
-}
-
 /// What has to come of the content that is sent behind 354, and of the commands behind its end: what comes
 /// of the same commands where they are all that is sent.
 fn expected(server: &Server, content: &[u8]) -> Outcome {
-    let (message, rest) = cut_at_the_end(content);
+    let (message, rest) = cut_at_the_end(content).expect("an end is sent");
     let stored = stored(server.settings.bare_newline, &message);
     let verdict: &[u8] = match stored {
         Some(_) => b"250 2.0.0 OK\r\n",
@@ -246,8 +197,10 @@ fn one_message_or_a_refusal_for_every_sequence_in_every_policy() {
 
 #[test]
 fn the_oracle_knows_an_end_and_a_dot() {
-    assert_eq!(cut_at_the_end(b".\r\nrest"), (Vec::new(), &b"rest"[..]));
-    assert_eq!(cut_at_the_end(b"a\n.\n\r\n.\r\nrest"), (b"a\n.\n\r\n".to_vec(), &b"rest"[..]));
+    assert_eq!(cut_at_the_end(b"a\n.\n\r\n.\n.\r\n"), None);
+    assert_eq!(cut_at_the_end(b".\r\nrest"), Some((Vec::new(), &b"rest"[..])));
+    let message = b"a\n.\n\r\n".to_vec();
+    assert_eq!(cut_at_the_end(b"a\n.\n\r\n.\r\nrest"), Some((message, &b"rest"[..])));
     assert_eq!(unstuff(b"..a\r\n..b\n.c\r\n.d\r\n"), b".a\r\n.b\n.c\r\nd\r\n");
     assert_eq!(with_crlf(b"a\r\nb\nc\rd\r\r\n"), b"a\r\nb\r\nc\r\nd\r\n\r\n");
     let count: usize = (1..=LONGEST).map(|length| sequences(length).count()).sum();
