@@ -65,7 +65,7 @@ def test_what_is_in_the_sdist(dist: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"Cargo.toml", "Cargo.lock", "pyproject.toml", "README.md", "LICENSE"}
     assert {*wanted, "rust/src/lib.rs", "python/guerrilla/__init__.py"} <= names
-    unwanted = r"\.so$|^(target|build|dist|\.venv)/|__pycache__|mail\.db|^tests/corpus/"
+    unwanted = r"\.so$|^(target|build|dist|fuzz|\.venv)/|__pycache__|mail\.db|^tests/corpus/"
     assert [name for name in names if re.search(unwanted, name)] == []
 
 

@@ -5,145 +5,24 @@
 
 use std::sync::Arc;
 
-use guerrilla::buffer::{Body, Budget, Spiller};
-use guerrilla::log::Log;
-use guerrilla::smtp::{
-    Address, BareNewline, BodyAnswer, DataReader, Ending, HostList, PathKind, Reply, Session,
-    Settings, Step, Transaction, Verdict, parse_path,
-};
+use guerrilla::buffer::Budget;
+use guerrilla::smtp::{Address, BareNewline, Ending, HostList, PathKind, Settings, parse_path};
 use proptest::prelude::*;
 
+mod driver;
+mod oracle;
+
+use driver::{Driver, Event, Received, budget, cut, receive};
+use oracle::{POLICIES, cut_at_the_end, stuff, with_crlf};
+
 // --- Any split of a session ----------------------------------------------------------------------
-
-/// What a session did, in order. Adjacent replies are one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Event {
-    Replies(Vec<u8>),
-    Check { recipient: String, so_far: usize },
-    BeginBody(Option<u64>),
-    XClient(String),
-    Secured,
-    Deliver { envelope: String, message: Vec<u8>, header_end: Option<usize> },
-    Closed,
-}
-
-/// A session whose driver answers by rules of its own, the same for every run.
-struct Driver {
-    session: Session,
-    budget: Arc<Budget>,
-    max_size: u64,
-    questions: usize,
-    events: Vec<Event>,
-}
-
-impl Driver {
-    fn new(settings: &Settings, spill_size: u64) -> Self {
-        let mut session = Session::new(Arc::new(settings.clone()));
-        session.trust();
-        session.greet("SMTP");
-        let (budget, max_size) = (budget(spill_size), settings.max_size);
-        Self { session, budget, max_size, questions: 0, events: Vec::new() }
-    }
-
-    fn feed(&mut self, mut input: &[u8]) {
-        loop {
-            let step = self.session.step(&mut input);
-            let output = self.session.take_output();
-            match self.events.last_mut() {
-                Some(Event::Replies(replies)) => replies.extend(output),
-                _ if output.is_empty() => {}
-                _ => self.events.push(Event::Replies(output)),
-            }
-            match step {
-                Step::NeedInput => {
-                    assert!(input.is_empty(), "wants more input than it was given");
-                    return;
-                }
-                Step::Close => {
-                    if self.events.last() != Some(&Event::Closed) {
-                        self.events.push(Event::Closed);
-                    }
-                    return;
-                }
-                question => self.answer(question),
-            }
-        }
-    }
-
-    fn answer(&mut self, question: Step) {
-        self.questions += 1;
-        match question {
-            Step::CheckRecipient(transaction, recipient) => {
-                let so_far = transaction.rcpt_to.len();
-                self.events.push(Event::Check { recipient: recipient.to_string(), so_far });
-                self.session.resume(self.verdict());
-            }
-            Step::BeginBody { declared } => {
-                self.events.push(Event::BeginBody(declared));
-                let body = Body::take(&self.budget, declared, self.max_size);
-                self.session.begin_body(match body {
-                    Some(body) if !self.questions.is_multiple_of(7) => BodyAnswer::Begin(body),
-                    _ => BodyAnswer::Refuse(Reply::intake_closed()),
-                });
-            }
-            Step::CatchUp => {
-                self.questions -= 1;
-                self.session.body().expect("is being received").catch_up();
-            }
-            Step::FinishBody(mut body) => {
-                body.finish();
-                match self.session.finish_body(body) {
-                    Some((transaction, body)) => self.deliver(&transaction, &body),
-                    // It is no question where there is nothing to deliver.
-                    None => self.questions -= 1,
-                }
-            }
-            Step::Deliver(transaction, body) => self.deliver(&transaction, &body),
-            Step::StartTls => {
-                self.events.push(Event::Secured);
-                self.session.secured();
-            }
-            Step::XClient(said) => {
-                self.events.push(Event::XClient(format!("{said:?}")));
-                self.session.greet("SMTP");
-            }
-            Step::NeedInput | Step::Close => {}
-        }
-    }
-
-    fn deliver(&mut self, transaction: &Transaction, body: &Body) {
-        self.events.push(Event::Deliver {
-            envelope: format!("{transaction:?}"),
-            message: body.as_slice().to_vec(),
-            header_end: body.header_end(),
-        });
-        self.session.resume(self.verdict());
-    }
-
-    fn verdict(&self) -> Verdict {
-        let reply = |code, enhanced| Reply::new(code, Some(enhanced), "said").expect("is proper");
-        match self.questions % 5 {
-            0 => Verdict::All(reply(550, "5.1.1")),
-            1 => Verdict::Each(vec![reply(250, "2.0.0"), reply(451, "4.3.0")]),
-            _ => Verdict::All(reply(250, "2.0.0")),
-        }
-    }
-}
-
-/// Room for bodies, those over `spill_size` in files (0: none).
-fn budget(spill_size: u64) -> Arc<Budget> {
-    let log = Arc::new(Log::new(0));
-    Budget::spilling(1 << 20, Spiller::new(spill_size, None, &Arc::default(), &log))
-}
 
 fn run<'a>(
     settings: &Settings,
     spill_size: u64,
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> Vec<Event> {
-    let mut driver = Driver::new(settings, spill_size);
-    // The greeting comes before any input.
-    driver.feed(b"");
+    let mut driver = Driver::new(settings, &budget(spill_size));
     for piece in pieces {
         driver.feed(piece);
     }
@@ -224,22 +103,6 @@ fn settings() -> impl Strategy<Value = Settings> {
     )
 }
 
-/// The input, cut after each of the numbers of octets, taken around in a circle.
-fn cut<'a>(input: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
-    let mut pieces = Vec::new();
-    let mut rest = input;
-    for &size in sizes.iter().cycle() {
-        let Some((piece, behind)) = rest.split_at_checked(size).filter(|_| !sizes.is_empty())
-        else {
-            break;
-        };
-        pieces.push(piece);
-        rest = behind;
-    }
-    pieces.push(rest);
-    pieces
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -292,37 +155,6 @@ fn ended(mut message: Vec<u8>) -> Vec<u8> {
     message
 }
 
-/// Every line end made CRLF, written as simply as can be.
-fn with_crlf(message: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = message;
-    while let Some((&octet, behind)) = rest.split_first() {
-        rest = behind;
-        match octet {
-            b'\r' => {
-                out.extend_from_slice(b"\r\n");
-                rest = rest.strip_prefix(b"\n").unwrap_or(rest);
-            }
-            b'\n' => out.extend_from_slice(b"\r\n"),
-            _ => out.push(octet),
-        }
-    }
-    out
-}
-
-/// What a client sends for a message (RFC 5321 §4.5.2).
-fn stuff(message: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for &octet in message {
-        if octet == b'.' && (out.is_empty() || out.ends_with(b"\r\n")) {
-            out.push(b'.');
-        }
-        out.push(octet);
-    }
-    out.extend_from_slice(b".\r\n");
-    out
-}
-
 /// What is stored of the pieces, how many octets of them were not taken, and whether the end was seen.
 fn read(policy: BareNewline, pieces: &[&[u8]]) -> (Vec<u8>, usize, Ending) {
     read_into(&budget(0), policy, pieces)
@@ -333,23 +165,8 @@ fn read_into(
     policy: BareNewline,
     pieces: &[&[u8]],
 ) -> (Vec<u8>, usize, Ending) {
-    let mut reader = DataReader::new(policy, 1 << 20);
-    let mut body = Body::take(budget, Some(1), 0).expect("there is room");
-    let mut ending = Ending::Open;
-    let mut left = 0;
-    for piece in pieces {
-        let mut input = *piece;
-        while ending != Ending::Complete {
-            ending = reader.read(&mut input, &mut body);
-            if ending == Ending::Open {
-                break;
-            }
-            body.catch_up();
-        }
-        left += input.len();
-    }
-    body.finish();
-    (body.as_slice().to_vec(), left, ending)
+    let Received { stored, left, ending, .. } = receive(budget, policy, pieces);
+    (stored, left, ending)
 }
 
 proptest! {
@@ -376,17 +193,11 @@ proptest! {
 
     #[test]
     fn only_crlf_dot_crlf_ends_a_message(octets in message()) {
-        // The CRLF of DATA itself stands before the first octet.
-        let all = [b"\r\n".as_slice(), &octets].concat();
-        let end = all.windows(5).position(|window| window == b"\r\n.\r\n");
-        for policy in [BareNewline::Fix, BareNewline::Keep, BareNewline::Reject] {
+        for policy in POLICIES {
             let (_, left, ending) = read(policy, &[&octets]);
-            match end {
+            match cut_at_the_end(&octets) {
                 None => prop_assert_eq!((left, ending), (0, Ending::Open)),
-                Some(at) => {
-                    let behind = all.len() - at - b"\r\n.\r\n".len();
-                    prop_assert_eq!((left, ending), (behind, Ending::Complete));
-                }
+                Some((_, rest)) => prop_assert_eq!((left, ending), (rest.len(), Ending::Complete)),
             }
         }
     }
