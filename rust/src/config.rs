@@ -78,7 +78,7 @@ impl AddressLimits {
 }
 
 /// Where a server listens, resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
     /// An IP address and port.
     Tcp(std::net::SocketAddr),
@@ -127,6 +127,11 @@ impl<T> Swap<T> {
     /// The value now.
     pub fn load(&self) -> Arc<T> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether this is the value now.
+    pub fn holds(&self, value: &Arc<T>) -> bool {
+        Arc::ptr_eq(&self.0.read().unwrap_or_else(PoisonError::into_inner), value)
     }
 
     /// Replaces it.

@@ -1,6 +1,6 @@
 //! A running core: bound listeners, one I/O thread, what its tasks share; bind, start and stop.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use crate::buffer::{Budget, Spiller};
 use crate::config::{CoreConfig, ServerConfig, Swap};
 use crate::delivery::{Asked, Check, Delivery};
 use crate::log::{Level, Log};
-use crate::net::{Bound, Guests, Shutdown, serve};
+use crate::net::{Bound, Failures, Listeners, Shutdown, bind_all};
 use crate::pending::{Pending, Wakes};
 use crate::queue::Queue;
 use crate::queued_id::Generator;
@@ -125,7 +125,7 @@ enum State {
     Made(UnboundedReceiver<Waker>),
     /// The kernel queues connections; nobody takes them yet.
     Bound(UnboundedReceiver<Waker>, Vec<(Bound, ServerConfig)>),
-    Running(JoinHandle<()>),
+    Running(JoinHandle<()>, Listeners),
     Ended,
 }
 
@@ -148,8 +148,10 @@ impl Server {
         let (wakes, woken) = unbounded_channel();
         let stats = Arc::default();
         let log = Arc::new(Log::new(config.log_level));
-        let spiller = Spiller::new(config.spill_size, None, &stats, &log);
+        // Made in any case, since a reload may turn it on.
+        let spiller = Spiller::new(config.spill_size.max(1), None, &stats, &log);
         let budget = Budget::spilling(config.max_memory, spiller);
+        budget.set_spill_size(config.spill_size);
         let memory_freed = Arc::new(Notify::new());
         let freed = Arc::clone(&memory_freed);
         budget.on_release(move || freed.notify_waiters());
@@ -182,7 +184,10 @@ impl Server {
         if !matches!(*state, State::Made(_)) {
             return Err(StartError::Again);
         }
-        let bound = bind_all(&self.shared.config.load().servers)?;
+        let (bound, failures) = bind_all(&self.shared.config.load().servers);
+        if !failures.is_empty() {
+            return Err(StartError::Bind(failures));
+        }
         let addresses = bound.iter().map(|(listener, _)| listener.address()).collect();
         if let State::Made(woken) = std::mem::replace(&mut *state, State::Ended) {
             *state = State::Bound(woken, bound);
@@ -203,13 +208,45 @@ impl Server {
         };
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
+        let mut listeners = Listeners::new(runtime.handle().clone(), Arc::clone(&self.shared));
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new()
             .name("guerrilla-io".to_owned())
-            .spawn(move || run(&runtime, bound, &shared, woken))
+            .spawn(move || run(&runtime, &shared, woken))
             .map_err(StartError::Runtime)?;
-        *state = State::Running(thread);
+        listeners.serve(bound);
+        *state = State::Running(thread, listeners);
         Ok(())
+    }
+
+    /// Obeys another config from now on: see [`Listeners::reload`] for the servers. Gives those that could
+    /// not be bound, and why; the rest is in force then. `None` when it does not run.
+    pub fn reload(&self, config: CoreConfig) -> Option<Failures> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State::Running(_, listeners) = &mut *state else { return None };
+        let failures = listeners.reload(&config.servers);
+        let shared = &self.shared;
+        shared.log.set_level(config.log_level);
+        shared.budget.set_limit(config.max_memory);
+        shared.budget.set_spill_size(config.spill_size);
+        shared.config.store(config);
+        // There may be more of it now.
+        shared.memory_freed.notify_waiters();
+        Some(failures)
+    }
+
+    /// The addresses that are listened on, in the order of the servers; none when it does not run.
+    pub fn addresses(&self) -> Vec<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State::Running(_, listeners) = &*state else { return Vec::new() };
+        listeners.addresses(&self.shared.config.load().servers)
+    }
+
+    /// How many connections each server has.
+    pub fn clients(&self) -> Vec<(String, usize)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State::Running(_, listeners) = &*state else { return Vec::new() };
+        listeners.clients()
     }
 
     /// Reads the TLS files of every server again: for each whose files changed its name, and why it stays
@@ -251,7 +288,7 @@ impl Server {
     pub fn close(&self) {
         self.shared.shutdown.close();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Running(thread) = std::mem::replace(&mut *state, State::Ended) {
+        if let State::Running(thread, _) = std::mem::replace(&mut *state, State::Ended) {
             // A panic of that thread was its end all the same.
             let _ = thread.join();
         }
@@ -270,37 +307,10 @@ impl Drop for Server {
     }
 }
 
-fn bind_all(servers: &[ServerConfig]) -> Result<Vec<(Bound, ServerConfig)>, StartError> {
-    let mut bound = Vec::new();
-    let mut failed = Vec::new();
-    for server in servers {
-        match Bound::bind(&server.address) {
-            Ok(listener) => bound.push((listener, server.clone())),
-            Err(error) => failed.push((server.name.clone(), error)),
-        }
-    }
-    if failed.is_empty() { Ok(bound) } else { Err(StartError::Bind(failed)) }
-}
-
 /// The I/O thread, until the core closes.
-fn run(
-    runtime: &Runtime,
-    bound: Vec<(Bound, ServerConfig)>,
-    shared: &Arc<Shared>,
-    woken: UnboundedReceiver<Waker>,
-) {
+fn run(runtime: &Runtime, shared: &Arc<Shared>, woken: UnboundedReceiver<Waker>) {
     runtime.block_on(async {
         tokio::spawn(hand_over_wakes(woken));
-        let mut all: HashMap<String, Arc<Guests>> = HashMap::new();
-        for (listener, config) in bound {
-            let guests = Arc::clone(all.entry(config.name.clone()).or_default());
-            shared.log.write(
-                Level::Info,
-                "net",
-                format_args!("listening on {}", listener.address()),
-            );
-            tokio::spawn(serve(listener, config, guests, Arc::clone(shared)));
-        }
         loop {
             let changed = shared.shutdown.changed();
             if shared.shutdown.is_closing() {

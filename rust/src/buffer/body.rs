@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::sync::oneshot::Receiver;
 
 use super::budget::{Budget, Chunk, FIRST, SMALLEST};
-use super::spill::{CHUNK, SpillFile, Written};
+use super::spill::{CHUNK, SpillFile, Spiller, Written};
 
 /// From here a body grows by this much instead of doubling.
 const LARGEST_STEP: usize = 4 << 20;
@@ -58,6 +58,8 @@ pub struct Body {
     /// Octets that stand for its envelope.
     overhead: usize,
     limit: u64,
+    /// Whether it may go to a file, as it was when it began.
+    spills: bool,
     fault: Option<Fault>,
     header_end: Option<usize>,
     released: AtomicBool,
@@ -91,6 +93,7 @@ impl Body {
     }
 
     fn new(buffer: Vec<u8>, budget: Arc<Budget>, reserved: usize, limit: u64) -> Self {
+        let spills = budget.spiller().is_some_and(|spiller| spiller.size() > 0);
         Self {
             buffer,
             store: Store::Memory,
@@ -99,6 +102,7 @@ impl Body {
             in_file: 0,
             overhead: 0,
             limit,
+            spills,
             fault: None,
             header_end: None,
             released: AtomicBool::new(false),
@@ -119,11 +123,15 @@ impl Body {
     /// become two; 0 while it [is behind](Self::is_behind).
     pub fn appetite(&self) -> usize {
         match &self.store {
-            _ if self.fault.is_some() || self.budget.spiller().is_none() => usize::MAX,
+            _ if self.fault.is_some() || !self.spills => usize::MAX,
             Store::Memory if !self.is_short() => READ,
             Store::Memory | Store::Due | Store::Filling(_) => self.room() / 2,
             Store::Writing(_) | Store::Mapped(_) => 0,
         }
+    }
+
+    fn spiller(&self) -> Option<&Arc<Spiller>> {
+        self.budget.spiller().filter(|_| self.spills)
     }
 
     fn room(&self) -> usize {
@@ -133,15 +141,12 @@ impl Body {
     /// Whether there might be no memory for the next read, where a file could take it.
     fn is_short(&self) -> bool {
         let more = WORST_READ.saturating_sub(self.room());
-        more > 0
-            && !self.budget.has(more)
-            && self.budget.spiller().is_some()
-            && self.fault.is_none()
+        more > 0 && !self.budget.has(more) && self.spills && self.fault.is_none()
     }
 
     /// Whether it is too large to stay in memory.
     fn is_over(&self) -> bool {
-        self.budget.spiller().is_some_and(|spiller| self.buffer.len() > spiller.size())
+        self.spiller().is_some_and(|spiller| self.buffer.len() > spiller.size())
     }
 
     fn is_half_full(&self) -> bool {
@@ -164,7 +169,7 @@ impl Body {
     }
 
     fn make_room(&mut self, held: usize) -> bool {
-        match (&self.store, self.budget.spiller()) {
+        match (&self.store, self.spiller()) {
             (Store::Memory, Some(spiller)) if held > spiller.size() => self.stretch(held),
             (Store::Memory, Some(_)) => self.grow(held) || self.stretch(held),
             (Store::Memory, None) => self.grow(held),
@@ -177,7 +182,7 @@ impl Body {
     fn grow(&mut self, needed: usize) -> bool {
         let step = self.reserved.clamp(FIRST, LARGEST_STEP);
         let mut target = needed.max(self.reserved + step);
-        if let Some(spiller) = self.budget.spiller() {
+        if let Some(spiller) = self.spiller() {
             target = target.min(spiller.size().max(needed));
         }
         if let Some(limit) = usize::try_from(self.limit).ok().filter(|limit| *limit > 0) {

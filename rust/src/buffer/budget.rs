@@ -20,7 +20,7 @@ const FIRST_STEPS: u64 = 16 << 20;
 
 /// The memory that bodies may take, the free buffers, and where a body goes that is too large for it.
 pub struct Budget {
-    limit: u64,
+    limit: AtomicU64,
     spiller: Option<Arc<Spiller>>,
     used: AtomicU64,
     pub(super) retained: AtomicU64,
@@ -46,7 +46,7 @@ impl Budget {
     /// A budget of `limit` octets, whose large bodies go to files.
     pub fn spilling(limit: u64, spiller: Option<Arc<Spiller>>) -> Arc<Self> {
         Arc::new(Self {
-            limit,
+            limit: AtomicU64::new(limit),
             spiller,
             used: AtomicU64::new(0),
             retained: AtomicU64::new(0),
@@ -69,7 +69,19 @@ impl Budget {
 
     /// Octets there are in all.
     pub fn limit(&self) -> u64 {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Another limit. What is taken already stays taken.
+    pub fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Bodies that begin from now on go to a file over `size` octets; 0: none does.
+    pub fn set_spill_size(&self, size: u64) {
+        if let Some(spiller) = &self.spiller {
+            spiller.set_size(size);
+        }
     }
 
     /// Sets what is called, from any thread, when octets come back while someone [waits](Self::wait).
@@ -113,17 +125,18 @@ impl Budget {
     }
 
     pub(super) fn reserve_first(&self, octets: usize) -> bool {
-        self.reserve(octets, self.limit)
+        self.reserve(octets, self.limit())
     }
 
     pub(super) fn reserve_more(&self, octets: usize) -> bool {
-        self.reserve(octets, self.limit - FIRST_STEPS.min(self.limit / 4))
+        let limit = self.limit();
+        self.reserve(octets, limit - FIRST_STEPS.min(limit / 4))
     }
 
     /// Whether [`reserve_first`](Self::reserve_first) would do. Only the I/O thread reserves, so for it
     /// that stays true until it does.
     pub(super) fn has(&self, octets: usize) -> bool {
-        self.limit.saturating_sub(self.used()) >= octets as u64
+        self.limit().saturating_sub(self.used()) >= octets as u64
     }
 
     fn reserve(&self, octets: usize, limit: u64) -> bool {
@@ -179,7 +192,7 @@ impl Drop for Waiting<'_> {
 impl std::fmt::Debug for Budget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Budget")
-            .field("limit", &self.limit)
+            .field("limit", &self.limit())
             .field("used", &self.used)
             .finish_non_exhaustive()
     }

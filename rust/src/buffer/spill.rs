@@ -14,6 +14,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -39,7 +40,7 @@ const PAGE: usize = 4 << 10;
 
 /// The thread for files, started with the first one.
 pub struct Spiller {
-    size: usize,
+    size: AtomicUsize,
     folder: Option<PathBuf>,
     thread: Mutex<Thread>,
     report: Arc<Report>,
@@ -84,7 +85,7 @@ impl Spiller {
                 failure_logged: Mutex::default(),
             };
             Arc::new(Self {
-                size: usize::try_from(size).unwrap_or(usize::MAX),
+                size: AtomicUsize::new(usize::try_from(size).unwrap_or(usize::MAX)),
                 folder,
                 thread: Mutex::new(Thread::None),
                 report: Arc::new(report),
@@ -92,9 +93,13 @@ impl Spiller {
         })
     }
 
-    /// Octets over which a body goes to a file.
+    /// Octets over which a body goes to a file; 0 where none does.
     pub fn size(&self) -> usize {
-        self.size
+        self.size.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_size(&self, size: u64) {
+        self.size.store(usize::try_from(size).unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
     /// Has the chunk written behind what the file has; after the last one the file is mapped. Where

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::pace::Data;
 use self::signals::Signals;
-use super::listener::Place;
+use super::live::Place;
 use super::stream::Stream;
 use super::tls::Records;
 use crate::buffer::Body;
@@ -206,9 +206,11 @@ impl Connection {
         if self.session.is_closed() {
             return Poll::Ready(Ok(Step::Close));
         }
-        if self.shared.shutdown.is_stopping() && !self.session.in_transaction() {
+        if !self.session.in_transaction()
+            && let Some(reply) = self.between_transactions()
+        {
             self.unread = Vec::new();
-            self.session.end(&Reply::shutting_down());
+            self.session.end(&reply);
             return Poll::Ready(Ok(Step::Close));
         }
         if !self.unread.is_empty() {
@@ -255,6 +257,26 @@ impl Connection {
         // A sender that is always ready must not keep the others waiting.
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Where a session obeys a new config, and where it ends if it has to: gives the reply then.
+    fn between_transactions(&mut self) -> Option<Reply> {
+        if self.shared.shutdown.is_stopping() {
+            return Some(Reply::shutting_down());
+        }
+        let server = self.place.server();
+        if server.is_leaving() {
+            return Some(Reply::server_gone());
+        }
+        if !server.obeys(&self.config) {
+            self.config = server.config();
+            let settings = &self.config.session;
+            if *self.client.host_name != *settings.host_name {
+                Arc::make_mut(&mut self.client).host_name = settings.host_name.as_str().into();
+            }
+            self.session.configure(Arc::clone(settings));
+        }
+        None
     }
 
     /// Gives what the records say to the session. What the peer broke is not mended: it ends here.

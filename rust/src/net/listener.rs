@@ -2,27 +2,26 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::clients::{Clients, Refusal, Seat};
 use super::connection::{self, Connection};
+use super::live::{Live, Place};
 use super::stream::Stream;
-use crate::config::{AddressLimits, ListenAddress, ServerConfig};
+use crate::config::ListenAddress;
 use crate::delivery::Client;
 use crate::log::Level;
 use crate::server::Shared;
-use crate::smtp::Reply;
 
 /// Connections that the kernel holds until they are accepted; it caps this at `somaxconn`.
 const BACKLOG: i32 = 4_096;
@@ -154,13 +153,26 @@ impl Listener {
     }
 }
 
-/// Accepts until the core stops.
-///
-/// `guests` counts the connections of the server, over all the addresses it listens on.
+/// Tells an accept loop to end; the core's shutdown tells it to all.
+#[derive(Debug, Default)]
+pub(crate) struct Closing(AtomicBool);
+
+impl Closing {
+    /// Has to be followed by a word that wakes the loop.
+    pub(crate) fn begin(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Accepts for a server until the core stops, or this listener is to close.
 pub(crate) async fn serve(
     bound: Bound,
-    config: ServerConfig,
-    guests: Arc<Guests>,
+    live: Arc<Live>,
+    closing: Arc<Closing>,
     shared: Arc<Shared>,
 ) {
     let (listener, _file) = match Listener::new(bound) {
@@ -169,23 +181,15 @@ pub(crate) async fn serve(
             shared.log.write(
                 Level::Error,
                 "net",
-                format_args!("{}: cannot be served: {error}", config.name),
+                format_args!("{}: cannot be served: {error}", live.name()),
             );
             return;
         }
     };
-    let server = Server {
-        name: config.name.as_str().into(),
-        host_name: config.session.host_name.as_str().into(),
-        guests,
-        config: Arc::new(config),
-        shared,
-        refusal_logged: Mutex::default(),
-    };
     let mut pause = FIRST_PAUSE;
     loop {
-        let changed = server.shared.shutdown.changed();
-        if server.shared.shutdown.is_stopping() {
+        let changed = shared.shutdown.changed();
+        if shared.shutdown.is_stopping() || closing.has_begun() {
             return;
         }
         let mut changed = pin!(changed);
@@ -197,14 +201,19 @@ pub(crate) async fn serve(
             None => {}
             Some(Ok((stream, peer))) => {
                 pause = FIRST_PAUSE;
-                server.take(stream, peer);
+                take(stream, peer, &live, &shared);
             }
             // The peer left before it was its turn.
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Some(Err(error)) => {
                 // Most often out of descriptors or memory: the connection stays in the backlog, and
                 // an immediate retry would spin.
-                server.accept_failed(&error);
+                shared.stats.accept_errors.add();
+                shared.log.write(
+                    Level::Error,
+                    "net",
+                    format_args!("{}: accept failed: {error}", live.name()),
+                );
                 let mut pausing = pin!(tokio::time::sleep(pause));
                 poll_fn(|context| match changed.as_mut().poll(context) {
                     Poll::Ready(()) => Poll::Ready(()),
@@ -217,156 +226,23 @@ pub(crate) async fn serve(
     }
 }
 
-struct Server {
-    name: Arc<str>,
-    host_name: Arc<str>,
-    guests: Arc<Guests>,
-    config: Arc<ServerConfig>,
-    shared: Arc<Shared>,
-    refusal_logged: Mutex<Option<Instant>>,
-}
-
-impl Server {
-    fn take(&self, stream: Stream, peer: Option<SocketAddr>) {
-        let ip = peer.map(|peer| peer.ip());
-        let seat = match self.admit(ip) {
-            Ok(seat) => seat,
-            Err((reply, why)) => {
-                self.refuse(&stream, &reply);
-                self.log_refusal(ip, why);
-                return;
-            }
-        };
-        // Replies are short and waited for. A socket that refuses is as good as any.
-        let _ = stream.set_nodelay();
-        let stats = &self.shared.stats;
-        stats.connections_accepted.add();
-        let client = Client {
-            id: stats.connections_accepted.get(),
-            server: Arc::clone(&self.name),
-            host_name: Arc::clone(&self.host_name),
-            remote_ip: ip.map(|ip| ip.to_string()).unwrap_or_default(),
-            remote_port: peer.map_or(0, |peer| peer.port()),
-            local: stream.local(),
-            ..Client::default()
-        };
-        let place = Place::take(&self.guests, seat, &self.shared);
-        let config = Arc::clone(&self.config);
-        let connection = Connection::new(stream, client, config, Arc::clone(&self.shared), place);
-        tokio::spawn(connection::run(Box::new(connection)));
-    }
-
-    /// A seat, where its address is counted; else what to say, and why.
-    fn admit(&self, ip: Option<IpAddr>) -> Result<Option<Seat>, (Reply, &'static str)> {
-        let (stats, config) = (&self.shared.stats, &self.config);
-        if config.max_clients > 0 && self.guests.open() >= config.max_clients {
-            stats.connections_refused.add();
-            return Err((Reply::too_many_clients(), "all of max_clients are connected"));
-        }
-        if config.proxy_protocol && !config.trusts(ip) {
-            stats.proxies_refused.add();
-            return Err((Reply::proxies_only(), "proxy_protocol, and it is no trusted proxy"));
-        }
-        // Whom a proxy speaks for is not known yet.
-        let Some(ip) = ip.filter(|_| !config.is_proxy(ip)) else { return Ok(None) };
-        self.guests.clients.admit(ip, &config.per_address).map_err(|refusal| {
-            stats.connections_limited.add();
-            let why = match refusal {
-                Refusal::TooMany => "max_connections_per_ip",
-                Refusal::TooFast => "max_connection_rate_per_ip",
-            };
-            (refusal.reply(), why)
-        })
-    }
-
-    /// Whether the peer takes the reply is its own affair; the accept loop does not wait. Where TLS comes
-    /// first, nothing can be said.
-    fn refuse(&self, stream: &Stream, reply: &Reply) {
-        if self.config.tls.as_ref().is_none_or(|tls| !tls.always_on) {
-            let mut refusal = Vec::new();
-            reply.write_to(&mut refusal);
-            let _ = stream.try_write(&refusal);
-        }
-    }
-
-    /// At most once a second: a flood of connections must not be a flood of lines.
-    fn log_refusal(&self, ip: Option<IpAddr>, why: &str) {
-        let mut last = self.refusal_logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {
-            return;
-        }
-        *last = Some(Instant::now());
-        let (name, stats) = (&self.name, &self.shared.stats);
-        let peer = ip.map_or_else(|| "local".to_owned(), |ip| ip.to_string());
-        let all = stats.connections_refused.get()
-            + stats.connections_limited.get()
-            + stats.proxies_refused.get();
-        self.shared.log.write(
-            Level::Warning,
-            "net",
-            format_args!("{name}: refused {peer}: {why} ({all} refused so far)"),
-        );
-    }
-
-    fn accept_failed(&self, error: &io::Error) {
-        self.shared.stats.accept_errors.add();
-        self.shared.log.write(
-            Level::Error,
-            "net",
-            format_args!("{}: accept failed: {error}", self.name),
-        );
-    }
-}
-
-/// Who is connected to a server, over all its addresses.
-#[derive(Debug, Default)]
-pub(crate) struct Guests {
-    open: AtomicUsize,
-    clients: Arc<Clients>,
-}
-
-impl Guests {
-    fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-}
-
-/// One of `max_clients`, given back on drop.
-pub(super) struct Place {
-    guests: Arc<Guests>,
-    seat: Option<Seat>,
-    shared: Arc<Shared>,
-    _counted: super::shutdown::Open,
-}
-
-impl Place {
-    fn take(guests: &Arc<Guests>, seat: Option<Seat>, shared: &Arc<Shared>) -> Self {
-        guests.open.fetch_add(1, Ordering::Relaxed);
-        shared.stats.connections_open.add_many(1);
-        Self {
-            guests: Arc::clone(guests),
-            seat,
-            shared: Arc::clone(shared),
-            _counted: shared.shutdown.enter(),
-        }
-    }
-
-    /// Connections of its server now.
-    pub(super) fn active(&self) -> usize {
-        self.guests.open()
-    }
-
-    /// Counts it for the client that a proxy speaks for, in place of whom it was counted for before.
-    pub(super) fn count(&mut self, ip: IpAddr, limits: &AddressLimits) -> Result<(), Refusal> {
-        self.seat = None;
-        self.seat = self.guests.clients.admit(ip, limits)?;
-        Ok(())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.guests.open.fetch_sub(1, Ordering::Relaxed);
-        self.shared.stats.connections_open.sub();
-    }
+fn take(stream: Stream, peer: Option<SocketAddr>, live: &Arc<Live>, shared: &Arc<Shared>) {
+    let ip = peer.map(|peer| peer.ip());
+    let config = live.config();
+    let Some(seat) = live.admit(&config, ip, &stream, shared) else { return };
+    // Replies are short and waited for. A socket that refuses is as good as any.
+    let _ = stream.set_nodelay();
+    shared.stats.connections_accepted.add();
+    let client = Client {
+        id: shared.stats.connections_accepted.get(),
+        server: Arc::clone(live.name()),
+        host_name: config.session.host_name.as_str().into(),
+        remote_ip: ip.map(|ip| ip.to_string()).unwrap_or_default(),
+        remote_port: peer.map_or(0, |peer| peer.port()),
+        local: stream.local(),
+        ..Client::default()
+    };
+    let place = Place::take(live, seat, shared);
+    let connection = Connection::new(stream, client, config, Arc::clone(shared), place);
+    tokio::spawn(connection::run(Box::new(connection)));
 }

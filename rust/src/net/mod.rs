@@ -2,7 +2,9 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `listener` | binding, the accept loop, who is refused there |
+//! | `listener` | binding, the accept loop |
+//! | `listeners` | which of them run, and how a reload changes that |
+//! | `live` | a server that runs: what it obeys, who is connected, who is refused |
 //! | `clients` | limits of one client address |
 //! | `proxy` | the PROXY header |
 //! | `connection` | the loop over a session's steps, and what each step waits for |
@@ -13,10 +15,13 @@
 mod clients;
 mod connection;
 mod listener;
+mod listeners;
+mod live;
 pub mod proxy;
 mod shutdown;
 mod stream;
 mod tls;
 
-pub(crate) use listener::{Bound, Guests, serve};
+pub(crate) use listener::Bound;
+pub(crate) use listeners::{Failures, Listeners, bind_all};
 pub(crate) use shutdown::Shutdown;

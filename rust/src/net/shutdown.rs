@@ -30,6 +30,11 @@ impl Shutdown {
         self.changed.notify_waiters();
     }
 
+    /// Something else has changed: every task looks.
+    pub(crate) fn tell(&self) {
+        self.changed.notify_waiters();
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }

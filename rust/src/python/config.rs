@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::config::{AddressLimits, CoreConfig, ListenAddress, ServerConfig, Tls};
 use crate::smtp::{BareNewline, HostList, Settings};
-use crate::tls::{ClientAuth, Context, Settings as TlsFiles};
+use crate::tls::{ClientAuth, Context, Problem, Settings as TlsFiles};
 
 /// `_core.TLSSettings`.
 #[derive(FromPyObject)]
@@ -85,47 +85,77 @@ pub(super) fn seconds(name: &str, value: f64) -> PyResult<Duration> {
 impl CoreSettings {
     /// Says everything that is wrong with the servers, a line each.
     pub(super) fn into_config(self) -> PyResult<CoreConfig> {
+        let (config, problems) = self.build(Contexts::default())?;
+        if problems.is_empty() { Ok(config) } else { Err(error(&problems)) }
+    }
+
+    /// The same for a core that runs. Where the TLS of a server cannot be loaded, it stays with what it
+    /// has, or is left out where it has none; that is told, and is no error.
+    pub(super) fn into_next(self, now: &CoreConfig) -> PyResult<(CoreConfig, Vec<String>)> {
+        self.build(Contexts { now: Some(now), ..Contexts::default() })
+    }
+
+    fn build(self, mut contexts: Contexts<'_>) -> PyResult<(CoreConfig, Lines)> {
         let hosts = HostList::new(&self.allowed_hosts)
             .map_err(|error| PyValueError::new_err(format!("allowed_hosts: {error}")))?;
-        let mut contexts = Contexts::default();
         let mut servers = Vec::new();
         let mut problems = Vec::new();
         for server in self.servers {
             match server.into_config(&hosts, self.check_recipients, &mut contexts) {
-                Ok(server) => servers.push(server),
+                Ok(server) => servers.extend(server),
                 Err(lines) => problems.extend(lines),
             }
         }
         if !problems.is_empty() {
-            return Err(PyValueError::new_err(problems.join("\n")));
+            return Err(error(&problems));
         }
-        Ok(CoreConfig {
+        let config = CoreConfig {
             servers,
             max_memory: self.max_memory,
             spill_size: self.spill_size,
             save_timeout: seconds("save_timeout", self.save_timeout)?,
             check_timeout: seconds("check_timeout", self.check_timeout)?,
             log_level: self.log_level,
-        })
+        };
+        Ok((config, contexts.problems))
     }
 }
 
 /// What is wrong with one server, a line each.
 type Lines = Vec<String>;
 
+fn error(lines: &[String]) -> PyErr {
+    PyValueError::new_err(lines.join("\n"))
+}
+
 /// By the server's name: its addresses share one, so that a session begun at one resumes at another.
 #[derive(Default)]
-struct Contexts(HashMap<String, Arc<Context>>);
+struct Contexts<'a> {
+    made: HashMap<String, Option<Arc<Context>>>,
+    /// What runs: contexts whose settings are the same go on, with their tickets.
+    now: Option<&'a CoreConfig>,
+    problems: Lines,
+}
 
-impl Contexts {
-    fn of(&mut self, name: &str, settings: &TlsSettings) -> Result<Arc<Context>, Lines> {
-        if let Some(context) = self.0.get(name) {
-            return Ok(Arc::clone(context));
+impl Contexts<'_> {
+    /// None where it cannot be made, which is a problem then.
+    fn of(&mut self, name: &str, settings: &TlsSettings) -> Option<Arc<Context>> {
+        if let Some(made) = self.made.get(name) {
+            return made.clone();
         }
+        let made = self.make(name, settings).map_err(|problems| self.problems.extend(problems));
+        self.made.insert(name.to_owned(), made.clone().ok());
+        made.ok()
+    }
+
+    fn make(&self, name: &str, settings: &TlsSettings) -> Result<Arc<Context>, Lines> {
+        let lines = |problems: Vec<Problem>| -> Lines {
+            problems.iter().map(|problem| format!("{name}: {problem}")).collect()
+        };
         let client_auth = ClientAuth::parse(&settings.client_auth).ok_or_else(|| {
             vec![format!("{name}: tls.client_auth_type: unknown: {}", settings.client_auth)]
         })?;
-        let context = Context::new(TlsFiles {
+        let files = TlsFiles {
             certificates: settings.certificates.clone(),
             root_cas_file: settings.root_cas_file.clone(),
             client_auth,
@@ -133,12 +163,17 @@ impl Contexts {
             ciphers: settings.ciphers.clone(),
             curves: settings.curves.clone(),
             prefer_server_ciphers: settings.prefer_server_ciphers,
-        });
-        let context = context.map(Arc::new).map_err(|problems| {
-            problems.iter().map(|problem| format!("{name}: {problem}")).collect::<Lines>()
-        })?;
-        self.0.insert(name.to_owned(), Arc::clone(&context));
-        Ok(context)
+        };
+        let now = self.running(name).and_then(|server| server.tls.as_ref());
+        if let Some(tls) = now.filter(|tls| *tls.context.settings() == files) {
+            tls.context.reload().map_err(lines)?;
+            return Ok(Arc::clone(&tls.context));
+        }
+        Context::new(files).map(Arc::new).map_err(lines)
+    }
+
+    fn running(&self, name: &str) -> Option<&ServerConfig> {
+        self.now?.servers.iter().find(|server| server.name == name)
     }
 }
 
@@ -147,8 +182,8 @@ impl ServerSettings {
         self,
         hosts: &HostList,
         check_recipients: bool,
-        contexts: &mut Contexts,
-    ) -> Result<ServerConfig, Lines> {
+        contexts: &mut Contexts<'_>,
+    ) -> Result<Option<ServerConfig>, Lines> {
         let name = self.name.clone();
         let bad = |key: &str, value: &str| vec![format!("{name}: {key}: {value}")];
         let time = |key: &str, value: f64| {
@@ -159,12 +194,23 @@ impl ServerSettings {
         let networks = self.trusted_proxies.iter().map(|network| {
             network.parse().map_err(|_| bad("trusted_proxies", &format!("no network: {network}")))
         });
-        let tls = self.tls.as_ref();
-        let tls = tls.map(|tls| {
-            let context = contexts.of(&name, tls)?;
-            Ok::<_, Lines>(Tls { always_on: tls.always_on, context })
+        let tls = self.tls.as_ref().map(|settings| {
+            let context = contexts.of(&name, settings)?;
+            Some(Tls { always_on: settings.always_on, context })
         });
-        Ok(ServerConfig {
+        // Wanted, and not to be had.
+        let stays = matches!(tls, Some(None));
+        let running = contexts.running(&name).filter(|_| stays);
+        if stays && contexts.now.is_some() && running.is_none() {
+            return Ok(None);
+        }
+        let tls = tls.flatten().or_else(|| running.and_then(|server| server.tls.clone()));
+        let mut session = self.session(hosts, check_recipients)?;
+        if let Some(running) = running {
+            session.start_tls = running.session.start_tls;
+            session.tls_required = running.session.tls_required;
+        }
+        Ok(Some(ServerConfig {
             address,
             max_clients: self.max_clients,
             timeout: time("timeout", self.timeout)?,
@@ -178,14 +224,14 @@ impl ServerSettings {
             greet_delay: time("greet_delay", self.greet_delay)?,
             proxy_protocol: self.proxy_protocol,
             trusted_proxies: networks.collect::<Result<_, _>>()?,
-            tls: tls.transpose()?,
-            session: Arc::new(self.into_session(hosts, check_recipients)?),
+            tls,
+            session: Arc::new(session),
             name,
-        })
+        }))
     }
 
-    fn into_session(self, hosts: &HostList, check_recipients: bool) -> Result<Settings, Lines> {
-        let name = self.name;
+    fn session(&self, hosts: &HostList, check_recipients: bool) -> Result<Settings, Lines> {
+        let name = &self.name;
         let bad = |key: &str, value: &str| vec![format!("{name}: {key}: {value}")];
         let host_is_plain = self.host_name.bytes().all(|b| b.is_ascii_graphic());
         if self.host_name.is_empty() || self.host_name.len() > 255 || !host_is_plain {
@@ -211,7 +257,7 @@ impl ServerSettings {
             tls_required: self.tls.as_ref().is_some_and(|tls| tls.required),
             xclient: self.xclient,
             allowed_hosts: hosts.clone(),
-            host_name: self.host_name,
+            host_name: self.host_name.clone(),
         })
     }
 }

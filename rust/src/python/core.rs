@@ -2,12 +2,14 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::check::PyCheck;
 use super::config::{CoreSettings, seconds};
 use super::envelope::PyEnvelope;
+use super::error::cannot_listen;
 use crate::delivery::Question;
 use crate::log::Record;
 use crate::queue::Queue;
@@ -117,6 +119,24 @@ impl PyCore {
 
     fn set_log_level(&self, level: u8) {
         self.0.shared().log.set_level(level);
+    }
+
+    fn reload(&self, py: Python<'_>, settings: CoreSettings) -> PyResult<Vec<String>> {
+        let server = &self.0;
+        let (config, mut problems) = settings.into_next(&server.shared().config.load())?;
+        let failures = py
+            .detach(|| server.reload(config))
+            .ok_or_else(|| PyRuntimeError::new_err("this core does not run"))?;
+        problems.extend(cannot_listen(&failures));
+        Ok(problems)
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        self.0.addresses()
+    }
+
+    fn clients(&self) -> Vec<(String, usize)> {
+        self.0.clients()
     }
 
     fn reload_tls(&self, py: Python<'_>) -> Vec<(String, Option<String>)> {

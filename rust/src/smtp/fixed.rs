@@ -81,6 +81,8 @@ pub(super) const IDLE_TIMEOUT: Reply =
     Reply::fixed(421, (4, 4, 2), "Timeout, closing the connection");
 pub(super) const SHUTDOWN: Reply =
     Reply::fixed(421, (4, 3, 0), "Server is shutting down. Please try again later");
+pub(super) const SERVER_GONE: Reply =
+    Reply::fixed(421, (4, 3, 2), "Not accepting mail here any more, please connect again");
 pub(super) const TOO_MANY_CLIENTS: Reply =
     Reply::fixed(421, (4, 7, 0), "Too many connections, please try again later");
 pub(super) const TOO_MANY_FROM_ADDRESS: Reply =

@@ -163,6 +163,11 @@ impl Reply {
         fixed::SHUTDOWN
     }
 
+    /// The server was taken out of the config (RFC 5321 §3.8).
+    pub const fn server_gone() -> Self {
+        fixed::SERVER_GONE
+    }
+
     /// A server has its `max_clients`.
     pub const fn too_many_clients() -> Self {
         fixed::TOO_MANY_CLIENTS

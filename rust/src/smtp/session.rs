@@ -165,6 +165,11 @@ impl Session {
         self.restart();
     }
 
+    /// Other settings, from the next command on.
+    pub fn configure(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
+    }
+
     /// The peer is a proxy that is believed.
     pub fn trust(&mut self) {
         self.peer.trusted = true;

@@ -15,7 +15,7 @@ use crate::config::Swap;
 use crate::delivery::TlsInfo;
 
 /// The `tls` section of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Private key and certificate chain each; the first pair is the default.
     pub certificates: Vec<(PathBuf, PathBuf)>,
@@ -54,6 +54,11 @@ impl Context {
         let config = build(&settings, &files, &tickets)?;
         let loaded = Mutex::new(Loaded { files, tickets });
         Ok(Self { settings, current: Swap::new(Arc::new(config)), loaded })
+    }
+
+    /// What it was made from.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Reads the files again. What is open goes on as it is; new connections have the new certificates.

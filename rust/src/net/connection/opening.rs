@@ -65,7 +65,7 @@ impl Connection {
             "SMTP Guerrilla({}) #{} ({}) {}",
             env!("CARGO_PKG_VERSION"),
             self.client.id,
-            self.place.active(),
+            self.place.server().open(),
             rfc5322_date(now),
         )
     }
@@ -81,7 +81,7 @@ impl Connection {
             if self.shared.shutdown.is_closing() {
                 return Poll::Ready(Err(End::Cut));
             }
-            if self.shared.shutdown.is_stopping() {
+            if self.shared.shutdown.is_stopping() || self.place.server().is_leaving() {
                 return Poll::Ready(Err(End::Stopped));
             }
             let polled = READ.with_borrow_mut(|buffer| {
