@@ -499,6 +499,25 @@ class Core:
     def set_intake(self, open: bool) -> None:
         """Closed: every message is answered `451 4.3.2` before its data, until opened again."""
     def set_log_level(self, level: int) -> None: ...
+    def reload(self, settings: CoreSettings) -> list[str]:
+        """Obeys other settings from now on, and drops no connection.
+
+        Servers are matched by name and address. One that stays obeys its new settings: new
+        connections at once, open ones when they have no transaction. One that is gone closes; its
+        sessions end with `421 4.3.2` when they have no transaction.
+
+        Returns:
+            A line for each server that could not be bound, or whose TLS could not be loaded, which
+            then keeps what it had; as the lines of the errors of `Core` and `bind`.
+
+        Raises:
+            ValueError: a setting that cannot be obeyed; nothing was changed.
+            RuntimeError: it does not run.
+        """
+    def addresses(self) -> list[str]:
+        """Where it listens now, in the order of `servers`; empty when it does not run."""
+    def clients(self) -> list[tuple[str, int]]:
+        """How many connections each server has, by name."""
     def reload_tls(self) -> list[tuple[str, str | None]]:
         """Reads the TLS files of every server again.
 

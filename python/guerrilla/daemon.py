@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from guerrilla import config as _config
 from guerrilla.config import AppConfig
-from guerrilla.errors import StartError
+from guerrilla.errors import ConfigError, StartError
+from guerrilla.events import EventBus
 from guerrilla.logs import LogPump
 from guerrilla.opening import (
     GRACE,
@@ -27,6 +28,7 @@ from guerrilla.opening import (
 )
 from guerrilla.privileges import root_warnings, wanted_identity
 from guerrilla.registry import DECORATED, Registry
+from guerrilla.reloading import Parts, Reload
 from guerrilla.startup import (
     config_problems,
     make_chain,
@@ -38,18 +40,18 @@ from guerrilla.tlswatch import make_watch, reload_tls
 from guerrilla.worker import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from os import PathLike
     from types import TracebackType
 
-    from guerrilla._core import Core
     from guerrilla.backend import BackendFactory
     from guerrilla.base import Processor, TaskName
     from guerrilla.chain import Chain
     from guerrilla.config import ServerConfig
-    from guerrilla.logs import LogOutput
+    from guerrilla.events import Event
+    from guerrilla.pidfile import PidFile
     from guerrilla.privileges import Identity
-    from guerrilla.worker import WorkerPool
+    from guerrilla.reloading import ReloadReport
 
 log = logging.getLogger("guerrilla.daemon")
 
@@ -79,6 +81,7 @@ class Daemon:
         self.config_file = Path(config_file) if config_file is not None else None
         self._backend = backend
         self._tasks = tasks(self.config, backend)
+        self.events = EventBus()
         self._registry = Registry(DECORATED)
         self._lock = threading.RLock()
         """Held while it starts and while it stops: one waits for the other."""
@@ -95,9 +98,8 @@ class Daemon:
         self._warnings: list[str] = []
         self._identity: Identity | None = None
         """Who it becomes once the ports are bound; None: it stays who it is."""
-        self._core: Core | None = None
-        self._logs: LogOutput | None = None
-        self._pools: list[WorkerPool[Any]] = []
+        self._parts: Parts | None = None
+        """What it has open; None before it has started."""
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Self:
@@ -111,7 +113,7 @@ class Daemon:
     @property
     def addresses(self) -> list[str]:
         """Where it listens, in the order of the servers, with real ports; empty before start."""
-        return list(self._addresses)
+        return [] if self._parts is None else self._parts.core.addresses() or list(self._addresses)
 
     def warnings(self) -> list[str]:
         """What works and is hardly meant, as a chain that stores nothing; complete after start."""
@@ -207,8 +209,8 @@ class Daemon:
         Raises:
             OSError: one cannot be opened; the old one stays in use.
         """
-        if self._logs is not None:
-            self._logs.reopen()
+        if self._parts is not None:
+            self._parts.logs.reopen()
 
     def reload_tls(self) -> list[str]:
         """Reads the files of TLS of every server again, as after a certificate was renewed.
@@ -219,14 +221,92 @@ class Daemon:
         Returns:
             A line for each problem, with the key and why; empty before start.
         """
-        return [] if self._core is None else reload_tls(self.config, self._core)
+        return [] if self._parts is None else reload_tls(self.config, self._parts.core)
+
+    def reload_config(self, config: AppConfig) -> ReloadReport:
+        """Obeys another config, without a client that hears of it.
+
+        It is validated whole; then each part is replaced by itself, and where the new one cannot
+        start the old one goes on. `docs/reload.md` says when each key takes effect.
+
+        Raises:
+            ConfigError: something in it is wrong; nothing was changed.
+            RuntimeError: it does not run.
+        """
+        with self._lock:
+            parts = self._parts
+            if parts is None or self._done.is_set() or self._busy:
+                message = "reload_config needs a daemon that runs"
+                raise RuntimeError(message)
+            folder = self.config_file.parent if self.config_file is not None else None
+            problems = config_problems(config, self._registry, folder, self._backend)
+            if problems:
+                raise ConfigError(self._named(problems))
+            has_backend = self._backend is not None
+            reload = Reload(parts, config, self._make_chain_of, has_backend=has_backend)
+            report = reload.run()
+            self.config = parts.config
+            self._warnings = self.config.warnings()
+            log.info("reloaded: %d changes, %d failures", len(report.changes), len(report.failures))
+        for change in report.changes:
+            self.events.publish(change.event, change.payload)
+        return report
+
+    def reload_config_file(self, path: str | PathLike[str] | None = None) -> ReloadReport:
+        """Reads a file and obeys it, as `reload_config`; by default the one it was started with.
+
+        Raises:
+            ConfigError: it cannot be read, or something in it is wrong; nothing was changed.
+            RuntimeError: it does not run, or there is no file.
+        """
+        path = path if path is not None else self.config_file
+        if path is None:
+            message = "reload_config_file needs a path: the daemon was started without a file"
+            raise RuntimeError(message)
+        config = _config.load(path)
+        self.config_file = Path(path)
+        return self.reload_config(config)
+
+    def load_config(self, path: str | PathLike[str]) -> None:
+        """Reads a config file, before start.
+
+        Raises:
+            ConfigError: it cannot be read, or something in it is wrong.
+            RuntimeError: after start.
+        """
+        self.set_config(_config.load(path))
+        self.config_file = Path(path)
+
+    def set_config(self, config: AppConfig) -> None:
+        """What to run, before start.
+
+        Raises:
+            RuntimeError: after start.
+        """
+        if self._started:
+            message = "set_config comes before start; reload_config is for a daemon that runs"
+            raise RuntimeError(message)
+        self.config = config
+        self._tasks = tasks(config, self._backend)
+
+    def subscribe(self, event: Event | str, handler: Callable[[Any], None]) -> None:
+        """Calls `handler` with what is published, before start or after."""
+        self.events.subscribe(event, handler)
+
+    def unsubscribe(self, event: Event | str, handler: Callable[[Any], None]) -> None:
+        """Calls it no more."""
+        self.events.unsubscribe(event, handler)
+
+    def publish(self, event: Event | str, payload: Any = None) -> None:
+        """Calls all who have subscribed to the event, which may be one of your own."""
+        self.events.publish(event, payload)
 
     def stats(self) -> dict[str, int]:
         """All counters of the core, and of the workers; empty before start."""
-        if self._core is None:
+        if self._parts is None:
             return {}
-        counters = self._core.stats()
-        for pool in self._pools:
+        counters = self._parts.core.stats()
+        for pool in self._parts.pools:
             name = pool.settings.name
             counters[f"{name}_workers"] = pool.size
             counters[f"{name}_workers_abandoned"] = pool.abandoned
@@ -250,37 +330,47 @@ class Daemon:
     def _open(self, opened: ExitStack) -> None:
         """Opens everything; `opened` undoes it, the last first."""
         servers = self._check()
-        self._logs = open_log(self.config, opened)
-        pid_file = take_pid_file(self.config, opened)
+        logs = open_log(self.config, opened)
+        pid_file = take_pid_file(self.config)
+        if pid_file is not None:
+            opened.callback(self._remove_pid_file, pid_file)
         watch = make_watch(self.config, self.reload_tls)
         core = make_core(
             self.config,
             servers,
             check_recipients="validate" in self._tasks,
-            log_level=self._logs.level,
+            log_level=logs.level,
         )
         pump = LogPump(core)
         # Registered in the order of start, so undone in that of a stop: see `shutdown`.
         opened.callback(pump.join)
         opened.callback(core.close)
-        addresses = listen(self.config, core)
+        self._addresses = listen(self.config, core)
         if self._identity is not None:
             # Before any other thread, and anything of the chains: all that is the new user's.
-            drop_privileges(self._identity, self._logs, pid_file, addresses)
-        self._pools = make_pools(self.config, core, self._make_chain, self._tasks)
-        supervisor = Supervisor(self._pools, core.set_intake)
+            drop_privileges(self._identity, logs, pid_file, self._addresses)
+        pools = make_pools(self.config, core, self._make_chain, self._tasks)
+        supervisor = Supervisor(pools, core.set_intake)
         opened.callback(supervisor.stop)
         pump.start()
-        open_pools(self._pools, opened)
+        open_pools(pools, opened)
         serve(core)
-        self._addresses = addresses
-        self._core = core
+        self._parts = parts = Parts(
+            *(self.config, servers, core, logs, pid_file, self._tasks, pools, supervisor, watch),
+            watched=self.reload_tls,
+        )
         supervisor.start()
-        for pool in self._pools:
+        for pool in pools:
             pool.begin()
+        opened.callback(parts.stop_watch)
         if watch is not None:
-            opened.callback(watch.stop)
             watch.start()
+
+    def _remove_pid_file(self, first: PidFile) -> None:
+        """That of now: a reload may have moved it."""
+        held = first if self._parts is None else self._parts.pid_file
+        if held is not None:
+            held.remove()
 
     def _check(self) -> list[tuple[ServerConfig, str]]:
         """Everything that can be told without opening anything.
@@ -314,6 +404,9 @@ class Daemon:
     def _make_chain(self, task: TaskName) -> Chain[Any]:
         return make_chain(self.config, self._registry, task, self._backend)
 
+    def _make_chain_of(self, config: AppConfig, task: TaskName) -> Chain[Any]:
+        return make_chain(config, self._registry, task, self._backend)
+
     def _stop(self, timeout: float) -> None:
         """Whatever interrupts it, nothing stays open: not the pid file, not the log."""
         try:
@@ -329,15 +422,15 @@ class Daemon:
 
     def _wind_down(self, timeout: float) -> bool:
         """Ends sessions, then workers; whether all of them ended by themselves."""
-        core = self._core
-        if core is None:  # It never came so far.
+        parts = self._parts
+        if parts is None:  # It never came so far.
             return True
         limit = time.monotonic() + timeout
         log.info("stopping")
-        graceful = core.stop(timeout)
+        graceful = parts.core.stop(timeout)
         if not graceful:
             log.warning("sessions were cut off after %.0f s", timeout)
-        for pool in self._pools:
+        for pool in [*parts.pools, *parts.retired]:
             if not pool.end(max(limit - time.monotonic(), min(timeout, GRACE))):
                 graceful = False
                 log.warning("%s workers did not end in time", pool.settings.name)

@@ -120,6 +120,20 @@ class LogOutput:
         if isinstance(self._handler, _File):
             self._handler.reopen()
 
+    def redirect(self, log_file: str) -> None:
+        """Goes on in another file.
+
+        Raises:
+            OSError: it cannot be opened; the old one stays in use.
+        """
+        handler = _handler(log_file)
+        handler.setFormatter(self._handler.formatter)
+        before, self._handler = self._handler, handler
+        self._logger.addHandler(handler)
+        self._logger.removeHandler(before)
+        with contextlib.suppress(OSError):
+            before.close()
+
     def close(self) -> None:
         """Detaches and closes; the logger has the level it had before."""
         self._logger.removeHandler(self._handler)

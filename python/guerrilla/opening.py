@@ -50,7 +50,7 @@ def open_log(config: AppConfig, opened: ExitStack) -> LogOutput:
     return logs
 
 
-def take_pid_file(config: AppConfig, opened: ExitStack) -> PidFile | None:
+def take_pid_file(config: AppConfig) -> PidFile | None:
     """Takes `pid_file`, where there is one.
 
     Raises:
@@ -59,13 +59,11 @@ def take_pid_file(config: AppConfig, opened: ExitStack) -> PidFile | None:
     if not config.pid_file:
         return None
     try:
-        held = PidFile(config.pid_file)
+        return PidFile(config.pid_file)
     except FileExistsError as error:
         raise StartError(f"pid_file: {error}") from error
     except OSError as error:
         raise StartError(f"pid_file: {config.pid_file}: {error.strerror or error}") from error
-    opened.callback(held.remove)
-    return held
 
 
 def drop_privileges(

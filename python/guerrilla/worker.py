@@ -145,7 +145,7 @@ class Worker(Generic[Item]):
             self._pool.wake()
 
     def _serve(self, chain: Chain[Item]) -> None:
-        while not self.abandoned:
+        while not self.abandoned and not self._pool.retired:
             batch = self._pool.receive(self._pool.settings.batch_size, _RECEIVE_WAIT)
             if not batch:
                 # None: the core is stopping. Sessions may bring something until the pool ends.
@@ -164,7 +164,8 @@ class Worker(Generic[Item]):
                     self.batch = None
             # Waiting with a batch in hand would keep its bytes.
             del batch
-        log.warning("%s came back after it was abandoned; it ends now", self.name)
+        if self.abandoned:
+            log.warning("%s came back after it was abandoned; it ends now", self.name)
 
     def _fail(self, batch: Sequence[Item], error: BaseException) -> None:
         """The one place where what escaped the stages ends."""
@@ -203,6 +204,8 @@ class WorkerPool(Generic[Item]):
         """It ended before it began: nothing must be taken from the core."""
         self.replaced = 0
         """Workers that died or hung and have a successor."""
+        self.retired = False
+        """Another pool takes what comes."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when a worker ended or opened; must not block."""
         self._make = make
@@ -273,6 +276,12 @@ class WorkerPool(Generic[Item]):
             worker.thread.join(None if limit is None else max(0.0, limit - time.monotonic()))
         return not any(worker.thread.is_alive() for worker in self._workers)
 
+    def retire(self) -> None:
+        """Lets each worker end once it has answered what it has in hand: others take the rest."""
+        with self._adding:
+            self.retired = True
+            self.ending.set()
+
     def wake(self) -> None:
         """A worker tells that its state changed."""
         self.on_change()
@@ -336,13 +345,12 @@ class Supervisor:
         self, pools: Sequence[WorkerPool[Any]], set_intake: Callable[[bool], None]
     ) -> None:
         """Starts nothing."""
-        self._pools = pools
+        self._pools = list(pools)
         self._set_intake = set_intake
         self._intake = True
         self._stopping = False
         self._wake = threading.Event()
-        shortest = min(pool.settings.hang_after for pool in pools)
-        self._interval = min(1.0, max(0.05, shortest / 40))
+        self._interval = _interval(min(pool.settings.hang_after for pool in pools))
         self._thread = threading.Thread(target=self._run, name="guerrilla-supervisor", daemon=True)
         for pool in pools:
             pool.on_change = self._wake.set
@@ -350,6 +358,16 @@ class Supervisor:
     def start(self) -> None:
         """Starts the thread."""
         self._thread.start()
+
+    def replace(self, pools: Sequence[WorkerPool[Any]]) -> None:
+        """Looks after these from now on, and after those before them until their workers have ended."""
+        for pool in pools:
+            pool.on_change = self._wake.set
+        retiring = [pool for pool in self._pools if pool not in pools and pool.size]
+        self._pools = [*pools, *retiring]
+        shortest = min(pool.settings.hang_after for pool in self._pools)
+        self._interval = _interval(shortest)
+        self._wake.set()
 
     def stop(self) -> None:
         """Ends the thread, after which nothing is replaced any more."""
@@ -370,7 +388,7 @@ class Supervisor:
                 log.exception("the supervisor failed; it goes on")
 
     def _adjust_intake(self) -> None:
-        wanted = not any(pool.exhausted for pool in self._pools)
+        wanted = not any(pool.exhausted for pool in self._pools if not pool.retired)
         if wanted == self._intake:
             return
         self._intake = wanted
@@ -379,6 +397,11 @@ class Supervisor:
             log.warning("workers came back: mail is taken again")
         else:
             log.critical("too many workers hang: no mail is taken, restart the daemon")
+
+
+def _interval(hang_after: float) -> float:
+    """Seconds between two looks."""
+    return min(1.0, max(0.05, hang_after / 40))
 
 
 def labels(items: Sequence[Any]) -> str:

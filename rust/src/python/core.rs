@@ -9,7 +9,6 @@ use pyo3::types::PyDict;
 use super::check::PyCheck;
 use super::config::{CoreSettings, seconds};
 use super::envelope::PyEnvelope;
-use super::error::cannot_listen;
 use crate::delivery::Question;
 use crate::log::Record;
 use crate::queue::Queue;
@@ -127,7 +126,8 @@ impl PyCore {
         let failures = py
             .detach(|| server.reload(config))
             .ok_or_else(|| PyRuntimeError::new_err("this core does not run"))?;
-        problems.extend(cannot_listen(&failures));
+        let line = |(name, error)| format!("{name}: listen_interface: cannot listen: {error}");
+        problems.extend(failures.into_iter().map(line));
         Ok(problems)
     }
 

@@ -1,0 +1,232 @@
+"""Another config for a daemon that runs: what changes is replaced, what cannot be stays.
+
+Read, validated and compared whole; then each part by itself. The old part serves until the new one has
+started, so no client hears of it; and where the new one cannot start, the old one goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from guerrilla.config.diff import changes
+from guerrilla.errors import ConfigError, StartError
+from guerrilla.opening import make_pools, open_pools, take_pid_file
+from guerrilla.settings import core_settings, placed
+from guerrilla.startup import raise_file_limit, resolve_servers, tasks
+from guerrilla.tlswatch import make_watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from guerrilla._core import Core
+    from guerrilla.base import TaskName
+    from guerrilla.chain import Chain
+    from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.events import Change
+    from guerrilla.logs import LogOutput
+    from guerrilla.pidfile import PidFile
+    from guerrilla.tlswatch import TLSWatch
+    from guerrilla.worker import Supervisor, WorkerPool
+
+log = logging.getLogger("guerrilla.reload")
+
+AT_START: Final = ("user", "group")
+"""Keys that a running process cannot obey any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadReport:
+    """What came of a reload.
+
+    Attributes:
+        changes: what is in force now, in the order it was published.
+        failures: a line each: the key, and why what was there before goes on.
+    """
+
+    changes: tuple[Change, ...]
+    failures: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all of it is in force."""
+        return not self.failures
+
+
+@dataclass
+class Parts:
+    """What a running daemon has, and a reload replaces."""
+
+    config: AppConfig
+    """What is in force."""
+    servers: list[tuple[ServerConfig, str]]
+    """Those that are enabled, with each of their addresses."""
+    core: Core
+    logs: LogOutput
+    pid_file: PidFile | None
+    tasks: list[TaskName]
+    pools: list[WorkerPool[Any]]
+    supervisor: Supervisor
+    watch: TLSWatch | None
+    watched: Callable[[], object]
+    """What a watch on files of TLS calls."""
+    retired: list[WorkerPool[Any]] = field(default_factory=list)
+    """Pools whose workers end once they have answered what they have in hand."""
+
+    def stop_watch(self) -> None:
+        """At the end."""
+        if self.watch is not None:
+            self.watch.stop()
+
+
+class Reload:
+    """One reload.
+
+    Args:
+        parts: of the daemon; replaced one by one.
+        new: a config that is valid.
+        make_chain: makes a chain of a config.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        new: AppConfig,
+        make_chain: Callable[[AppConfig, TaskName], Chain[Any]],
+        *,
+        has_backend: bool,
+    ) -> None:
+        """Changes nothing."""
+        self._parts = parts
+        self._new = new
+        self._make_chain = make_chain
+        self._has_backend = has_backend
+        self._failures: list[str] = []
+
+    def run(self) -> ReloadReport:
+        """Puts it in force, as far as it can be.
+
+        Raises:
+            ConfigError: nothing was changed, since the core cannot obey the config.
+        """
+        parts, old = self._parts, self._parts.config
+        self._keep_what_only_a_start_can_change()
+        self._replace_log()
+        self._replace_pools()
+        tls_changed = self._replace_core()
+        self._replace_pid_file()
+        self._replace_watch()
+        parts.config = self._new
+        return ReloadReport(
+            tuple(changes(old, self._new, tls_changed=tls_changed)), tuple(self._failures)
+        )
+
+    def _keep(self, **fields: Any) -> None:
+        """What is in force in the end is not all that was asked for."""
+        self._new = self._new.model_copy(update=fields)
+
+    def _fail(self, *lines: str) -> None:
+        for line in lines:
+            log.error("%s; what was there before stays", line)
+        self._failures += lines
+
+    def _keep_what_only_a_start_can_change(self) -> None:
+        old = self._parts.config
+        for key in AT_START:
+            if getattr(old, key) != getattr(self._new, key):
+                self._fail(f"{key}: takes effect at the next start")
+                self._keep(**{key: getattr(old, key)})
+
+    def _replace_pools(self) -> None:
+        """Before the core: what it is to check has to have somebody who answers."""
+        parts, old = self._parts, self._parts.config
+        if old.backend_config == self._new.backend_config:
+            return
+        # Sessions that began with a check go on with it: once there, its workers stay.
+        wanted = tasks(self._new, None)
+        kept = [*wanted, *(task for task in parts.tasks if task not in wanted)]
+        make = self._make_chain
+        pools = make_pools(self._new, parts.core, lambda task: make(self._new, task), kept)
+        try:
+            with ExitStack() as undo:
+                open_pools(pools, undo)
+                undo.pop_all()
+        except StartError as error:
+            self._fail(*error.problems)
+            self._keep(backend_config=old.backend_config)
+            return
+        before, parts.pools, parts.tasks = parts.pools, pools, kept
+        for pool in pools:
+            pool.begin()
+        for pool in before:
+            pool.retire()
+        parts.retired = [pool for pool in parts.retired if pool.size] + before
+        parts.supervisor.replace(pools)
+
+    def _replace_core(self) -> list[str]:
+        """Servers and limits; the names of the servers whose files of TLS changed."""
+        parts = self._parts
+        servers, unresolved = resolve_servers(self._new)
+        if unresolved:
+            servers += self._addresses_before({server.listen_interface for server, _ in servers})
+        self._fail(*unresolved, *raise_file_limit(servers))
+        checks = self._has_backend or "validate" in tasks(self._new, None)
+        settings = core_settings(
+            self._new, servers, check_recipients=checks, log_level=parts.logs.level
+        )
+        told = parts.core.reload_tls()
+        try:
+            problems = parts.core.reload(settings)
+        except ValueError as error:
+            raise ConfigError(placed(self._new, str(error))) from error
+        self._fail(*placed(self._new, "\n".join(problems)))
+        parts.servers = servers
+        return [name for name, reason in told if reason is None]
+
+    def _addresses_before(self, resolved: set[str]) -> list[tuple[ServerConfig, str]]:
+        """Where servers go on whose host name nobody knows now."""
+        return [
+            (server, address)
+            for server in self._new.servers
+            if server.is_enabled and server.listen_interface not in resolved
+            for before, address in self._parts.servers
+            if before.listen_interface == server.listen_interface
+        ]
+
+    def _replace_log(self) -> None:
+        parts, old, new = self._parts, self._parts.config, self._new
+        try:
+            if old.log_file == new.log_file:
+                parts.logs.reopen()
+            else:
+                parts.logs.redirect(new.log_file)
+        except OSError as error:
+            self._fail(f"log_file: {new.log_file}: {error.strerror or error}")
+            self._keep(log_file=old.log_file)
+        if old.log_level != new.log_level:
+            parts.logs.set_level(new.log_level)
+
+    def _replace_pid_file(self) -> None:
+        parts, old = self._parts, self._parts.config
+        if old.pid_file == self._new.pid_file:
+            return
+        before = parts.pid_file
+        try:
+            parts.pid_file = take_pid_file(self._new)
+        except StartError as error:
+            self._fail(*error.problems)
+            self._keep(pid_file=old.pid_file)
+            return
+        if before is not None:
+            before.remove()
+
+    def _replace_watch(self) -> None:
+        parts = self._parts
+        parts.stop_watch()
+        parts.watch = make_watch(self._new, parts.watched)
+        if parts.watch is not None:
+            parts.watch.start()
+
+
