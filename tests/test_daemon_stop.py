@@ -169,7 +169,9 @@ def test_a_worker_that_stores_is_not_given_up_because_its_sender_goes(
     assert keeper.entered.wait(10)
     client.reset()
     until(lambda: daemon.stats()["connections_open"] == 0)
-    (worker,) = daemon._pools[0]._workers
+    parts = daemon._parts
+    assert parts is not None
+    (worker,) = parts.pools[0]._workers
     assert worker.batch
     assert not worker.is_forsaken()
     keeper.release.set()
@@ -194,7 +196,7 @@ def test_the_watch_on_tls_files_lives_between_start_and_stop(
         did.append("make")
         return Watch()
 
-    monkeypatch.setattr("guerrilla.daemon.make_watch", make_watch)
+    monkeypatch.setattr("guerrilla.parts.make_watch", make_watch)
     daemon = make()
     assert daemon.reload_tls() == []
     with daemon:
@@ -208,6 +210,6 @@ def test_a_start_that_fails_watches_nothing(make: Make, monkeypatch: pytest.Monk
         raw = config()
         raw["servers"][0]["listen_interface"] = f"127.0.0.1:{taken.getsockname()[1]}"
         watched = TLSWatch(["nowhere"], lambda: None, 60)
-        monkeypatch.setattr("guerrilla.daemon.make_watch", lambda *_: watched)
+        monkeypatch.setattr("guerrilla.parts.make_watch", lambda *_: watched)
         problems(make(raw))
     assert "guerrilla-tls" not in {thread.name for thread in threading.enumerate()} - threads

@@ -1,9 +1,10 @@
-"""Another config for a daemon that runs: what takes effect, on whom, and what stays where it cannot."""
+"""Another config for a daemon that runs: what takes effect, on whom, and what stays."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -318,8 +319,12 @@ def test_memory_for_bodies_is_live(running: Daemon) -> None:
 
 def test_what_changed_is_published_behind_the_change(running: Daemon) -> None:
     heard: list[tuple[str, object]] = []
+
+    def hear(event: str, payload: object) -> None:
+        heard.append((event, payload))
+
     for event in (Event.ALLOWED_HOSTS, Event.SERVER_TIMEOUT, Event.SERVER_NEW):
-        running.subscribe(event, lambda payload, event=event: heard.append((event, payload)))
+        running.subscribe(event, partial(hear, event))
     port = free_port()
     new = with_second(port).model_copy(update={"allowed_hosts": (".",)})
     report = running.reload_config(new)

@@ -13,44 +13,20 @@ from guerrilla import config as _config
 from guerrilla.config import AppConfig
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.events import EventBus
-from guerrilla.logs import LogPump
-from guerrilla.opening import (
-    GRACE,
-    drop_privileges,
-    listen,
-    make_core,
-    make_pools,
-    open_log,
-    open_pools,
-    serve,
-    take_pid_file,
-    unusable,
-)
-from guerrilla.privileges import root_warnings, wanted_identity
+from guerrilla.parts import Plan, open_parts, wind_down
 from guerrilla.registry import DECORATED, Registry
-from guerrilla.reloading import Parts, Reload
-from guerrilla.startup import (
-    config_problems,
-    make_chain,
-    raise_file_limit,
-    resolve_servers,
-    tasks,
-)
-from guerrilla.tlswatch import make_watch, reload_tls
-from guerrilla.worker import Supervisor
+from guerrilla.reloading import Reload
+from guerrilla.tlswatch import reload_tls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from os import PathLike
     from types import TracebackType
 
     from guerrilla.backend import BackendFactory
-    from guerrilla.base import Processor, TaskName
-    from guerrilla.chain import Chain
-    from guerrilla.config import ServerConfig
+    from guerrilla.base import Processor
     from guerrilla.events import Event
-    from guerrilla.pidfile import PidFile
-    from guerrilla.privileges import Identity
+    from guerrilla.parts import Parts
     from guerrilla.reloading import ReloadReport
 
 log = logging.getLogger("guerrilla.daemon")
@@ -67,6 +43,7 @@ class Daemon:
         config_file: where the config came from: errors name it, and modules of `import` may lie
             beside it.
         backend: makes what stands in place of the chains, once for each worker.
+        overrides: fields of `AppConfig` that go before those of the file, at each reload too.
     """
 
     def __init__(
@@ -75,12 +52,13 @@ class Daemon:
         config_file: str | PathLike[str] | None = None,
         *,
         backend: BackendFactory | None = None,
+        overrides: Mapping[str, Any] | None = None,
     ) -> None:
         """Opens nothing."""
-        self.config = config if config is not None else AppConfig.default()
+        self._overrides = dict(overrides or {})
+        self.config = self._overridden(config if config is not None else AppConfig.default())
         self.config_file = Path(config_file) if config_file is not None else None
         self._backend = backend
-        self._tasks = tasks(self.config, backend)
         self.events = EventBus()
         self._registry = Registry(DECORATED)
         self._lock = threading.RLock()
@@ -94,10 +72,7 @@ class Daemon:
         self._graceful = True
         self._done = threading.Event()
         self._opened = ExitStack()
-        self._addresses: list[str] = []
         self._warnings: list[str] = []
-        self._identity: Identity | None = None
-        """Who it becomes once the ports are bound; None: it stays who it is."""
         self._parts: Parts | None = None
         """What it has open; None before it has started."""
 
@@ -113,7 +88,7 @@ class Daemon:
     @property
     def addresses(self) -> list[str]:
         """Where it listens, in the order of the servers, with real ports; empty before start."""
-        return [] if self._parts is None else self._parts.core.addresses() or list(self._addresses)
+        return [] if self._parts is None else self._parts.addresses()
 
     def warnings(self) -> list[str]:
         """What works and is hardly meant, as a chain that stores nothing; complete after start."""
@@ -150,7 +125,10 @@ class Daemon:
             self._started = self._busy = True
             try:
                 with ExitStack() as opened:
-                    self._open(opened)
+                    plan = self._plan(self.config)
+                    checked = plan.check()
+                    self._warnings = checked.warnings
+                    self._parts = open_parts(plan, checked, opened, self.reload_tls)
                     self._opened = opened.pop_all()
             except StartError as error:
                 self._done.set()
@@ -238,15 +216,13 @@ class Daemon:
             if parts is None or self._done.is_set() or self._busy:
                 message = "reload_config needs a daemon that runs"
                 raise RuntimeError(message)
-            folder = self.config_file.parent if self.config_file is not None else None
-            problems = config_problems(config, self._registry, folder, self._backend)
+            plan = self._plan(config)
+            problems = plan.problems()
             if problems:
                 raise ConfigError(self._named(problems))
-            has_backend = self._backend is not None
-            reload = Reload(parts, config, self._make_chain_of, has_backend=has_backend)
-            report = reload.run()
+            report = Reload(parts, plan).run()
             self.config = parts.config
-            self._warnings = self.config.warnings()
+            self._warnings = self._plan(self.config).warnings()
             log.info("reloaded: %d changes, %d failures", len(report.changes), len(report.failures))
         for change in report.changes:
             self.events.publish(change.event, change.payload)
@@ -263,7 +239,7 @@ class Daemon:
         if path is None:
             message = "reload_config_file needs a path: the daemon was started without a file"
             raise RuntimeError(message)
-        config = _config.load(path)
+        config = self._overridden(_config.load(path))
         self.config_file = Path(path)
         return self.reload_config(config)
 
@@ -274,7 +250,7 @@ class Daemon:
             ConfigError: it cannot be read, or something in it is wrong.
             RuntimeError: after start.
         """
-        self.set_config(_config.load(path))
+        self.set_config(self._overridden(_config.load(path)))
         self.config_file = Path(path)
 
     def set_config(self, config: AppConfig) -> None:
@@ -287,7 +263,6 @@ class Daemon:
             message = "set_config comes before start; reload_config is for a daemon that runs"
             raise RuntimeError(message)
         self.config = config
-        self._tasks = tasks(config, self._backend)
 
     def subscribe(self, event: Event | str, handler: Callable[[Any], None]) -> None:
         """Calls `handler` with what is published, before start or after."""
@@ -327,73 +302,12 @@ class Daemon:
         """Stops gracefully."""
         self.shutdown()
 
-    def _open(self, opened: ExitStack) -> None:
-        """Opens everything; `opened` undoes it, the last first."""
-        servers = self._check()
-        logs = open_log(self.config, opened)
-        pid_file = take_pid_file(self.config)
-        if pid_file is not None:
-            opened.callback(self._remove_pid_file, pid_file)
-        watch = make_watch(self.config, self.reload_tls)
-        core = make_core(
-            self.config,
-            servers,
-            check_recipients="validate" in self._tasks,
-            log_level=logs.level,
-        )
-        pump = LogPump(core)
-        # Registered in the order of start, so undone in that of a stop: see `shutdown`.
-        opened.callback(pump.join)
-        opened.callback(core.close)
-        self._addresses = listen(self.config, core)
-        if self._identity is not None:
-            # Before any other thread, and anything of the chains: all that is the new user's.
-            drop_privileges(self._identity, logs, pid_file, self._addresses)
-        pools = make_pools(self.config, core, self._make_chain, self._tasks)
-        supervisor = Supervisor(pools, core.set_intake)
-        opened.callback(supervisor.stop)
-        pump.start()
-        open_pools(pools, opened)
-        serve(core)
-        self._parts = parts = Parts(
-            *(self.config, servers, core, logs, pid_file, self._tasks, pools, supervisor, watch),
-            watched=self.reload_tls,
-        )
-        supervisor.start()
-        for pool in pools:
-            pool.begin()
-        opened.callback(parts.stop_watch)
-        if watch is not None:
-            watch.start()
+    def _overridden(self, config: AppConfig) -> AppConfig:
+        return config.model_copy(update=self._overrides) if self._overrides else config
 
-    def _remove_pid_file(self, first: PidFile) -> None:
-        """That of now: a reload may have moved it."""
-        held = first if self._parts is None else self._parts.pid_file
-        if held is not None:
-            held.remove()
-
-    def _check(self) -> list[tuple[ServerConfig, str]]:
-        """Everything that can be told without opening anything.
-
-        Raises:
-            StartError: all problems.
-        """
+    def _plan(self, config: AppConfig) -> Plan:
         folder = self.config_file.parent if self.config_file is not None else None
-        problems = config_problems(self.config, self._registry, folder, self._backend)
-        servers, unresolved = resolve_servers(self.config)
-        if unresolved:
-            problems += [*unresolved, *unusable(self.config, servers)]
-        problems += raise_file_limit(servers)
-        try:
-            self._identity = wanted_identity(self.config)
-        except StartError as error:
-            problems += error.problems
-        if problems:
-            raise StartError(problems)
-        self._warnings = self.config.warnings() + root_warnings(self.config, servers)
-        for task in self._tasks if self._backend is None else ():
-            self._warnings += self._make_chain(task).warnings()
-        return servers
+        return Plan(config, self._registry, folder, self._backend)
 
     def _named(self, problems: Sequence[str]) -> Sequence[str]:
         """Problems with the file whose config could not start."""
@@ -401,41 +315,18 @@ class Daemon:
             return problems
         return [f"{self.config_file}: {problem}" for problem in problems]
 
-    def _make_chain(self, task: TaskName) -> Chain[Any]:
-        return make_chain(self.config, self._registry, task, self._backend)
-
-    def _make_chain_of(self, config: AppConfig, task: TaskName) -> Chain[Any]:
-        return make_chain(config, self._registry, task, self._backend)
-
     def _stop(self, timeout: float) -> None:
         """Whatever interrupts it, nothing stays open: not the pid file, not the log."""
         try:
             self._busy = True
             self._graceful = False  # Until the end says otherwise.
-            self._graceful = self._wind_down(timeout)
+            self._graceful = self._parts is None or wind_down(self._parts, timeout)
         finally:
             try:
                 self._opened.close()
             finally:
                 self._done.set()
                 self._busy = False
-
-    def _wind_down(self, timeout: float) -> bool:
-        """Ends sessions, then workers; whether all of them ended by themselves."""
-        parts = self._parts
-        if parts is None:  # It never came so far.
-            return True
-        limit = time.monotonic() + timeout
-        log.info("stopping")
-        graceful = parts.core.stop(timeout)
-        if not graceful:
-            log.warning("sessions were cut off after %.0f s", timeout)
-        for pool in [*parts.pools, *parts.retired]:
-            if not pool.end(max(limit - time.monotonic(), min(timeout, GRACE))):
-                graceful = False
-                log.warning("%s workers did not end in time", pool.settings.name)
-        log.info("stopped")
-        return graceful
 
 
 def _lock_patience(timeout: float | None) -> float:

@@ -1,14 +1,14 @@
 """Another config for a daemon that runs: what changes is replaced, what cannot be stays.
 
-Read, validated and compared whole; then each part by itself. The old part serves until the new one has
-started, so no client hears of it; and where the new one cannot start, the old one goes on.
+Read, validated and compared whole; then each part by itself. The old part serves until the new one
+has started, so no client hears of it; and where the new one cannot start, the old one goes on.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla.config.diff import changes
@@ -19,17 +19,9 @@ from guerrilla.startup import raise_file_limit, resolve_servers, tasks
 from guerrilla.tlswatch import make_watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from guerrilla._core import Core
-    from guerrilla.base import TaskName
-    from guerrilla.chain import Chain
-    from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.config import ServerConfig
     from guerrilla.events import Change
-    from guerrilla.logs import LogOutput
-    from guerrilla.pidfile import PidFile
-    from guerrilla.tlswatch import TLSWatch
-    from guerrilla.worker import Supervisor, WorkerPool
+    from guerrilla.parts import Parts, Plan
 
 log = logging.getLogger("guerrilla.reload")
 
@@ -55,54 +47,19 @@ class ReloadReport:
         return not self.failures
 
 
-@dataclass
-class Parts:
-    """What a running daemon has, and a reload replaces."""
-
-    config: AppConfig
-    """What is in force."""
-    servers: list[tuple[ServerConfig, str]]
-    """Those that are enabled, with each of their addresses."""
-    core: Core
-    logs: LogOutput
-    pid_file: PidFile | None
-    tasks: list[TaskName]
-    pools: list[WorkerPool[Any]]
-    supervisor: Supervisor
-    watch: TLSWatch | None
-    watched: Callable[[], object]
-    """What a watch on files of TLS calls."""
-    retired: list[WorkerPool[Any]] = field(default_factory=list)
-    """Pools whose workers end once they have answered what they have in hand."""
-
-    def stop_watch(self) -> None:
-        """At the end."""
-        if self.watch is not None:
-            self.watch.stop()
-
-
 class Reload:
     """One reload.
 
     Args:
         parts: of the daemon; replaced one by one.
-        new: a config that is valid.
-        make_chain: makes a chain of a config.
+        plan: for a config that has no problems.
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        new: AppConfig,
-        make_chain: Callable[[AppConfig, TaskName], Chain[Any]],
-        *,
-        has_backend: bool,
-    ) -> None:
+    def __init__(self, parts: Parts, plan: Plan) -> None:
         """Changes nothing."""
         self._parts = parts
-        self._new = new
-        self._make_chain = make_chain
-        self._has_backend = has_backend
+        self._plan = plan
+        self._new = plan.config
         self._failures: list[str] = []
 
     def run(self) -> ReloadReport:
@@ -145,10 +102,9 @@ class Reload:
         if old.backend_config == self._new.backend_config:
             return
         # Sessions that began with a check go on with it: once there, its workers stay.
-        wanted = tasks(self._new, None)
+        wanted = self._plan.tasks
         kept = [*wanted, *(task for task in parts.tasks if task not in wanted)]
-        make = self._make_chain
-        pools = make_pools(self._new, parts.core, lambda task: make(self._new, task), kept)
+        pools = make_pools(self._new, parts.core, self._plan.make_chain, kept)
         try:
             with ExitStack() as undo:
                 open_pools(pools, undo)
@@ -172,9 +128,11 @@ class Reload:
         if unresolved:
             servers += self._addresses_before({server.listen_interface for server, _ in servers})
         self._fail(*unresolved, *raise_file_limit(servers))
-        checks = self._has_backend or "validate" in tasks(self._new, None)
         settings = core_settings(
-            self._new, servers, check_recipients=checks, log_level=parts.logs.level
+            self._new,
+            servers,
+            check_recipients="validate" in tasks(self._new, self._plan.backend),
+            log_level=parts.logs.level,
         )
         told = parts.core.reload_tls()
         try:
@@ -212,15 +170,14 @@ class Reload:
         parts, old = self._parts, self._parts.config
         if old.pid_file == self._new.pid_file:
             return
-        before = parts.pid_file
         try:
-            parts.pid_file = take_pid_file(self._new)
+            fresh = take_pid_file(self._new)
         except StartError as error:
             self._fail(*error.problems)
             self._keep(pid_file=old.pid_file)
             return
-        if before is not None:
-            before.remove()
+        parts.pid.remove()
+        parts.pid.file = fresh
 
     def _replace_watch(self) -> None:
         parts = self._parts
@@ -228,5 +185,3 @@ class Reload:
         parts.watch = make_watch(self._new, parts.watched)
         if parts.watch is not None:
             parts.watch.start()
-
-

@@ -360,7 +360,7 @@ class Supervisor:
         self._thread.start()
 
     def replace(self, pools: Sequence[WorkerPool[Any]]) -> None:
-        """Looks after these from now on, and after those before them until their workers have ended."""
+        """Looks after these, and after those before them until their workers have ended."""
         for pool in pools:
             pool.on_change = self._wake.set
         retiring = [pool for pool in self._pools if pool not in pools and pool.size]

@@ -43,9 +43,7 @@ _LENGTH: Final = 120
 """Characters of a value in a line for people."""
 
 
-def changes(
-    old: AppConfig, new: AppConfig, *, tls_changed: Collection[str] = ()
-) -> list[Change]:
+def changes(old: AppConfig, new: AppConfig, *, tls_changed: Collection[str] = ()) -> list[Change]:
     """The events that a reload from `old` to `new` publishes, in order.
 
     Args:
@@ -154,7 +152,9 @@ def _leaves(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
         yield path, old, new
 
 
-def _servers(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> Iterator[tuple[str, Any, Any]]:
+def _servers(
+    old: list[dict[str, Any]], new: list[dict[str, Any]]
+) -> Iterator[tuple[str, Any, Any]]:
     """Servers by name: what changed in each is told by its own events."""
     names = [[str(server["listen_interface"]) for server in servers] for servers in (old, new)]
     yield "servers", names[0], names[1]

@@ -1,0 +1,216 @@
+"""What a running daemon has: opened in order, replaced one by one in a reload, ended in order."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from guerrilla.errors import StartError
+from guerrilla.logs import LogPump
+from guerrilla.opening import (
+    GRACE,
+    drop_privileges,
+    listen,
+    make_core,
+    make_pools,
+    open_log,
+    open_pools,
+    serve,
+    take_pid_file,
+    unusable,
+)
+from guerrilla.privileges import root_warnings, wanted_identity
+from guerrilla.startup import (
+    config_problems,
+    make_chain,
+    raise_file_limit,
+    resolve_servers,
+    tasks,
+)
+from guerrilla.tlswatch import make_watch
+from guerrilla.worker import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from guerrilla._core import Core
+    from guerrilla.backend import BackendFactory
+    from guerrilla.base import TaskName
+    from guerrilla.chain import Chain
+    from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.logs import LogOutput
+    from guerrilla.pidfile import PidFile
+    from guerrilla.privileges import Identity
+    from guerrilla.registry import Registry
+    from guerrilla.tlswatch import TLSWatch
+    from guerrilla.worker import WorkerPool
+
+log = logging.getLogger("guerrilla.daemon")
+
+
+class Checked(NamedTuple):
+    """What was found before anything is opened."""
+
+    servers: list[tuple[ServerConfig, str]]
+    """Those that are enabled, with each of their addresses."""
+    identity: Identity | None
+    """Who it becomes once the ports are bound; None: it stays who it is."""
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config with what it takes to run it.
+
+    Attributes:
+        folder: of the config file, for modules beside it.
+        backend: what stands in place of the chains.
+    """
+
+    config: AppConfig
+    registry: Registry
+    folder: Path | None
+    backend: BackendFactory | None
+
+    @property
+    def tasks(self) -> list[TaskName]:
+        """What there are workers for."""
+        return tasks(self.config, self.backend)
+
+    def make_chain(self, task: TaskName) -> Chain[Any]:
+        """A new chain for one worker, not opened."""
+        return make_chain(self.config, self.registry, task, self.backend)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the config, as far as its text tells."""
+        return config_problems(self.config, self.registry, self.folder, self.backend)
+
+    def warnings(self) -> list[str]:
+        """What works and is hardly meant; of a config without problems."""
+        found = list(self.config.warnings())
+        for task in self.tasks if self.backend is None else ():
+            found += self.make_chain(task).warnings()
+        return found
+
+    def check(self) -> Checked:
+        """Everything that can be told without opening anything.
+
+        Raises:
+            StartError: all problems.
+        """
+        problems = self.problems()
+        servers, unresolved = resolve_servers(self.config)
+        if unresolved:
+            problems += [*unresolved, *unusable(self.config, servers)]
+        problems += raise_file_limit(servers)
+        identity = None
+        try:
+            identity = wanted_identity(self.config)
+        except StartError as error:
+            problems += error.problems
+        if problems:
+            raise StartError(problems)
+        return Checked(servers, identity, self.warnings() + root_warnings(self.config, servers))
+
+
+@dataclass
+class HeldPid:
+    """The pid file of now, where there is one."""
+
+    file: PidFile | None
+
+    def remove(self) -> None:
+        """At the end, or where another follows."""
+        if self.file is not None:
+            self.file.remove()
+
+
+@dataclass
+class Parts:
+    """What a running daemon has, and a reload replaces."""
+
+    config: AppConfig
+    """What is in force."""
+    servers: list[tuple[ServerConfig, str]]
+    """Those that are enabled, with each of their addresses."""
+    bound: list[str]
+    """Where it listened at the start."""
+    core: Core
+    logs: LogOutput
+    pid: HeldPid
+    tasks: list[TaskName]
+    pools: list[WorkerPool[Any]]
+    supervisor: Supervisor
+    watch: TLSWatch | None
+    watched: Callable[[], object]
+    """What a watch on files of TLS calls."""
+    retired: list[WorkerPool[Any]] = field(default_factory=list)
+    """Pools whose workers end once they have answered what they have in hand."""
+
+    def addresses(self) -> list[str]:
+        """Where it listens, in the order of the servers; where it did, after the end."""
+        return self.core.addresses() or list(self.bound)
+
+    def stop_watch(self) -> None:
+        """At the end, or where another follows."""
+        if self.watch is not None:
+            self.watch.stop()
+
+
+def open_parts(
+    plan: Plan, checked: Checked, opened: ExitStack, watched: Callable[[], object]
+) -> Parts:
+    """Opens everything; `opened` undoes it, the last first: see `Daemon.shutdown`.
+
+    Raises:
+        StartError: everything that could not start.
+    """
+    config = plan.config
+    logs = open_log(config, opened)
+    pid = HeldPid(take_pid_file(config))
+    opened.callback(pid.remove)
+    watch = make_watch(config, watched)
+    servers, kinds = checked.servers, plan.tasks
+    core = make_core(config, servers, check_recipients="validate" in kinds, log_level=logs.level)
+    pump = LogPump(core)
+    opened.callback(pump.join)
+    opened.callback(core.close)
+    bound = listen(config, core)
+    if checked.identity is not None:
+        # Before any other thread, and anything of the chains: all that is the new user's.
+        drop_privileges(checked.identity, logs, pid.file, bound)
+    pools = make_pools(config, core, plan.make_chain, kinds)
+    supervisor = Supervisor(pools, core.set_intake)
+    opened.callback(supervisor.stop)
+    pump.start()
+    open_pools(pools, opened)
+    serve(core)
+    supervisor.start()
+    for pool in pools:
+        pool.begin()
+    parts = Parts(
+        *(config, servers, bound, core, logs, pid, kinds, pools, supervisor, watch, watched)
+    )
+    opened.callback(parts.stop_watch)
+    if watch is not None:
+        watch.start()
+    return parts
+
+
+def wind_down(parts: Parts, timeout: float) -> bool:
+    """Ends sessions, then workers; whether all of them ended by themselves."""
+    limit = time.monotonic() + timeout
+    log.info("stopping")
+    graceful = parts.core.stop(timeout)
+    if not graceful:
+        log.warning("sessions were cut off after %.0f s", timeout)
+    for pool in [*parts.pools, *parts.retired]:
+        if not pool.end(max(limit - time.monotonic(), min(timeout, GRACE))):
+            graceful = False
+            log.warning("%s workers did not end in time", pool.settings.name)
+    log.info("stopped")
+    return graceful
