@@ -41,6 +41,7 @@ class RunningDaemon:
         backend: more lines of TOML for `backend_config`.
         config: the whole config in place of all these; `db` then has to be its `sql_dsn`.
         command: what to run before `serve -c FILE`; `guerrillad` of this Python by default.
+        options: of `serve`.
         environment: the environment; by default the one of the tests.
 
     Raises:
@@ -57,6 +58,7 @@ class RunningDaemon:
         backend: str = "",
         config: str | None = None,
         command: Sequence[str] = (sys.executable, "-m", "guerrilla"),
+        options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
@@ -68,7 +70,7 @@ class RunningDaemon:
         self.config_file.write_text(config, encoding="utf-8")
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, "serve", "-c", os.fspath(self.config_file)],
+                [*command, "serve", "-c", os.fspath(self.config_file), *options],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -19,6 +19,7 @@ from guerrilla import __version__
 from guerrilla.cli import main
 from guerrilla.commands import common
 from tests.running import RunningDaemon
+from tests.wire import Wire
 
 Until = Callable[[Callable[[], object]], None]
 
@@ -131,11 +132,50 @@ def test_second_signal_stops_it_at_once(tmp_path: Path, until: Until) -> None:
     assert "guerrillad: stopped at once" in daemon.log_text()
 
 
-def test_hangup_warns_and_the_daemon_lives(tmp_path: Path, until: Until) -> None:
+def test_hangup_reads_the_config_again(tmp_path: Path, until: Until) -> None:
     with RunningDaemon(tmp_path) as daemon:
+        text = daemon.config_file.read_text()
+
+        def reload(new: str, line: str) -> None:
+            daemon.config_file.write_text(new)
+            daemon.process.send_signal(signal.SIGHUP)
+            until(lambda: line in daemon.log_text())
+
+        reload(text.replace("mx.", "two."), "host_name mx.example.com -> two.example.com")
+        with Wire(daemon.port) as wire:
+            assert wire.greeting.startswith("220 two.example.com ")
+        reload(text.replace("host_name", "hostname_"), "nothing of the config was applied")
+        reload(text.replace("mx.", "three."), "-> three.example.com")
+        with Wire(daemon.port) as wire:
+            assert wire.deliver(b"Subject: behind it").startswith("250 ")
+
+
+def test_hangup_keeps_what_the_command_line_says(tmp_path: Path, until: Until) -> None:
+    command = (sys.executable, "-m", "guerrilla")
+    with RunningDaemon(tmp_path, command=command, options=("-v", "-p", "own.pid")) as daemon:
         daemon.process.send_signal(signal.SIGHUP)
-        until(lambda: "SIGHUP: a running daemon cannot reload" in daemon.log_text())
-        assert main(["send", "--to", "a@example.com", "--server", daemon.addresses[0]]) == 0
+        until(lambda: "reloaded: " in daemon.log_text())
+        assert (tmp_path / "own.pid").read_text() == f"{daemon.pid}\n"
+        with Wire(daemon.port):
+            until(lambda: " connected" in daemon.log_text())
+
+
+def test_hangup_without_a_config_file_is_told(tmp_path: Path, until: Until) -> None:
+    command = [sys.executable, "-m", "guerrilla", "serve"]
+    log = tmp_path / "log"
+    with log.open("wb") as errors, subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=errors, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if line.startswith("  stop"):
+                    break
+            process.send_signal(signal.SIGHUP)
+            until(lambda: "SIGHUP: there is no config file" in log.read_text())
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0
 
 
 def test_usr1_reopens_the_log(tmp_path: Path, until: Until) -> None:
@@ -253,7 +293,7 @@ def test_a_signal_that_another_thread_gets_stops_it_too(tmp_path: Path, until: U
         others = {int(task.name) for task in tasks} - {daemon.pid}
         # The main thread has nothing more to do then.
         daemon.process.send_signal(signal.SIGHUP)
-        until(lambda: "SIGHUP" in daemon.log_text())
+        until(lambda: "SIGHUP: " in daemon.log_text())
         assert ctypes.CDLL(None).tgkill(daemon.pid, max(others), signal.SIGTERM) == 0
         assert daemon.process.wait(20) == 0
         assert "SIGTERM: stopping" in daemon.log_text()

@@ -24,6 +24,7 @@ from guerrilla.commands.common import (
 )
 from guerrilla.config import AppConfig, load, mask_value, parse_listen_interface
 from guerrilla.daemon import Daemon
+from guerrilla.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,7 @@ _NONE: Final = 0
 _MORE: Final = """\
 signals:
   SIGTERM, SIGINT (Ctrl-C), SIGQUIT   stop gracefully; a second one stops at once
+  SIGHUP                              read the config file again
   SIGUSR1                             re-open the log file
 
 Without a config file the server listens on 127.0.0.1:2525 and stores nothing.
@@ -103,12 +105,12 @@ def _daemon(args: argparse.Namespace) -> Daemon:
     if path is None:
         _say(f"no config file here ({', '.join(CONFIG_NAMES)}): starting with the defaults")
     config = AppConfig.default() if path is None else load(path)
-    changes: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     if args.pid_file is not None:
-        changes["pid_file"] = args.pid_file
+        overrides["pid_file"] = args.pid_file
     if args.verbose:
-        changes["log_level"] = "debug"
-    return Daemon(config.model_copy(update=changes), path)
+        overrides["log_level"] = "debug"
+    return Daemon(config, path, overrides=overrides)
 
 
 class _StoppedEarly(KeyboardInterrupt):
@@ -177,13 +179,29 @@ class _Signals:
 
 def _obey(daemon: Daemon, number: int) -> None:
     if number == signal.SIGHUP:
-        log.warning("SIGHUP: a running daemon cannot reload its config yet: restart it instead")
+        _reload(daemon)
     elif number == signal.SIGUSR1:
         _reopen_logs(daemon)
     else:
         log.info("%s: stopping", signal.Signals(number).name)
         # Beside the main thread, which has to stay free for a second signal.
         threading.Thread(target=daemon.shutdown, name="guerrilla-stop", daemon=True).start()
+
+
+def _reload(daemon: Daemon) -> None:
+    """In the main thread: a signal to stop waits for its end, a second one does not."""
+    if daemon.config_file is None:
+        log.error("SIGHUP: there is no config file to read again: it runs with the defaults")
+        return
+    try:
+        report = daemon.reload_config_file()
+    except ConfigError as error:
+        for problem in error.problems:
+            log.error("SIGHUP: %s", problem)  # noqa: TRY400  # no fault of code
+        log.error("SIGHUP: nothing of the config was applied")  # noqa: TRY400
+        return
+    for change in report.changes:
+        log.info("SIGHUP: %s", change)
 
 
 def _reopen_logs(daemon: Daemon) -> None:
