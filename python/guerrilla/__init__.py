@@ -49,9 +49,11 @@ if TYPE_CHECKING:
         ServerChange,
     )
     from guerrilla.registry import processor, validator
-    from guerrilla.reply import Outcome, Replies, fold
+    from guerrilla.reply import TAKEN, Outcome, Replies, fold
+    from guerrilla.stream import Envelopes, Stream
 
 __all__ = [
+    "TAKEN",
     "Address",
     "AppConfig",
     "Backend",
@@ -64,6 +66,7 @@ __all__ = [
     "Daemon",
     "DeliveryError",
     "Envelope",
+    "Envelopes",
     "Event",
     "EventBus",
     "GuerrillaError",
@@ -82,6 +85,7 @@ __all__ = [
     "StorageNotAvailable",
     "StorageTimeout",
     "StorageTooBusy",
+    "Stream",
     "TLSConfig",
     "TLSInfo",
     "Transaction",
@@ -124,7 +128,8 @@ _LAZY = {
             "ServerChange",
         ),
         "registry": ("processor", "validator"),
-        "reply": ("Outcome", "Replies", "fold"),
+        "reply": ("TAKEN", "Outcome", "Replies", "fold"),
+        "stream": ("Envelopes", "Stream"),
     }.items()
     for name in names
 }

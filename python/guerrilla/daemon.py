@@ -34,6 +34,7 @@ from guerrilla.startup import (
     resolve_servers,
     tasks,
 )
+from guerrilla.stream import AsyncDaemon, begin_stream, stop_stream
 from guerrilla.tlswatch import make_watch, reload_tls
 from guerrilla.worker import Supervisor
 
@@ -54,11 +55,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("guerrilla.daemon")
 
 
-class Daemon:
+class Daemon(AsyncDaemon):
     """An SMTP receiver: what `guerrillad serve` runs, for use within a program.
 
-    A context manager: it starts, and stops gracefully at the end. It installs no signal handlers.
-    Methods may be called from any thread. A daemon that was stopped is not started again.
+    A context manager, also an `async` one: it starts, and stops gracefully at the end. It installs
+    no signal handlers. Methods may be called from any thread. A daemon that was stopped is not
+    started again.
 
     Args:
         config: what to run; Go-Guerrilla's defaults without it.
@@ -251,6 +253,7 @@ class Daemon:
         """Opens everything; `opened` undoes it, the last first."""
         servers = self._check()
         self._logs = open_log(self.config, opened)
+        begin_stream(self._backend, opened)
         pid_file = take_pid_file(self.config, opened)
         watch = make_watch(self.config, self.reload_tls)
         core = make_core(
@@ -334,6 +337,7 @@ class Daemon:
             return True
         limit = time.monotonic() + timeout
         log.info("stopping")
+        stop_stream(self._backend)
         graceful = core.stop(timeout)
         if not graceful:
             log.warning("sessions were cut off after %.0f s", timeout)
