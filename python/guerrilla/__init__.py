@@ -39,33 +39,53 @@ if TYPE_CHECKING:
         Unavailable,
         UserSuspended,
     )
+    from guerrilla.events import (
+        Change,
+        ConfigChange,
+        ConnectionEvent,
+        Event,
+        EventBus,
+        MailEvent,
+        ServerChange,
+    )
     from guerrilla.registry import processor, validator
-    from guerrilla.reply import Outcome, Replies, fold
+    from guerrilla.reply import TAKEN, Outcome, Replies, fold
+    from guerrilla.stream import Envelopes, Stream
 
 __all__ = [
+    "TAKEN",
     "Address",
     "AppConfig",
     "Backend",
     "BackendConfig",
+    "Change",
     "Check",
+    "ConfigChange",
     "ConfigError",
+    "ConnectionEvent",
     "Daemon",
     "DeliveryError",
     "Envelope",
+    "Envelopes",
+    "Event",
+    "EventBus",
     "GuerrillaError",
     "Header",
+    "MailEvent",
     "NoSuchUser",
     "Outcome",
     "Processor",
     "QuotaExceeded",
     "Replies",
     "Reply",
+    "ServerChange",
     "ServerConfig",
     "StartError",
     "StorageError",
     "StorageNotAvailable",
     "StorageTimeout",
     "StorageTooBusy",
+    "Stream",
     "TLSConfig",
     "TLSInfo",
     "Transaction",
@@ -98,8 +118,18 @@ _LAZY = {
             "Unavailable",
             "UserSuspended",
         ),
+        "events": (
+            "Change",
+            "ConfigChange",
+            "ConnectionEvent",
+            "Event",
+            "EventBus",
+            "MailEvent",
+            "ServerChange",
+        ),
         "registry": ("processor", "validator"),
-        "reply": ("Outcome", "Replies", "fold"),
+        "reply": ("TAKEN", "Outcome", "Replies", "fold"),
+        "stream": ("Envelopes", "Stream"),
     }.items()
     for name in names
 }

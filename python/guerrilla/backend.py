@@ -18,7 +18,8 @@ __all__ = ["Backend", "BackendFactory", "BackendStage"]
 class Backend(Protocol):
     """What saves mails and checks recipients; every worker has its own.
 
-    Errors are dealt with as those of a `Processor` that stores and is not atomic.
+    Errors are dealt with as those of a `Processor` that stores and is not atomic. One whose factory
+    has an attribute `checks_recipients` that is False is not asked about recipients.
     """
 
     def open(self) -> None:

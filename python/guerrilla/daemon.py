@@ -16,6 +16,7 @@ from guerrilla.events import EventBus
 from guerrilla.parts import Plan, open_parts, wind_down
 from guerrilla.registry import DECORATED, Registry
 from guerrilla.reloading import Reload
+from guerrilla.stream import AsyncDaemon, stop_stream
 from guerrilla.tlswatch import reload_tls
 
 if TYPE_CHECKING:
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("guerrilla.daemon")
 
 
-class Daemon:
+class Daemon(AsyncDaemon):
     """An SMTP receiver: what `guerrillad serve` runs, for use within a program.
 
-    A context manager: it starts, and stops gracefully at the end. It installs no signal handlers.
-    Methods may be called from any thread. A daemon that was stopped is not started again.
+    A context manager, also an `async` one: it starts, and stops gracefully at the end. It installs
+    no signal handlers. Methods may be called from any thread. A daemon that was stopped is not
+    started again.
 
     Args:
         config: what to run; Go-Guerrilla's defaults without it.
@@ -320,6 +322,7 @@ class Daemon:
         try:
             self._busy = True
             self._graceful = False  # Until the end says otherwise.
+            stop_stream(self._backend)
             self._graceful = self._parts is None or wind_down(self._parts, timeout)
         finally:
             try:

@@ -51,7 +51,7 @@ class Event(StrEnum):
     LOG_FILE = "config_change:log_file"
     """`log_file` changed."""
     REOPEN_LOG_FILE = "config_change:reopen_log_file"
-    """The main log is opened anew; at each reload that leaves `log_file` as it was."""
+    """The main log is opened anew, as `Daemon.reopen_logs` does; a reload does not."""
     LOG_LEVEL = "config_change:log_level"
     """`log_level` changed."""
     BACKEND_CONFIG = "config_change:backend_config"
@@ -202,7 +202,7 @@ class EventBus:
         Raises:
             TypeError: not callable, or an `async` function, which nobody would await.
         """
-        if not callable(handler) or inspect.iscoroutinefunction(handler):
+        if not _is_handler(handler):
             message = f"a handler is a plain function of one argument, not {handler!r}"
             raise TypeError(message)
         with self._lock:
@@ -236,6 +236,10 @@ class EventBus:
     def has(self, event: Event | str) -> bool:
         """Whether anybody would hear it: a payload that nobody reads need not be made."""
         return event in self._handlers
+
+
+def _is_handler(found: object) -> bool:
+    return callable(found) and not inspect.iscoroutinefunction(found)
 
 
 def told(envelope: Envelope) -> Reply:

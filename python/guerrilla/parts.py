@@ -29,6 +29,7 @@ from guerrilla.startup import (
     resolve_servers,
     tasks,
 )
+from guerrilla.stream import begin_stream
 from guerrilla.tlswatch import make_watch
 from guerrilla.worker import Supervisor
 
@@ -171,6 +172,7 @@ def open_parts(
     """
     config = plan.config
     logs = open_log(config, opened)
+    begin_stream(plan.backend, opened)
     pid = HeldPid(take_pid_file(config))
     opened.callback(pid.remove)
     watch = make_watch(config, watched)

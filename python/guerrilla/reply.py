@@ -6,7 +6,8 @@ wire.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, TypeAlias
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from guerrilla._core import Reply
 from guerrilla.errors import DeliveryError
@@ -14,10 +15,24 @@ from guerrilla.errors import DeliveryError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["TRY_LATER", "Outcome", "Replies", "Reply", "fold", "reply_for"]
+__all__ = ["TAKEN", "TRY_LATER", "Outcome", "Replies", "Reply", "Taken", "fold", "reply_for"]
 
 TRY_LATER = Reply.retry()
 """`451 4.3.0`: the answer to every failure of ours, so that the sender keeps the mail."""
+
+
+class Taken(Enum):
+    """The type of `TAKEN`."""
+
+    TAKEN = "taken"
+
+
+TAKEN: Final = Taken.TAKEN
+"""The outcome of a stage that has kept the envelope and will answer it by `envelope.answer`.
+
+The worker does not wait for that. An envelope that nobody answers gets `451 4.3.0` at its time
+limit, or when it is dropped.
+"""
 
 
 class Replies(tuple[Reply, ...]):
@@ -39,8 +54,9 @@ class Replies(tuple[Reply, ...]):
         return self
 
 
-Outcome: TypeAlias = Reply | Replies | None
-"""What a stage makes of an envelope: an answer, one answer a recipient, or None to pass it on."""
+Outcome: TypeAlias = Reply | Replies | Taken | None
+"""What a stage makes of an envelope: an answer, one answer a recipient, `TAKEN` to answer it
+later, or None to pass it on."""
 
 
 def fold(replies: Iterable[Reply]) -> Reply:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def tasks(config: AppConfig, backend: BackendFactory | None) -> list[TaskName]:
     """What there are workers for: checks only where something answers them."""
-    checks = backend is not None or chain_names(config.backend_config.validate_process)
+    checks = _is_asked(backend, "validate") or chain_names(config.backend_config.validate_process)
     return ["save", "validate"] if checks else ["save"]
 
 
@@ -74,7 +74,7 @@ def make_chain(
         check_timeout=keys.gw_val_rcpt_timeout,
         concurrency=keys.save_concurrency,
     )
-    if backend is not None:
+    if backend is not None and _is_asked(backend, task):
         return Chain([("backend", BackendStage(backend()))], task, settings)
     names = keys.save_process if task == "save" else keys.validate_process
     return build(names, task, keys.values(), registry, settings)
@@ -114,6 +114,13 @@ def raise_file_limit(servers: Sequence[tuple[ServerConfig, str]]) -> list[str]:
         )
         return [problem]
     return []
+
+
+def _is_asked(backend: BackendFactory | None, task: TaskName) -> bool:
+    """Whether a backend stands in place of that chain; it may have nothing to say to recipients."""
+    if task == "validate":
+        return bool(getattr(backend, "checks_recipients", backend is not None))
+    return backend is not None
 
 
 def _known_keys(config: AppConfig, registry: Registry) -> set[str]:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from guerrilla.reply import TRY_LATER, Replies, Reply, fold
+from guerrilla.reply import TAKEN, TRY_LATER, Replies, Reply, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ class SaveTask:
             if asker.discards and fold(outcome).is_success:
                 log.warning("%s: %s accepted it unsaved: discarded", item.queued_id, asker.name)
             item.answer(outcome)
-        else:
+        elif outcome is not TAKEN:
             _nonsense(asker, outcome, item.queued_id)
             item.answer(TRY_LATER)
 

@@ -163,9 +163,12 @@ def test_hangup_keeps_what_the_command_line_says(tmp_path: Path, until: Until) -
 def test_hangup_without_a_config_file_is_told(tmp_path: Path, until: Until) -> None:
     command = [sys.executable, "-m", "guerrilla", "serve"]
     log = tmp_path / "log"
-    with log.open("wb") as errors, subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=errors, text=True
-    ) as process:
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             for line in process.stdout:

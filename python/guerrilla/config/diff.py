@@ -5,7 +5,7 @@ then each server of the new config, at last the servers that are gone.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from guerrilla.config.app import AppConfig
@@ -31,7 +31,7 @@ _KEYS: Final = {
 
 _SILENT: Final = frozenset(
     {
-        Event.REOPEN_LOG_FILE,
+        Event.REOPEN_LOG_FILE,  # published by who reopens the logs, never by a reload
         Event.SERVER_REOPEN_LOG_FILE,
         Event.SERVER_NEW,
         Event.SERVER_REMOVE,
@@ -53,11 +53,11 @@ def changes(old: AppConfig, new: AppConfig, *, tls_changed: Collection[str] = ()
             keys do not show.
 
     Returns:
-        Never empty: a reload opens the logs anew that stay where they are.
+        Never empty: a reload opens the logs of servers anew that stay where they are.
     """
     found = [Change(event, ConfigChange(old, new)) for event in _config_events(old, new)]
     if old != new or any(server.listen_interface in tls_changed for server in new.servers):
-        at = 1 if found[0].event is Event.BACKEND_CONFIG else 0
+        at = 1 if found and found[0].event is Event.BACKEND_CONFIG else 0
         found.insert(at, Change(Event.NEW_CONFIG, ConfigChange(old, new)))
     before = {server.listen_interface: server for server in old.servers}
     for server in new.servers:
@@ -88,9 +88,8 @@ def describe(change: Change) -> str:
         for key, line in _differences(payload.old, payload.new)
         if key in _KEYS.get(change.event, (key,))
     ]
-    if not differences and change.event in (Event.SERVER_TLS_CONFIG, Event.SERVER_UPDATE_CONFIG):
-        differences = ["files of tls"]
-    return f"{head}: {', '.join(differences)}" if differences else head
+    # Without a key that differs it is their files that do.
+    return f"{head}: {', '.join(differences) or 'files of tls'}"
 
 
 def _config_events(old: AppConfig, new: AppConfig) -> Iterator[Event]:
@@ -101,7 +100,8 @@ def _config_events(old: AppConfig, new: AppConfig) -> Iterator[Event]:
         yield Event.ALLOWED_HOSTS
     if old.pid_file != new.pid_file:
         yield Event.PID_FILE
-    yield Event.LOG_FILE if old.log_file != new.log_file else Event.REOPEN_LOG_FILE
+    if old.log_file != new.log_file:
+        yield Event.LOG_FILE
     if old.log_level != new.log_level:
         yield Event.LOG_LEVEL
 
@@ -130,12 +130,11 @@ def _server_events(
 
 def _differences(old: Section, new: Section) -> Iterator[tuple[str, str]]:
     """The top-level key of each difference, and `PATH OLD -> NEW`."""
-    before, after = (section.model_dump(mode="json", by_alias=True) for section in (old, new))
+    before, after = (section.model_dump(by_alias=True) for section in (old, new))
     for key in dict.fromkeys((*before, *after)):
         for path, *values in _leaves(key, before.get(key), after.get(key)):
-            # The last name of the path tells what is secret.
-            name = path.rpartition(".")[2]
-            one, other = (_shown(mask_value(name, value)) for value in values)
+            # By the whole path: what lies in a table of secrets is one.
+            one, other = (_shown(mask_value(path, value)) for value in values)
             yield key, f"{path} {one} -> {other}" if one != other else f"{path} changed"
 
 
@@ -147,17 +146,14 @@ def _leaves(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
         for key in dict.fromkeys((*old, *new)):
             yield from _leaves(f"{path}.{key}", old.get(key), new.get(key))
     elif path == "servers":
-        yield from _servers(old, new)
+        yield path, _names(old), _names(new)
     else:
         yield path, old, new
 
 
-def _servers(
-    old: list[dict[str, Any]], new: list[dict[str, Any]]
-) -> Iterator[tuple[str, Any, Any]]:
+def _names(servers: Iterable[Mapping[str, Any]]) -> list[str]:
     """Servers by name: what changed in each is told by its own events."""
-    names = [[str(server["listen_interface"]) for server in servers] for servers in (old, new)]
-    yield "servers", names[0], names[1]
+    return [server["listen_interface"] for server in servers]
 
 
 def _shown(value: object) -> str:
@@ -166,6 +162,6 @@ def _shown(value: object) -> str:
         return "none"
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = "".join(mark if mark.isprintable() else "?" for mark in text)
     return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 1]}…"

@@ -1,0 +1,346 @@
+"""Envelopes as an async iterator: who gets them, who answers, and what nobody answers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import guerrilla
+from guerrilla import TAKEN, Daemon, Envelope, Envelopes, Reply, Stream
+from guerrilla.config import from_mapping
+from guerrilla.reply import TRY_LATER
+from tests.chains import Batch, chain_of, fate, fates
+from tests.daemons import config, send
+from tests.wire import until
+
+Mail = Callable[..., Envelope]
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def daemon(stream: Stream | None = None, **backend: Any) -> Daemon:
+    """A daemon whose envelopes a stream has; its `save_process` names nothing that exists."""
+    keys = {"save_process": "Nonesuch", **backend}
+    return Daemon(from_mapping(config(**keys)), backend=stream or Stream())
+
+
+async def sent(receiver: Daemon, *subjects: str) -> list[int]:
+    """The codes that senders of these mails hear, who send at the same time."""
+    results = await asyncio.gather(
+        *(asyncio.to_thread(send, receiver, subject) for subject in subjects)
+    )
+    return [code for code, _ in results]
+
+
+async def answer_all(envelopes: Envelopes) -> list[str]:
+    """Answers by subject, until the daemon has stopped."""
+    seen = []
+    async for envelope in envelopes:
+        seen.append(envelope.subject)
+        envelope.answer(Reply.reject() if envelope.subject == "bad" else None)
+    return seen
+
+
+def test_a_loop_gets_envelopes_and_answers_them() -> None:
+    async def main() -> None:
+        async with daemon() as receiver:
+            consumer = asyncio.create_task(answer_all(receiver.envelopes()))
+            assert await sent(receiver, "good", "bad", "good") == [250, 550, 250]
+        assert sorted(await consumer) == ["bad", "good", "good"]
+
+    asyncio.run(main())
+
+
+def test_the_loop_may_be_within_the_daemons_block() -> None:
+    async def main() -> None:
+        async with daemon() as receiver:
+            sender = asyncio.create_task(sent(receiver, "a", "b"))
+            count = 0
+            async for envelope in receiver.envelopes():
+                assert envelope.answer(Reply.ok("got it"))
+                count += 1
+                if count == 2:
+                    break
+            assert await sender == [250, 250]
+
+    asyncio.run(main())
+
+
+def test_answers_need_no_order_and_block_no_worker() -> None:
+    """With one worker and batches of one, the first mail is answered last."""
+
+    async def main() -> None:
+        async with daemon(save_batch_size=1) as receiver:
+            envelopes = receiver.envelopes()
+            sender = asyncio.create_task(sent(receiver, "a", "b", "c"))
+            held = [await anext(envelopes) for _ in range(3)]
+            for envelope in reversed(held):
+                envelope.answer()
+            assert await sender == [250, 250, 250]
+            await envelopes.aclose()
+
+    asyncio.run(main())
+
+
+def test_several_consumers_share_the_envelopes() -> None:
+    async def main() -> None:
+        async with daemon() as receiver:
+            tasks = [asyncio.create_task(answer_all(receiver.envelopes())) for _ in range(3)]
+            assert await sent(receiver, *"abcdef") == [250] * 6
+        seen = [await task for task in tasks]
+        assert sorted(subject for one in seen for subject in one) == list("abcdef")
+
+    asyncio.run(main())
+
+
+def test_recipients_are_not_asked_about_unless_the_config_says_so() -> None:
+    @guerrilla.validator("StreamUsers")
+    def users(transaction: object, recipient: guerrilla.Address) -> Reply | None:
+        return Reply.reject("5.1.1", "who?") if recipient.user == "nobody" else None
+
+    async def main() -> None:
+        async with daemon() as receiver:
+            assert "validate_workers" not in receiver.stats()
+        async with daemon(validate_process="StreamUsers") as receiver:
+            found = await asyncio.to_thread(send, receiver, "a", "nobody@example.com")
+            assert found == (550, b"5.1.1 who?")
+
+    asyncio.run(main())
+
+
+def test_an_envelope_that_is_dropped_is_answered_451() -> None:
+    async def main() -> None:
+        async with daemon() as receiver:
+            envelopes = receiver.envelopes()
+            sender = asyncio.create_task(sent(receiver, "a"))
+            await anext(envelopes)  # and nobody keeps it
+            assert await sender == [451]
+            await envelopes.aclose()
+
+    asyncio.run(main())
+
+
+def test_without_a_consumer_a_sender_hears_451_at_the_time_limit() -> None:
+    async def main() -> None:
+        stream = Stream()
+        async with daemon(stream, gw_save_timeout="200ms") as receiver:
+            assert await sent(receiver, "late") == [451]
+            # Whoever comes now must not store what its sender will send again.
+            sender = asyncio.create_task(sent(receiver, "fresh"))
+            envelope = await anext(receiver.envelopes())
+            assert envelope.subject == "fresh"
+            envelope.answer()
+            assert await sender == [250]
+
+    asyncio.run(main())
+
+
+def test_a_task_that_is_cancelled_leaves_what_it_has_to_451() -> None:
+    async def main() -> None:
+        async with daemon() as receiver:
+            entered = asyncio.Event()
+
+            async def slow() -> None:
+                async for envelope in receiver.envelopes():
+                    entered.set()
+                    await asyncio.sleep(60)
+                    envelope.answer()
+
+            consumer = asyncio.create_task(slow())
+            sender = asyncio.create_task(sent(receiver, "a"))
+            await entered.wait()
+            consumer.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await consumer
+            del consumer  # whose error has the frame that has the envelope
+            assert await sender == [451]
+
+    asyncio.run(main())
+
+
+def test_a_wait_can_have_a_time_limit() -> None:
+    async def main() -> None:
+        async with daemon() as receiver:
+            envelopes = receiver.envelopes()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(envelopes), 0.05)
+            sender = asyncio.create_task(sent(receiver, "a"))
+            (await anext(envelopes)).answer()
+            assert await sender == [250]
+            await envelopes.aclose()
+            with pytest.raises(StopAsyncIteration):
+                await anext(envelopes)
+
+    asyncio.run(main())
+
+
+def test_a_stop_waits_for_a_consumer() -> None:
+    async def main() -> None:
+        async with daemon() as receiver:
+            sender = asyncio.create_task(sent(receiver, "a"))
+            envelopes = receiver.envelopes()
+            envelope = await anext(envelopes)
+            asyncio.get_running_loop().call_later(0.2, envelope.answer)
+        assert await sender == [250]
+
+    asyncio.run(main())
+
+
+def test_a_stop_without_a_consumer_answers_451_at_once() -> None:
+    async def main() -> None:
+        stream = Stream()
+        async with daemon(stream) as receiver:
+            sender = asyncio.create_task(sent(receiver, "a"))
+            await asyncio.to_thread(until, lambda: stream.waiting)
+            begun = time.monotonic()
+        assert await sender == [451]
+        assert time.monotonic() - begun < 10  # the time limit of the mail is 30 s
+
+    asyncio.run(main())
+
+
+def test_a_consumer_that_ends_while_the_daemon_stops_leaves_nobody_waiting() -> None:
+    stream = Stream()
+    stream.begin()
+    consumer = stream.envelopes()
+    mails = [Envelope.create(b"Subject: a\r\n\r\n", rcpt_to=["a@example.com"])]
+    stream.save_batch(mails)
+    stream.stop()
+    assert not mails[0].expired
+    asyncio.run(consumer.aclose())
+    assert mails[0].answered == TRY_LATER
+
+
+def test_a_full_queue_holds_the_workers_until_there_is_room(mail: Mail) -> None:
+    stream = Stream(max_waiting=2)
+    mails = [mail(subject) for subject in "abc"]
+    worker = threading.Thread(target=stream.save_batch, args=(mails,))
+    worker.start()
+
+    async def main() -> None:
+        await asyncio.to_thread(until, lambda: stream.waiting == 2)
+        worker.join(0.3)
+        assert worker.is_alive()
+        assert stream.waiting == 2
+        consumer = stream.envelopes()
+        assert [(await anext(consumer)).subject for _ in mails] == ["a", "b", "c"]
+
+    asyncio.run(main())
+    worker.join(10)
+    assert not worker.is_alive()
+
+
+def test_a_full_queue_makes_room_of_what_nobody_waits_for(mail: Mail) -> None:
+    stream = Stream(max_waiting=1)
+    late, fresh = mail("late"), mail("fresh")
+    stream.save_batch([late])
+    late.answer(TRY_LATER)  # as its time limit does
+    stream.save_batch([fresh])
+    assert asyncio.run(anext(stream.envelopes())) is fresh
+
+
+def test_the_end_frees_a_worker_and_every_consumer(mail: Mail) -> None:
+    stream = Stream(max_waiting=1)
+    mails = [mail(subject) for subject in "abc"]
+    worker = threading.Thread(target=stream.save_batch, args=(mails,))
+    worker.start()
+
+    async def main() -> None:
+        other = Stream()
+        waiting = [asyncio.create_task(anext(other.envelopes(), None)) for _ in range(2)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(other.end)
+        assert await asyncio.gather(*waiting) == [None, None]
+
+    asyncio.run(main())
+    stream.end()
+    worker.join(10)
+    assert fates(mails) == [TRY_LATER] * 3
+    stream.save_batch([later := mail("later")])
+    assert fate(later) == TRY_LATER
+
+
+def test_a_loop_that_is_gone_takes_no_wake_up(mail: Mail) -> None:
+    stream = Stream()
+    gone = asyncio.new_event_loop()
+    lost = stream.envelopes()
+    gone.run_until_complete(asyncio.wait([gone.create_task(anext(lost))], timeout=0.01))
+    pending = asyncio.all_tasks(gone)
+
+    async def main() -> None:
+        task = asyncio.create_task(anext(stream.envelopes()))
+        await asyncio.sleep(0)
+        gone.close()
+        stream.save_batch([mail("a")])
+        assert (await asyncio.wait_for(task, 5)).subject == "a"
+
+    asyncio.run(main())
+    for task in pending:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_a_daemon_without_a_stream_says_what_is_missing() -> None:
+    with pytest.raises(RuntimeError, match=r"backend=guerrilla\.Stream\(\)"):
+        Daemon().envelopes()
+    with pytest.raises(ValueError, match="at least 1"):
+        Stream(0)
+
+
+def test_a_start_that_fails_raises() -> None:
+    async def main() -> None:
+        raw = config(save_process="Nonesuch")
+        async with Daemon(from_mapping(raw)):
+            pytest.fail("it cannot have started")
+
+    with pytest.raises(guerrilla.StartError, match="Nonesuch"):
+        asyncio.run(main())
+
+
+def test_a_cancelled_start_leaves_no_daemon() -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    class Slow(Stream):
+        def open(self) -> None:
+            entered.set()
+            release.wait(10)
+
+    receiver = daemon(Slow())
+
+    async def main() -> None:
+        task = asyncio.create_task(receiver.__aenter__())
+        await asyncio.to_thread(entered.wait, 10)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        assert not task.done()  # what a thread opens cannot be left behind
+        release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert receiver.wait(0)
+
+
+def test_a_cancelled_stop_is_finished_first() -> None:
+    async def main() -> None:
+        async with daemon() as receiver:
+            task = asyncio.create_task(receiver.__aexit__(None, None, None))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert receiver.wait(0)
+
+    asyncio.run(main())
+
+
+def test_a_stage_may_take_what_it_answers_later(mail: Mail) -> None:
+    mails = [mail("a"), mail("b")]
+    with chain_of(Batch(lambda batch: [TAKEN, None])) as chain:
+        chain.run(mails)
+    assert not mails[0].expired
+    assert mails[0].answer(Reply.reject())
+    assert fate(mails[1]) == "accepted"
