@@ -19,8 +19,13 @@ cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
 cargo +nightly fuzz build --target-dir target/fuzz # once for all
 for target in ${*:-$(cargo +nightly fuzz list)}; do
     mkdir -p "target/fuzz-corpus/$target"
-    echo "== $target, $seconds s"
+    log="target/fuzz-corpus/$target.log"
+    echo "$target: $seconds s"
     cargo +nightly fuzz run --target-dir target/fuzz "$target" \
         "target/fuzz-corpus/$target" "fuzz/corpus/$target" -- \
-        -dict=fuzz/dictionary -max_len=2048 -timeout=10 -max_total_time="$seconds" -print_final_stats=1
+        -dict=fuzz/dictionary -max_len=2048 -timeout=10 -max_total_time="$seconds" >"$log" 2>&1 || {
+        tail -n 60 "$log"
+        exit 1
+    }
+    grep -a DONE "$log" # executions, edges, features, inputs, executions a second, memory
 done

@@ -1,8 +1,7 @@
 """Makes the first inputs of the fuzz targets from the mails and conversations of the tests.
 
 `python scripts/fuzz_seeds.py FOLDER` writes FOLDER/TARGET/… for each target. What is committed in
-`fuzz/corpus` are the fewest of them, and of what the fuzzer found, that reach the same code:
-`scripts/fuzz-corpus.sh`.
+`fuzz/corpus` is made of them and of what the fuzzer found, by `scripts/fuzz-corpus.sh`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ pub fn check(input: &[u8]) {
     });
     assert!(!foreign.contains(['\r', '\n', '\0']), "{foreign:?}");
     let text = String::from_utf8_lossy(input);
-    check_encoded(text.strip_prefix('\u{feff}').unwrap_or(&text));
+    check_encoded(text.trim_start_matches('\u{feff}'));
 }
 
 fn check_text(input: &[u8], decoded: &str) {
