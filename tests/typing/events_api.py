@@ -62,4 +62,4 @@ def look(old: AppConfig, new: AppConfig, envelope: Envelope) -> None:
     for change in changes(old, new, tls_changed={"127.0.0.1:25"}):
         assert_type(change, Change)
         assert_type(change.payload, ConfigChange | ServerChange)
-    assert_type(MailEvent.of(envelope), MailEvent)
+    assert_type(MailEvent.of(envelope, Reply.ok()), MailEvent)

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from guerrilla._core import Envelope
 from guerrilla.base import Processor
 from guerrilla.chain import Chain, ChainSettings, build, read_options
-from guerrilla.events import told
 from guerrilla.registry import DECORATED, Registry
-from guerrilla.reply import TRY_LATER
+from guerrilla.reply import TRY_LATER, Reply, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from guerrilla.reply import Reply
 
 __all__ = ["Stage", "run_chain"]
 
@@ -62,7 +60,15 @@ def run_chain(
     for envelope in batch:
         # As the core does with one that is dropped unanswered, by a stage that said TAKEN.
         envelope.answer(TRY_LATER)
-    return [told(envelope) for envelope in batch]
+    return [_told(envelope) for envelope in batch]
+
+
+def _told(envelope: Envelope) -> Reply:
+    """What the sender of an answered envelope hears; no time limit answers one of no socket."""
+    verdict = envelope.answered
+    if verdict is None:
+        return Reply.ok(f"OK: queued as {envelope.queued_id}")
+    return verdict if isinstance(verdict, Reply) else fold(verdict)
 
 
 def _chain(
