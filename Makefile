@@ -30,7 +30,7 @@ build: $(STAMPS)/core  ## .venv with the package and its compiled core
 
 test: lint rust-test python-test  ## lint, Rust tests, Python tests
 
-lint: rust-lint python-lint  ## formats, clippy, ruff, mypy, the stub of the core
+lint: rust-lint python-lint  ## formats, clippy, ruff, mypy, pyright, the stub of the core
 
 # --- .venv ---------------------------------------------------------------------------------------
 
@@ -65,6 +65,7 @@ python-lint: $(STAMPS)/core $(STAMPS)/test
 	$(BIN)/ruff format --check $(PYTHON_SOURCES)
 	$(BIN)/ruff check $(PYTHON_SOURCES)
 	$(BIN)/mypy $(PYTHON_SOURCES)
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m mypy.stubtest guerrilla._core
 
 rust-test: $(STAMPS)/venv  ## cargo test, without Python

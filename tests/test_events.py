@@ -158,18 +158,10 @@ def test_threads_lose_no_subscription() -> None:
 
 def test_what_is_told_of_a_mail(mail: Callable[..., Envelope]) -> None:
     envelope = mail("hello", "a@example.com", "b@example.com")
-    envelope.answer()
-    saved = MailEvent.of(envelope)
+    saved = MailEvent.of(envelope, Reply.ok("as you like"))
     assert saved.event is Event.MAIL_SAVED
     assert saved.queued_id == envelope.queued_id
-    assert saved.reply == Reply.ok(f"OK: queued as {envelope.queued_id}")
+    assert saved.reply == Reply.ok("as you like")
     assert [str(address) for address in saved.rcpt_to] == ["a@example.com", "b@example.com"]
     assert (saved.size, saved.helo, saved.tls) == (envelope.size, "localhost", None)
-
-
-def test_several_replies_are_told_as_the_sender_hears_them(mail: Callable[..., Envelope]) -> None:
-    envelope = mail("hello", "a@example.com", "b@example.com")
-    envelope.answer([Reply.ok(), Reply.retry()])
-    refused = MailEvent.of(envelope)
-    assert refused.event is Event.MAIL_REFUSED
-    assert refused.reply == Reply.retry()
+    assert MailEvent.of(envelope, Reply.retry()).event is Event.MAIL_REFUSED

@@ -15,7 +15,7 @@ from guerrilla import TAKEN, Daemon, Envelope, Envelopes, Reply, Stream
 from guerrilla.config import from_mapping
 from guerrilla.reply import TRY_LATER
 from tests.chains import Batch, chain_of, fate, fates
-from tests.daemons import config, send
+from tests.daemons import config, connect, send
 from tests.wire import until
 
 Mail = Callable[..., Envelope]
@@ -133,6 +133,40 @@ def test_without_a_consumer_a_sender_hears_451_at_the_time_limit() -> None:
             sender = asyncio.create_task(sent(receiver, "fresh"))
             envelope = await anext(receiver.envelopes())
             assert envelope.subject == "fresh"
+            envelope.answer()
+            assert await sender == [250]
+
+    asyncio.run(main())
+
+
+def test_a_sender_waits_longer_for_a_consumer_that_has_its_mail() -> None:
+    """As for a stage that stores: a mail that is being saved should not be sent twice."""
+
+    async def main() -> None:
+        async with daemon(gw_save_timeout="500ms") as receiver:
+            envelopes = receiver.envelopes()
+            sender = asyncio.create_task(sent(receiver, "a"))
+            envelope = await anext(envelopes)
+            await asyncio.sleep(0.7)
+            assert envelope.answer()
+            assert await sender == [250]
+            await envelopes.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_mail_whose_sender_is_gone_is_left_out() -> None:
+    async def main() -> None:
+        stream = Stream()
+        async with daemon(stream) as receiver:
+            wire = connect(receiver)
+            wire.begin().send(b"Subject: gone\r\n\r\n.\r\n")
+            await asyncio.to_thread(until, lambda: stream.waiting)
+            wire.reset()
+            await asyncio.to_thread(until, lambda: not receiver.stats()["connections_open"])
+            sender = asyncio.create_task(sent(receiver, "here"))
+            envelope = await anext(receiver.envelopes())
+            assert envelope.subject == "here"
             envelope.answer()
             assert await sender == [250]
 

@@ -50,9 +50,9 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         entry_points = next(name for name in names if name.endswith("entry_points.txt"))
-        assert "guerrillad=guerrilla.cli:main" in archive.read(entry_points).decode().replace(
-            " ", ""
-        )
+        points = archive.read(entry_points).decode().replace(" ", "")
+    assert "guerrillad=guerrilla.cli:main" in points
+    assert "[pytest11]\nguerrilla=guerrilla.testing.plugin" in points
     assert {"guerrilla/_core.abi3.so", "guerrilla/_core.pyi", "guerrilla/py.typed"} <= set(names)
     packages = {name.split("/")[0] for name in names}
     assert [name for name in packages if not name.startswith("guerrilla")] == []

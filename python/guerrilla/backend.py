@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from guerrilla._core import Check, Envelope
     from guerrilla.reply import Outcome, Reply
 
-__all__ = ["Backend", "BackendFactory", "BackendStage"]
+__all__ = ["Backend", "BackendFactory", "BackendStage", "backend_stage"]
 
 
 class Backend(Protocol):
     """What saves mails and checks recipients; every worker has its own.
 
-    Errors are dealt with as those of a `Processor` that stores and is not atomic. One whose factory
-    has an attribute `checks_recipients` that is False is not asked about recipients.
+    Errors are dealt with as those of a `Processor` that stores and is not atomic. Two attributes
+    may say otherwise: `stores = False` of the backend, where it claims envelopes itself, later;
+    and `checks_recipients = False` of its factory, where it has nothing to say to recipients.
     """
 
     def open(self) -> None:
@@ -64,3 +65,14 @@ class BackendStage(Processor):
     def validate_batch(self, checks: Sequence[Check]) -> Sequence[Reply | None]:
         """See `Backend`."""
         return self._backend.validate_batch(checks)
+
+
+class _HandingOn(BackendStage):
+    """The stage of a backend that does not store yet when it is asked."""
+
+    stores = False
+
+
+def backend_stage(backend: Backend) -> BackendStage:
+    """The stage that hands everything to `backend`."""
+    return BackendStage(backend) if getattr(backend, "stores", True) else _HandingOn(backend)

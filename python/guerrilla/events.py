@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from guerrilla.reply import Replies, Reply, fold
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from guerrilla._core import Address, Envelope, TLSInfo
+    from guerrilla._core import Address, Envelope, Reply, TLSInfo
     from guerrilla.config import AppConfig, ServerConfig
 
 __all__ = [
@@ -128,8 +126,11 @@ class MailEvent:
     """What the sender was told."""
 
     @classmethod
-    def of(cls, envelope: Envelope) -> Self:
-        """What there is to tell of an envelope that is answered."""
+    def of(cls, envelope: Envelope, reply: Reply) -> Self:
+        """What there is to tell of an envelope whose sender was told `reply`.
+
+        `envelope.answered` does not know it: a time limit answers as well.
+        """
         return cls(
             queued_id=envelope.queued_id,
             server=envelope.server,
@@ -140,7 +141,7 @@ class MailEvent:
             rcpt_to=envelope.rcpt_to,
             size=envelope.size,
             tls=envelope.tls,
-            reply=told(envelope),
+            reply=reply,
         )
 
     @property
@@ -240,11 +241,3 @@ class EventBus:
 
 def _is_handler(found: object) -> bool:
     return callable(found) and not inspect.iscoroutinefunction(found)
-
-
-def told(envelope: Envelope) -> Reply:
-    """The reply that the sender of an answered envelope got."""
-    verdict = envelope.answered
-    if verdict is None:
-        return Reply.ok(f"OK: queued as {envelope.queued_id}")
-    return verdict if isinstance(verdict, Reply) else fold(Replies(verdict))

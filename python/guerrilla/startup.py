@@ -7,7 +7,7 @@ import resource
 from typing import TYPE_CHECKING, Any
 
 from guerrilla.addresses import resolve
-from guerrilla.backend import BackendStage
+from guerrilla.backend import backend_stage
 from guerrilla.chain import Chain, ChainSettings, build, option_keys
 from guerrilla.config import LATER_KEYS, chain_names, check_processor_keys, unbuilt
 from guerrilla.errors import ConfigError
@@ -75,7 +75,7 @@ def make_chain(
         concurrency=keys.save_concurrency,
     )
     if backend is not None and _is_asked(backend, task):
-        return Chain([("backend", BackendStage(backend()))], task, settings)
+        return Chain([("backend", backend_stage(backend()))], task, settings)
     names = keys.save_process if task == "save" else keys.validate_process
     return build(names, task, keys.values(), registry, settings)
 

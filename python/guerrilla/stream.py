@@ -8,8 +8,9 @@ done with it:
         async for envelope in daemon.envelopes():
             envelope.answer(Reply.ok())
 
-Whoever does not answer loses no mail: at its time limit, when it is dropped, and when the daemon
-stops, an envelope is answered `451 4.3.0`, so that the sender tries again.
+Whoever does not answer loses no mail: at its time limit (`gw_save_timeout`, and once more from when
+a consumer has it), when it is dropped, and when the daemon stops, an envelope is answered `451
+4.3.0`, so that the sender tries again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from guerrilla import _core
 from guerrilla.reply import TAKEN, TRY_LATER, Outcome, Reply
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Stream:
             what lies in the core waits with them, each until its time limit.
     """
 
+    stores: Final = False
+    """Whoever takes an envelope claims it; one that waits has its time limit as any other."""
     checks_recipients: Final = False
     """It has nothing to say to them: each at an allowed host is taken."""
 
@@ -124,14 +128,18 @@ class Stream:
             self._refuse_if_forsaken()
 
     def take_or_wait(self) -> tuple[Envelope | None, asyncio.Future[None] | None]:
-        """The next envelope whose sender waits, or what to await for one; neither at the end."""
+        """The next envelope whose sender waits, or what to await for one; neither at the end.
+
+        The envelope is claimed: its sender waits for a second `gw_save_timeout` from now on.
+        """
         loop = asyncio.get_running_loop()
         with self._changed:
             while self._queue:
                 envelope = self._queue.popleft()
                 self._changed.notify_all()
-                if not envelope.expired:
+                if _core.claim((envelope,))[0]:
                     return envelope, None
+                envelope.answer(TRY_LATER)  # ends the transaction of a peer that is gone
             if self._ended:
                 return None, None
             future: asyncio.Future[None] = loop.create_future()

@@ -1,0 +1,112 @@
+"""Processors, mails and replies, as their users type them. Checked by mypy --strict, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, assert_type
+
+import guerrilla
+from guerrilla import (
+    TAKEN,
+    Address,
+    Check,
+    DeliveryError,
+    Envelope,
+    Header,
+    NoSuchUser,
+    Outcome,
+    Processor,
+    QuotaExceeded,
+    Replies,
+    Reply,
+    StorageError,
+    StorageNotAvailable,
+    StorageTimeout,
+    StorageTooBusy,
+    TLSInfo,
+    Transaction,
+    Unavailable,
+    UserSuspended,
+    fold,
+)
+
+
+@guerrilla.processor("Plain")
+def plain(envelope: Envelope) -> Reply | None:
+    return Reply.reject("5.7.1", "no") if envelope.subject else None
+
+
+@guerrilla.processor("Later", stores=True)
+async def later(envelope: Envelope) -> Outcome:
+    envelope.values["seen"] = True
+    return TAKEN
+
+
+@guerrilla.validator("Users")
+def users(transaction: Transaction, recipient: Address) -> Reply | None:
+    assert_type(recipient.user, str)
+    raise NoSuchUser
+
+
+@guerrilla.processor("Class")
+class Own(Processor):
+    """All that can be overridden."""
+
+    stores = True
+    atomic = True
+
+    class Options(Processor.Options):
+        """Its keys."""
+
+        own_key: int = 7
+
+    def open(self) -> None:
+        raise Unavailable
+
+    def close(self) -> None: ...
+
+    def save(self, envelope: Envelope) -> Outcome:
+        return Replies(Reply.ok() for _ in envelope.rcpt_to)
+
+    def save_batch(self, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
+        return [None] * len(envelopes)
+
+    def validate_batch(self, checks: Sequence[Check]) -> Sequence[Reply | None]:
+        return [Reply.retry() for check in checks if check.transaction.helo]
+
+
+class Wrong(Processor):
+    """What is no outcome."""
+
+    def save(self, envelope: Envelope) -> str:  # type: ignore[override]
+        return "250 OK"
+
+
+# The decorators leave what they decorate as it is.
+assert_type(Own(Own.Options()), Own)
+Reply(250, None)  # type: ignore[call-arg]
+Reply("250", None, "OK")  # type: ignore[arg-type]
+
+
+def read(envelope: Envelope) -> None:
+    assert_type(plain(envelope), Reply | None)
+    assert_type(envelope.header, Header)
+    assert_type(envelope.header.get("subject"), str | None)
+    assert_type(envelope.data, memoryview)
+    assert_type(envelope.tls, TLSInfo | None)
+    assert_type(envelope.values, dict[str, Any])
+    assert_type(envelope.mail_from, Address)
+    assert_type(fold([Reply.ok()]), Reply)
+    assert_type(DeliveryError.code, int)
+    envelope.subject = "other"  # type: ignore[misc]
+
+
+kinds: list[type[DeliveryError]] = [
+    NoSuchUser,
+    UserSuspended,
+    QuotaExceeded,
+    StorageNotAvailable,
+    StorageTooBusy,
+    StorageTimeout,
+    StorageError,
+]
