@@ -26,7 +26,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("", "serve", "check", "version", "send", "cert"),
+        *("", "serve", "check", "config", "version", "send", "cert"),
         *("mail", "mail list", "mail show", "mail export", "mail purge"),
     ],
 )
@@ -45,6 +45,8 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         ["nonsense"],
         ["serve", "--nonsense"],
         ["version", "a\nb"],
+        ["config"],
+        ["config", "--sample", "--schema"],
         ["version", "-c", "a.toml"],
         ["mail", "list", "--limit", "0"],
         ["mail", "list", "--table", "a b"],

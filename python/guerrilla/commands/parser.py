@@ -9,7 +9,7 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from guerrilla import _core
-from guerrilla.commands import cert, check, mail, send, serve
+from guerrilla.commands import cert, check, config, mail, send, serve
 from guerrilla.commands.common import (
     add_command,
     add_config,
@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     commands: Subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     serve.add(commands)
     check.add(commands)
+    config.add(commands)
     mail.add(commands)
     send.add(commands)
     cert.add(commands)
