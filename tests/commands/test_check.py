@@ -19,6 +19,7 @@ from guerrilla.base import Processor
 from guerrilla.checking import check, effective
 from guerrilla.cli import main
 from guerrilla.config import from_mapping, load, loads
+from guerrilla.config.diff import changes
 from guerrilla.errors import StartError, Unavailable
 from guerrilla.privileges import Identity
 from guerrilla.processors.sql import SQL
@@ -263,6 +264,58 @@ def test_what_connect_makes_belongs_to_the_user_of_the_config(
 def test_unknown_accounts_are_told() -> None:
     config = from_mapping({"user": "nobody-of-this-name", "group": "no-group-either"})
     assert [line.partition(":")[0] for line in check(config).problems] == ["user", "group"]
+
+
+OLD = """
+[[servers]]
+listen_interface = "127.0.0.1:2525"
+[[servers]]
+listen_interface = "127.0.0.1:2526"
+"""
+
+
+def test_diff_prints_the_events_of_a_reload(capsys: pytest.CaptureFixture[str]) -> None:
+    write(OLD, "old.toml")
+    write(
+        'log_level = "info"\n[[servers]]\nlisten_interface = "127.0.0.1:2525"\ntimeout = "1m"\n'
+        f'[[servers]]\nlisten_interface = ":2527"\n[backend_config]\n{SOUND}'
+        'redis_interface = "redis://u:hidden@h/"\n',
+        "new.toml",
+    )
+    assert main(["check", "--strict", "--diff", "old.toml", "new.toml"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "hidden" not in shown.out
+    expected = changes(load("old.toml"), load("new.toml"))
+    assert shown.out.splitlines() == [str(change) for change in expected]
+    events = [line.split()[0].rstrip(":") for line in shown.out.splitlines()]
+    wanted = ["log_level", "new_config", "backend_config"]
+    assert {f"config_change:{name}" for name in wanted} <= set(events)
+    for name in ("new_server", "remove_server", "timeout"):
+        assert f"server_change:{name}" in events
+
+
+def test_diff_of_what_a_reload_would_refuse(capsys: pytest.CaptureFixture[str]) -> None:
+    write(OLD, "old.toml")
+    write("[backend_config]\nsave_process = 'Hedder'\n", "new.toml")
+    assert main(["check", "--diff", "old.toml", "new.toml"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("guerrillad: new.toml: backend_config.save_process: unknown")
+    write("a = 1", "old.toml")
+    assert main(["check", "--diff", "old.toml", "gone.toml"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "guerrillad: old.toml: a: unknown key",
+        "guerrillad: gone.toml: no such file",
+    ]
+
+
+def test_diff_warns_of_the_new_config(capsys: pytest.CaptureFixture[str]) -> None:
+    write(f"[backend_config]\n{SOUND}", "old.toml")
+    write("", "new.toml")
+    assert main(["check", "--diff", "old.toml", "new.toml", "--strict"]) == 1
+    assert capsys.readouterr().err.startswith("guerrillad: warning: new.toml: save_process stores")
+    assert main(["check", "--diff", "new.toml", "old.toml", "--strict"]) == 0
 
 
 WRONG: list[Any] = [

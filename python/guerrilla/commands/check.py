@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from guerrilla.checking import Findings, check, effective
 from guerrilla.commands.common import add_command, add_config, find_config, no_config, shown
 from guerrilla.config import AppConfig, load
+from guerrilla.config.diff import changes
 from guerrilla.config.writing import toml
 from guerrilla.errors import ConfigError
 
@@ -64,14 +64,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _diff(old: str, new: str, *, strict: bool) -> int:
-    # Needed here alone.
-    changes = importlib.import_module("guerrilla.config.diff").changes
     before, after = _load_both(old, new)
     found = check(after, Path(new).parent)
     if not found.problems:
-        lines = [str(change) for change in changes(before, after)]
-        for line in lines or ["no changes"]:
-            print(shown(line))
+        for change in changes(before, after):
+            print(shown(str(change)))
     return _tell(found, new, strict=strict)
 
 
