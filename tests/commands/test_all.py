@@ -27,6 +27,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     "command",
     [
         *("", "serve", "check", "config", "version", "send", "cert"),
+        *("reload", "reopen-logs", "stop", "status", "stats"),
         *("mail", "mail list", "mail show", "mail export", "mail purge"),
     ],
 )
@@ -47,6 +48,10 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         ["version", "a\nb"],
         ["config"],
         ["config", "--sample", "--schema"],
+        ["config", "--sample", "-c", "a.toml"],
+        ["config", "--schema", "--socket", "a.sock"],
+        ["reload", "now"],
+        ["stop", "--json"],
         ["version", "-c", "a.toml"],
         ["mail", "list", "--limit", "0"],
         ["mail", "list", "--table", "a b"],

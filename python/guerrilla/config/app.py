@@ -172,8 +172,8 @@ class AppConfig(Section):
     """Processes that share the ports. 0: one a core."""
 
     control_socket: MaybeText = None
-    """The unix socket that `guerrillad reload`, `status` and `stop` talk to.
-    Default: `pid_file` or the config file with `.sock` appended."""
+    """The unix socket that `guerrillad reload`, `status` and `stop` talk to; `off`: none. Default:
+    `pid_file`, or else the config file, with `.sock` appended."""
 
     shutdown_timeout: Seconds = 60.0
     """Time that transactions have to finish at a stop."""
