@@ -10,11 +10,12 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
+from guerrilla import unixsockets
 from guerrilla.config import AppConfig, from_mapping
 from guerrilla.control import MAX_CLIENTS, MAX_LINE, TIMEOUT, Control, control_path, open_control
 from guerrilla.controlclient import ControlError, ask
@@ -132,6 +133,38 @@ def test_many_starts_at_once_have_one_winner(tmp_path: Path) -> None:
     assert len(won) == 1
     assert ask(path, "stats")["ok"]
     won[0].stop()
+
+
+def test_of_two_starts_one_waits_until_the_other_has_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else both find a stale socket, and the second removes that of the first."""
+    path = tmp_path / "c.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    both = threading.Barrier(2)
+    is_answered = unixsockets._is_answered
+
+    def meet(near: str) -> bool:
+        answered = is_answered(near)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+            met.append(near)
+        return answered
+
+    met: list[str] = []
+    monkeypatch.setattr(unixsockets, "_is_answered", meet)
+    first, second = Control(FakeDaemon(), path), Control(FakeDaemon(), path)
+    thread = threading.Thread(target=first.start)
+    thread.start()
+    try:
+        second.start()
+    except OSError:
+        second = first
+    thread.join()
+    assert met == []
+    second.stop()
+    first.stop()
 
 
 def test_a_path_longer_than_a_socket_takes(daemon: FakeDaemon, tmp_path: Path) -> None:
@@ -376,7 +409,16 @@ def test_asking_for_a_stop_returns_when_it_has_stopped(
     control: Control, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("guerrilla.controlclient._LAST_BREATH", 0.01)
-    assert ask(control.path, "stop")["ok"]
+    daemon.hangs = True
+    answers: list[dict[str, object]] = []
+    asking = threading.Thread(target=lambda: answers.append(ask(control.path, "stop")))
+    asking.start()
+    assert daemon.entered.wait(10)
+    asking.join(0.1)
+    assert asking.is_alive()
+    daemon.release.set()
+    asking.join(10)
+    assert answers[0]["ok"]
     assert daemon.did == ["shutdown"]
     assert not os.path.exists(control.path)
 
