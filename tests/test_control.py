@@ -154,17 +154,20 @@ def test_of_two_starts_one_waits_until_the_other_has_the_path(
 
     met: list[str] = []
     monkeypatch.setattr(unixsockets, "_is_answered", meet)
-    first, second = Control(FakeDaemon(), path), Control(FakeDaemon(), path)
-    thread = threading.Thread(target=first.start)
-    thread.start()
-    try:
-        second.start()
-    except OSError:
-        second = first
-    thread.join()
+    controls = [Control(FakeDaemon(), path) for _ in range(2)]
+
+    def start(control: Control) -> None:
+        with suppress(OSError):
+            control.start()
+
+    threads = [threading.Thread(target=start, args=(control,)) for control in controls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert met == []
-    second.stop()
-    first.stop()
+    for control in controls:
+        control.stop()
 
 
 def test_a_path_longer_than_a_socket_takes(daemon: FakeDaemon, tmp_path: Path) -> None:
