@@ -65,6 +65,7 @@ def test_there_are_documents() -> None:
     names = {path.name for path in DOCUMENTS}
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "flow.md"} <= names
     assert {"limits.md", "tls.md", "proxies.md", "rfc.md", "security.md"} <= names
+    assert {"config.md", "control.md"} <= names
 
 
 @pytest.mark.parametrize("code", named(blocks("python")))

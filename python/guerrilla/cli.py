@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     _Handler = Callable[[int, FrameType | None], None]
 
+_WITH_VALUE = ("-c", "--config")
+"""The options before a command that have a value as a word of its own."""
+
 _EXIT_INTERRUPTED = 130
 """As a shell reports a program that Ctrl-C ended."""
 
@@ -33,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: 1 for wrong arguments, 0 after `--help`.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    # No option before the command has a value.
-    serves = next((word for word in given if not word.startswith("-")), None) == "serve"
+    serves = _command(given) == "serve"
     early = _EarlySignals(serves=serves)
     try:
         _fill_standard_streams()
@@ -47,6 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _EXIT_INTERRUPTED
     finally:
         early.restore()
+
+
+def _command(words: Sequence[str]) -> str | None:
+    """The command among the arguments: the first word that is no option, nor the value of one."""
+    left = iter(words)
+    for word in left:
+        if word in _WITH_VALUE:
+            next(left, None)
+        elif not word.startswith("-"):
+            return word
+    return None
 
 
 class _EarlySignals:

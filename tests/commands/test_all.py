@@ -26,7 +26,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("", "serve", "version", "send", "cert"),
+        *("", "serve", "check", "config", "version", "send", "cert"),
+        *("reload", "reopen-logs", "stop", "status", "stats"),
         *("mail", "mail list", "mail show", "mail export", "mail purge"),
     ],
 )
@@ -45,6 +46,13 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         ["nonsense"],
         ["serve", "--nonsense"],
         ["version", "a\nb"],
+        ["config"],
+        ["config", "--sample", "--schema"],
+        ["config", "--sample", "-c", "a.toml"],
+        ["config", "--schema", "--socket", "a.sock"],
+        ["reload", "now"],
+        ["stop", "--json"],
+        ["version", "-c", "a.toml"],
         ["mail", "list", "--limit", "0"],
         ["mail", "list", "--table", "a b"],
         ["mail", "purge"],
@@ -106,6 +114,30 @@ def test_the_entry_loads_nothing_that_takes_long() -> None:
     loaded = set(done.stdout.split())
     assert "guerrilla.cli" in loaded
     assert loaded.isdisjoint({"apsw", "argparse", "asyncio", "pydantic", "guerrilla.config"})
+
+
+@pytest.mark.parametrize("before", [["-c", "serve"], ["--config", "serve"], ["-v", "-cserve"]])
+def test_the_config_may_be_named_before_the_command(
+    before: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    assert main([*before, "check"]) == 1
+    assert capsys.readouterr().err == "guerrillad: serve: no such file\n"
+    # A file of that name is not the command, whose signals are its own.
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+@pytest.mark.parametrize("command", ["version", "send --to a@example.com", "cert --host a"])
+def test_a_command_without_a_config_takes_none(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["-c", "a.toml", *command.split(), *(["--out", "t"] if "cert" in command else [])])
+    assert ended.value.code == 1
+    name = command.split(maxsplit=1)[0]
+    assert capsys.readouterr().err == (
+        f"guerrillad {name}: it takes no -c; see guerrillad {name} --help\n"
+    )
 
 
 def test_main_puts_signal_handlers_back() -> None:

@@ -74,12 +74,14 @@ def add_verbose(parser: argparse.ArgumentParser, default: object) -> None:
     )
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Adds `-c`."""
+def add_config(parser: argparse.ArgumentParser, default: object = argparse.SUPPRESS) -> None:
+    """Adds `-c`, which may stand before or after a command that takes it."""
+    parser.set_defaults(takes_config=default is argparse.SUPPRESS)
     parser.add_argument(
         "-c",
         "--config",
         metavar="FILE",
+        default=default,
         help=f"config file (default: the first of {', '.join(CONFIG_NAMES)} in this folder)",
     )
 
@@ -89,6 +91,11 @@ def find_config(given: str | None) -> Path | None:
     if given is not None:
         return Path(given)
     return next((path for name in CONFIG_NAMES if (path := Path(name)).exists()), None)
+
+
+def no_config() -> str:
+    """What is said where `find_config` finds none."""
+    return f"no config file here ({', '.join(CONFIG_NAMES)})"
 
 
 def sql_options(backend: BackendConfig) -> SQL.Options | None:
@@ -114,8 +121,7 @@ def find_store(config: str | None, database: str | None, table: str | None) -> S
         return StorePlace(database, table or SQL.Options().mail_table)
     path = find_config(config)
     if path is None:
-        names = ", ".join(CONFIG_NAMES)
-        msg = f"no config file here ({names}): name one with -c, or a database with --db"
+        msg = f"{no_config()}: name one with -c, or a database with --db"
         raise CommandError(msg)
     options = sql_options(load(path).backend_config)
     if options is None:

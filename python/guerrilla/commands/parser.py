@@ -9,8 +9,14 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from guerrilla import _core
-from guerrilla.commands import cert, mail, send, serve
-from guerrilla.commands.common import add_command, add_verbose, drop_output, shown
+from guerrilla.commands import cert, check, config, control, mail, send, serve
+from guerrilla.commands.common import (
+    add_command,
+    add_config,
+    add_verbose,
+    drop_output,
+    shown,
+)
 from guerrilla.errors import GuerrillaError
 
 if TYPE_CHECKING:
@@ -72,6 +78,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown:
         # By argparse itself the program would say this, and not the command.
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if args.config is not None and not args.takes_config:
+        args.parser.error("it takes no -c")
     return args
 
 
@@ -82,8 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog="'guerrillad COMMAND --help' tells more about a command.",
     )
     add_verbose(parser, default=False)
+    add_config(parser, default=None)
     commands: Subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     serve.add(commands)
+    check.add(commands)
+    config.add(commands)
+    control.add(commands)
     mail.add(commands)
     send.add(commands)
     cert.add(commands)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from guerrilla._core import __version__
 from guerrilla.commands.common import (
-    CONFIG_NAMES,
     add_command,
     add_config,
     drop_output,
     find_config,
+    no_config,
     program,
     sql_options,
 )
@@ -103,7 +103,7 @@ def _daemon(args: argparse.Namespace) -> Daemon:
     """The daemon of the config file, or of the defaults, with what the command line overrides."""
     path = find_config(args.config)
     if path is None:
-        _say(f"no config file here ({', '.join(CONFIG_NAMES)}): starting with the defaults")
+        _say(f"{no_config()}: starting with the defaults")
     config = AppConfig.default() if path is None else load(path)
     overrides: dict[str, Any] = {}
     if args.pid_file is not None:

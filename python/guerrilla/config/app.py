@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from guerrilla.config.backend import BackendConfig
 from guerrilla.config.fields import (
@@ -78,6 +78,14 @@ def _lower_names(value: dict[str, BackendConfig]) -> dict[str, BackendConfig]:
 def _default_backend() -> BackendConfig:
     """The backend where there is no `backend_config` at all."""
     return BackendConfig(log_received_mails=True)
+
+
+Account = Annotated[
+    MaybeText,
+    BeforeValidator(_account),
+    WithJsonSchema({"type": ["string", "integer", "null"], "minimum": 0}),
+]
+"""A user or group by name or number, or not set."""
 
 
 class SpoolConfig(Section):
@@ -164,8 +172,8 @@ class AppConfig(Section):
     """Processes that share the ports. 0: one a core."""
 
     control_socket: MaybeText = None
-    """The unix socket that `guerrillad reload`, `status` and `stop` talk to.
-    Default: `pid_file` or the config file with `.sock` appended."""
+    """The unix socket that `guerrillad reload`, `status` and `stop` talk to; `off`: none. Default:
+    `pid_file`, or else the config file, with `.sock` appended."""
 
     shutdown_timeout: Seconds = 60.0
     """Time that transactions have to finish at a stop."""
@@ -176,10 +184,10 @@ class AppConfig(Section):
     log_format: Annotated[Literal["text", "json"], one_of("text", "json")] = "text"
     """The form of a log line: `text` or `json`."""
 
-    user: Annotated[MaybeText, BeforeValidator(_account)] = None
+    user: Account = None
     """The user to become once the ports are bound, by name or number. Only root can."""
 
-    group: Annotated[MaybeText, BeforeValidator(_account)] = None
+    group: Account = None
     """The group to become then, by name or number. Default: all groups of `user`."""
 
     spool: Annotated[Annotated[SpoolConfig, TABLE] | None, EMPTY_IS_NONE] = None

@@ -16,6 +16,11 @@ _ASSIGNED = re.compile(
 )
 
 
+def may_hold_secret(key: str) -> bool:
+    """Whether a key is named for a secret, or for a DSN, which may have a password in it."""
+    return bool(_SECRET_KEY.search(key) or _DSN_KEY.search(key))
+
+
 def mask_text(text: str) -> str:
     """Hides the passwords of URLs (`scheme://user:PASSWORD@host`) and of `password=…`."""
     text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)

@@ -77,6 +77,12 @@ def unbuilt(config: AppConfig) -> list[str]:
     ]
 
 
+def unbuilt_keys() -> dict[str, str]:
+    """What is not built, by the path of its key, as `servers[].auth.required`."""
+    tables = (("", _TOP), ("servers[].", _SERVER), ("backend_config.", _BACKEND))
+    return {f"{path}{later.field}": later.feature for path, table in tables for later in table}
+
+
 def _set_in(path: str, section: Section, table: Iterable[_Later]) -> Iterator[str]:
     for later in table:
         owner, field = _owner(section, later.field)

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from guerrilla.base import Processor
 
@@ -26,6 +26,8 @@ class Debugger(Processor):
 
     class Options(BaseModel):
         """Keys of `backend_config`."""
+
+        model_config = ConfigDict(use_attribute_docstrings=True)
 
         log_received_mails: bool = False
         """Log each mail at level info."""

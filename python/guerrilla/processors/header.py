@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from guerrilla.base import Processor
 
@@ -23,6 +23,8 @@ class Header(Processor):
 
     class Options(BaseModel):
         """Keys of `backend_config`."""
+
+        model_config = ConfigDict(use_attribute_docstrings=True)
 
         primary_mail_host: str = "localhost"
         """The host of `Delivered-To: USER@HOST`; by default the host name of the receiver."""

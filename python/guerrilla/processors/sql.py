@@ -43,6 +43,8 @@ class SQL(Processor):
     class Options(Processor.Options):
         """Keys of `backend_config`."""
 
+        model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
+
         sql_driver: str = "sqlite"
         """The database; so far `sqlite`."""
         sql_dsn: str = ""

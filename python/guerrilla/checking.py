@@ -1,0 +1,191 @@
+"""What `guerrillad check` looks at: all that a start would, but that nothing is bound or served."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from guerrilla.chain import read_options
+from guerrilla.config import chain_names, mask_value
+from guerrilla.config.writing import in_units, readable
+from guerrilla.errors import ConfigError, StartError
+from guerrilla.opening import make_core
+from guerrilla.privileges import become, root_warnings, wanted_identity
+from guerrilla.registry import DECORATED, Registry
+from guerrilla.startup import (
+    config_problems,
+    make_chain,
+    raise_file_limit,
+    resolve_servers,
+    tasks,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pydantic import BaseModel
+
+    from guerrilla.base import TaskName
+    from guerrilla.chain import Chain
+    from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.privileges import Identity
+
+OPEN_LIMIT: Final = 60.0
+"""Seconds that a chain has to open and close: what a start gives it, too."""
+
+_NO_FILES: Final = frozenset({"stderr", "stdout", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found, a line each, which begins with the key of the config.
+
+    Attributes:
+        problems: what a start would refuse.
+        warnings: what works and is hardly meant.
+    """
+
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def check(
+    config: AppConfig,
+    folder: Path | None = None,
+    *,
+    connect: bool = False,
+    open_limit: float = OPEN_LIMIT,
+) -> Findings:
+    """Looks at names, options, modules, accounts, host names and files, as the user that it is.
+
+    Args:
+        config: what to look at.
+        folder: of the config file, for modules beside it.
+        connect: opens and closes each chain too, where nothing else is wrong. Where a start would
+            become another user before it does, so does the process, for good: what the chain makes
+            would else belong to root.
+        open_limit: seconds that a chain has for it.
+    """
+    registry = Registry(DECORATED)
+    problems = config_problems(config, registry, folder, None)
+    servers, unresolved = resolve_servers(config)
+    problems += unresolved
+    problems += raise_file_limit(servers)
+    identity, refused = _identity(config)
+    problems += refused
+    problems += _file_problems(config)
+    if servers:
+        problems += _core_problems(config, servers)
+    warnings = [*config.warnings(), *root_warnings(config, servers)]
+    if not problems:
+        for task in tasks(config, None):
+            warnings += make_chain(config, registry, task, None).warnings()
+        if connect:
+            problems += _connect_problems(config, registry, identity, open_limit)
+    return Findings(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(warnings)))
+
+
+def effective(config: AppConfig) -> dict[str, Any]:
+    """The config with every default, secrets masked; in `backend_config` those of the chain too."""
+    shown = readable(config)
+    backend = config.backend_config
+    registry = Registry(DECORATED)
+    for name in chain_names(f"{backend.save_process}|{backend.validate_process}".strip("|")):
+        # One that is wrong is told by `check`; the rest is worth showing.
+        with suppress(ConfigError, ValueError):
+            options = read_options(name, registry.find(name), backend.values())
+            for key, value in _defaults(options):
+                shown["backend_config"].setdefault(key, value)
+    return shown
+
+
+def _defaults(options: BaseModel) -> Iterator[tuple[str, object]]:
+    """The options of a processor by their keys in a config."""
+    for field, value in options.model_dump(mode="json").items():
+        info = type(options).model_fields[field]
+        key = (info.validation_alias if isinstance(info.validation_alias, str) else field).lower()
+        yield key, mask_value(key, in_units(value, info))
+
+
+def _identity(config: AppConfig) -> tuple[Identity | None, tuple[str, ...]]:
+    try:
+        return wanted_identity(config), ()
+    except StartError as error:
+        return None, error.problems
+
+
+def _file_problems(config: AppConfig) -> list[str]:
+    """Whether the log and the pid file could be written; neither is made."""
+    files = {"log_file": config.log_file, "pid_file": config.pid_file}
+    problems = []
+    for key, path in files.items():
+        if path is None or (key == "log_file" and path in _NO_FILES):
+            continue
+        try:
+            _try_to_write(path)
+        except OSError as error:
+            problems.append(f"{key}: {path}: {error.strerror or error}")
+    return problems
+
+
+def _try_to_write(path: str) -> None:
+    """Opens a file that is there; of one that is not, looks whether its folder takes it."""
+    folder = os.path.dirname(path) or os.curdir
+    try:
+        # Without waiting: a pipe that nobody reads would take its time.
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK))
+    except FileNotFoundError:
+        os.stat(folder)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+
+
+def _core_problems(config: AppConfig, servers: list[tuple[ServerConfig, str]]) -> tuple[str, ...]:
+    """What the core cannot obey or read. Ports are not tried: a running daemon may have them."""
+    try:
+        # 50: `logging.CRITICAL`; a core that only reads has nothing to log.
+        make_core(config, servers, check_recipients=False, log_level=50).close()
+    except StartError as error:
+        return error.problems
+    return ()
+
+
+def _connect_problems(
+    config: AppConfig, registry: Registry, identity: Identity | None, limit: float
+) -> list[str]:
+    problems: list[str] = []
+    try:
+        if identity is not None:
+            become(identity)
+    except StartError as error:
+        return list(error.problems)
+    for task in tasks(config, None):
+        problems += _try(make_chain(config, registry, task, None), task, limit)
+    return problems
+
+
+def _try(chain: Chain[Any], task: TaskName, limit: float) -> list[str]:
+    """Opens and closes a chain in a thread of its own, as a worker does."""
+    problems: list[str] = []
+
+    def run() -> None:
+        try:
+            with chain:
+                pass
+        except (ConfigError, StartError) as error:
+            problems.extend(error.problems)
+        except BaseException as error:  # noqa: BLE001 - code of others
+            problems.append(f"{chain.opening}: {type(error).__name__}: {error}")
+
+    thread = threading.Thread(target=run, name=f"guerrilla-check-{task}", daemon=True)
+    thread.start()
+    thread.join(limit)
+    if thread.is_alive():
+        what = f"{chain.opening}: open" if chain.opening else "close"
+        return [f"backend_config.{task}_process: {what} has not ended within {limit:g} s"]
+    return problems

@@ -1,0 +1,201 @@
+"""`guerrillad reload | reopen-logs | stop | status | stats`: what a running daemon is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from guerrilla.commands.common import (
+    CommandError,
+    add_command,
+    add_config,
+    find_config,
+    no_config,
+    shown,
+)
+from guerrilla.config import AppConfig, load
+from guerrilla.config.parsing import guess_format, parse
+from guerrilla.control import control_path
+from guerrilla.controlclient import ask
+from guerrilla.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from guerrilla.commands.common import Subparsers
+
+_MORE: Final = """\
+The daemon is asked over its control socket: control_socket of the config, else the pid file or
+else the config file with .sock appended. Where it was started with another pid file (serve -p), in
+another folder, or before the config named another one, say where its socket is with --socket.
+"""
+
+_PLACES: Final = ("control_socket", "pid_file")
+
+
+def add(commands: Subparsers) -> None:
+    """Adds the commands."""
+    _add(commands, "reload", reload, "make a running daemon read its config again")
+    _add(commands, "reopen-logs", reopen_logs, "make a running daemon open its logs anew")
+    _add(commands, "stop", stop, "stop a running daemon gracefully, and wait until it has stopped")
+    for name, run, help_ in (
+        ("status", status, "show what a running daemon does"),
+        ("stats", stats, "show all counters of a running daemon"),
+    ):
+        parser = _add(commands, name, run, help_)
+        parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def add_socket(parser: argparse.ArgumentParser) -> None:
+    """Adds `-c` and `--socket`: which daemon is asked."""
+    add_config(parser)
+    parser.add_argument(
+        "--socket", metavar="FILE", help="its control socket (default: as its config has it)"
+    )
+
+
+def _add(
+    commands: Subparsers, name: str, run: Callable[[argparse.Namespace], int], help_: str
+) -> argparse.ArgumentParser:
+    parser = add_command(commands, name, run, help_=help_, more=_MORE)
+    add_socket(parser)
+    return parser
+
+
+def reload(args: argparse.Namespace) -> int:
+    """`reload`: a line for each thing that changed; 1 with every failure."""
+    answer = ask(find_socket(args.config, args.socket), "reload")
+    for change in (answer.get("result") or {}).get("changes", []):
+        print(shown(str(change)))
+    return _end(answer, "reloaded")
+
+
+def reopen_logs(args: argparse.Namespace) -> int:
+    """`reopen-logs`."""
+    return _end(ask(find_socket(args.config, args.socket), "reopen-logs"), "logs are open anew")
+
+
+def stop(args: argparse.Namespace) -> int:
+    """`stop`: returns when the daemon has stopped."""
+    return _end(ask(find_socket(args.config, args.socket), "stop"), "stopped")
+
+
+def status(args: argparse.Namespace) -> int:
+    """`status`: for a person, or as JSON."""
+    found = asked(args, "status")
+    if args.json:
+        print(json.dumps(found))
+    else:
+        for line in describe(found):
+            print(shown(line))
+    return 0
+
+
+def stats(args: argparse.Namespace) -> int:
+    """`stats`: a name and a number a line, or as JSON."""
+    found = asked(args, "stats")
+    if args.json:
+        print(json.dumps(found))
+    else:
+        width = max(map(len, found), default=0)
+        for name, value in found.items():
+            print(shown(f"{name:<{width}}  {value}"))
+    return 0
+
+
+def asked(args: argparse.Namespace, command: str) -> Mapping[str, Any]:
+    """The result of a question.
+
+    Raises:
+        ControlError: no daemon answers.
+        CommandError: what it says against it.
+    """
+    answer = ask(find_socket(args.config, args.socket), command)
+    if not answer["ok"]:
+        raise CommandError("\n".join(shown(str(line)) for line in answer.get("errors", ["failed"])))
+    found: Mapping[str, Any] = answer["result"]
+    return found
+
+
+def find_socket(config: str | None, given: str | None) -> str:
+    """Where the daemon is asked that the command line means.
+
+    Raises:
+        CommandError: no config file, or one whose daemon has no control socket.
+        ConfigError: a config file that does not even tell where the socket is.
+    """
+    if given is not None:
+        return given
+    path = find_config(config)
+    if path is None:
+        msg = f"{no_config()}: name one with -c, or the daemon's control socket with --socket"
+        raise CommandError(msg)
+    found = control_path(_places(path), path)
+    if found is None:
+        msg = f"{path}: control_socket is off: only signals reach its daemon"
+        raise CommandError(msg)
+    return found
+
+
+def _places(path: Path) -> AppConfig:
+    """The config, or what of one that does not load says where the socket is.
+
+    A daemon has to be told to stop, and to say what is wrong, whatever its file has become.
+    """
+    try:
+        return load(path)
+    except ConfigError:
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+            raw = parse(text, guess_format(text), str(path))
+        except (OSError, ValueError):
+            raw = {}
+            if not path.exists():
+                raise
+        return _what_loads({key.casefold(): value for key, value in raw.items()})
+
+
+def _what_loads(values: Mapping[str, object]) -> AppConfig:
+    """A config of those of `_PLACES` that are good."""
+    known: dict[str, object] = {}
+    for key in _PLACES:
+        with suppress(ValueError):
+            AppConfig.model_validate({key: values.get(key)})
+            known[key] = values.get(key)
+    return AppConfig.model_validate(known)
+
+
+def describe(found: Mapping[str, Any]) -> list[str]:
+    """The answer to `status`, a line a thing; what a daemon does not tell is left out."""
+    started = f", up {_duration(found['uptime'])}" if "uptime" in found else ""
+    lines = [f"guerrilla {found.get('version', '')}, process {found.get('pid', '?')}{started}"]
+    for server in found.get("servers", []):
+        where = ", ".join(server.get("addresses", [])) or server.get("name", "")
+        state = f"{server.get('clients', 0)} clients" if server.get("is_enabled") else "disabled"
+        lines.append(f"  server     {where}: {state}")
+    lines += [f"  {key:<10} {found[key]}" for key in ("chain", "reloads") if key in found]
+    lines += [f"  warning    {warning}" for warning in found.get("warnings", [])]
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    """Days, hours, minutes and seconds, of which the two largest are enough."""
+    parts: list[str] = []
+    left = int(seconds)
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        count, left = divmod(left, size)
+        if count or parts or unit == "s":
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
+
+
+def _end(answer: Mapping[str, Any], done: str) -> int:
+    for error in answer.get("errors", []):
+        print(f"guerrillad: {shown(str(error))}", file=sys.stderr)
+    if answer["ok"]:
+        print(done)
+    return 0 if answer["ok"] else 1

@@ -1,0 +1,340 @@
+"""The control socket: what `guerrillad reload`, `status`, `stop` and the like talk to.
+
+One JSON object a line, both ways. A request is `{"command": "status"}`; its answer is
+`{"ok": true, "result": …}`, or `{"ok": false, "errors": ["…"]}`, a reload's with both. A connection
+may ask several things, one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from guerrilla import unixsockets
+from guerrilla.config.writing import readable
+from guerrilla.errors import ConfigError, StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from contextlib import ExitStack
+    from os import PathLike
+
+    from guerrilla.config import AppConfig
+
+log = logging.getLogger("guerrilla.control")
+
+MAX_LINE: Final = 64 * 2**10
+"""Bytes of a request with its line end."""
+
+MAX_CLIENTS: Final = 8
+"""Connections at a time; one more is told so and closed."""
+
+TIMEOUT: Final = 10.0
+"""Seconds for a request to come whole, and for an answer to be read."""
+
+_PATIENCE: Final = 1.0
+"""Seconds that answers under way have at the end."""
+
+_PAUSE: Final = 0.5
+"""Seconds after a connection that could not be taken, as without a free descriptor."""
+
+STOP_GRACE: Final = 30.0
+"""Seconds over `shutdown_timeout` that a stop may take, for workers and chains that close."""
+
+_DOING: Final = frozenset({"reload", "reopen-logs", "stop"})
+"""The commands that are worth a line at info."""
+
+OFF: Final = "off"
+"""As `control_socket`: none."""
+
+Answer = dict[str, Any]
+
+
+class Report(Protocol):
+    """What a reload came to."""
+
+    @property
+    def changes(self) -> Sequence[object]:
+        """What was published; each is a line for people by `str`."""
+
+    @property
+    def failures(self) -> Sequence[str]:
+        """What could not be applied, a line each."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether all was applied."""
+
+
+class Controlled(Protocol):
+    """What the socket needs of a daemon. All may be called from any thread."""
+
+    @property
+    def config(self) -> AppConfig:
+        """What is in force."""
+
+    def reload_config_file(self) -> Report:
+        """Reads the config file again; raises `ConfigError` where nothing was applied."""
+
+    def reopen_logs(self) -> None:
+        """Opens the log files anew; raises `OSError` where one cannot be."""
+
+    def shutdown(self) -> object:
+        """Stops gracefully, and returns when it has stopped."""
+
+    def status(self) -> dict[str, Any]:
+        """What it does now, in values of JSON."""
+
+    def stats(self) -> dict[str, int]:
+        """All its counters."""
+
+
+def control_path(config: AppConfig, config_file: str | PathLike[str] | None) -> str | None:
+    """Where the control socket is: the key, else beside the pid file, else beside the config.
+
+    None where there is neither, or it is turned off. Relative to the working directory.
+    """
+    if config.control_socket is not None:
+        return None if config.control_socket == OFF else config.control_socket
+    beside = config.pid_file or config_file
+    return f"{os.fspath(beside)}.sock" if beside is not None else None
+
+
+def open_control(
+    daemon: Controlled, config_file: str | PathLike[str] | None, opened: ExitStack
+) -> Control | None:
+    """Starts the control socket of the daemon's config; `opened` stops it.
+
+    One that nobody asked for and that cannot be is no reason not to serve mail: it is logged.
+
+    Raises:
+        StartError: `control_socket` is set, and it cannot be made.
+    """
+    path = control_path(daemon.config, config_file)
+    if path is None:
+        return None
+    control = Control(daemon, path)
+    try:
+        control.start()
+    except OSError as error:
+        problem = f"{path}: {error.strerror or error}"
+        if daemon.config.control_socket is not None:
+            raise StartError(f"control_socket: {problem}") from error
+        log.warning("no control socket: %s; control_socket can name another place", problem)
+        return None
+    opened.callback(control.stop)
+    return control
+
+
+class Control:
+    """The server's side: a thread that takes connections, and one for each of them.
+
+    Args:
+        daemon: what is controlled.
+        path: of the socket; made by `start`, removed by `stop`.
+        timeout: seconds for a request to come whole, and for an answer to be read.
+    """
+
+    def __init__(
+        self, daemon: Controlled, path: str | PathLike[str], timeout: float = TIMEOUT
+    ) -> None:
+        """Opens nothing."""
+        self.path = os.path.abspath(path)
+        self._daemon = daemon
+        self._timeout = timeout
+        self._listener: socket.socket | None = None
+        self._identity: tuple[int, int] | None = None
+        self._thread = threading.Thread(target=self._run, name="guerrilla-control", daemon=True)
+        self._lock = threading.Lock()
+        self._clients: dict[socket.socket, threading.Thread] = {}
+        self._ended = threading.Event()
+        self._stopper: threading.Thread | None = None
+        self._commands: dict[str, Callable[[], Answer]] = {
+            "reload": self._reload,
+            "reopen-logs": self._reopen_logs,
+            "stop": self._stop_daemon,
+            "status": lambda: _good(self._daemon.status()),
+            "stats": lambda: _good(self._daemon.stats()),
+            "config": lambda: _good(readable(self._daemon.config)),
+        }
+
+    def start(self) -> None:
+        """Makes the socket and takes connections.
+
+        Raises:
+            OSError: somebody listens there, or it cannot be made.
+        """
+        self._listener = unixsockets.listen(self.path)
+        self._identity = unixsockets.identity(self.path)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Removes the socket and ends all connections. What is answered has a moment for it."""
+        if self._listener is None:
+            return
+        # First, so that nobody comes who would not be answered.
+        unixsockets.remove(self.path, self._identity)
+        self._ended.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # Wakes who waits in `accept`.
+        self._thread.join(_PATIENCE)
+        self._listener.close()
+        with self._lock:
+            clients = dict(self._clients)
+        for client in clients:
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RD)  # It is not to wait for another request.
+        limit = time.monotonic() + _PATIENCE
+        for thread in clients.values():
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, limit - time.monotonic()))
+
+    def _run(self) -> None:
+        while not self._ended.is_set() and self._listener is not None:
+            try:
+                client, _ = self._listener.accept()
+            except OSError as error:
+                if not self._ended.is_set():
+                    log.error("a connection cannot be taken: %s", error)  # noqa: TRY400
+                    self._ended.wait(_PAUSE)
+                continue
+            self._take(client)
+
+    def _take(self, client: socket.socket) -> None:
+        client.settimeout(self._timeout)
+        thread = threading.Thread(
+            target=self._serve, args=(client,), name="guerrilla-control-client", daemon=True
+        )
+        with self._lock:
+            if len(self._clients) < MAX_CLIENTS and not self._ended.is_set():
+                self._clients[client] = thread
+                thread.start()
+                return
+        with client, suppress(OSError):
+            client.setblocking(False)
+            client.sendall(_line(_bad(f"more than {MAX_CLIENTS} connections at a time")))
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            with client:
+                for line in self._lines(client):
+                    self._obey(line, client)
+        except OSError as error:  # It went away, or does not read what it asked for.
+            log.debug("a control connection ended: %s", error)
+        except Exception:
+            log.exception("a control connection failed")
+        finally:
+            with self._lock:
+                self._clients.pop(client, None)
+
+    def _obey(self, line: bytes, client: socket.socket) -> None:
+        try:
+            name = _command(line, self._commands)
+        except ValueError as error:
+            client.sendall(_line(_bad(str(error))))
+            return
+        level = logging.INFO if name in _DOING else logging.DEBUG
+        log.log(level, "%s, as %s asks", name, _who(client))
+        answer = self._run_command(name)
+        client.sendall(_line(answer))
+        if name == "stop" and answer["ok"]:
+            # The end of the connection says that the daemon has stopped.
+            self._ended.wait(self._daemon.config.shutdown_timeout + STOP_GRACE)
+
+    def _run_command(self, name: str) -> Answer:
+        try:
+            return self._commands[name]()
+        except Exception as error:
+            log.exception("%s failed", name)
+            return _bad(f"{type(error).__name__}: {error}: the log has more")
+
+    def _lines(self, client: socket.socket) -> Iterator[bytes]:
+        """Requests as they come, each within the time limit; too long a one is the last."""
+        data = b""
+        while True:
+            limit = time.monotonic() + self._timeout
+            while b"\n" not in data:
+                client.settimeout(max(0.001, limit - time.monotonic()))
+                more = client.recv(MAX_LINE)
+                data += more
+                if len(data) > MAX_LINE:
+                    client.sendall(_line(_bad(f"a request has at most {MAX_LINE} bytes")))
+                    return
+                if not more:
+                    if data.strip():
+                        yield data
+                    return
+            client.settimeout(self._timeout)
+            line, _, data = data.partition(b"\n")
+            yield line
+
+    def _reload(self) -> Answer:
+        try:
+            report = self._daemon.reload_config_file()
+        except ConfigError as error:
+            return _bad(*error.problems) | {"result": {"changes": []}}
+        answer: Answer = {
+            "ok": report.ok,
+            "result": {"changes": [str(change) for change in report.changes]},
+        }
+        return answer if report.ok else answer | {"errors": list(report.failures)}
+
+    def _reopen_logs(self) -> Answer:
+        try:
+            self._daemon.reopen_logs()
+        except OSError as error:
+            return _bad(f"{error}: the old log stays open")
+        return _good(None)
+
+    def _stop_daemon(self) -> Answer:
+        """Answers at once; the connection then lasts until the daemon has stopped."""
+        with self._lock:
+            if self._stopper is None:
+                # The daemon's end stops this socket too, and waits for its threads.
+                self._stopper = threading.Thread(
+                    target=self._daemon.shutdown, name="guerrilla-stop", daemon=True
+                )
+                self._stopper.start()
+        timeout = self._daemon.config.shutdown_timeout
+        return _good({"pid": os.getpid(), "shutdown_timeout": timeout})
+
+
+def _command(line: bytes, known: Collection[str]) -> str:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        request = None
+    name = request.get("command") if isinstance(request, dict) else None
+    if not isinstance(name, str) or len(request) != 1:
+        raise ValueError('a request is an object such as {"command": "status"}, with that key only')
+    if name not in known:
+        raise ValueError(f"unknown command {name[:60]!r}; known: {', '.join(known)}")
+    return name
+
+
+def _good(result: object) -> Answer:
+    return {"ok": True, "result": result}
+
+
+def _bad(*errors: str) -> Answer:
+    return {"ok": False, "errors": list(errors)}
+
+
+def _line(answer: Answer) -> bytes:
+    # JSON escapes the line ends within texts; what is none of its values becomes a text.
+    return json.dumps(answer, default=str).encode("ascii") + b"\n"
+
+
+def _who(client: socket.socket) -> str:
+    """Process and user at the other end, for the log."""
+    size = struct.calcsize("3i")
+    found = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid, uid, _ = struct.unpack("3i", found)
+    return f"process {pid} of user {uid}"

@@ -1,0 +1,115 @@
+"""Asking a running daemon over its control socket: the client's side of `guerrilla.control`."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from guerrilla import unixsockets
+from guerrilla.control import STOP_GRACE
+from guerrilla.errors import GuerrillaError
+
+if TYPE_CHECKING:
+    import socket
+    from os import PathLike
+
+TIMEOUT: Final = 30.0
+"""Seconds for an answer."""
+
+RELOAD_TIMEOUT: Final = 600.0
+"""Seconds for that of a reload, which opens chains and closes others."""
+
+_MAX_ANSWER: Final = 16 * 2**20
+_LAST_BREATH: Final = 2.0
+"""Seconds from the end of the socket to that of the process, which need not end."""
+
+
+class ControlError(GuerrillaError):
+    """Nobody answers at the socket, or not as a daemon does; the message names it."""
+
+
+def ask(path: str | PathLike[str], command: str, timeout: float | None = None) -> dict[str, Any]:
+    """Asks for one thing; the answer as `guerrilla.control` describes it.
+
+    After `stop` it returns when the daemon has stopped.
+
+    Args:
+        path: of the socket.
+        command: `reload`, `reopen-logs`, `stop`, `status`, `stats` or `config`.
+        timeout: seconds for the answer; by default `RELOAD_TIMEOUT` for a reload, else `TIMEOUT`.
+
+    Raises:
+        ControlError: no daemon runs there, it is not ours to ask, or it does not answer in time.
+    """
+    path = os.path.abspath(path)
+    if timeout is None:
+        timeout = RELOAD_TIMEOUT if command == "reload" else TIMEOUT
+    try:
+        with unixsockets.connect(path, timeout) as server:
+            # One that has no room for us says so, and reads nothing.
+            with suppress(BrokenPipeError):
+                server.sendall(json.dumps({"command": command}).encode("ascii") + b"\n")
+            answer = _parse(_read_line(server, timeout), path)
+            if command == "stop" and answer["ok"]:
+                _wait_for_the_end(server, answer["result"], path)
+    except TimeoutError as error:
+        raise ControlError(f"{path}: no answer within {timeout:g} s") from error
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+        raise ControlError(f"{path}: no daemon answers there: is it running?") from error
+    except OSError as error:
+        raise ControlError(f"{path}: {error.strerror or error}") from error
+    return answer
+
+
+def _read_line(server: socket.socket, timeout: float) -> bytes:
+    limit = time.monotonic() + timeout
+    data = bytearray()
+    while b"\n" not in data and len(data) <= _MAX_ANSWER:
+        server.settimeout(max(0.001, limit - time.monotonic()))
+        more = server.recv(2**16)
+        if not more:
+            break
+        data += more
+    return bytes(data)
+
+
+def _parse(line: bytes, path: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
+        what = "what answers there is no guerrillad" if line else "it ended without an answer"
+        raise ControlError(f"{path}: {what}")
+    return answer
+
+
+def _wait_for_the_end(server: socket.socket, stopping: dict[str, Any], path: str) -> None:
+    """Until the socket ends, and then for a moment until the process does."""
+    process = _process(stopping["pid"])
+    try:
+        limit = stopping["shutdown_timeout"] + STOP_GRACE
+        server.settimeout(limit)
+        try:
+            server.recv(1)
+        except ConnectionResetError:
+            pass
+        except TimeoutError as error:
+            raise ControlError(f"{path}: it has not stopped within {limit:g} s") from error
+        if process is not None:
+            select.select([process], [], [], _LAST_BREATH)
+    finally:
+        if process is not None:
+            os.close(process)
+
+
+def _process(pid: int) -> int | None:
+    """What becomes readable when the process ends; None where that cannot be told."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None

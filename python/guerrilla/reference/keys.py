@@ -1,0 +1,219 @@
+"""Every key of a config, with what a person wants to know of it, from the models."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, get_origin
+
+from guerrilla.config import AppConfig, Section, ServerConfig
+from guerrilla.config.fields import MAX_COUNT
+from guerrilla.config.masking import may_hold_secret
+from guerrilla.config.section import key_of, section_in
+from guerrilla.config.server import machine_name
+from guerrilla.config.unbuilt import unbuilt_keys
+from guerrilla.config.writing import in_units
+from guerrilla.processors import TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+    from guerrilla.base import Processor
+
+EXAMPLES: Final[dict[str, object]] = {
+    "pid_file": "guerrilla.pid",
+    "control_socket": "guerrilla.sock",
+    "user": "mail",
+    "group": "mail",
+    "spool.path": "spool",
+    "metrics.listen_interface": "127.0.0.1:9090",
+    "servers[].host_name": "mx.example.com",
+    "servers[].log_file": "server.log",
+    "servers[].tls.private_key_file": "mx.key",
+    "servers[].tls.public_key_file": "mx.crt",
+    "servers[].tls.root_cas_file": "clients.pem",
+    "servers[].tls.client_auth_type": "VerifyClientCertIfGiven",
+    "servers[].tls.certificates[].private_key_file": "other.key",
+    "servers[].tls.certificates[].public_key_file": "other.crt",
+    "backend_config.primary_mail_host": "mx.example.com",
+}
+"""What stands in the sample for a key that has no default, or one that is the machine's own."""
+
+_WORDS: Final = {"string": "text", "boolean": "`true`, `false`", "object": "table"}
+"""What a plain type takes, in words."""
+
+_ALL_OF: Final = {"servers": ServerConfig(listen_interface="127.0.0.1:2525")}
+"""Where the default of a list is not empty: what its only item is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key.
+
+    Attributes:
+        name: as a config spells it.
+        path: `servers[].tls.watch`.
+        kind: what it takes, in words: `duration`, `integer of at least 1`.
+        default: as a config would write it; None where it has none, or the machine's own.
+        initial: what the config without a file has, which may differ within a table.
+        is_required: where its table stands.
+        meaning: sentences, in Markdown.
+        is_secret: it is, or may hold, a secret, and is never shown.
+        is_built: its feature is.
+    """
+
+    name: str
+    path: str
+    kind: str
+    default: object
+    initial: object
+    is_required: bool
+    meaning: str
+    is_secret: bool
+    is_built: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The keys of one table of a config.
+
+    Attributes:
+        path: `servers[].tls`; empty for the top.
+        meaning: paragraphs, in Markdown.
+        keys: in the order of the model.
+        is_default: the config without a file has it.
+        is_built: its feature is.
+        reader: the processor that reads the keys; empty for those of the table's own.
+    """
+
+    path: str
+    meaning: tuple[str, ...]
+    keys: tuple[Key, ...]
+    is_default: bool
+    is_built: bool = True
+    reader: str = ""
+
+
+def groups() -> list[Group]:
+    """Every table, and after `backend_config` the keys of each built-in processor."""
+    found = []
+    for group in _groups(AppConfig, AppConfig.default(), "", is_default=True):
+        found.append(group)
+        if group.path == "backend_config":
+            found += _processor_groups({key.name for key in group.keys})
+    return found
+
+
+def options_of(name: str) -> type[BaseModel]:
+    """The options of a built-in processor."""
+    module, _, attribute = (TABLE.target(name) or "").partition(":")
+    found: type[Processor] = getattr(importlib.import_module(module), attribute)
+    return found.Options
+
+
+def remarks(key: Key) -> str:
+    """What is said of a key beside its meaning: each with a space before it."""
+    built = "" if key.is_built else " Not built yet."
+    return f"{built} A password in it is never shown." if key.is_secret else built
+
+
+def sentence(text: str | None) -> str:
+    """A docstring on one line."""
+    return " ".join((text or "").split())
+
+
+def _groups(
+    section: type[Section], default: object, path: str, *, is_default: bool
+) -> Iterator[Group]:
+    properties = _properties(AppConfig, section)
+    keys: list[Key] = []
+    inner: list[Group] = []
+    for field, info in section.model_fields.items():
+        name = key_of(section, field)
+        where = f"{path}.{name}" if path else name
+        found = section_in(info.annotation)
+        value = getattr(default, field, None if info.is_required() else info.get_default())
+        if found is None or get_origin(info.annotation) is dict:
+            keys.append(_key(name, where, info, value, properties[name]))
+        elif get_origin(info.annotation) is tuple:
+            item = _ALL_OF.get(where)
+            given = is_default and item is not None
+            inner += _groups(found, item, f"{where}[]", is_default=given)
+        else:
+            given = is_default and value is not None
+            inner += _groups(found, value, where, is_default=given)
+    is_built = path not in unbuilt_keys()
+    yield Group(path, _paragraphs(section.__doc__), tuple(keys), is_default, is_built)
+    yield from inner
+
+
+def _processor_groups(own: set[str]) -> Iterator[Group]:
+    for reader in TABLE.names:
+        options = options_of(reader)
+        properties = _properties(options, options)
+        keys = [
+            _key(name, f"backend_config.{name}", info, info.default, properties[name])
+            for name, info in options.model_fields.items()
+            if name not in own
+        ]
+        if keys:
+            yield Group("backend_config", (), tuple(keys), is_default=True, reader=reader)
+
+
+def _key(name: str, path: str, info: FieldInfo, value: object, schema: dict[str, Any]) -> Key:
+    # Of a list the model's own: an empty one may stand for one of the machine's own.
+    default = None if info.is_required() or info.default_factory is machine_name else value
+    if isinstance(info.default, bool | tuple):
+        default = info.default
+    initial = info.default if isinstance(info.default, tuple) else value
+    return Key(
+        name=name,
+        path=path,
+        kind=kind_of(schema),
+        default=in_units(default, info),
+        initial=None if info.default_factory is machine_name else in_units(initial, info),
+        is_required=info.is_required(),
+        meaning=sentence(info.description),
+        is_secret=may_hold_secret(name),
+        is_built=path not in unbuilt_keys(),
+    )
+
+
+def _properties(root: type[BaseModel], of: type[BaseModel]) -> dict[str, Any]:
+    schema = root.model_json_schema(by_alias=True)
+    found: dict[str, Any] = (schema if root is of else schema["$defs"][of.__name__])["properties"]
+    return found
+
+
+def kind_of(schema: dict[str, Any]) -> str:
+    """What a key takes, in words, from its JSON Schema."""
+    schema = next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), schema)
+    if "enum" in schema:
+        return ", ".join(f"`{name}`" for name in schema["enum"])
+    match schema.get("type"):
+        case ["integer" | "number" as first, "string"]:
+            return "size" if first == "integer" else "duration"
+        case "array":
+            return f"list: {kind_of(schema['items'])}"
+        case "integer" | "number" as name:
+            return _number(name, schema)
+        case list():
+            return "name or number"
+        case name:
+            return _WORDS[str(name)]
+
+
+def _number(name: str, schema: dict[str, Any]) -> str:
+    # pydantic leaves `ge` and `le` as they are where a validator of ours stands before them.
+    least = schema.get("minimum", schema.get("ge", 0))
+    most = schema.get("maximum", schema.get("le", MAX_COUNT))
+    if most != MAX_COUNT:
+        return f"{name} from {least} to {most}"
+    return f"{name} of at least {least}"
+
+
+def _paragraphs(text: str | None) -> tuple[str, ...]:
+    return tuple(sentence(part) for part in (text or "").split("\n\n"))

@@ -1,0 +1,516 @@
+"""The control socket: its file, its answers, and clients that are slow, many or mistaken."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from guerrilla import unixsockets
+from guerrilla.config import AppConfig, from_mapping
+from guerrilla.control import MAX_CLIENTS, MAX_LINE, TIMEOUT, Control, control_path, open_control
+from guerrilla.controlclient import ControlError, ask
+from guerrilla.errors import ConfigError, StartError
+from tests.control import Client, FakeDaemon, FakeReport, started
+
+Until = Callable[[Callable[[], object]], None]
+
+
+@pytest.fixture
+def daemon() -> FakeDaemon:
+    return FakeDaemon()
+
+
+@pytest.fixture
+def control(daemon: FakeDaemon, tmp_path: Path) -> Iterator[Control]:
+    with started(daemon, tmp_path / "c.sock") as control:
+        yield control
+
+
+# Where it is
+
+
+@pytest.mark.parametrize(
+    ("raw", "config_file", "path"),
+    [
+        ({}, None, None),
+        ({}, "a/guerrilla.toml", "a/guerrilla.toml.sock"),
+        ({"pid_file": "/run/g.pid"}, "a/guerrilla.toml", "/run/g.pid.sock"),
+        ({"pid_file": "/run/g.pid"}, None, "/run/g.pid.sock"),
+        ({"control_socket": "c", "pid_file": "/run/g.pid"}, "a", "c"),
+        ({"control_socket": "off", "pid_file": "/run/g.pid"}, "a", None),
+        ({"control_socket": ""}, Path("a"), "a.sock"),
+    ],
+)
+def test_where_it_is(raw: dict[str, object], config_file: str | None, path: str | None) -> None:
+    assert control_path(from_mapping(raw), config_file) == path
+
+
+def test_its_file_is_its_owners_from_the_first_moment(
+    daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked at between `bind` and `listen`, with a umask that forbids nothing."""
+    modes = []
+    listen = socket.socket.listen
+
+    def look(self: socket.socket, backlog: int) -> None:
+        modes.append(os.lstat(self.getsockname()).st_mode)
+        listen(self, backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", look)
+    before = os.umask(0)
+    try:
+        control = Control(daemon, tmp_path / "c.sock")
+        control.start()
+        modes.append(os.lstat(control.path).st_mode)
+    finally:
+        os.umask(before)
+    control.stop()
+    assert [(stat.S_ISSOCK(mode), stat.S_IMODE(mode)) for mode in modes] == [(True, 0o600)] * 2
+    assert not os.path.lexists(control.path)
+
+
+def test_one_that_nobody_has_is_replaced(daemon: FakeDaemon, tmp_path: Path) -> None:
+    path = tmp_path / "c.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    control = Control(daemon, path)
+    control.start()
+    assert ask(path, "stats")["ok"]
+    control.stop()
+
+
+def test_one_that_answers_is_left_alone(control: Control) -> None:
+    other = Control(FakeDaemon(), control.path)
+    with pytest.raises(OSError, match="in use: a daemon answers there"):
+        other.start()
+    other.stop()  # It has nothing to remove.
+    assert ask(control.path, "stats")["ok"]
+
+
+def test_what_is_no_socket_is_left_alone(daemon: FakeDaemon, tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("precious", encoding="utf-8")
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    for path in (target, link):
+        with pytest.raises(OSError, match="no socket is there"):
+            Control(daemon, path).start()
+    assert link.is_symlink()
+    assert target.read_text(encoding="utf-8") == "precious"
+
+
+def test_many_starts_at_once_have_one_winner(tmp_path: Path) -> None:
+    path = tmp_path / "c.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    controls = [Control(FakeDaemon(), path) for _ in range(8)]
+    won: list[Control] = []
+    gate = threading.Barrier(len(controls))
+
+    def start(control: Control) -> None:
+        gate.wait()
+        try:
+            control.start()
+        except OSError:
+            return
+        won.append(control)
+
+    threads = [threading.Thread(target=start, args=(control,)) for control in controls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert ask(path, "stats")["ok"]
+    won[0].stop()
+
+
+def test_of_two_starts_one_waits_until_the_other_has_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else both find a stale socket, and the second removes that of the first."""
+    path = tmp_path / "c.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    both = threading.Barrier(2)
+    is_answered = unixsockets._is_answered
+
+    def meet(near: str) -> bool:
+        answered = is_answered(near)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+            met.append(near)
+        return answered
+
+    met: list[str] = []
+    monkeypatch.setattr(unixsockets, "_is_answered", meet)
+    controls = [Control(FakeDaemon(), path) for _ in range(2)]
+
+    def start(control: Control) -> None:
+        with suppress(OSError):
+            control.start()
+
+    threads = [threading.Thread(target=start, args=(control,)) for control in controls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert met == []
+    for control in controls:
+        control.stop()
+
+
+def test_a_path_longer_than_a_socket_takes(daemon: FakeDaemon, tmp_path: Path) -> None:
+    folder = tmp_path / ("a" * 120)
+    folder.mkdir()
+    path = folder / "guerrilla.toml.sock"
+    control = Control(daemon, path)
+    control.start()
+    assert ask(path, "stats") == {"ok": True, "result": {"connections": 3}}
+    with pytest.raises(OSError, match="in use"):
+        Control(daemon, path).start()
+    control.stop()
+    assert not path.exists()
+    with pytest.raises(OSError, match="too long"):
+        Control(daemon, folder / ("b" * 100)).start()
+
+
+def test_the_file_of_a_successor_is_not_removed(control: Control) -> None:
+    os.unlink(control.path)
+    other = Control(FakeDaemon(), control.path)
+    other.start()
+    control.stop()
+    assert ask(control.path, "stats")["ok"]
+    other.stop()
+
+
+def test_opening_it_for_a_daemon(
+    daemon: FakeDaemon, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config_file = tmp_path / "g.toml"
+    with ExitStack() as opened:
+        control = open_control(daemon, config_file, opened)
+        assert control is not None
+        assert ask(f"{config_file}.sock", "stats")["ok"]
+        # A second daemon of the same file serves without one, unless it was asked for.
+        assert open_control(FakeDaemon(), config_file, ExitStack()) is None
+        (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert "in use" in record.getMessage()
+        asked = FakeDaemon(config=from_mapping({"control_socket": control.path}))
+        with pytest.raises(StartError) as caught:
+            open_control(asked, config_file, ExitStack())
+        (problem,) = caught.value.problems
+        assert problem == f"control_socket: {control.path}: in use: a daemon answers there"
+    assert not os.path.exists(control.path)
+    assert open_control(FakeDaemon(config=AppConfig.default()), None, ExitStack()) is None
+    gone = FakeDaemon(config=from_mapping({"control_socket": str(tmp_path / "no" / "c")}))
+    with pytest.raises(StartError, match="No such file or directory"):
+        open_control(gone, None, ExitStack())
+
+
+# What it answers
+
+
+def test_a_connection_may_ask_several_things(control: Control) -> None:
+    with Client(control.path) as client:
+        status = client.ask("status")
+        assert status["result"] == {"version": "0.1", "pid": 1, "path": "p", "text": "a\nb"}
+        assert client.ask("stats")["result"] == {"connections": 3}
+        client.send(b'{"command": "stats"}\n{"command": "status"}\n{"comm')
+        assert client.answer()["result"] == {"connections": 3}
+        assert client.answer() == status
+        client.send(b'and": "stats"}')
+        client.end_sending()
+        assert client.answer()["ok"]
+        assert client.has_ended()
+
+
+def test_reload_tells_what_changed(control: Control, daemon: FakeDaemon) -> None:
+    daemon.report = FakeReport(changes=("log_level: debug -> info", "b"))
+    assert ask(control.path, "reload") == {
+        "ok": True,
+        "result": {"changes": ["log_level: debug -> info", "b"]},
+    }
+
+
+def test_reload_tells_every_failure(control: Control, daemon: FakeDaemon) -> None:
+    daemon.report = FakeReport(("a",), ("servers[1].listen_interface: in use", "pid_file: no"))
+    assert ask(control.path, "reload") == {
+        "ok": False,
+        "result": {"changes": ["a"]},
+        "errors": ["servers[1].listen_interface: in use", "pid_file: no"],
+    }
+    daemon.error = ConfigError(["F: a: unknown key", "F: b: unknown key"])
+    assert ask(control.path, "reload") == {
+        "ok": False,
+        "result": {"changes": []},
+        "errors": ["F: a: unknown key", "F: b: unknown key"],
+    }
+
+
+def test_reopen_logs(control: Control, daemon: FakeDaemon) -> None:
+    assert ask(control.path, "reopen-logs") == {"ok": True, "result": None}
+    daemon.error = PermissionError(13, "Permission denied", "/log")
+    assert ask(control.path, "reopen-logs") == {
+        "ok": False,
+        "errors": ["[Errno 13] Permission denied: '/log': the old log stays open"],
+    }
+
+
+def test_the_config_has_its_secrets_masked(control: Control, daemon: FakeDaemon) -> None:
+    keys = {"sql_dsn": "u:hidden@tcp(h)/d", "my_token": "hidden"}
+    daemon.config = from_mapping({"backend_config": keys})
+    answer = ask(control.path, "config")
+    assert answer["result"]["backend_config"]["my_token"] == "***"
+    assert answer["result"]["servers"][0]["max_size"] == "10 MiB"
+    assert "hidden" not in json.dumps(answer)
+
+
+def test_a_fault_of_the_daemon_is_answered_and_logged(
+    control: Control, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon.error = LookupError("oh")
+    for command in ("status", "reload", "reopen-logs"):
+        answer = ask(control.path, command)
+        assert answer == {"ok": False, "errors": ["LookupError: oh: the log has more"]}
+    assert "Traceback" in caplog.text
+
+
+def test_who_asked_is_in_the_log(control: Control, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "guerrilla.control")
+    ask(control.path, "status")
+    ask(control.path, "reload")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"reload, as process {os.getpid()} of user {os.geteuid()} asks"
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"status", b"", b"[]", b'"status"', b"{}", b'{"command": 1}', b"\xff\xfe", b"[" * 50_000,
+        b'{"command": "status", "now": true}', b'{"Command": "status"}', b"GET / HTTP/1.1\r",
+    ],
+)  # fmt: skip
+def test_what_is_no_request(control: Control, daemon: FakeDaemon, line: bytes) -> None:
+    with Client(control.path) as client:
+        client.send(line + b"\n")
+        (error,) = client.answer()["errors"]
+        assert error.startswith('a request is an object such as {"command": "status"}')
+        assert client.ask("stats")["ok"]
+    assert daemon.did == ["stats"]
+
+
+def test_an_unknown_command(control: Control) -> None:
+    with Client(control.path) as client:
+        (error,) = client.ask("x" * 1000)["errors"]
+    assert error.startswith("unknown command 'xxx")
+    assert error.endswith("known: reload, reopen-logs, stop, status, stats, config")
+    assert len(error) < 200
+
+
+# Clients that are slow, many or gone
+
+
+def test_a_line_has_an_end(control: Control) -> None:
+    with Client(control.path) as client:
+        client.send(b'{"command": "' + b"x" * MAX_LINE)
+        assert client.answer()["errors"] == [f"a request has at most {MAX_LINE} bytes"]
+        assert client.has_ended()
+    assert ask(control.path, "stats")["ok"]
+
+
+def test_there_are_only_so_many_connections(control: Control) -> None:
+    clients = [Client(control.path) for _ in range(MAX_CLIENTS)]
+    for client in clients:
+        assert client.ask("stats")["ok"]
+    with Client(control.path) as more:
+        assert more.answer()["errors"] == [f"more than {MAX_CLIENTS} connections at a time"]
+        assert more.has_ended()
+    assert ask(control.path, "stats")["errors"]
+    clients[0].end_sending()
+    assert clients[0].has_ended()
+    for client in clients:
+        client.close()
+
+
+def test_a_place_is_free_again_when_its_client_has_gone(control: Control, until: Until) -> None:
+    for _ in range(3):
+        clients = [Client(control.path) for _ in range(MAX_CLIENTS)]
+        for client in clients:
+            client.close()
+        until(lambda: ask(control.path, "stats")["ok"])
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"command": "sta'])
+def test_who_sends_nothing_whole_is_closed(daemon: FakeDaemon, tmp_path: Path, sent: bytes) -> None:
+    with started(daemon, tmp_path / "c.sock", timeout=0.1) as control:
+        with Client(control.path) as client:
+            client.send(sent)
+            assert client.has_ended()
+        assert ask(control.path, "stats")["ok"]
+
+
+def test_who_does_not_read_is_closed(daemon: FakeDaemon, tmp_path: Path, until: Until) -> None:
+    daemon.config = from_mapping({"allowed_hosts": ["a" * 200 + str(n) for n in range(2000)]})
+    path = tmp_path / "c.sock"
+    with started(daemon, path, timeout=0.1) as control, Client(path) as client:
+        client.send(b'{"command": "config"}\n' * 20)
+        until(lambda: not control._clients)
+
+
+def test_a_slow_command_stops_nobody_else(control: Control, daemon: FakeDaemon) -> None:
+    daemon.hangs = True
+    with Client(control.path) as slow:
+        slow.send(b'{"command": "reload"}\n')
+        assert daemon.entered.wait(10)
+        daemon.hangs = False
+        assert ask(control.path, "stats")["ok"]
+        daemon.release.set()
+        assert slow.answer()["ok"]
+
+
+# The end
+
+
+def test_stop_answers_at_once_and_lasts_until_it_has_stopped(
+    control: Control, daemon: FakeDaemon
+) -> None:
+    daemon.hangs = True
+    with Client(control.path) as client:
+        assert client.ask("stop") == {
+            "ok": True,
+            "result": {"pid": os.getpid(), "shutdown_timeout": 5.0},
+        }
+        assert daemon.entered.wait(10)
+        # Others may still look, and a second stop changes nothing.
+        daemon.hangs = False
+        assert ask(control.path, "status")["ok"]
+        with Client(control.path) as other:
+            assert other.ask("stop")["ok"]
+        client.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.socket.recv(1)
+        client.socket.setblocking(True)
+        daemon.release.set()
+        assert client.has_ended()
+    assert daemon.did.count("shutdown") == 1
+    assert not os.path.exists(control.path)
+
+
+def test_asking_for_a_stop_returns_when_it_has_stopped(
+    control: Control, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guerrilla.controlclient._LAST_BREATH", 0.01)
+    daemon.hangs = True
+    answers: list[dict[str, object]] = []
+    asking = threading.Thread(target=lambda: answers.append(ask(control.path, "stop")))
+    asking.start()
+    assert daemon.entered.wait(10)
+    asking.join(0.1)
+    assert asking.is_alive()
+    daemon.release.set()
+    asking.join(10)
+    assert answers[0]["ok"]
+    assert daemon.did == ["shutdown"]
+    assert not os.path.exists(control.path)
+
+
+def test_its_end_ends_idle_connections_and_lets_an_answer_out(
+    control: Control, daemon: FakeDaemon, until: Until
+) -> None:
+    daemon.hangs = True
+    with Client(control.path) as idle, Client(control.path) as busy:
+        busy.send(b'{"command": "reload"}\n')
+        assert daemon.entered.wait(10)
+        ending = threading.Thread(target=control.stop)
+        ending.start()
+        assert idle.has_ended()
+        daemon.release.set()
+        assert busy.answer()["ok"]
+        assert busy.has_ended()
+        ending.join(10)
+        assert not ending.is_alive()
+    until(lambda: not [t for t in threading.enumerate() if t.name.startswith("guerrilla-control")])
+
+
+def test_its_end_does_not_wait_for_a_command_that_hangs(
+    control: Control, daemon: FakeDaemon
+) -> None:
+    daemon.hangs = True
+    with Client(control.path) as busy:
+        busy.send(b'{"command": "reload"}\n')
+        assert daemon.entered.wait(10)
+        control.stop()
+        assert not daemon.release.is_set()
+
+
+# The client
+
+
+def test_a_daemon_that_does_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "c.sock"
+    for _ in range(2):
+        with pytest.raises(ControlError) as caught:
+            ask(path, "status")
+        assert str(caught.value) == f"{path}: no daemon answers there: is it running?"
+        if not path.exists():
+            with socket.socket(socket.AF_UNIX) as dead:
+                dead.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (b"220 mx.example.com\r\n", "what answers there is no guerrillad"),
+        (b"", "it ended without an answer"),
+        (b"[1]\n", "what answers there is no guerrillad"),
+        (None, "no answer within 0.05 s"),
+    ],
+)
+def test_what_answers_is_something_else(tmp_path: Path, said: bytes | None, problem: str) -> None:
+    path = str(tmp_path / "c.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            client.recv(100)
+            if said is not None:
+                client.sendall(said)
+                client.close()
+            else:
+                waiting.append(client)
+
+        waiting: list[socket.socket] = []
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ControlError) as caught:
+            ask(path, "status", timeout=0.05 if said is None else 10)
+        thread.join()
+        for client in waiting:
+            client.close()
+    assert str(caught.value) == f"{path}: {problem}"
+
+
+def test_the_document_says_what_is_true(control: Control) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "control.md").read_text(encoding="utf-8")
+    requests = re.findall(r'^\| `(\{"command": "[a-z-]+"\})` \|', text, re.MULTILINE)
+    with Client(control.path) as client:
+        for request in requests:
+            client.send(request.encode() + b"\n")
+            assert client.answer()["ok"], request
+    assert {json.loads(request)["command"] for request in requests} == set(control._commands)
+    assert f"at most {MAX_LINE // 1024} KiB, and {TIMEOUT:g} seconds to come whole" in text
+    assert f"at most {MAX_CLIENTS} connections at a time" in text
