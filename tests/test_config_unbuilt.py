@@ -12,7 +12,6 @@ from tests.configs import KEY_FILES, backend, server, tls
     ("raw", "paths"),
     [
         ({"processes": 0}, ["processes"]),
-        ({"control_socket": "/s"}, ["control_socket"]),
         ({"watch_config": True}, ["watch_config"]),
         ({"log_format": "json"}, ["log_format"]),
         ({"spool": {"path": "/s"}}, ["spool"]),
@@ -46,10 +45,13 @@ def test_a_key_whose_feature_comes_later_is_named(raw: dict[str, Any], paths: li
 
 def test_an_unbuilt_line_says_what_the_default_is() -> None:
     """As a config would write it."""
-    raw = {"processes": 2, "control_socket": "s", **server(protocol="lmtp")}
+    raw = {"processes": 2, "watch_config": True, **server(protocol="lmtp")}
     assert unbuilt(from_mapping(raw)) == [
         "processes: more than one process is not built yet; remove the key, or set it to 1",
-        "control_socket: the control socket is not built yet; remove the key",
+        (
+            "watch_config: watching the config file is not built yet; "
+            "remove the key, or set it to false"
+        ),
         "servers[0].protocol: LMTP is not built yet; remove the key, or set it to 'smtp'",
     ]
 
@@ -59,7 +61,7 @@ def test_an_unbuilt_line_says_what_the_default_is() -> None:
     [
         {"processes": 1, "spill_size": "2 MiB", "watch_config": False, "log_format": "text"},
         {"spool": {}, "backends": {}, "dashboard": {"is_enabled": False}, "metrics": {}},
-        {"control_socket": "", "user": "", "group": None},
+        {"control_socket": "/s", "user": "", "group": None},
         {"user": "mail", "group": 8},
         {"max_memory": "1 GiB", "shutdown_timeout": 1, "pid_file": "p", "log_file": "off"},
         server(helo_required=False, max_recipients=5, max_errors=1, max_idle_commands=2),

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from guerrilla import config as _config
 from guerrilla.config import AppConfig
+from guerrilla.control import open_control
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.events import EventBus
 from guerrilla.parts import Plan, open_parts, wind_down
 from guerrilla.registry import DECORATED, Registry
 from guerrilla.reloading import Reload
+from guerrilla.status import counters, status
 from guerrilla.stream import AsyncDaemon, stop_stream
 from guerrilla.tlswatch import reload_tls
 
@@ -131,6 +133,7 @@ class Daemon(AsyncDaemon):
                     checked = plan.check()
                     self._warnings = checked.warnings
                     self._parts = open_parts(plan, checked, opened, self.reload_tls)
+                    open_control(self, self.config_file, opened)
                     self._opened = opened.pop_all()
             except StartError as error:
                 self._done.set()
@@ -282,13 +285,11 @@ class Daemon(AsyncDaemon):
         """All counters of the core, and of the workers; empty before start."""
         if self._parts is None:
             return {}
-        counters = self._parts.core.stats()
-        for pool in self._parts.pools:
-            name = pool.settings.name
-            counters[f"{name}_workers"] = pool.size
-            counters[f"{name}_workers_abandoned"] = pool.abandoned
-            counters[f"{name}_workers_replaced"] = pool.replaced
-        return counters
+        return counters(self._parts)
+
+    def status(self) -> dict[str, Any]:
+        """What it is and does now, in values of JSON; `stats` has more figures."""
+        return status(self._parts, self.config, self.warnings())
 
     def __enter__(self) -> Self:
         """Starts."""

@@ -151,6 +151,10 @@ class Parts:
     """What a watch on files of TLS calls."""
     retired: list[WorkerPool[Any]] = field(default_factory=list)
     """Pools whose workers end once they have answered what they have in hand."""
+    began: float = field(default_factory=time.monotonic)
+    reloads: int = 0
+    reload_failures: int = 0
+    """Reloads of which some part could not be put in force."""
 
     def addresses(self) -> list[str]:
         """Where it listens, in the order of the servers; where it did, after the end."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("guerrilla.reload")
 
-AT_START: Final = ("user", "group")
+AT_START: Final = ("user", "group", "control_socket")
 """Keys that a running process cannot obey any more."""
 
 
@@ -76,6 +76,8 @@ class Reload:
         self._replace_pid_file()
         self._replace_watch()
         parts.config = self._new
+        parts.reloads += 1
+        parts.reload_failures += bool(self._failures)
         return ReloadReport(
             tuple(changes(old, self._new, tls_changed=tls_changed)), tuple(self._failures)
         )

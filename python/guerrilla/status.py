@@ -1,0 +1,63 @@
+"""What a running daemon tells of itself."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from guerrilla._core import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from guerrilla.config import AppConfig
+    from guerrilla.parts import Parts
+
+
+def counters(parts: Parts) -> dict[str, int]:
+    """All counters of the core, of the workers and of reloads."""
+    found = parts.core.stats()
+    for pool in parts.pools:
+        name = pool.settings.name
+        found[f"{name}_workers"] = pool.size
+        found[f"{name}_workers_abandoned"] = pool.abandoned
+        found[f"{name}_workers_replaced"] = pool.replaced
+    found["reloads"] = parts.reloads
+    found["reload_failures"] = parts.reload_failures
+    return found
+
+
+def status(parts: Parts | None, config: AppConfig, warnings: Sequence[str]) -> dict[str, Any]:
+    """In values of JSON; of a daemon that does not run, what it would run."""
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "uptime": 0.0 if parts is None else round(time.monotonic() - parts.began, 3),
+        "servers": _servers(parts, config),
+        "chain": config.backend_config.save_process,
+        "validate_process": config.backend_config.validate_process,
+        "reloads": 0 if parts is None else parts.reloads,
+        "warnings": list(warnings),
+        "stats": {} if parts is None else counters(parts),
+    }
+
+
+def _servers(parts: Parts | None, config: AppConfig) -> list[dict[str, Any]]:
+    clients: dict[str, int] = {}
+    addresses: dict[str, list[str]] = {}
+    if parts is not None:
+        clients = dict(parts.core.clients())
+        for (server, _), address in zip(parts.servers, parts.addresses(), strict=False):
+            addresses.setdefault(server.listen_interface, []).append(address)
+    return [
+        {
+            "name": server.listen_interface,
+            "host_name": server.host_name,
+            "is_enabled": server.is_enabled,
+            "addresses": addresses.get(server.listen_interface, []),
+            "clients": clients.get(server.listen_interface, 0),
+            "max_clients": server.max_clients,
+        }
+        for server in config.servers
+    ]
