@@ -55,6 +55,17 @@ def test_a_loop_gets_envelopes_and_answers_them() -> None:
     asyncio.run(main())
 
 
+def test_a_loop_may_run_in_another_thread_than_the_daemon() -> None:
+    seen: list[str] = []
+    with daemon() as receiver:
+        envelopes = receiver.envelopes()
+        thread = threading.Thread(target=lambda: seen.extend(asyncio.run(answer_all(envelopes))))
+        thread.start()
+        assert [send(receiver, subject)[0] for subject in ("good", "bad")] == [250, 550]
+    thread.join(10)
+    assert seen == ["good", "bad"]
+
+
 def test_the_loop_may_be_within_the_daemons_block() -> None:
     async def main() -> None:
         async with daemon() as receiver:
