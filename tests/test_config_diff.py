@@ -6,6 +6,8 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guerrilla.config import AppConfig, from_mapping
 from guerrilla.config.diff import changes
@@ -243,3 +245,64 @@ def test_a_value_cannot_forge_a_line_nor_fill_one() -> None:
     line = lines(config(), new)[0]
     assert "\n" not in line
     assert len(line) < 400
+
+
+# Any two configs
+
+SERVERS = st.lists(
+    st.fixed_dictionaries(
+        {"listen_interface": st.sampled_from([A, B, C])},
+        optional={
+            "is_enabled": st.booleans(),
+            "timeout": st.sampled_from([1, 2]),
+            "max_clients": st.sampled_from([1, 2]),
+            "max_size": st.sampled_from([1, 2]),
+            "log_file": st.sampled_from(["a", "b"]),
+            "tls": st.sampled_from([{}, {"start_tls_on": True, **KEYS}]),
+        },
+    ),
+    min_size=1,
+    unique_by=lambda server: str(server["listen_interface"]),
+)
+CONFIGS = st.builds(
+    lambda servers, keys: config(*servers, **keys),
+    SERVERS,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "pid_file": st.sampled_from(["a", "b"]),
+            "log_level": st.sampled_from(["info", "error"]),
+            "backend_config": st.sampled_from([{}, {"sql_dsn": "a"}, {"sql_dsn": "b"}]),
+        },
+    ),
+)
+
+
+@given(CONFIGS, CONFIGS, st.sets(st.sampled_from([A, B, C])))
+def test_whoever_obeys_the_events_has_the_new_config(
+    old: AppConfig, new: AppConfig, tls_changed: set[str]
+) -> None:
+    servers = {server.listen_interface: server for server in old.servers}
+    running = {name for name, server in servers.items() if server.is_enabled}
+    found = changes(old, new, tls_changed=tls_changed)
+    for change in found:
+        payload = change.payload
+        if isinstance(payload, ConfigChange):
+            assert (payload.old, payload.new) == (old, new)
+            continue
+        assert servers.get(payload.name) in (payload.old, payload.new)
+        if payload.new is None:
+            del servers[payload.name]
+            running.discard(payload.name)
+            continue
+        servers[payload.name] = payload.new
+        starts = change.event is Event.SERVER_NEW and payload.new.is_enabled
+        if starts or change.event is Event.SERVER_START:
+            assert payload.name not in running
+            running.add(payload.name)
+        elif change.event is Event.SERVER_STOP:
+            running.remove(payload.name)
+    assert servers == {server.listen_interface: server for server in new.servers}
+    assert running == {name for name, server in servers.items() if server.is_enabled}
+    assert len(set(map(str, found))) == len(found)
+    assert all(str(change).isprintable() for change in found)

@@ -55,6 +55,17 @@ def test_a_loop_gets_envelopes_and_answers_them() -> None:
     asyncio.run(main())
 
 
+def test_a_loop_may_run_in_another_thread_than_the_daemon() -> None:
+    seen: list[str] = []
+    with daemon() as receiver:
+        envelopes = receiver.envelopes()
+        thread = threading.Thread(target=lambda: seen.extend(asyncio.run(answer_all(envelopes))))
+        thread.start()
+        assert [send(receiver, subject)[0] for subject in ("good", "bad")] == [250, 550]
+    thread.join(10)
+    assert seen == ["good", "bad"]
+
+
 def test_the_loop_may_be_within_the_daemons_block() -> None:
     async def main() -> None:
         async with daemon() as receiver:
@@ -127,8 +138,10 @@ def test_an_envelope_that_is_dropped_is_answered_451() -> None:
 def test_without_a_consumer_a_sender_hears_451_at_the_time_limit() -> None:
     async def main() -> None:
         stream = Stream()
-        async with daemon(stream, gw_save_timeout="200ms") as receiver:
+        async with daemon(stream, gw_save_timeout="1s") as receiver:
+            begun = time.monotonic()
             assert await sent(receiver, "late") == [451]
+            assert time.monotonic() - begun < 1.9  # not the limit of one that is being stored
             # Whoever comes now must not store what its sender will send again.
             sender = asyncio.create_task(sent(receiver, "fresh"))
             envelope = await anext(receiver.envelopes())
@@ -237,19 +250,51 @@ def test_a_stop_without_a_consumer_answers_451_at_once() -> None:
     asyncio.run(main())
 
 
-def test_a_consumer_that_ends_while_the_daemon_stops_leaves_nobody_waiting() -> None:
+@pytest.mark.parametrize("end", ["close", "forget", "cancel"])
+def test_a_consumer_that_ends_while_the_daemon_stops_leaves_nobody_waiting(
+    mail: Mail, end: str
+) -> None:
     stream = Stream()
-    stream.begin()
-    consumer = stream.envelopes()
-    mails = [Envelope.create(b"Subject: a\r\n\r\n", rcpt_to=["a@example.com"])]
-    stream.save_batch(mails)
+    consumer: Envelopes | None = stream.envelopes()
+    assert consumer is not None
+    if end == "cancel":
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(anext(consumer), 0.01))
+    stream.save_batch([before := mail("before")])
+    if end == "close":
+        asyncio.run(consumer.aclose())
+    elif end == "forget":
+        consumer = None  # as `break` does
+    assert not before.expired  # another consumer may come
     stream.stop()
-    assert not mails[0].expired
+    stream.save_batch([after := mail("after")])
+    assert fates([before, after]) == [TRY_LATER] * 2
+    del consumer
+
+
+def test_a_consumer_that_ends_after_the_stop_leaves_nobody_waiting(mail: Mail) -> None:
+    stream = Stream()
+    consumer = stream.envelopes()
+    stream.stop()
+    stream.save_batch([waiting := mail("waiting")])
+    assert not waiting.expired
     asyncio.run(consumer.aclose())
-    assert mails[0].answered == TRY_LATER
+    assert waiting.answered == TRY_LATER
 
 
-def test_a_full_queue_holds_the_workers_until_there_is_room(mail: Mail) -> None:
+def test_a_stream_can_begin_again(mail: Mail) -> None:
+    stream = Stream()
+    stream.stop()
+    stream.end()
+    stream.begin()
+    stream.save_batch([again := mail("again")])
+    assert asyncio.run(anext(stream.envelopes())) is again
+
+
+def test_a_full_queue_holds_the_workers_until_there_is_room(
+    mail: Mail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guerrilla.stream._LOOK", 60)  # it is woken, not left to look
     stream = Stream(max_waiting=2)
     mails = [mail(subject) for subject in "abc"]
     worker = threading.Thread(target=stream.save_batch, args=(mails,))
