@@ -154,18 +154,36 @@ def test_a_file_that_is_not_there_yet(tmp_path: Path, until: Until) -> None:
     watched.watch.stop()
 
 
-def test_an_event_is_enough(path: Path) -> None:
-    """The first ones may come before anybody listens."""
-    watched = Watched(path, interval=3600)
-    told = threading.Event()
-    watched.watch._changed = told.set
-    watched.watch.start()
+def until_told(told: threading.Event, change: Callable[[str], None]) -> None:
+    """Changes until that is told; the first ones may come before anybody listens."""
+    told.clear()
     for number in range(20):
-        replace(path, f"new {number}")
+        change(f"new {number}")
         if told.wait(0.5):
-            break
-    assert told.is_set()
-    watched.watch.stop()
+            return
+    pytest.fail("no change was told")
+
+
+def test_an_event_is_enough(tmp_path: Path, path: Path) -> None:
+    """Behind a link too, and behind one that has come to lead elsewhere."""
+    told = threading.Event()
+    link, other = tmp_path / "etc" / "g.toml", tmp_path / "other" / "g.toml"
+    for folder in (link.parent, other.parent):
+        folder.mkdir()
+    link.symlink_to(path)
+
+    def lead_elsewhere(text: str) -> None:
+        replace(other, text)
+        new = link.with_name("new")
+        new.symlink_to(other)
+        new.rename(link)
+
+    watch = ConfigWatch(link, told.set, settle=0.02, interval=3600)
+    watch.start()
+    until_told(told, lambda text: replace(path, text))
+    until_told(told, lead_elsewhere)
+    until_told(told, lambda text: replace(other, f"at last {text}"))
+    watch.stop()
 
 
 def test_without_events_a_look_finds_it(
@@ -210,6 +228,7 @@ def test_what_is_called_may_fail_or_stop_the_watch(
     until(lambda: not watch._thread.is_alive())
     assert calls == ["two", "three"]
     assert "LookupError: oh" in caplog.text
+    assert caplog.text.count("could not be taken over") == 1
     watch.stop()
 
 
