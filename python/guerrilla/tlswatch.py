@@ -20,7 +20,7 @@ log = logging.getLogger("guerrilla.tls")
 INTERVAL: Final = 1.0
 """Seconds between two looks."""
 
-_PATIENCE: Final = 5.0
+PATIENCE: Final = 5.0
 """Seconds that a look may take at the end, as on a file system that does not answer."""
 
 Look = tuple[object, ...]
@@ -85,7 +85,7 @@ class TLSWatch:
     def stop(self) -> None:
         """Ends it; a reload under way is waited for."""
         self._end.set()
-        self._thread.join(_PATIENCE)
+        self._thread.join(PATIENCE)
 
     def look(self) -> None:
         """Looks once, and reloads where a change has come to rest."""
@@ -104,10 +104,10 @@ class TLSWatch:
                 log.exception("changed files of TLS could not be looked at")
 
     def _see(self) -> Look:
-        return tuple(_see(file) for file in self._files)
+        return tuple(see(file) for file in self._files)
 
 
-def _see(file: str) -> tuple[int, ...] | None:
+def see(file: str) -> tuple[int, ...] | None:
     """What a change of a file changes, through links; None while it cannot be seen.
 
     The time of the last change of its inode is among it, since that tells of new modes too.

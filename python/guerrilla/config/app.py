@@ -179,7 +179,8 @@ class AppConfig(Section):
     """Time that transactions have to finish at a stop."""
 
     watch_config: Flag = False
-    """Reloads the config file whenever it changes."""
+    """Reloads the config file when its content has changed and come to rest, whether it was written
+    in place, replaced, or is behind a link that leads elsewhere now."""
 
     log_format: Annotated[Literal["text", "json"], one_of("text", "json")] = "text"
     """The form of a log line: `text` or `json`."""
