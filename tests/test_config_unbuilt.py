@@ -12,7 +12,6 @@ from tests.configs import KEY_FILES, backend, server, tls
     ("raw", "paths"),
     [
         ({"processes": 0}, ["processes"]),
-        ({"watch_config": True}, ["watch_config"]),
         ({"log_format": "json"}, ["log_format"]),
         ({"spool": {"path": "/s"}}, ["spool"]),
         ({"backends": {"hot": {}}}, ["backends"]),
@@ -45,13 +44,10 @@ def test_a_key_whose_feature_comes_later_is_named(raw: dict[str, Any], paths: li
 
 def test_an_unbuilt_line_says_what_the_default_is() -> None:
     """As a config would write it."""
-    raw = {"processes": 2, "watch_config": True, **server(protocol="lmtp")}
+    raw = {"processes": 2, "log_format": "json", **server(protocol="lmtp")}
     assert unbuilt(from_mapping(raw)) == [
         "processes: more than one process is not built yet; remove the key, or set it to 1",
-        (
-            "watch_config: watching the config file is not built yet; "
-            "remove the key, or set it to false"
-        ),
+        "log_format: another form of the log is not built yet; remove the key, or set it to 'text'",
         "servers[0].protocol: LMTP is not built yet; remove the key, or set it to 'smtp'",
     ]
 
@@ -59,7 +55,7 @@ def test_an_unbuilt_line_says_what_the_default_is() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        {"processes": 1, "spill_size": "2 MiB", "watch_config": False, "log_format": "text"},
+        {"processes": 1, "spill_size": "2 MiB", "watch_config": True, "log_format": "text"},
         {"spool": {}, "backends": {}, "dashboard": {"is_enabled": False}, "metrics": {}},
         {"control_socket": "/s", "user": "", "group": None},
         {"user": "mail", "group": 8},

@@ -379,3 +379,38 @@ save_process = "Keeper"
         with pytest.raises(ConfigError, match="alowed_hosts"):
             daemon.reload_config_file()
         assert where(daemon)[1] > 0
+
+
+def test_a_changed_file_is_read_by_itself(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "guerrilla.toml"
+
+    def write(host: str, *, watch: bool) -> None:
+        fresh = tmp_path / "fresh"
+        fresh.write_text(
+            f"""
+log_file = "off"
+watch_config = {str(watch).lower()}
+[[servers]]
+listen_interface = "127.0.0.1:0"
+host_name = "{host}"
+[backend_config]
+save_process = "Keeper"
+"""
+        )
+        fresh.replace(path)
+
+    def greets(host: str) -> bool:
+        with connect(daemon) as wire:
+            return wire.greeting.startswith(f"220 {host} ")
+
+    write("one.example.com", watch=False)
+    daemon = make()
+    daemon.load_config(path)
+    with daemon:
+        write("two.example.com", watch=True)
+        assert greets("one.example.com")
+        assert daemon.reload_config_file().ok
+        write("three.example.com", watch=False)
+        until(lambda: greets("three.example.com"))
+        path.write_text("this is no config")
+        assert greets("three.example.com")

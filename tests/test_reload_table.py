@@ -227,7 +227,6 @@ def everything() -> AppConfig:
     raw = config(validate_cache_ttl=1, breaker_failures=1, auth_process="A", processors={"a": {}})
     raw |= {
         "processes": 2,
-        "watch_config": True,
         "log_format": "json",
         "spool": {"path": "s"},
         "backends": {"b": {}},

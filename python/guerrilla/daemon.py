@@ -6,17 +6,19 @@ import logging
 import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from guerrilla import config as _config
 from guerrilla.config import AppConfig
+from guerrilla.configwatch import ConfigWatch
 from guerrilla.control import open_control
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.events import EventBus
 from guerrilla.parts import Plan, open_parts, wind_down
 from guerrilla.registry import DECORATED, Registry
-from guerrilla.reloading import Reload
+from guerrilla.reloading import Reload, read_again
 from guerrilla.status import counters, status
 from guerrilla.stream import AsyncDaemon, stop_stream
 from guerrilla.tlswatch import reload_tls
@@ -134,6 +136,8 @@ class Daemon(AsyncDaemon):
                     self._warnings = checked.warnings
                     self._parts = open_parts(plan, checked, opened, self.reload_tls)
                     open_control(self, self.config_file, opened)
+                    opened.callback(self._parts.stop_config_watch)
+                    self._watch_config(self._parts)
                     self._opened = opened.pop_all()
             except StartError as error:
                 self._done.set()
@@ -228,6 +232,7 @@ class Daemon(AsyncDaemon):
             report = Reload(parts, plan).run()
             self.config = parts.config
             self._warnings = self._plan(self.config).warnings()
+            self._watch_config(parts)
             log.info("reloaded: %d changes, %d failures", len(report.changes), len(report.failures))
         for change in report.changes:
             self.events.publish(change.event, change.payload)
@@ -304,6 +309,15 @@ class Daemon(AsyncDaemon):
     ) -> None:
         """Stops gracefully."""
         self.shutdown()
+
+    def _watch_config(self, parts: Parts) -> None:
+        """Begins or ends to look at the config file, as `watch_config` says."""
+        if not self.config.watch_config or self.config_file is None:
+            parts.stop_config_watch()
+        elif parts.config_watch is None:
+            read = partial(read_again, self, "watch_config")
+            parts.config_watch = ConfigWatch(self.config_file, read)
+            parts.config_watch.start()
 
     def _overridden(self, config: AppConfig) -> AppConfig:
         return config.model_copy(update=self._overrides) if self._overrides else config

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from guerrilla.base import TaskName
     from guerrilla.chain import Chain
     from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.configwatch import ConfigWatch
     from guerrilla.logs import LogOutput
     from guerrilla.pidfile import PidFile
     from guerrilla.privileges import Identity
@@ -151,6 +152,7 @@ class Parts:
     """What a watch on files of TLS calls."""
     retired: list[WorkerPool[Any]] = field(default_factory=list)
     """Pools whose workers end once they have answered what they have in hand."""
+    config_watch: ConfigWatch | None = None
     began: float = field(default_factory=time.monotonic)
     reloads: int = 0
     reload_failures: int = 0
@@ -159,6 +161,12 @@ class Parts:
     def addresses(self) -> list[str]:
         """Where it listens, in the order of the servers; where it did, after the end."""
         return self.core.addresses() or list(self.bound)
+
+    def stop_config_watch(self) -> None:
+        """At the end, or where `watch_config` is turned off."""
+        if self.config_watch is not None:
+            self.config_watch.stop()
+            self.config_watch = None
 
     def stop_watch(self) -> None:
         """At the end, or where another follows."""

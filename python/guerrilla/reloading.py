@@ -20,6 +20,7 @@ from guerrilla.tlswatch import make_watch
 
 if TYPE_CHECKING:
     from guerrilla.config import ServerConfig
+    from guerrilla.daemon import Daemon
     from guerrilla.events import Change
     from guerrilla.parts import Parts, Plan
 
@@ -187,3 +188,24 @@ class Reload:
         parts.watch = make_watch(self._new, parts.watched)
         if parts.watch is not None:
             parts.watch.start()
+
+
+def read_again(daemon: Daemon, why: str) -> None:
+    """Reloads the config file for a signal or a change, which wait for no answer: it is logged.
+
+    Args:
+        daemon: one that runs.
+        why: what asked for it, for the log.
+    """
+    try:
+        report = daemon.reload_config_file()
+    except ConfigError as error:
+        for problem in error.problems:
+            log.error("%s: %s", why, problem)  # noqa: TRY400  # no fault of code
+        log.error("%s: nothing of the config was applied", why)  # noqa: TRY400
+        return
+    except RuntimeError as error:
+        log.error("%s: %s", why, error)  # noqa: TRY400
+        return
+    for change in report.changes:
+        log.info("%s: %s", why, change)

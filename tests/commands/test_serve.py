@@ -175,7 +175,7 @@ def test_hangup_without_a_config_file_is_told(tmp_path: Path, until: Until) -> N
                 if line.startswith("  stop"):
                     break
             process.send_signal(signal.SIGHUP)
-            until(lambda: "SIGHUP: there is no config file" in log.read_text())
+            until(lambda: "SIGHUP: reload_config_file needs a path" in log.read_text())
         finally:
             process.terminate()
         assert process.wait(30) == 0

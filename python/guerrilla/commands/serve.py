@@ -24,7 +24,7 @@ from guerrilla.commands.common import (
 )
 from guerrilla.config import AppConfig, load, mask_value, parse_listen_interface
 from guerrilla.daemon import Daemon
-from guerrilla.errors import ConfigError
+from guerrilla.reloading import read_again
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,29 +179,14 @@ class _Signals:
 
 def _obey(daemon: Daemon, number: int) -> None:
     if number == signal.SIGHUP:
-        _reload(daemon)
+        # In the main thread: a signal to stop waits for its end, a second one does not.
+        read_again(daemon, "SIGHUP")
     elif number == signal.SIGUSR1:
         _reopen_logs(daemon)
     else:
         log.info("%s: stopping", signal.Signals(number).name)
         # Beside the main thread, which has to stay free for a second signal.
         threading.Thread(target=daemon.shutdown, name="guerrilla-stop", daemon=True).start()
-
-
-def _reload(daemon: Daemon) -> None:
-    """In the main thread: a signal to stop waits for its end, a second one does not."""
-    if daemon.config_file is None:
-        log.error("SIGHUP: there is no config file to read again: it runs with the defaults")
-        return
-    try:
-        report = daemon.reload_config_file()
-    except ConfigError as error:
-        for problem in error.problems:
-            log.error("SIGHUP: %s", problem)  # noqa: TRY400  # no fault of code
-        log.error("SIGHUP: nothing of the config was applied")  # noqa: TRY400
-        return
-    for change in report.changes:
-        log.info("SIGHUP: %s", change)
 
 
 def _reopen_logs(daemon: Daemon) -> None:

@@ -34,7 +34,6 @@ def _is_shown(dashboard: DashboardConfig | None) -> bool:
 
 _TOP: Final = (
     _Later("processes", "more than one process"),
-    _Later("watch_config", "watching the config file"),
     _Later("log_format", "another form of the log"),
     _Later("spool", "the spool"),
     _Later("backends", "more than one backend"),
