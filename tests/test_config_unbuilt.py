@@ -14,12 +14,10 @@ from tests.configs import KEY_FILES, backend, server, tls
         ({"processes": 0}, ["processes"]),
         ({"control_socket": "/s"}, ["control_socket"]),
         ({"watch_config": True}, ["watch_config"]),
-        ({"log_format": "json"}, ["log_format"]),
         ({"spool": {"path": "/s"}}, ["spool"]),
         ({"backends": {"hot": {}}}, ["backends"]),
         ({"dashboard": {"tick_interval": 1}}, ["dashboard"]),
         ({"metrics": {"listen_interface": ":1"}}, ["metrics"]),
-        (server(log_file="a.log"), ["servers[0].log_file"]),
         (server(protocol="lmtp"), ["servers[0].protocol"]),
         (server(extensions={"DSN": True}), ["servers[0].extensions"]),
         (
@@ -57,7 +55,7 @@ def test_an_unbuilt_line_says_what_the_default_is() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        {"processes": 1, "spill_size": "2 MiB", "watch_config": False, "log_format": "text"},
+        {"processes": 1, "spill_size": "2 MiB", "watch_config": False, "log_format": "json"},
         {"spool": {}, "backends": {}, "dashboard": {"is_enabled": False}, "metrics": {}},
         {"control_socket": "", "user": "", "group": None},
         {"user": "mail", "group": 8},
@@ -72,7 +70,8 @@ def test_an_unbuilt_line_says_what_the_default_is() -> None:
         ),
         server(is_enabled=False, max_size=1, timeout=1, max_clients=1, host_name="a"),
         server(auth={"required": False}, extensions={}, protocol="SMTP", backend="default"),
-        server(xclient_on=True, proxy_protocol=True, trusted_proxies=["10.0.0.0/8"], log_file=""),
+        server(xclient_on=True, proxy_protocol=True, trusted_proxies=["10.0.0.0/8"]),
+        server(log_file="a.log", log_level="error"),
         server(max_messages=1, max_connections_per_ip=1, max_connection_rate_per_ip=1),
         server(ipv6_prefix=48, greet_delay="1s"),
         tls(start_tls_on=True, required=True, watch=True, certificates=[KEY_FILES]),

@@ -25,6 +25,8 @@ class Record:
     logger: str
     message: str
     created: float
+    server: str | None = None
+    members: str | None = None
 
 
 class Source:
@@ -32,13 +34,22 @@ class Source:
 
     def __init__(self, *batches: list[Record]) -> None:
         self._batches = list(batches)
+        self.levels: list[int] = []
 
-    def receive_logs(self, most: int, timeout: float) -> list[Record] | None:
+    def receive_logs(
+        self,
+        max: int,  # noqa: A002 - its name there
+        timeout: float,
+        members: bool = False,
+    ) -> list[Record] | None:
         return self._batches.pop(0) if self._batches else None
 
+    def set_log_level(self, level: int) -> None:
+        self.levels.append(level)
 
-def pumped(*batches: list[Record]) -> None:
-    pump = LogPump(Source(*batches))  # type: ignore[arg-type]
+
+def pumped(*batches: list[Record], output: LogOutput | None = None) -> None:
+    pump = LogPump(Source(*batches), output)
     pump.start()
     pump.join(10)
 

@@ -313,6 +313,10 @@ class Envelope(Transaction):
     @property
     def answered(self) -> Reply | tuple[Reply, ...] | None:
         """The verdict given by `answer`, for tests; None before and for the default 250."""
+    def enter(self, stage: str) -> None:
+        """A stage begins with it, for the times in its line of the log; ends the one before."""
+    def leave(self) -> None:
+        """The stage has ended, and the next one begins later."""
     def answer(self, verdict: Reply | Sequence[Reply] | None = None) -> bool:
         """Answers the sender: a reply, one a recipient, or None for `250 2.0.0 OK: queued as ID`.
 
@@ -451,6 +455,13 @@ class LogRecord:
     """A record for `logging`: level number, logger name below `guerrilla`, message, time."""
 
     @property
+    def server(self) -> str | None:
+        """The `name` of the server that it belongs to; None for what concerns all of them."""
+    @property
+    def members(self) -> str | None:
+        """For the line of a message, if asked for: the members of a JSON object, without its braces."""
+
+    @property
     def level(self) -> int: ...
     @property
     def logger(self) -> str: ...
@@ -494,8 +505,13 @@ class Core:
         """
     def receive_checks(self, max: int, timeout: float) -> list[Check] | None:
         """As `receive`, for recipient checks."""
-    def receive_logs(self, max: int, timeout: float) -> list[LogRecord] | None:
-        """As `receive`, for log records; None only after `close`."""
+    def receive_logs(
+        self, max: int, timeout: float, members: bool = False
+    ) -> list[LogRecord] | None:
+        """As `receive`, for log records; None only after `close`.
+
+        With `members`, `LogRecord.members` is made too.
+        """
     def set_intake(self, open: bool) -> None:
         """Closed: every message is answered `451 4.3.2` before its data, until opened again."""
     def set_log_level(self, level: int) -> None: ...

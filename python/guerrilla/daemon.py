@@ -259,7 +259,7 @@ class Daemon:
             check_recipients="validate" in self._tasks,
             log_level=self._logs.level,
         )
-        pump = LogPump(core)
+        pump = LogPump(core, self._logs)
         # Registered in the order of start, so undone in that of a stop: see `shutdown`.
         opened.callback(pump.join)
         opened.callback(core.close)

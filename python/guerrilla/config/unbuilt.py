@@ -36,7 +36,6 @@ _TOP: Final = (
     _Later("processes", "more than one process"),
     _Later("control_socket", "the control socket"),
     _Later("watch_config", "watching the config file"),
-    _Later("log_format", "another form of the log"),
     _Later("spool", "the spool"),
     _Later("backends", "more than one backend"),
     _Later("dashboard", "the dashboard", is_set=_is_shown),
@@ -44,7 +43,6 @@ _TOP: Final = (
 )
 
 _SERVER: Final = (
-    _Later("log_file", "a log file of a server's own"),
     _Later("protocol", "LMTP"),
     _Later("extensions", "turning extensions on and off"),
     _Later("backend", "more than one backend"),

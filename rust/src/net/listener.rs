@@ -301,7 +301,8 @@ impl Server {
         let all = stats.connections_refused.get()
             + stats.connections_limited.get()
             + stats.proxies_refused.get();
-        self.shared.log.write(
+        self.shared.log.write_for(
+            name,
             Level::Warning,
             "net",
             format_args!("{name}: refused {peer}: {why} ({all} refused so far)"),
@@ -310,7 +311,8 @@ impl Server {
 
     fn accept_failed(&self, error: &io::Error) {
         self.shared.stats.accept_errors.add();
-        self.shared.log.write(
+        self.shared.log.write_for(
+            &self.name,
             Level::Error,
             "net",
             format_args!("{}: accept failed: {error}", self.name),

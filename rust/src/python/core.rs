@@ -15,28 +15,50 @@ use crate::server::Server;
 
 /// `_core.LogRecord`.
 #[pyclass(frozen, name = "LogRecord", module = "guerrilla._core")]
-pub(super) struct PyLogRecord(Record);
+pub(super) struct PyLogRecord {
+    record: Record,
+    message: String,
+    members: Option<String>,
+}
+
+impl PyLogRecord {
+    /// Made without the GIL: a message's line takes longer to write than all the rest.
+    fn new(record: Record, with_members: bool) -> Self {
+        let members = if with_members { record.content.members() } else { None };
+        Self { message: record.content.line(), members, record }
+    }
+}
 
 #[pymethods]
 impl PyLogRecord {
     #[getter]
     fn level(&self) -> u8 {
-        self.0.level as u8
+        self.record.level as u8
     }
 
     #[getter]
     fn logger(&self) -> &str {
-        self.0.logger
+        self.record.logger
     }
 
     #[getter]
     fn message(&self) -> &str {
-        &self.0.message
+        &self.message
+    }
+
+    #[getter]
+    fn server(&self) -> Option<&str> {
+        self.record.server.as_deref()
+    }
+
+    #[getter]
+    fn members(&self) -> Option<&str> {
+        self.members.as_deref()
     }
 
     #[getter]
     fn created(&self) -> f64 {
-        self.0.created.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+        self.record.created.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
     }
 }
 
@@ -99,15 +121,19 @@ impl PyCore {
         Ok(Some(open.map(PyCheck::new).collect()))
     }
 
+    #[pyo3(signature = (max, timeout, members = false))]
     fn receive_logs(
         &self,
         py: Python<'_>,
         max: usize,
         timeout: f64,
+        members: bool,
     ) -> PyResult<Option<Vec<PyLogRecord>>> {
         let timeout = seconds("timeout", timeout)?;
-        let records = py.detach(|| self.0.shared().log.receive(max, timeout));
-        Ok(records.map(|records| records.into_iter().map(PyLogRecord).collect()))
+        Ok(py.detach(|| {
+            let records = self.0.shared().log.receive(max, timeout)?;
+            Some(records.into_iter().map(|record| PyLogRecord::new(record, members)).collect())
+        }))
     }
 
     #[pyo3(signature = (open))]
