@@ -98,6 +98,7 @@ class Daemon:
         self._core: Core | None = None
         self._logs: LogOutput | None = None
         self._pools: list[WorkerPool[Any]] = []
+        self._supervisor: Supervisor | None = None
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Self:
@@ -233,6 +234,11 @@ class Daemon:
             counters[f"{name}_workers_replaced"] = pool.replaced
         return counters
 
+    def is_well(self, within: float) -> bool:
+        """Whether its supervisor has looked after the workers in the last `within` seconds."""
+        supervisor = self._supervisor
+        return supervisor is not None and time.monotonic() - supervisor.looked_at <= within
+
     def __enter__(self) -> Self:
         """Starts."""
         self.start()
@@ -276,6 +282,7 @@ class Daemon:
         self._addresses = addresses
         self._core = core
         supervisor.start()
+        self._supervisor = supervisor
         for pool in self._pools:
             pool.begin()
         if watch is not None:

@@ -1,7 +1,7 @@
 """The forms of a log: a line of text or a JSON object for each record.
 
-Both give a record of the core without a `logging.LogRecord` too, which costs several times as much
-as the record itself: see `of_core`.
+The core writes the same lines of its own records itself, since to make a `logging.LogRecord` of
+each costs several times as much: `rust/src/log/line.rs` is the twin of this module.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from typing import Any, ClassVar, Final, Literal, Protocol
+from typing import Final, Literal
 
 LogFormat = Literal["text", "json"]
 
@@ -29,34 +29,6 @@ _STANDARD: Final = frozenset(
 """Attributes of every `LogRecord`; what else one has came by `extra`."""
 
 
-class CoreRecord(Protocol):
-    """What is asked of a record of the core; see `_core.LogRecord`."""
-
-    @property
-    def level(self) -> int:
-        """A number of `logging`."""
-
-    @property
-    def logger(self) -> str:
-        """The logger's name below `guerrilla`."""
-
-    @property
-    def server(self) -> str | None:
-        """The `listen_interface` of the server that it belongs to."""
-
-    @property
-    def message(self) -> str:
-        """The text."""
-
-    @property
-    def members(self) -> str | None:
-        """Members of a JSON object that say the same, for the line of a message."""
-
-    @property
-    def created(self) -> float:
-        """When it was made, in seconds since 1970."""
-
-
 class LineFormatter(logging.Formatter):
     """`2026-01-31T12:00:00.123Z INFO guerrilla.smtp message`, one line a record, times UTC.
 
@@ -74,14 +46,6 @@ class LineFormatter(logging.Formatter):
             lines += _block(record.stack_info)
         return "\n".join(lines)
 
-    def of_core(self, record: CoreRecord, name: str) -> str:
-        """The same of a record of the core, with its line end; `name` is its logger's."""
-        message = record.message
-        if not message.isprintable():
-            message = message.translate(_CONTROLS)
-        level = logging.getLevelName(record.level)
-        return f"{_stamp(record.created)} {level} {name} {message}\n"
-
 
 class JSONFormatter(logging.Formatter):
     """A JSON object a line, in ASCII.
@@ -93,8 +57,12 @@ class JSONFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Formats one record."""
-        entry = _entry(record.created, record.levelname, record.name)
-        entry["message"] = record.getMessage()
+        entry = {
+            "time": _stamp(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
         entry |= record.__dict__.get(MAIL, {})
         for key, value in record.__dict__.items():
             if key not in _STANDARD:
@@ -106,41 +74,16 @@ class JSONFormatter(logging.Formatter):
         # `repr` is for what no JSON is: to lose the record would be worse.
         return json.dumps(entry, default=repr, skipkeys=True)
 
-    def of_core(self, record: CoreRecord, name: str) -> str:
-        """As `LineFormatter.of_core`."""
-        entry = _entry(record.created, logging.getLevelName(record.level), name)
-        members = record.members
-        if members is None:
-            entry["message"] = record.message
-            return f"{json.dumps(entry)}\n"
-        # Joined as text: to parse them and to write them again would cost more than all the rest.
-        return f"{json.dumps(entry)[:-1]}, {members}}}\n"
-
 
 def make_formatter(log_format: LogFormat) -> LineFormatter | JSONFormatter:
     """The formatter of a value of `log_format`."""
     return JSONFormatter() if log_format == "json" else LineFormatter()
 
 
-def _entry(created: float, level: str, name: str) -> dict[str, Any]:
-    return {"time": _stamp(created), "level": level, "logger": name}
-
-
-class _Clock:
-    """The text of the last second that was asked for: most records share it with the one before."""
-
-    last: ClassVar[tuple[int, str]] = (-1, "")
-
-
 def _stamp(created: float) -> str:
     """`2026-01-31T12:00:00.123Z`."""
-    second = int(created)
-    # One tuple, so that no thread sees the text of another second.
-    known, text = _Clock.last
-    if second != known:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        _Clock.last = (second, text)
-    return f"{text}.{int((created - second) * 1000):03d}Z"
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created))
+    return f"{text}.{int((created % 1) * 1000):03d}Z"
 
 
 def _block(text: str) -> list[str]:

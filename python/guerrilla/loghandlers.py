@@ -8,8 +8,6 @@ import os
 import sys
 from typing import TextIO
 
-from guerrilla.logformat import JSONFormatter, LineFormatter, LogFormat, make_formatter
-
 
 def make_handler(log_file: str) -> logging.Handler:
     """For a path, `stderr`, `stdout` or `off`.
@@ -39,12 +37,6 @@ class StreamHandler(logging.StreamHandler[TextIO]):
 
     _failed = False
     _told = False
-    form: LineFormatter | JSONFormatter = LineFormatter()
-
-    def set_form(self, log_format: LogFormat) -> None:
-        """How each record is written from now on."""
-        self.form = make_formatter(log_format)
-        self.setFormatter(self.form)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one record."""
@@ -53,7 +45,7 @@ class StreamHandler(logging.StreamHandler[TextIO]):
         self._told = self._failed
 
     def write(self, lines: str) -> None:
-        """Writes many at once: whole lines that `form` made."""
+        """Writes many at once: whole lines, in the form of this log."""
         self.acquire()
         try:
             self._failed = False

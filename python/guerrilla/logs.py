@@ -14,14 +14,15 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from guerrilla.logformat import MAIL
+from guerrilla.logformat import MAIL, make_formatter
 from guerrilla.loghandlers import FileHandler, StreamHandler, identity, make_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from guerrilla._core import LogBatch, LogRecord
     from guerrilla.config import AppConfig
-    from guerrilla.logformat import CoreRecord, LogFormat
+    from guerrilla.logformat import LogFormat
 
 ROOT: Final = "guerrilla"
 
@@ -35,7 +36,7 @@ LEVELS: Final = {
 }
 """Go-Guerrilla's names of levels."""
 
-_PUMP_BATCH: Final = 512
+_PUMP_BATCH: Final = 2_000
 _PUMP_WAIT: Final = 1.0
 _PUMP_PAUSE: Final = 0.02
 """Seconds between two batches. To wake the pump costs the I/O thread a system call: so it is woken
@@ -52,8 +53,8 @@ class RecordSource(Protocol):
         self,
         max: int,  # noqa: A002 - its name there
         timeout: float,
-        members: bool = ...,
-    ) -> Sequence[CoreRecord] | None:
+        form: LogFormat | None = ...,
+    ) -> Sequence[LogBatch] | None:
         """See `Core.receive_logs`."""
 
     def set_log_level(self, level: int) -> None:
@@ -152,7 +153,7 @@ class LogOutput:
             handlers = self._open(settings)
             for handler in handlers.values():
                 if isinstance(handler, StreamHandler):
-                    handler.set_form(settings.format)
+                    handler.setFormatter(make_formatter(settings.format))
             gone = [found for name, found in self._handlers.items() if name not in handlers]
             main = handlers[identity(settings.file)]
             # One assignment: no record finds both of them, nor neither.
@@ -174,11 +175,6 @@ class LogOutput:
         main = self._logger.level if _is_heard(self._logger) else logging.CRITICAL
         own = [self._level_of(route) for route in self._routes.values()]
         return min([main, *own])
-
-    @property
-    def wants_members(self) -> bool:
-        """Whether the core's records are asked for with their fields."""
-        return self.settings.format == "json" or not self._is_alone(self._logger)
 
     @property
     def files(self) -> list[tuple[int, str]]:
@@ -212,40 +208,39 @@ class LogOutput:
             for handler in self._handlers.values():
                 _close(handler)
 
-    def write(self, records: Sequence[CoreRecord]) -> None:
-        """Logs records of the core, each in the log of its server."""
-        with self._lock:
-            alone: dict[str, bool] = {}
-            lines: dict[StreamHandler, list[str]] = {}
-            for record in records:
-                try:
-                    handler = self._route(record, alone)
-                    if isinstance(handler, StreamHandler):
-                        line = handler.form.of_core(record, _name(record))
-                        lines.setdefault(handler, []).append(line)
-                    elif isinstance(handler, logging.Logger):
-                        handler.handle(_made(record))
-                except Exception:
-                    log.exception("a record of the core could not be logged")
-            for stream, text in lines.items():
-                stream.write("".join(text))
+    def write(self, batches: Sequence[LogBatch], form: LogFormat | None) -> None:
+        """Logs records of the core, each in the log of its server.
 
-    def _route(
-        self, record: CoreRecord, alone: dict[str, bool]
-    ) -> logging.Handler | logging.Logger | None:
-        """Who takes the record; a logger where others than we may hear it."""
-        route = self._routes.get(record.server or "")
-        if route is not None and record.level < route.level:
+        Args:
+            batches: as `Core.receive_logs` gives them.
+            form: the form of their lines, if they have any; those of another form are not used.
+        """
+        with self._lock:
+            for batch in batches:
+                try:
+                    self._write(batch, form)
+                except Exception:
+                    log.exception("records of the core could not be logged")
+
+    def _write(self, batch: LogBatch, form: LogFormat | None) -> None:
+        target = self._target(batch)
+        if isinstance(target, StreamHandler) and form == self.settings.format:
+            target.write(batch.lines)
+        elif target is not None and not isinstance(target, logging.NullHandler):
+            for record in batch.records:
+                target.handle(_made(batch, record))
+
+    def _target(self, batch: LogBatch) -> logging.Handler | logging.Logger | None:
+        """Who takes the records; a logger where others than we may hear them."""
+        route = self._routes.get(batch.server or "")
+        if route is not None and batch.level < route.level:
             return None
         if route is not None and route.handler is not None:
             return route.handler
-        logger = logging.getLogger(_name(record))
-        if route is None and not logger.isEnabledFor(record.level):
+        logger = logging.getLogger(_name(batch))
+        if route is None and not logger.isEnabledFor(batch.level):
             return None
-        name = record.logger
-        if name not in alone:
-            alone[name] = self._is_alone(logger)
-        return self._handler if alone[name] else logger
+        return self._handler if self._is_alone(logger) else logger
 
     def _open(self, settings: LogSettings) -> dict[str, logging.Handler]:
         """The logs of the settings: those that are open already, and new ones."""
@@ -341,35 +336,35 @@ class LogPump:
 
     def _run(self) -> None:
         while True:
-            members = self._output is None or self._output.wants_members
-            records = self._source.receive_logs(_PUMP_BATCH, _PUMP_WAIT, members)
-            if records is None:
+            form = None if self._output is None else self._output.settings.format
+            batches = self._source.receive_logs(_PUMP_BATCH, _PUMP_WAIT, form)
+            if batches is None:
                 return
             try:
-                self._write(records)
+                self._write(batches, form)
             except Exception:
-                log.exception("a record of the core could not be logged")
-            if len(records) < _PUMP_BATCH:
-                self._stopping.wait(_PUMP_PAUSE)
+                log.exception("records of the core could not be logged")
+            self._stopping.wait(_PUMP_PAUSE)
 
-    def _write(self, records: Sequence[CoreRecord]) -> None:
+    def _write(self, batches: Sequence[LogBatch], form: LogFormat | None) -> None:
         if self._output is not None:
-            self._output.write(records)
+            self._output.write(batches, form)
             return
-        for record in records:
-            logger = logging.getLogger(_name(record))
-            if logger.isEnabledFor(record.level):
-                logger.handle(_made(record))
+        for batch in batches:
+            logger = logging.getLogger(_name(batch))
+            if logger.isEnabledFor(batch.level):
+                for record in batch.records:
+                    logger.handle(_made(batch, record))
 
 
-def _name(record: CoreRecord) -> str:
-    return f"{ROOT}.{record.logger}" if record.logger else ROOT
+def _name(batch: LogBatch) -> str:
+    return f"{ROOT}.{batch.logger}"
 
 
-def _made(record: CoreRecord) -> logging.LogRecord:
+def _made(batch: LogBatch, record: LogRecord) -> logging.LogRecord:
     """A record of the core as one of `logging`."""
-    logger = logging.getLogger(_name(record))
-    made = logger.makeRecord(logger.name, record.level, "(core)", 0, record.message, (), None)
+    logger = logging.getLogger(_name(batch))
+    made = logger.makeRecord(logger.name, batch.level, "(core)", 0, record.message, (), None)
     made.created = record.created
     made.msecs = (record.created % 1) * 1000
     if record.members is not None:

@@ -340,6 +340,8 @@ class Supervisor:
         self._set_intake = set_intake
         self._intake = True
         self._stopping = False
+        self.looked_at = time.monotonic()
+        """When it last looked after the pools, as a monotonic time."""
         self._wake = threading.Event()
         shortest = min(pool.settings.hang_after for pool in pools)
         self._interval = min(1.0, max(0.05, shortest / 40))
@@ -366,6 +368,7 @@ class Supervisor:
                 for pool in self._pools:
                     pool.check(time.monotonic())
                 self._adjust_intake()
+                self.looked_at = time.monotonic()
             except Exception:
                 log.exception("the supervisor failed; it goes on")
 

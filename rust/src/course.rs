@@ -80,18 +80,15 @@ impl Course {
         self.lock().leave(Instant::now());
     }
 
-    /// Where its time went until now.
-    pub fn times(&self) -> Times {
+    /// Where its time went until now: asked once, since it gives the stages away.
+    pub fn end(&self) -> Times {
         let now = Instant::now();
-        let steps = self.lock();
-        let mut stages = steps.visits.clone();
-        if let (Some(entered), Some(last)) = (steps.entered, stages.last_mut()) {
-            last.took = now.saturating_duration_since(entered);
-        }
+        let mut steps = self.lock();
+        steps.leave(now);
         let fetched = steps.fetched.unwrap_or(now);
         Times {
             queue: fetched.saturating_duration_since(self.began),
-            stages,
+            stages: std::mem::take(&mut steps.visits),
             total: now.saturating_duration_since(self.began),
         }
     }
@@ -122,7 +119,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         course.enter("B");
         std::thread::sleep(Duration::from_millis(2));
-        let times = course.times();
+        let times = course.end();
         assert_eq!(names(&times), ["A", "B"]);
         let least = Duration::from_millis(2);
         assert!(times.queue >= least && times.stages.iter().all(|visit| visit.took >= least));
@@ -132,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_no_worker_took_was_in_the_queue_all_the_time() {
-        let times = Course::new().times();
+        let times = Course::new().end();
         assert_eq!((times.queue, times.stages.is_empty()), (times.total, true));
     }
 
@@ -140,6 +137,6 @@ mod tests {
     fn no_chain_makes_a_course_grow_without_end() {
         let course = Course::new();
         (0..1_000).for_each(|_| course.enter("A"));
-        assert_eq!(course.times().stages.len(), MOST_VISITS);
+        assert_eq!(course.end().stages.len(), MOST_VISITS);
     }
 }

@@ -1,5 +1,6 @@
 //! Records on their way to Python's `logging`: made on any thread, fetched in batches by one.
 
+mod line;
 mod message;
 
 use std::fmt;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+pub use self::line::{Batch, Format, batches};
 pub use self::message::Message;
 use crate::queue::Queue;
 
@@ -57,7 +59,11 @@ impl Content {
     pub fn line(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
-            Self::Message(message) => message.line(),
+            Self::Message(message) => {
+                let mut line = String::new();
+                message.write_line(&mut line);
+                line
+            }
         }
     }
 
@@ -65,7 +71,11 @@ impl Content {
     pub fn members(&self) -> Option<String> {
         match self {
             Self::Text(_) => None,
-            Self::Message(message) => Some(message.members()),
+            Self::Message(message) => {
+                let mut members = String::new();
+                message.write_members(&mut members);
+                Some(members)
+            }
         }
     }
 }
@@ -116,10 +126,10 @@ impl Log {
     }
 
     /// Makes the record of a message.
-    pub fn message(&self, message: Message) {
+    pub fn message(&self, message: Box<Message>) {
         if self.is_on(Level::Info) {
             let server = Some(Arc::clone(message.server()));
-            self.push(Level::Info, "mail", server, Content::Message(Box::new(message)));
+            self.push(Level::Info, "mail", server, Content::Message(message));
         }
     }
 

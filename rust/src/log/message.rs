@@ -7,9 +7,10 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::line::push_digits;
 use crate::course::Times;
 use crate::delivery::Client;
-use crate::smtp::{Address, Reply, Transaction};
+use crate::smtp::{Reply, Transaction};
 
 /// Recipients that are named; the others are only counted.
 const NAMED: usize = 5;
@@ -64,10 +65,8 @@ impl Message {
     }
 
     /// Its reply has been sent, or could not be.
-    #[must_use]
-    pub fn sent(mut self, sent: bool) -> Self {
+    pub fn set_sent(&mut self, sent: bool) {
         self.sent = sent && self.reply.is_some();
-        self
     }
 
     /// `listen_interface` of the server that took it.
@@ -79,95 +78,120 @@ impl Message {
         self.queued_id.as_deref().unwrap_or("-")
     }
 
-    fn peer(&self) -> String {
-        let Client { remote_ip, remote_port, .. } = self.client.as_ref();
-        match remote_ip {
-            ip if ip.is_empty() => "local".to_owned(),
-            ip if ip.contains(':') => format!("[{ip}]:{remote_port}"),
-            ip => format!("{ip}:{remote_port}"),
-        }
-    }
-
-    fn reply(&self) -> String {
-        self.reply.as_ref().map_or_else(|| "-".to_owned(), Reply::to_string)
-    }
-
     /// The line: `ID key=value …`, values quoted where they hold anything but visible ASCII.
-    pub fn line(&self) -> String {
-        let mut out = String::with_capacity(320);
-        out.push_str(self.id());
+    pub fn write_line(&self, out: &mut String) {
         let Client { id, server, tls, .. } = self.client.as_ref();
         let Transaction { helo, mail_from, rcpt_to, .. } = self.transaction.as_ref();
+        let mut value = String::with_capacity(128);
+        out.reserve(400);
+        out.push_str(self.id());
         // Writing to a text does not fail.
         let _ = write!(out, " client=#{id}");
-        pair(&mut out, "server", server);
-        pair(&mut out, "peer", &self.peer());
-        pair(&mut out, "helo", helo);
-        pair(&mut out, "from", &path(mail_from));
+        pair(out, "server", server);
+        pair(out, "peer", made(&mut value, format_args!("{}", Peer(&self.client))));
+        pair(out, "helo", helo);
+        pair(out, "from", made(&mut value, format_args!("<{mail_from}>")));
         for recipient in rcpt_to {
-            pair(&mut out, "to", &path(recipient));
+            pair(out, "to", made(&mut value, format_args!("<{recipient}>")));
         }
         let _ = write!(out, " recipients={} size={}", self.recipients, self.size);
-        pair(&mut out, "tls", tls.as_ref().map_or("-", |tls| tls.version.as_str()));
-        pair(&mut out, "reply", &self.reply());
+        pair(out, "tls", tls.as_ref().map_or("-", |tls| tls.version.as_str()));
+        match &self.reply {
+            Some(reply) => pair(out, "reply", made(&mut value, format_args!("{reply}"))),
+            None => out.push_str(" reply=-"),
+        }
         if !self.sent {
             out.push_str(" sent=no");
         }
-        let _ = write!(out, " queue={}", Seconds(self.times.queue));
+        out.push_str(" queue=");
+        push_seconds(out, self.times.queue);
         if !self.times.stages.is_empty() {
-            let stages = self.times.stages.iter();
-            let told: Vec<_> =
-                stages.map(|visit| format!("{}:{}", visit.stage, Seconds(visit.took))).collect();
-            pair(&mut out, "stages", &told.join(","));
+            value.clear();
+            for visit in &self.times.stages {
+                let comma = if value.is_empty() { "" } else { "," };
+                value.extend([comma, &visit.stage, ":"]);
+                push_seconds(&mut value, visit.took);
+            }
+            pair(out, "stages", &value);
         }
-        let _ = write!(out, " total={}", Seconds(self.times.total));
-        out
+        out.push_str(" total=");
+        push_seconds(out, self.times.total);
     }
 
     /// The same as the members of a JSON object, without its braces, in ASCII.
-    pub fn members(&self) -> String {
-        let mut out = String::with_capacity(512);
+    pub fn write_members(&self, out: &mut String) {
         let Client { id, server, tls, .. } = self.client.as_ref();
         let Transaction { helo, mail_from, rcpt_to, .. } = self.transaction.as_ref();
-        out.push_str("\"message\":");
-        string(&mut out, &format!("{}: {}", self.id(), self.reply()));
-        maybe(&mut out, "id", self.queued_id.as_deref());
-        let _ = write!(out, ",\"client\":{id}");
-        member(&mut out, "server", server);
-        member(&mut out, "peer", &self.peer());
-        member(&mut out, "helo", helo);
-        member(&mut out, "from", &mail_from.to_string());
-        out.push_str(",\"to\":[");
+        let mut value = String::with_capacity(128);
+        let mut reply = String::new();
+        out.reserve(600);
+        if let Some(said) = &self.reply {
+            let _ = write!(reply, "{said}");
+        }
+        let told = if self.reply.is_none() { "-" } else { &reply };
+        out.push_str("\"message\": ");
+        string(out, made(&mut value, format_args!("{}: {told}", self.id())));
+        maybe(out, "id", self.queued_id.as_deref());
+        let _ = write!(out, ", \"client\": {id}");
+        member(out, "server", server);
+        member(out, "peer", made(&mut value, format_args!("{}", Peer(&self.client))));
+        member(out, "helo", helo);
+        member(out, "from", made(&mut value, format_args!("{mail_from}")));
+        out.push_str(", \"to\": [");
         for (index, recipient) in rcpt_to.iter().enumerate() {
-            out.push_str(if index > 0 { "," } else { "" });
-            string(&mut out, &recipient.to_string());
+            out.push_str(if index > 0 { ", " } else { "" });
+            string(out, made(&mut value, format_args!("{recipient}")));
         }
-        let _ = write!(out, "],\"recipients\":{},\"size\":{}", self.recipients, self.size);
-        maybe(&mut out, "tls", tls.as_ref().map(|tls| tls.version.as_str()));
-        maybe(&mut out, "reply", self.reply.as_ref().map(Reply::to_string).as_deref());
-        let _ = write!(out, ",\"sent\":{},\"queue\":{}", self.sent, Seconds(self.times.queue));
-        out.push_str(",\"stages\":[");
-        for (index, visit) in self.times.stages.iter().enumerate() {
-            out.push_str(if index > 0 { ",{\"stage\":" } else { "{\"stage\":" });
-            string(&mut out, &visit.stage);
-            let _ = write!(out, ",\"seconds\":{}}}", Seconds(visit.took));
+        let _ = write!(out, "], \"recipients\": {}, \"size\": {}", self.recipients, self.size);
+        maybe(out, "tls", tls.as_ref().map(|tls| tls.version.as_str()));
+        maybe(out, "reply", self.reply.as_ref().map(|_| reply.as_str()));
+        let (sent, times) = (self.sent, &self.times);
+        let _ = write!(out, ", \"sent\": {sent}, \"queue\": ");
+        push_seconds(out, times.queue);
+        out.push_str(", \"stages\": [");
+        for (index, visit) in times.stages.iter().enumerate() {
+            out.push_str(if index > 0 { ", {\"stage\": " } else { "{\"stage\": " });
+            string(out, &visit.stage);
+            out.push_str(", \"seconds\": ");
+            push_seconds(out, visit.took);
+            out.push('}');
         }
-        let _ = write!(out, "],\"total\":{}", Seconds(self.times.total));
-        out
+        out.push_str("], \"total\": ");
+        push_seconds(out, times.total);
     }
 }
 
-/// Seconds to the microsecond. With integers: a float costs several times as much to write.
-struct Seconds(Duration);
+/// Where a client came from: `192.0.2.1:5678`, `[2001:db8::1]:5678`, `local`.
+struct Peer<'a>(&'a Client);
 
-impl fmt::Display for Seconds {
+impl fmt::Display for Peer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}", self.0.as_secs(), self.0.subsec_micros())
+        let Client { remote_ip, remote_port, .. } = self.0;
+        match remote_ip {
+            ip if ip.is_empty() => f.write_str("local"),
+            ip if ip.contains(':') => write!(f, "[{ip}]:{remote_port}"),
+            ip => write!(f, "{ip}:{remote_port}"),
+        }
     }
 }
 
-fn path(address: &Address) -> String {
-    format!("<{address}>")
+/// Writes seconds to the microsecond; five of them in a line, so without the machinery of `fmt`.
+fn push_seconds(out: &mut String, time: Duration) {
+    match u32::try_from(time.as_secs()) {
+        Ok(seconds @ 0..10) => push_digits(out, seconds, 1),
+        _ => {
+            let _ = write!(out, "{}", time.as_secs());
+        }
+    }
+    out.push('.');
+    push_digits(out, time.subsec_micros(), 100_000);
+}
+
+/// A text that is made where the one before it was.
+fn made<'a>(value: &'a mut String, text: fmt::Arguments<'_>) -> &'a str {
+    value.clear();
+    let _ = value.write_fmt(text);
+    value
 }
 
 fn pair(out: &mut String, key: &str, value: &str) {
@@ -183,7 +207,7 @@ fn pair(out: &mut String, key: &str, value: &str) {
 }
 
 fn member(out: &mut String, key: &str, value: &str) {
-    let _ = write!(out, ",\"{key}\":");
+    let _ = write!(out, ", \"{key}\": ");
     string(out, value);
 }
 
@@ -191,14 +215,19 @@ fn maybe(out: &mut String, key: &str, value: Option<&str>) {
     match value {
         Some(value) => member(out, key, value),
         None => {
-            let _ = write!(out, ",\"{key}\":null");
+            let _ = write!(out, ", \"{key}\": null");
         }
     }
 }
 
 /// A JSON string in ASCII (RFC 8259 §7).
-fn string(out: &mut String, value: &str) {
+pub(super) fn string(out: &mut String, value: &str) {
     out.push('"');
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if value.bytes().all(is_plain) {
+        out.extend([value, "\""]);
+        return;
+    }
     for character in value.chars() {
         match character {
             '"' | '\\' => out.extend(['\\', character]),
@@ -218,13 +247,13 @@ fn string(out: &mut String, value: &str) {
 mod tests {
     use super::*;
     use crate::course::Visit;
-    use crate::smtp::{PathKind, parse_path};
+    use crate::smtp::{Address, PathKind, parse_path};
 
     fn address(text: &str) -> Address {
         parse_path(format!("<{text}>").as_bytes(), PathKind::Forward).unwrap().0
     }
 
-    fn message(helo: &str, recipients: usize) -> Message {
+    fn message(helo: &str, recipients: usize, sent: bool) -> Message {
         let client = Client {
             id: 7,
             server: "127.0.0.1:25".into(),
@@ -242,37 +271,43 @@ mod tests {
         let stages = vec![Visit { stage: "SQL".into(), took: Duration::from_micros(1_000_002) }];
         let times = Times { queue: Duration::ZERO, stages, total: Duration::from_secs(3) };
         let transaction = Arc::new(transaction);
-        Message::new(Arc::new(client), &transaction, 12, Some(reply)).queued("abc", times)
+        let message = Message::new(Arc::new(client), &transaction, 12, Some(reply));
+        let mut message = message.queued("abc", times);
+        message.set_sent(sent);
+        message
+    }
+
+    fn line(message: &Message) -> String {
+        let mut out = String::new();
+        message.write_line(&mut out);
+        out
     }
 
     #[test]
     fn a_line_has_every_field_and_a_few_recipients() {
         assert_eq!(
-            message("mail.example", 1).sent(true).line(),
+            line(&message("mail.example", 1, true)),
             "abc client=#7 server=127.0.0.1:25 peer=[::1]:9 helo=mail.example from=<> \
              to=\"<\\\"a 0\\\"@example.com>\" recipients=1 size=12 tls=- reply=\"250 2.0.0 OK\" \
              queue=0.000000 stages=SQL:1.000002 total=3.000000"
         );
-        let line = message("mail.example", 100).sent(false).line();
+        let line = line(&message("mail.example", 100, false));
         assert_eq!(line.matches(" to=").count(), NAMED);
         assert!(line.contains(" recipients=100 ") && line.contains(" sent=no "), "{line}");
     }
 
     #[test]
     fn no_sender_forges_a_field() {
-        let line = message("a reply=\"250 OK\"\r\n\u{2028}\\", 1).line();
+        let line = line(&message("a reply=\"250 OK\"\r\n\u{2028}\\", 1, true));
         assert!(
             line.contains(" helo=\"a reply=\\\"250 OK\\\"\\u000d\\u000a\\u2028\\\\\" from"),
             "{line}"
         );
-        let members = message("\",\"size\":0,\"\u{1f600}", 6).members();
-        assert!(
-            members.contains(",\"helo\":\"\\\",\\\"size\\\":0,\\\"\\ud83d\\ude00\","),
-            "{members}"
-        );
-        assert!(
-            members.is_ascii() && members.contains("\"recipients\":6,\"size\":12"),
-            "{members}"
-        );
+        let mut members = String::new();
+        message("\", \"size\": 0, \"\u{1f600}", 6, true).write_members(&mut members);
+        let helo = r#""helo": "\", \"size\": 0, \"\ud83d\ude00", "from""#;
+        assert!(members.contains(helo), "{members}");
+        assert!(members.is_ascii(), "{members}");
+        assert!(members.contains("\"recipients\": 6, \"size\": 12"), "{members}");
     }
 }

@@ -97,8 +97,10 @@ pub(super) struct Connection {
     data: Option<Data>,
     /// Messages answered 2xx whose answer has not been sent yet.
     owed: u64,
-    /// Messages whose reply has not been sent yet, for the log.
-    replied: Vec<Message>,
+    /// Messages whose reply has not been sent yet, for the log, which wants them boxed. Of bare ones
+    /// a vector would make room for four.
+    #[allow(clippy::vec_box)]
+    replied: Vec<Box<Message>>,
     place: Place,
 }
 

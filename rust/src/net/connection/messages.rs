@@ -14,7 +14,7 @@ impl Connection {
             let Delivery { client, transaction, body, queued_id, course, .. } = delivery;
             let size = body.as_slice().len() as u64;
             let message = Message::new(Arc::clone(client), transaction, size, reply.cloned());
-            self.replied.push(message.queued(queued_id, course.times()));
+            self.replied.push(Box::new(message.queued(queued_id, course.end())));
         }
     }
 
@@ -24,15 +24,17 @@ impl Connection {
             if self.shared.log.is_on(Level::Info) {
                 let client = Arc::clone(&self.client);
                 let (size, reply) = (refused.size, Some(refused.reply));
-                self.replied.push(Message::new(client, &refused.transaction, size, reply));
+                let message = Message::new(client, &refused.transaction, size, reply);
+                self.replied.push(Box::new(message));
             }
         }
     }
 
     /// Logs what was noted: its replies have been sent, or could not be.
     pub(super) fn log_replied(&mut self, sent: bool) {
-        for message in std::mem::take(&mut self.replied) {
-            self.shared.log.message(message.sent(sent));
+        for mut message in std::mem::take(&mut self.replied) {
+            message.set_sent(sent);
+            self.shared.log.message(message);
         }
     }
 }
