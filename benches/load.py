@@ -1,6 +1,6 @@
 """What a message costs: guerrillad beside Postfix's smtp-sink, on this machine, in one run.
 
-    python benches/load.py [--scenario a,b,c,idle] [--rounds 3] [--json FILE]
+    python benches/load.py [--scenario a,b,c,idle] [--rounds 3] [--log text,json] [--json FILE]
 
 The client is Postfix's smtp-source: HELO, one recipient, no pipelining. Load and server share the
 machine's cores, and the client costs about as much as a fast server does. So the figure to compare
@@ -21,12 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from postfix import BenchError, Load, Postfix, find_postfix
 from receivers import (
+    LOGGED,
     START_LIMIT,
     Receiver,
     guerrillad,
@@ -140,14 +142,19 @@ def _reply(connection: socket.socket) -> None:
 # --- The report ----------------------------------------------------------------------------------
 
 
-def run(postfix: Postfix, names: list[str], rounds: int) -> list[Sample | IdleSample]:
-    """Measures every scenario, the two receivers in turns."""
+def run(
+    postfix: Postfix, names: list[str], rounds: int, logs: Sequence[str]
+) -> list[Sample | IdleSample]:
+    """Measures every scenario, the receivers in turns; `logs` are values of `log_format`."""
     samples: list[Sample | IdleSample] = []
     with tempfile.TemporaryDirectory(prefix="guerrilla-load-") as folder:
         starts: dict[str, Callable[[], contextlib.AbstractContextManager[Receiver]]] = {
             "smtp-sink": lambda: smtp_sink(postfix, IDLE_CONNECTIONS + 100),
             "guerrilla": lambda: guerrillad(Path(folder)),
         }
+        for form in logs:
+            keys = f'{LOGGED}\nlog_format = "{form}"'
+            starts[f"{form} log"] = partial(guerrillad, Path(folder), log=keys)
         for name in names:
             scenario = next((one for one in SCENARIOS if one.name == name), None)
             for number in range(1, rounds + 1):
@@ -214,6 +221,9 @@ def main() -> int:
     known = [*(scenario.name for scenario in SCENARIOS), IDLE]
     parser.add_argument("--scenario", default=",".join(known), help="which, with commas between")
     parser.add_argument("--rounds", type=int, default=3, help="of each; the median counts")
+    parser.add_argument(
+        "--log", default="", metavar="FORMS", help="also with a line a message: text, json or both"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="every sample goes there too")
     args = parser.parse_args()
     names = args.scenario.split(",")
@@ -221,7 +231,7 @@ def main() -> int:
         parser.error(f"no scenario {', '.join(unknown)}: there are {', '.join(known)}")
     raise_file_limit()
     try:
-        samples = run(find_postfix(), names, args.rounds)
+        samples = run(find_postfix(), names, args.rounds, args.log.split(",") if args.log else [])
     except (BenchError, OSError, subprocess.CalledProcessError) as error:
         print(f"load.py: {error}", file=sys.stderr)
         return 1

@@ -21,6 +21,9 @@ from postfix import BenchError, Postfix
 
 CHAIN: Final = "HeadersParser|Header|Debugger"
 START_LIMIT: Final = 20.0
+SILENT: Final = 'log_file = "off"\nlog_level = "error"'
+LOGGED: Final = 'log_file = "load.log"\nlog_level = "info"'
+"""A line a message, to a file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,16 +45,19 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def guerrillad(folder: Path, server: str = "max_clients = 1500") -> Iterator[Receiver]:
-    """Runs the daemon with the chain of the targets and a silent log.
+def guerrillad(
+    folder: Path, server: str = "max_clients = 1500", log: str = SILENT
+) -> Iterator[Receiver]:
+    """Runs the daemon with the chain of the targets.
 
     Args:
-        folder: for its config.
+        folder: for its config; it runs there.
         server: more lines of TOML for the server.
+        log: the keys of the log, as TOML.
     """
     config = folder / "load.toml"
     config.write_text(
-        'allowed_hosts = ["."]\nlog_file = "off"\nlog_level = "error"\n'
+        f'allowed_hosts = ["."]\n{log}\n'
         f'[[servers]]\nlisten_interface = "127.0.0.1:0"\n{server}\n'
         f'[backend_config]\nsave_process = "{CHAIN}"\nlog_received_mails = false\n'
     )

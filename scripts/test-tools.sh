@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes sure that the programs of the tests are there: mail clients, proxies, OpenSSL, Go and Node.js.
+# Makes sure that the programs of the tests are there: mail clients, proxies, OpenSSL, Go, Node.js and
+# logrotate.
 # Installed where that is possible; otherwise says what to install, and fails: no test is skipped.
 set -u
 # Debian has nginx and haproxy where only root's PATH looks.
@@ -15,6 +16,7 @@ missing() {
     perl -MNet::SSLeay -e 1 2>/dev/null || printf ' libnet-ssleay-perl'  # TLS of swaks
     command -v nginx >/dev/null || printf ' nginx'
     has_nginx_mail || printf ' libnginx-mod-mail'
+    command -v logrotate >/dev/null || printf ' logrotate'
 }
 
 # Either a module of its own, as in Debian, or built in.
@@ -28,15 +30,17 @@ install() {
     env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $1
 }
 
-# The packages of nginx and haproxy start a service, and that of nginx fails where port 80 is taken.
-# A test starts its own process on a free port, so none is wanted: systemd is told so by a mask for
-# the time of the installation, and every other way of starting by a runlevel without services.
+# The packages of nginx and haproxy start a service, and that of nginx fails where port 80 is taken;
+# that of logrotate starts a timer. A test starts its own process on a free port, so none is wanted:
+# systemd is told so by a mask for the time of the installation, and every other way of starting by a
+# runlevel without services.
 install_without_services() {
     services=""
     if [ -d /run/systemd/system ]; then
         for name in nginx haproxy; do
             case "$1 " in *" $name "*) services="$services $name.service" ;; esac
         done
+        case "$1 " in *" logrotate "*) services="$services logrotate.timer" ;; esac
     fi
     # shellcheck disable=SC2086
     [ -z "$services" ] || systemctl mask --runtime --quiet $services

@@ -120,7 +120,7 @@ def test_a_config_in_go_guerrillas_form_loads() -> None:
         "servers[0].tls: no longer offered and ignored: "
         "protocol tls1.0, cipher TLS_RSA_WITH_RC4_128_SHA, curve P521"
     )
-    assert [line.partition(":")[0] for line in unbuilt(config)] == ["servers[0].log_file"]
+    assert unbuilt(config) == []
 
 
 def test_toml_with_the_same_keys_is_equal(tmp_path: Path) -> None:

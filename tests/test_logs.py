@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,19 @@ class Record:
     logger: str
     message: str
     created: float
+    server: str | None = None
+    members: str | None = None
+
+
+class Batch:
+    """A batch as the core's, of one record; its line says that it is the core's."""
+
+    def __init__(self, record: Record, form: str | None) -> None:
+        self.level = record.level
+        self.logger = record.logger
+        self.server = record.server
+        self.records = [record]
+        self.lines = "" if form is None else f"{form} of the core {record.message}\n"
 
 
 class Source:
@@ -32,13 +46,24 @@ class Source:
 
     def __init__(self, *batches: list[Record]) -> None:
         self._batches = list(batches)
+        self.levels: list[int] = []
 
-    def receive_logs(self, most: int, timeout: float) -> list[Record] | None:
-        return self._batches.pop(0) if self._batches else None
+    def receive_logs(
+        self,
+        max: int,  # noqa: A002 - its name there
+        timeout: float,
+        form: str | None = None,
+    ) -> list[Any] | None:
+        if not self._batches:
+            return None
+        return [Batch(record, form) for record in self._batches.pop(0)]
+
+    def set_log_level(self, level: int) -> None:
+        self.levels.append(level)
 
 
-def pumped(*batches: list[Record]) -> None:
-    pump = LogPump(Source(*batches))  # type: ignore[arg-type]
+def pumped(*batches: list[Record], output: LogOutput | None = None) -> None:
+    pump = LogPump(Source(*batches), output)
     pump.start()
     pump.join(10)
 
@@ -272,11 +297,11 @@ def test_records_of_the_core_keep_their_time(written: Written) -> None:
     made = 1_700_000_000.25
     first, second = written(
         lambda: pumped(
-            [Record(logging.INFO, "smtp", "100 % of %s", made)], [], [Record(40, "", "x", made)]
+            [Record(logging.INFO, "smtp", "100 % of %s", made)], [], [Record(40, "net", "x", made)]
         )
     )
     assert first == "2023-11-14T22:13:20.250Z INFO guerrilla.smtp 100 % of %s"
-    assert second == "2023-11-14T22:13:20.250Z ERROR guerrilla x"
+    assert second == "2023-11-14T22:13:20.250Z ERROR guerrilla.net x"
 
 
 def test_records_of_the_core_obey_levels_and_cannot_forge_lines(tmp_path: Path) -> None:

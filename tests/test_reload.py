@@ -302,6 +302,22 @@ def test_log_and_pid_file_move(running: Daemon, tmp_path: Path) -> None:
     assert not pid.exists()
 
 
+def test_the_log_of_a_server_and_the_form_change(running: Daemon, tmp_path: Path) -> None:
+    main, own = tmp_path / "main.log", tmp_path / "own.log"
+    names = {"log_file": str(main), "log_format": "json", "log_level": "info"}
+    new = changed(lambda raw: (raw.update(names), raw["servers"][0].update(log_file=str(own))))
+    reload(running, new)
+    assert send(running)[0] == 250
+    until(lambda: '"guerrilla.mail"' in own.read_text())
+    assert "guerrilla.mail" not in main.read_text()
+    missing = str(tmp_path / "missing" / "own.log")
+    report = running.reload_config(
+        changed(lambda raw: (raw.update(names), raw["servers"][0].update(log_file=missing)))
+    )
+    assert report.failures == (f"servers[0].log_file: {missing}: No such file or directory",)
+    assert running.config == new
+
+
 def test_what_a_running_process_cannot_obey_is_told(running: Daemon) -> None:
     report = running.reload_config(changed(lambda raw: raw.update(user="root")))
     assert report.failures == ("user: takes effect at the next start",)

@@ -94,6 +94,8 @@ UNPROBED: Final = {
     # Tested with what they need, by name: here and in test_reload.py, test_tls_openssl.py.
     "is_enabled",
     "listen_interface",
+    "log_file",
+    "log_level",
     "ipv6_prefix",
 }
 
@@ -227,14 +229,12 @@ def everything() -> AppConfig:
     raw = config(validate_cache_ttl=1, breaker_failures=1, auth_process="A", processors={"a": {}})
     raw |= {
         "processes": 2,
-        "log_format": "json",
         "spool": {"path": "s"},
         "backends": {"b": {}},
         "dashboard": {"is_enabled": True},
         "metrics": {"listen_interface": "127.0.0.1:0"},
     }
     raw["servers"][0] |= {
-        "log_file": "l",
         "protocol": "lmtp",
         "extensions": {"SIZE": False},
         "backend": "b",

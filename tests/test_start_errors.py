@@ -146,12 +146,11 @@ def test_every_key_that_asks_for_what_is_not_built(tmp_path: Path) -> None:
         config(
             processes=2,
             spool={"path": "/tmp/spool"},
-            log_format="json",
             dashboard={"is_enabled": True},
             metrics={"listen_interface": "127.0.0.1:0"},
             servers=[
                 {"listen_interface": "127.0.0.1:0", "protocol": "lmtp"},
-                {"listen_interface": "127.0.0.2:0", "log_file": "a.log"},
+                {"listen_interface": "127.0.0.2:0", "extensions": {"DSN": True}},
             ],
             backend_config={"breaker_failures": 3},
         ),
@@ -162,11 +161,10 @@ def test_every_key_that_asks_for_what_is_not_built(tmp_path: Path) -> None:
     assert keys == [
         "backend_config.breaker_failures",
         "dashboard",
-        "log_format",
         "metrics",
         "processes",
         "servers[0].protocol",
-        "servers[1].log_file",
+        "servers[1].extensions",
         "spool",
     ]
 

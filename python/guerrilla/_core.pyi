@@ -5,7 +5,7 @@ Every wait releases the GIL. Times are seconds, sizes are bytes.
 
 from collections.abc import Iterator, Sequence
 from email.message import EmailMessage
-from typing import Any, Final, Self, TypedDict, final, type_check_only
+from typing import Any, Final, Literal, Self, TypedDict, final, type_check_only
 
 from typing_extensions import disjoint_base
 
@@ -15,6 +15,7 @@ __all__ = [
     "Core",
     "Envelope",
     "Header",
+    "LogBatch",
     "LogRecord",
     "Reply",
     "TLSInfo",
@@ -313,6 +314,10 @@ class Envelope(Transaction):
     @property
     def answered(self) -> Reply | tuple[Reply, ...] | None:
         """The verdict given by `answer`, for tests; None before and for the default 250."""
+    def enter(self, stage: str) -> None:
+        """A stage begins with it, for the times in its line of the log; ends the one before."""
+    def leave(self) -> None:
+        """The stage has ended, and the next one begins later."""
     def answer(self, verdict: Reply | Sequence[Reply] | None = None) -> bool:
         """Answers the sender: a reply, one a recipient, or None for `250 2.0.0 OK: queued as ID`.
 
@@ -448,16 +453,34 @@ class CoreSettings(TypedDict):
 
 @final
 class LogRecord:
-    """A record for `logging`: level number, logger name below `guerrilla`, message, time."""
+    """A record of a `LogBatch`: text, and time in seconds since 1970."""
 
-    @property
-    def level(self) -> int: ...
-    @property
-    def logger(self) -> str: ...
     @property
     def message(self) -> str: ...
     @property
+    def members(self) -> str | None:
+        """For the line of a message: the same as members of a JSON object, without its braces."""
+    @property
     def created(self) -> float: ...
+
+@final
+class LogBatch:
+    """Records in a row that have this level, logger and server in common."""
+
+    @property
+    def level(self) -> int:
+        """A number of `logging`."""
+    @property
+    def logger(self) -> str:
+        """The logger's name below `guerrilla`."""
+    @property
+    def server(self) -> str | None:
+        """The `name` of the server that they belong to; None for what concerns all of them."""
+    @property
+    def lines(self) -> str:
+        """A line each, with its end, in the form that was asked for; empty without one."""
+    @property
+    def records(self) -> list[LogRecord]: ...
 
 @final
 class Core:
@@ -494,8 +517,13 @@ class Core:
         """
     def receive_checks(self, max: int, timeout: float) -> list[Check] | None:
         """As `receive`, for recipient checks."""
-    def receive_logs(self, max: int, timeout: float) -> list[LogRecord] | None:
-        """As `receive`, for log records; None only after `close`."""
+    def receive_logs(
+        self, max: int, timeout: float, form: Literal["text", "json"] | None = None
+    ) -> list[LogBatch] | None:
+        """As `receive`, for log records; None only after `close`.
+
+        With `form`, `LogBatch.lines` are made too, without the GIL.
+        """
     def set_intake(self, open: bool) -> None:
         """Closed: every message is answered `451 4.3.2` before its data, until opened again."""
     def set_log_level(self, level: int) -> None: ...

@@ -296,6 +296,11 @@ class Daemon(AsyncDaemon):
         """What it is and does now, in values of JSON; `stats` has more figures."""
         return status(self._parts, self.config, self.warnings())
 
+    def is_well(self, within: float) -> bool:
+        """Whether its supervisor has looked after the workers in the last `within` seconds."""
+        parts = self._parts
+        return parts is not None and time.monotonic() - parts.supervisor.looked_at <= within
+
     def __enter__(self) -> Self:
         """Starts."""
         self.start()

@@ -8,24 +8,21 @@ propagation.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
-import sys
 import threading
-import time
-from typing import TYPE_CHECKING, Final, TextIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from guerrilla.logformat import MAIL, make_formatter
+from guerrilla.loghandlers import FileHandler, StreamHandler, identity, make_handler
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Protocol
+    from collections.abc import Callable, Sequence
 
-    from guerrilla._core import LogRecord
-
-    class RecordSource(Protocol):
-        """What the pump needs of the core."""
-
-        def receive_logs(self, max: int, timeout: float) -> list[LogRecord] | None:  # noqa: A002
-            """See `Core.receive_logs`."""
-
+    from guerrilla._core import LogBatch, LogRecord
+    from guerrilla.config import AppConfig
+    from guerrilla.logformat import LogFormat
 
 ROOT: Final = "guerrilla"
 
@@ -39,116 +36,290 @@ LEVELS: Final = {
 }
 """Go-Guerrilla's names of levels."""
 
-_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))} | {
-    0x09: "\\t",
-    0x0A: "\\n",
-    0x0D: "\\r",
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
-}
-
-_PUMP_BATCH: Final = 512
+_PUMP_BATCH: Final = 2_000
 _PUMP_WAIT: Final = 1.0
+_PUMP_PAUSE: Final = 0.02
+"""Seconds between two batches. To wake the pump costs the I/O thread a system call: so it is woken
+fifty times a second at the most, and not for each message."""
 
 log = logging.getLogger("guerrilla.logs")
+_mail_log: Final = logging.getLogger("guerrilla.mail")
 
 
-class LineFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00.123Z INFO guerrilla.smtp message`, one line a record, times UTC.
+class RecordSource(Protocol):
+    """What the pump needs of the core."""
 
-    Control characters in a message are escaped, so that no sender can forge a line; a traceback
-    follows on lines that begin with `  | `, which no record does.
+    def receive_logs(
+        self,
+        max: int,  # noqa: A002 - its name there
+        timeout: float,
+        form: LogFormat | None = ...,
+    ) -> Sequence[LogBatch] | None:
+        """See `Core.receive_logs`."""
+
+    def set_log_level(self, level: int) -> None:
+        """See `Core.set_log_level`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLog:
+    """The log of one server.
+
+    Attributes:
+        name: its `listen_interface`.
+        file: as `LogOutput.log_file`; None for the main log.
+        level: a name of `LEVELS`; None for the main level.
     """
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Formats one record."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        message = record.getMessage().translate(_CONTROLS)
-        lines = [
-            f"{stamp}.{int(record.msecs):03d}Z {record.levelname} {record.name} {message}",
-        ]
-        if record.exc_info:
-            lines += _block(self.formatException(record.exc_info))
-        if record.stack_info:
-            lines += _block(record.stack_info)
-        return "\n".join(lines)
+    name: str
+    file: str | None = None
+    level: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What a config says of logs."""
+
+    file: str = "stderr"
+    level: str = "debug"
+    format: LogFormat = "text"
+    servers: tuple[ServerLog, ...] = ()
+
+    @classmethod
+    def of(cls, config: AppConfig) -> LogSettings:
+        """Of the config's own keys and those of its enabled servers."""
+        servers = tuple(
+            ServerLog(server.listen_interface, server.log_file, server.log_level)
+            for server in config.servers
+            if server.is_enabled
+        )
+        return cls(config.log_file, config.log_level, config.log_format, servers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """Where the core's records of a server go. `handler` None: to the main log."""
+
+    handler: logging.Handler | None
+    level: int
 
 
 class LogOutput:
-    """Where the records of `guerrilla` go.
+    """Where the records of `guerrilla` go: to the main log, those of a server to its own if any.
 
     Args:
         log_file: a path, `stderr`, `stdout` or `off`.
         log_level: a name of `LEVELS`.
+        log_format: `text` or `json`, of every log.
+        servers: those that may have a file or a level of their own.
 
     Raises:
-        OSError: the file cannot be opened for appending.
+        OSError: a file cannot be opened for appending; `filename` is its path, as it was given.
     """
 
-    def __init__(self, log_file: str, log_level: str) -> None:
+    def __init__(
+        self,
+        log_file: str,
+        log_level: str,
+        log_format: LogFormat = "text",
+        servers: Sequence[ServerLog] = (),
+    ) -> None:
         """Attaches to the logger `guerrilla`."""
         self._logger = logging.getLogger(ROOT)
-        self._before = self._logger.level
-        self._handler = _handler(log_file)
-        self._handler.setFormatter(LineFormatter())
-        self._logger.addHandler(self._handler)
-        self.set_level(log_level)
+        self._before = (self._logger.level, _mail_log.level)
+        self._lock = threading.RLock()
+        """Held while logs are written to by the pump, and while they are replaced."""
+        self._handlers: dict[str, logging.Handler] = {}
+        """Every open log by its `identity`."""
+        self._routes: dict[str, _Route] = {}
+        self._handler: logging.Handler = logging.NullHandler()
+        self.on_level: Callable[[int], None] | None = None
+        """Is told of `level` whenever that may have changed."""
+        self.settings = LogSettings()
+        self.change(LogSettings(log_file, log_level, log_format, tuple(servers)))
+
+    @classmethod
+    def from_settings(cls, settings: LogSettings) -> LogOutput:
+        """As the class."""
+        return cls(settings.file, settings.level, settings.format, settings.servers)
+
+    def change(self, settings: LogSettings) -> None:
+        """Does as the settings say from the next record on; a file that stays is not opened anew.
+
+        Raises:
+            OSError: a new file cannot be opened; nothing has changed then.
+        """
+        with self._lock:
+            handlers = self._open(settings)
+            for handler in handlers.values():
+                if isinstance(handler, StreamHandler):
+                    handler.setFormatter(make_formatter(settings.format))
+            gone = [found for name, found in self._handlers.items() if name not in handlers]
+            main = handlers[identity(settings.file)]
+            # One assignment: no record finds both of them, nor neither.
+            kept = [found for found in self._logger.handlers if found is not self._handler]
+            self._logger.handlers = [*kept, main]
+            self._handlers, self._handler, self.settings = handlers, main, settings
+            self._apply_levels()
+            for handler in gone:
+                _close(handler)
 
     def set_level(self, log_level: str) -> None:
-        """Takes effect with the next record."""
-        self._logger.setLevel(LEVELS[log_level.lower()])
+        """Takes effect with the next record, also for the core."""
+        old = self.settings
+        self.change(LogSettings(old.file, log_level, old.format, old.servers))
 
     @property
     def level(self) -> int:
         """Below it nothing is recorded by anyone: what the core need not make."""
-        return self._logger.level if _is_heard(self._logger) else logging.CRITICAL
+        main = self._logger.level if _is_heard(self._logger) else logging.CRITICAL
+        own = [self._level_of(route) for route in self._routes.values()]
+        return min([main, *own])
 
     @property
-    def file(self) -> tuple[int, str] | None:
-        """Descriptor and path of the log file; None where the log is no file."""
-        handler = self._handler
-        if not isinstance(handler, _File) or handler.stream is None:
-            return None
-        return handler.stream.fileno(), handler.baseFilename
+    def files(self) -> list[tuple[int, str]]:
+        """Descriptor and path of each log that is a file."""
+        handlers = [found for found in self._handlers.values() if isinstance(found, FileHandler)]
+        return [found.file for found in handlers if found.file is not None]
 
     def reopen(self) -> None:
-        """Opens the file anew, after it was moved away; nothing else changes.
+        """Opens every file anew, after it was moved away; nothing else changes.
 
         Raises:
-            OSError: it cannot be opened; the old one stays in use.
+            OSError: one cannot be opened; the old one stays in use, and the others are opened.
         """
-        if isinstance(self._handler, _File):
-            self._handler.reopen()
-
-    def redirect(self, log_file: str) -> None:
-        """Goes on in another file.
-
-        Raises:
-            OSError: it cannot be opened; the old one stays in use.
-        """
-        handler = _handler(log_file)
-        handler.setFormatter(self._handler.formatter)
-        before, self._handler = self._handler, handler
-        self._logger.addHandler(handler)
-        self._logger.removeHandler(before)
-        with contextlib.suppress(OSError):
-            before.close()
+        failed: OSError | None = None
+        for handler in self._handlers.values():
+            if isinstance(handler, FileHandler):
+                try:
+                    handler.reopen()
+                except OSError as error:
+                    failed = failed or error
+        if failed is not None:
+            raise failed
 
     def close(self) -> None:
         """Detaches and closes; the logger has the level it had before."""
-        self._logger.removeHandler(self._handler)
-        self._logger.setLevel(self._before)
-        # A full disk may refuse the rest even now; nobody is left to be told.
-        with contextlib.suppress(OSError):
-            self._handler.close()
+        with self._lock:
+            self._logger.removeHandler(self._handler)
+            self._logger.setLevel(self._before[0])
+            _mail_log.setLevel(self._before[1])
+            self._routes = {}
+            for handler in self._handlers.values():
+                _close(handler)
+
+    def write(self, batches: Sequence[LogBatch], form: LogFormat | None) -> None:
+        """Logs records of the core, each in the log of its server.
+
+        Args:
+            batches: as `Core.receive_logs` gives them.
+            form: the form of their lines, if they have any; those of another form are not used.
+        """
+        with self._lock:
+            for batch in batches:
+                try:
+                    self._write(batch, form)
+                except Exception:
+                    log.exception("records of the core could not be logged")
+
+    def _write(self, batch: LogBatch, form: LogFormat | None) -> None:
+        target = self._target(batch)
+        if isinstance(target, StreamHandler) and form == self.settings.format:
+            target.write(batch.lines)
+        elif target is not None and not isinstance(target, logging.NullHandler):
+            for record in batch.records:
+                target.handle(_made(batch, record))
+
+    def _target(self, batch: LogBatch) -> logging.Handler | logging.Logger | None:
+        """Who takes the records; a logger where others than we may hear them."""
+        route = self._routes.get(batch.server or "")
+        if route is not None and batch.level < route.level:
+            return None
+        if route is not None and route.handler is not None:
+            return route.handler
+        logger = logging.getLogger(_name(batch))
+        if route is None and not logger.isEnabledFor(batch.level):
+            return None
+        return self._handler if self._is_alone(logger) else logger
+
+    def _open(self, settings: LogSettings) -> dict[str, logging.Handler]:
+        """The logs of the settings: those that are open already, and new ones."""
+        wanted = [settings.file, *(s.file for s in settings.servers if s.file is not None)]
+        handlers: dict[str, logging.Handler] = {}
+        try:
+            for log_file in wanted:
+                name = identity(log_file)
+                if name not in handlers:
+                    handlers[name] = self._handlers.get(name) or _opened(log_file)
+        except BaseException:
+            for name, handler in handlers.items():
+                if name not in self._handlers:
+                    _close(handler)
+            raise
+        return handlers
+
+    def _apply_levels(self) -> None:
+        settings = self.settings
+        main = LEVELS[settings.level.lower()]
+        self._logger.setLevel(main)
+        routes = {}
+        for server in settings.servers:
+            if server.file is not None or server.level is not None:
+                handler = None if server.file is None else self._handlers[identity(server.file)]
+                level = main if server.level is None else LEVELS[server.level.lower()]
+                routes[server.name] = _Route(handler, level)
+        self._routes = routes
+        # The stages are timed where this logger hears of a message.
+        most = min([main, *(route.level for route in routes.values())])
+        _mail_log.setLevel(most if most < main else self._before[1])
+        if self.on_level is not None:
+            self.on_level(self.level)
+
+    def _level_of(self, route: _Route) -> int:
+        if route.handler is None:
+            return route.level if _is_heard(self._logger) else logging.CRITICAL
+        return logging.CRITICAL if isinstance(route.handler, logging.NullHandler) else route.level
+
+    def _is_alone(self, logger: logging.Logger | None) -> bool:
+        """Whether nobody but the main log hears what is logged there."""
+        if logger is None or logger.filters or logger.disabled:
+            return False
+        while logger is not None:
+            if any(_hears(found) and found is not self._handler for found in logger.handlers):
+                return False
+            logger = logger.parent if logger.propagate else None
+        return True
+
+
+def log_problem(config: AppConfig, error: OSError) -> str:
+    """What is wrong with a log that cannot be opened, by the key that asks for it.
+
+    Args:
+        config: what `LogSettings.of` was given.
+        error: what `LogOutput` raised.
+    """
+    path, key = error.filename, "log_file"
+    if path != config.log_file:
+        files = [server.log_file if server.is_enabled else None for server in config.servers]
+        key = f"servers[{files.index(path)}].log_file"
+    return f"{key}: {path}: {error.strerror or error}"
 
 
 class LogPump:
-    """The thread that brings the core's records into `logging`, with the time they were made."""
+    """The thread that brings the core's records into the log, with the time they were made.
 
-    def __init__(self, source: RecordSource) -> None:
-        """`source` is the core."""
+    Args:
+        source: the core.
+        output: the log; without one, whoever has set up `logging` gets them.
+    """
+
+    def __init__(self, source: RecordSource, output: LogOutput | None = None) -> None:
+        """Starts nothing; from now on the core follows the levels of the log."""
         self._source = source
+        self._output = output
+        self._stopping = threading.Event()
+        if output is not None:
+            output.on_level = source.set_log_level
         self._thread = threading.Thread(target=self._run, name="guerrilla-logs", daemon=True)
 
     def start(self) -> None:
@@ -157,96 +328,72 @@ class LogPump:
 
     def join(self, timeout: float | None = None) -> None:
         """Waits for the last record, after the core was closed; not for a thread never started."""
+        if self._output is not None:
+            self._output.on_level = None
+        self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
     def _run(self) -> None:
         while True:
-            records = self._source.receive_logs(_PUMP_BATCH, _PUMP_WAIT)
-            if records is None:
+            form = None if self._output is None else self._output.settings.format
+            batches = self._source.receive_logs(_PUMP_BATCH, _PUMP_WAIT, form)
+            if batches is None:
                 return
             try:
-                _emit(records)
+                self._write(batches, form)
             except Exception:
-                log.exception("a record of the core could not be logged")
+                log.exception("records of the core could not be logged")
+            self._stopping.wait(_PUMP_PAUSE)
+
+    def _write(self, batches: Sequence[LogBatch], form: LogFormat | None) -> None:
+        if self._output is not None:
+            self._output.write(batches, form)
+            return
+        for batch in batches:
+            logger = logging.getLogger(_name(batch))
+            if logger.isEnabledFor(batch.level):
+                for record in batch.records:
+                    logger.handle(_made(batch, record))
 
 
-def _emit(records: Sequence[LogRecord]) -> None:
-    for record in records:
-        logger = logging.getLogger(f"{ROOT}.{record.logger}" if record.logger else ROOT)
-        if not logger.isEnabledFor(record.level):
-            continue
-        made = logger.makeRecord(logger.name, record.level, "(core)", 0, record.message, (), None)
-        made.created = record.created
-        made.msecs = (record.created % 1) * 1000
-        logger.handle(made)
+def _name(batch: LogBatch) -> str:
+    return f"{ROOT}.{batch.logger}"
 
 
-def _block(text: str) -> list[str]:
-    return [f"  | {line.translate(_CONTROLS)}" for line in text.split("\n")]
+def _made(batch: LogBatch, record: LogRecord) -> logging.LogRecord:
+    """A record of the core as one of `logging`."""
+    logger = logging.getLogger(_name(batch))
+    made = logger.makeRecord(logger.name, batch.level, "(core)", 0, record.message, (), None)
+    made.created = record.created
+    made.msecs = (record.created % 1) * 1000
+    if record.members is not None:
+        made.__dict__[MAIL] = json.loads(f"{{{record.members}}}")
+    return made
+
+
+def _opened(log_file: str) -> logging.Handler:
+    try:
+        return make_handler(log_file)
+    except OSError as error:
+        error.filename = log_file
+        raise
+
+
+def _close(handler: logging.Handler) -> None:
+    # A full disk may refuse the rest even now; nobody is left to be told.
+    with contextlib.suppress(OSError):
+        handler.close()
+
+
+def _hears(handler: logging.Handler) -> bool:
+    return not isinstance(handler, logging.NullHandler)
 
 
 def _is_heard(logger: logging.Logger | None) -> bool:
     """Whether any handler gets its records, its own or one of an application above it."""
     while logger is not None:
-        if any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+        if any(_hears(handler) for handler in logger.handlers):
             return True
         logger = logger.parent if logger.propagate else None
     return False
-
-
-def _handler(log_file: str) -> logging.Handler:
-    match log_file.lower():
-        case "off":
-            return logging.NullHandler()
-        case "stderr" | "":
-            return _Stream(sys.stderr)
-        case "stdout":
-            return _Stream(sys.stdout)
-        case _:
-            return _File(log_file)
-
-
-class _Stream(logging.StreamHandler[TextIO]):
-    """A stream; one that cannot be written to is told of once, until a record goes through."""
-
-    _failed = False
-    _told = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._failed = False
-        super().emit(record)
-        self._told = self._failed
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name there
-        error = sys.exception()
-        if not isinstance(error, OSError):
-            super().handleError(record)  # a fault of whoever logs: told with its place
-            return
-        self._failed = True
-        if not self._told and sys.stderr is not None:
-            # A line for each record would fill what may be the last place left.
-            name = getattr(self, "baseFilename", None) or getattr(self.stream, "name", "")
-            text = f"guerrilla: log_file: {name}: {error.strerror or error}: records are lost\n"
-            with contextlib.suppress(OSError):
-                sys.stderr.write(text)
-                sys.stderr.flush()
-
-
-class _File(_Stream, logging.FileHandler):
-    """A file that can be opened anew while it is written to."""
-
-    def __init__(self, path: str) -> None:
-        logging.FileHandler.__init__(self, path, encoding="utf-8", errors="backslashreplace")
-
-    def reopen(self) -> None:
-        fresh = self._open()
-        self.acquire()
-        try:
-            # Not by `setStream`: it flushes the old one first, and stays with it when that fails.
-            old, self.stream = self.stream, fresh
-        finally:
-            self.release()
-        with contextlib.suppress(OSError):
-            if old is not None:
-                old.close()

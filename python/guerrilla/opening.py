@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla._core import Core
 from guerrilla.errors import ConfigError, StartError
-from guerrilla.logs import LogOutput
+from guerrilla.logs import LogOutput, LogSettings, log_problem
 from guerrilla.pidfile import PidFile
 from guerrilla.privileges import become, give_file, give_socket
 from guerrilla.settings import core_settings, placed
@@ -37,15 +37,15 @@ _UNIX: Final = "unix:"
 
 
 def open_log(config: AppConfig, opened: ExitStack) -> LogOutput:
-    """Opens `log_file`.
+    """Opens `log_file`, and those of servers.
 
     Raises:
-        StartError: it cannot be written.
+        StartError: one cannot be written.
     """
     try:
-        logs = LogOutput(config.log_file, config.log_level)
+        logs = LogOutput.from_settings(LogSettings.of(config))
     except OSError as error:
-        raise StartError(f"log_file: {config.log_file}: {error.strerror or error}") from error
+        raise StartError(log_problem(config, error)) from error
     opened.callback(logs.close)
     return logs
 
@@ -74,8 +74,8 @@ def drop_privileges(
     Raises:
         StartError: it cannot be, or not for good.
     """
-    if logs.file is not None:
-        give_file(identity, *logs.file)
+    for fd, path in logs.files:
+        give_file(identity, fd, path)
     if pid_file is not None:
         give_file(identity, pid_file.fileno(), str(pid_file.path))
     for address in addresses:

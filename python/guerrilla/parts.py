@@ -190,7 +190,7 @@ def open_parts(
     watch = make_watch(config, watched)
     servers, kinds = checked.servers, plan.tasks
     core = make_core(config, servers, check_recipients="validate" in kinds, log_level=logs.level)
-    pump = LogPump(core)
+    pump = LogPump(core, logs)
     opened.callback(pump.join)
     opened.callback(core.close)
     bound = listen(config, core)

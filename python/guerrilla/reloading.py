@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla.config.diff import changes
 from guerrilla.errors import ConfigError, StartError
+from guerrilla.logs import LogSettings, log_problem
 from guerrilla.opening import make_pools, open_pools, take_pid_file
 from guerrilla.settings import core_settings, placed
 from guerrilla.startup import raise_file_limit, resolve_servers, tasks
 from guerrilla.tlswatch import make_watch
 
 if TYPE_CHECKING:
-    from guerrilla.config import ServerConfig
+    from guerrilla.config import AppConfig, ServerConfig
     from guerrilla.daemon import Daemon
     from guerrilla.events import Change
     from guerrilla.parts import Parts, Plan
@@ -157,17 +158,27 @@ class Reload:
         ]
 
     def _replace_log(self) -> None:
-        parts, old, new = self._parts, self._parts.config, self._new
+        parts, old = self._parts, self._parts.config
         try:
-            if old.log_file == new.log_file:
-                parts.logs.reopen()
-            else:
-                parts.logs.redirect(new.log_file)
+            parts.logs.change(LogSettings.of(self._new))
+            parts.logs.reopen()
         except OSError as error:
-            self._fail(f"log_file: {new.log_file}: {error.strerror or error}")
-            self._keep(log_file=old.log_file)
-        if old.log_level != new.log_level:
-            parts.logs.set_level(new.log_level)
+            self._fail(log_problem(self._new, error))
+            self._keep_logs(old)
+
+    def _keep_logs(self, old: AppConfig) -> None:
+        before = {server.listen_interface: server for server in old.servers}
+        self._keep(
+            log_file=old.log_file,
+            log_level=old.log_level,
+            log_format=old.log_format,
+            servers=tuple(
+                server.model_copy(update={"log_file": was.log_file, "log_level": was.log_level})
+                if (was := before.get(server.listen_interface))
+                else server.model_copy(update={"log_file": None, "log_level": None})
+                for server in self._new.servers
+            ),
+        )
 
     def _replace_pid_file(self) -> None:
         parts, old = self._parts, self._parts.config

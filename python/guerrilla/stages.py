@@ -85,32 +85,38 @@ class OneByOne(Generic[Item]):
         self.pulse = pulse
         self.last = False
         """What passes is accepted here and now: no segment follows."""
-        self._steps = tuple((asker.ask, asker) for asker in askers)
+        self._steps = tuple((asker.ask, asker.name, asker) for asker in askers)
 
     def run(self, items: Sequence[Item]) -> Sequence[Item]:
         """See `Segment`."""
         passed: list[Item] = []
         pulse = self.pulse
+        task = self.task
+        is_timed = task.is_timed()
         for index, item in enumerate(items):
             pulse.count += 1
             outcome = None
             try:
                 # The pulse beats with each stage, at the price of the loop's own assignment.
-                for ask, pulse.asker in self._steps:
+                for ask, name, pulse.asker in self._steps:
+                    if is_timed:
+                        task.enter(item, name)
                     outcome = ask(item)
                     if outcome is not None:
                         break
             except Unavailable as error:
                 # Each of the others would only run into the same time limit.
-                _unavailable(pulse.asker, items[index:], self.task, error)
+                _unavailable(pulse.asker, items[index:], task, error)
                 break
             except Exception as error:  # noqa: BLE001 - a stage may raise anything
-                outcome = _refusal(pulse.asker, item, self.task, error)
+                outcome = _refusal(pulse.asker, item, task, error)
             if outcome is not None:
-                self.task.settle(item, outcome, pulse.asker)
+                task.settle(item, outcome, pulse.asker)
             elif self.last:
                 item.answer()
             else:
+                if is_timed:
+                    task.leave(item)
                 passed.append(item)
         return passed
 
@@ -128,6 +134,10 @@ class Batched(Generic[Item]):
         """See `Segment`."""
         self.pulse.count += 1
         self.pulse.asker = self.asker
+        is_timed = self.task.is_timed()
+        if is_timed:
+            for item in items:
+                self.task.enter(item, self.asker.name)
         try:
             outcomes = self.asker.ask(items)
         except Unavailable as error:
@@ -135,6 +145,9 @@ class Batched(Generic[Item]):
             return []
         except Exception as error:  # noqa: BLE001 - a stage may raise anything
             return self._failed(items, error)
+        if is_timed:
+            for item in items:
+                self.task.leave(item)
         return self._settle(items, outcomes)
 
     def _settle(self, items: Sequence[Item], outcomes: object) -> list[Item]:
@@ -223,7 +236,12 @@ class Concurrent(Generic[Item]):
     async def _one(self, item: Item, gate: asyncio.Semaphore) -> bool:
         """Whether the item passes on; when not, it has been answered."""
         async with gate:
+            is_timed = self.task.is_timed()
+            if is_timed:
+                self.task.enter(item, self.asker.name)
             outcome = await self._outcome(item)
+            if is_timed:
+                self.task.leave(item)
         self.pulse.count += 1
         if outcome is not None:
             self.task.settle(item, outcome, self.asker)

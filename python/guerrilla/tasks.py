@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from guerrilla import _core
 from guerrilla.reply import TAKEN, TRY_LATER, Replies, Reply, fold
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from guerrilla._core import Check, Envelope
 
 log = logging.getLogger("guerrilla.chain")
+_mail_log = logging.getLogger("guerrilla.mail")
 
 Item = TypeVar("Item", bound="Envelope | Check")
 """What a chain is asked about."""
@@ -45,6 +47,17 @@ class Task(Protocol[Item]):
 
     def time_left(self, item: Item) -> float:
         """Seconds until the sender is answered without us."""
+
+    def is_timed(self) -> bool:
+        """Whether the log tells how long stages took: then each is to be entered and left."""
+
+    @property
+    def enter(self) -> Callable[[Item, str], None]:
+        """Tells an item the name of the stage that begins with it."""
+
+    @property
+    def leave(self) -> Callable[[Item], None]:
+        """Tells an item that the stage has ended, and the next one begins later."""
 
 
 class SaveTask:
@@ -81,6 +94,14 @@ class SaveTask:
         left = item.received_at + self.timeout - time.time()
         return left if left > 0 or item.expired else self.timeout
 
+    def is_timed(self) -> bool:
+        """Where the line of a message is made."""
+        return _mail_log.isEnabledFor(logging.INFO)
+
+    # Methods of the core, without a call of Python's around them.
+    enter: ClassVar = staticmethod(_core.Envelope.enter)
+    leave: ClassVar = staticmethod(_core.Envelope.leave)
+
 
 class CheckTask:
     """Checking recipients."""
@@ -106,6 +127,16 @@ class CheckTask:
         """The whole time limit: a check does not say when it was asked."""
         del item
         return self.timeout
+
+    def is_timed(self) -> bool:
+        """A check has no line of its own."""
+        return False
+
+    def enter(self, item: Check, stage: str) -> None:
+        """Never called."""
+
+    def leave(self, item: Check) -> None:
+        """Never called."""
 
 
 def _nonsense(asker: Asker[Any], outcome: object, label: str) -> None:

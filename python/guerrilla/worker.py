@@ -349,6 +349,8 @@ class Supervisor:
         self._set_intake = set_intake
         self._intake = True
         self._stopping = False
+        self.looked_at = time.monotonic()
+        """When it last looked after the pools, as a monotonic time."""
         self._wake = threading.Event()
         self._interval = _interval(min(pool.settings.hang_after for pool in pools))
         self._thread = threading.Thread(target=self._run, name="guerrilla-supervisor", daemon=True)
@@ -384,6 +386,7 @@ class Supervisor:
                 for pool in self._pools:
                     pool.check(time.monotonic())
                 self._adjust_intake()
+                self.looked_at = time.monotonic()
             except Exception:
                 log.exception("the supervisor failed; it goes on")
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use crate::buffer::Body;
+use crate::course::Course;
 use crate::pending::Pending;
 use crate::smtp::{Address, Reply, Transaction, Verdict};
 
@@ -63,6 +64,8 @@ pub struct Delivery {
     pub max_header_size: usize,
     /// Its answer.
     pub pending: Pending,
+    /// Where its time goes.
+    pub course: Course,
     /// Whether a worker has it, and may hold its octets for as long as it likes.
     pub fetched: AtomicBool,
 }
@@ -71,6 +74,7 @@ impl Delivery {
     /// A worker takes it out of the queue; whether that is worth its while.
     pub fn fetch(&self) -> bool {
         self.fetched.store(true, Ordering::SeqCst);
+        self.course.fetch();
         self.pending.is_open()
     }
 

@@ -22,11 +22,13 @@
 //! | [`config`] | the settings it obeys |
 //! | [`certificate`] | self-signed certificates |
 //! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |
+//! | [`course`] | what a message's time went into, for its line in the log |
 //! | `python` | everything PyO3, behind the feature `python` |
 
 pub mod buffer;
 pub mod certificate;
 pub mod config;
+pub mod course;
 pub mod delivery;
 pub mod log;
 pub mod mail;

@@ -25,6 +25,7 @@ from guerrilla.commands.common import (
 from guerrilla.config import AppConfig, load, mask_value, parse_listen_interface
 from guerrilla.daemon import Daemon
 from guerrilla.reloading import read_again
+from guerrilla.systemd import ServiceManager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,16 +78,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(daemon: Daemon, signals: _Signals) -> int:
+    manager = ServiceManager()
     try:
         daemon.start()
         signals.queued = True
+        manager.ready(_status(daemon))
+        manager.watch(daemon.is_well)
         _say(*describe(daemon))
         threading.Thread(target=_await_end, args=(daemon, signals), daemon=True).start()
         for number in signals.line():
-            _obey(daemon, number)
+            _obey(daemon, number, manager)
     finally:
+        manager.stopping()
         # Mostly it only asks how it ended; but an error here is no reason to cut anybody off.
         graceful = daemon.shutdown()
+        manager.close()
     return 0 if graceful else 1
 
 
@@ -177,14 +183,21 @@ class _Signals:
             raise _StoppedEarly(signal.Signals(number).name)
 
 
-def _obey(daemon: Daemon, number: int) -> None:
+def _status(daemon: Daemon) -> str:
+    """A line for `systemctl status`."""
+    return f"listening on {', '.join(daemon.addresses)}"
+
+
+def _obey(daemon: Daemon, number: int, manager: ServiceManager) -> None:
     if number == signal.SIGHUP:
         # In the main thread: a signal to stop waits for its end, a second one does not.
-        read_again(daemon, "SIGHUP")
+        with manager.reloading(_status(daemon)):
+            read_again(daemon, "SIGHUP")
     elif number == signal.SIGUSR1:
         _reopen_logs(daemon)
     else:
         log.info("%s: stopping", signal.Signals(number).name)
+        manager.stopping()
         # Beside the main thread, which has to stay free for a second signal.
         threading.Thread(target=daemon.shutdown, name="guerrilla-stop", daemon=True).start()
 

@@ -10,7 +10,6 @@ from typing import Any
 from guerrilla.config.app import (
     AppConfig,
     DashboardConfig,
-    LogLevel,
     MetricsConfig,
     SpoolConfig,
 )
@@ -20,6 +19,7 @@ from guerrilla.config.backend import (
     chain_names,
     check_processor_keys,
 )
+from guerrilla.config.fields import LogLevel
 from guerrilla.config.later import LATER_KEYS
 from guerrilla.config.listen import ListenAddress, parse_listen_interface
 from guerrilla.config.loading import from_mapping, load, loads

@@ -8,10 +8,12 @@ from guerrilla.config.backend import BackendConfig
 from guerrilla.config.fields import (
     EMPTY_IS_NONE,
     ITEMS,
+    LOG_LEVELS,
     TABLE,
     AllowedHost,
     Count,
     Flag,
+    LogLevel,
     MaybeText,
     PositiveSeconds,
     Text,
@@ -24,8 +26,6 @@ from guerrilla.config.section import Section
 from guerrilla.config.server import DEFAULT_LISTEN_INTERFACE, ServerConfig, machine_name
 from guerrilla.errors import ConfigError, expected
 from guerrilla.units import Bytes, Seconds, parse_bytes
-
-LogLevel = Literal["debug", "info", "warning", "error", "fatal", "panic"]
 
 _MIN_MEMORY = 64 * 2**10
 
@@ -153,9 +153,7 @@ class AppConfig(Section):
     log_file: Annotated[Text, BeforeValidator(_log_file)] = "stderr"
     """The main log: a path, `stderr`, `stdout` or `off`."""
 
-    log_level: Annotated[
-        LogLevel, one_of("debug", "info", "warning", "error", "fatal", "panic")
-    ] = "debug"
+    log_level: Annotated[LogLevel, one_of(*LOG_LEVELS)] = "debug"
     """The lowest level that is logged: `debug`, `info`, `warning`, `error`, `fatal`, `panic`."""
 
     backend_config: Annotated[BackendConfig, TABLE] = Field(default_factory=_default_backend)

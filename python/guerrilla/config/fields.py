@@ -7,7 +7,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Collection, Mapping
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
@@ -16,6 +16,9 @@ from guerrilla.units import parse_seconds
 
 # At most 255 octets: RFC 5321 §4.5.3.1.2.
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?")
+
+LogLevel = Literal["debug", "info", "warning", "error", "fatal", "panic"]
+LOG_LEVELS: Final = get_args(LogLevel)
 
 MAX_COUNT: Final = 2**31 - 1
 """More than any count here needs; the core's counters hold it."""
@@ -43,11 +46,13 @@ def whole(minimum: int, maximum: int = MAX_COUNT) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def one_of(*names: str) -> BeforeValidator:
-    """Takes one of some names, in any case."""
+def one_of(*names: str, or_none: bool = False) -> BeforeValidator:
+    """Takes one of some names, in any case; with `or_none` an empty text means None."""
     by_fold = {name.casefold(): name for name in names}
 
     def check(value: object) -> object:
+        if or_none and value in ("", None):
+            return None
         name = by_fold.get(value.casefold()) if isinstance(value, str) else None
         if name is None:
             raise expected(f"one of {', '.join(names)}", value)

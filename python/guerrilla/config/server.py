@@ -7,10 +7,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from guerrilla.config.fields import (
     ITEMS,
+    LOG_LEVELS,
     TABLE,
     Count,
     Flag,
     Host,
+    LogLevel,
     MaybeText,
     Network,
     Positive,
@@ -108,6 +110,9 @@ class ServerConfig(Section):
 
     log_file: MaybeText = None
     """A log of this server's own: a path, `stderr`, `stdout` or `off`. Default: the main log."""
+
+    log_level: Annotated[LogLevel | None, one_of(*LOG_LEVELS, or_none=True)] = None
+    """The lowest level of what is logged of this server. Default: the main `log_level`."""
 
     xclient_on: Flag = False
     """Offers XCLIENT to `trusted_proxies`."""

@@ -34,7 +34,6 @@ def _is_shown(dashboard: DashboardConfig | None) -> bool:
 
 _TOP: Final = (
     _Later("processes", "more than one process"),
-    _Later("log_format", "another form of the log"),
     _Later("spool", "the spool"),
     _Later("backends", "more than one backend"),
     _Later("dashboard", "the dashboard", is_set=_is_shown),
@@ -42,7 +41,6 @@ _TOP: Final = (
 )
 
 _SERVER: Final = (
-    _Later("log_file", "a log file of a server's own"),
     _Later("protocol", "LMTP"),
     _Later("extensions", "turning extensions on and off"),
     _Later("backend", "more than one backend"),

@@ -15,6 +15,9 @@ const LAST_SECOND: u64 = 253_402_300_799;
 
 const SECONDS_A_DAY: u64 = 86_400;
 
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
 /// How a message came in, as its `Received` field tells it.
 #[derive(Clone, Copy, Debug)]
 pub struct Trace<'a> {
@@ -87,17 +90,18 @@ fn push_date(out: &mut String, unix_seconds: u64) {
         5 => "Tue",
         _ => "Wed",
     };
+    let month = MONTHS.get(usize::try_from(month - 1).unwrap_or(0)).unwrap_or(&"");
     let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
     // Writing to a String cannot fail.
     let _ = write!(out, "{weekday}, {day} {month} {year} {hour:02}:{minute:02}:{second:02} +0000");
 }
 
-/// Year, name of the month and day of the month, from days since 1 January 1970.
+/// Year, month from 1 and day of the month, from days since 1 January 1970.
 ///
 /// Years are counted from March, so that the leap day comes last and the months before it have
 /// fixed starts; eras are 400 years, after which the calendar repeats. (H. Hinnant,
 /// "chrono-compatible low-level date algorithms".)
-fn civil_from_days(days: u64) -> (u64, &'static str, u64) {
+pub(crate) fn civil_from_days(days: u64) -> (u64, u64, u64) {
     const DAYS_AN_ERA: u64 = 146_097;
     const FROM_MARCH_0000_TO_1970: u64 = 719_468;
     let days = days + FROM_MARCH_0000_TO_1970;
@@ -105,21 +109,8 @@ fn civil_from_days(days: u64) -> (u64, &'static str, u64) {
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
-    let (name, years) = match month {
-        0 => ("Mar", 0),
-        1 => ("Apr", 0),
-        2 => ("May", 0),
-        3 => ("Jun", 0),
-        4 => ("Jul", 0),
-        5 => ("Aug", 0),
-        6 => ("Sep", 0),
-        7 => ("Oct", 0),
-        8 => ("Nov", 0),
-        9 => ("Dec", 0),
-        10 => ("Jan", 1),
-        _ => ("Feb", 1),
-    };
-    (era * 400 + year + years, name, day - (153 * month + 2) / 5 + 1)
+    let (month_of_year, years) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (era * 400 + year + years, month_of_year, day - (153 * month + 2) / 5 + 1)
 }
 
 /// Writes the client's address as TCP-info: `[192.0.2.1]`, `[IPv6:2001:db8::1]`, or `local`, in

@@ -3,6 +3,7 @@
 //! The driver owns every deadline and every octet on its way. Between two reads it holds no buffer:
 //! all connections read into one of the thread's, borrowed only while one of them is polled.
 
+mod messages;
 mod opening;
 mod pace;
 mod sending;
@@ -27,7 +28,7 @@ use super::tls::Records;
 use crate::buffer::Body;
 use crate::config::ServerConfig;
 use crate::delivery::Client;
-use crate::log::Level;
+use crate::log::{Level, Message};
 use crate::server::Shared;
 use crate::smtp::{BodyAnswer, Reply, Session, Step};
 
@@ -59,6 +60,7 @@ pub(super) async fn run(mut connection: Box<Connection>) {
     }
     // Cut off between the verdict and the write.
     connection.shared.stats.answers_lost.add_many(connection.owed);
+    connection.log_replied(false);
 }
 
 /// Why a connection ended.
@@ -95,6 +97,10 @@ pub(super) struct Connection {
     data: Option<Data>,
     /// Messages answered 2xx whose answer has not been sent yet.
     owed: u64,
+    /// Messages whose reply has not been sent yet, for the log, which wants them boxed. Of bare ones
+    /// a vector would make room for four.
+    #[allow(clippy::vec_box)]
+    replied: Vec<Box<Message>>,
     place: Place,
 }
 
@@ -124,6 +130,7 @@ impl Connection {
             deadline,
             data: None,
             owed: 0,
+            replied: Vec::new(),
             place,
         }
     }
@@ -310,6 +317,7 @@ impl Connection {
                 continue;
             }
             self.after_data_read(octets.len() - input.len());
+            self.note_refused();
             self.unread = input.to_vec();
             return step;
         }
@@ -348,7 +356,8 @@ impl Connection {
         if self.shared.log.is_on(level) {
             let Client { id, server, remote_ip, remote_port, .. } = self.client.as_ref();
             let peer = if remote_ip.is_empty() { "local" } else { remote_ip };
-            self.shared.log.write(
+            self.shared.log.write_for(
+                server,
                 level,
                 "net",
                 format_args!("#{id} {server} {peer}:{remote_port} {message}"),

@@ -209,7 +209,8 @@ pub(crate) async fn serve(
                 // Most often out of descriptors or memory: the connection stays in the backlog, and
                 // an immediate retry would spin.
                 shared.stats.accept_errors.add();
-                shared.log.write(
+                shared.log.write_for(
+                    live.name(),
                     Level::Error,
                     "net",
                     format_args!("{}: accept failed: {error}", live.name()),

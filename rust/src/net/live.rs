@@ -127,7 +127,8 @@ impl Live {
         let all = stats.connections_refused.get()
             + stats.connections_limited.get()
             + stats.proxies_refused.get();
-        shared.log.write(
+        shared.log.write_for(
+            name,
             Level::Warning,
             "net",
             format_args!("{name}: refused {peer}: {why} ({all} refused so far)"),

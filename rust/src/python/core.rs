@@ -1,8 +1,9 @@
-//! `Core` and `LogRecord`.
+//! `Core`, `LogBatch` and `LogRecord`.
 
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -10,34 +11,79 @@ use super::check::PyCheck;
 use super::config::{CoreSettings, seconds};
 use super::envelope::PyEnvelope;
 use crate::delivery::Question;
-use crate::log::Record;
+use crate::log::{Batch, Format, Record, batches};
 use crate::queue::Queue;
 use crate::server::Server;
 
 /// `_core.LogRecord`.
 #[pyclass(frozen, name = "LogRecord", module = "guerrilla._core")]
-pub(super) struct PyLogRecord(Record);
+pub(super) struct PyLogRecord {
+    batch: Arc<Batch>,
+    index: usize,
+}
+
+impl PyLogRecord {
+    fn record(&self) -> PyResult<&Record> {
+        self.batch.records.get(self.index).ok_or_else(|| PyIndexError::new_err(self.index))
+    }
+}
 
 #[pymethods]
 impl PyLogRecord {
     #[getter]
+    fn message(&self) -> PyResult<String> {
+        Ok(self.record()?.content.line())
+    }
+
+    #[getter]
+    fn members(&self) -> PyResult<Option<String>> {
+        Ok(self.record()?.content.members())
+    }
+
+    #[getter]
+    fn created(&self) -> PyResult<f64> {
+        let since = self.record()?.created.duration_since(UNIX_EPOCH);
+        Ok(since.map_or(0.0, |since| since.as_secs_f64()))
+    }
+}
+
+/// `_core.LogBatch`.
+#[pyclass(frozen, name = "LogBatch", module = "guerrilla._core")]
+pub(super) struct PyLogBatch(Arc<Batch>);
+
+impl PyLogBatch {
+    fn first(&self) -> Option<&Record> {
+        self.0.records.first()
+    }
+}
+
+#[pymethods]
+impl PyLogBatch {
+    #[getter]
     fn level(&self) -> u8 {
-        self.0.level as u8
+        self.first().map_or(0, |record| record.level as u8)
     }
 
     #[getter]
     fn logger(&self) -> &str {
-        self.0.logger
+        self.first().map_or("", |record| record.logger)
     }
 
     #[getter]
-    fn message(&self) -> &str {
-        &self.0.message
+    fn server(&self) -> Option<&str> {
+        self.first().and_then(|record| record.server.as_deref())
     }
 
     #[getter]
-    fn created(&self) -> f64 {
-        self.0.created.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    fn lines(&self) -> &str {
+        &self.0.lines
+    }
+
+    #[getter]
+    fn records(&self) -> Vec<PyLogRecord> {
+        let batch = &self.0;
+        let all = 0..batch.records.len();
+        all.map(|index| PyLogRecord { batch: Arc::clone(batch), index }).collect()
     }
 }
 
@@ -100,15 +146,27 @@ impl PyCore {
         Ok(Some(open.map(PyCheck::new).collect()))
     }
 
+    #[pyo3(signature = (max, timeout, form = None))]
     fn receive_logs(
         &self,
         py: Python<'_>,
         max: usize,
         timeout: f64,
-    ) -> PyResult<Option<Vec<PyLogRecord>>> {
+        form: Option<&str>,
+    ) -> PyResult<Option<Vec<PyLogBatch>>> {
         let timeout = seconds("timeout", timeout)?;
-        let records = py.detach(|| self.0.shared().log.receive(max, timeout));
-        Ok(records.map(|records| records.into_iter().map(PyLogRecord).collect()))
+        let format = match form {
+            None => None,
+            Some("text") => Some(Format::Text),
+            Some("json") => Some(Format::Json),
+            Some(other) => return Err(PyValueError::new_err(format!("no form: {other}"))),
+        };
+        // Lines are written without the GIL: they are nearly all that there is to do.
+        Ok(py.detach(|| {
+            let records = self.0.shared().log.receive(max, timeout)?;
+            let found = batches(records, format).into_iter();
+            Some(found.map(|batch| PyLogBatch(Arc::new(batch))).collect())
+        }))
     }
 
     #[pyo3(signature = (open))]

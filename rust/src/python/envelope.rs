@@ -20,6 +20,7 @@ use super::reply::{to_python, verdict};
 use super::serial;
 use super::transaction::{PyTlsInfo, PyTransaction};
 use crate::buffer::Body;
+use crate::course::Course;
 use crate::delivery::{Asked, Client, Delivery};
 use crate::mail::delivery_header::{Trace, delivery_header};
 use crate::mail::header::{HeaderEnd, unfold};
@@ -90,6 +91,7 @@ impl PyEnvelope {
             received_at,
             max_header_size,
             pending: Pending::new(FOREVER, None, None),
+            course: Course::new(),
             fetched: AtomicBool::new(true),
         };
         Self::received(py, Asked(Arc::new(delivery)))
@@ -371,6 +373,14 @@ impl PyEnvelope {
         // Not under the lock: what Python makes can run other code, which may come back here.
         let answered = self.added().answered.clone();
         answered.map(|verdict| to_python(py, &verdict)).transpose()
+    }
+
+    fn enter(&self, stage: &str) {
+        self.delivery().course.enter(stage);
+    }
+
+    fn leave(&self) {
+        self.delivery().course.leave();
     }
 
     #[pyo3(signature = (verdict = None))]

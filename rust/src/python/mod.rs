@@ -33,7 +33,7 @@ mod _core {
     #[pymodule_export]
     use super::check::{PyCheck, make_check};
     #[pymodule_export]
-    use super::core::{PyCore, PyLogRecord};
+    use super::core::{PyCore, PyLogBatch, PyLogRecord};
     #[pymodule_export]
     use super::envelope::{PyEnvelope, claim};
     #[pymodule_export]

@@ -14,9 +14,12 @@
 //! For any split of the input the replies, the questions and the deliveries are the same.
 
 mod commands;
+mod judging;
 
 use std::sync::Arc;
 
+pub use self::judging::Refused;
+use self::judging::too_large;
 use super::address::Address;
 use super::data::{DataReader, Ending};
 use super::error::PeerError;
@@ -27,8 +30,8 @@ use super::offer::Peer;
 use super::reply::{Reply, Verdict};
 use super::transaction::Transaction;
 use super::xclient::XClient;
-use crate::buffer::{Body, Fault};
-use crate::mail::header::{HeaderEnd, count_received};
+use crate::buffer::Body;
+use crate::mail::header::HeaderEnd;
 
 /// Octets of replies after which they are to be sent before more commands are looked at: short
 /// commands have longer replies, and the peer need not read them.
@@ -127,6 +130,7 @@ pub struct Session {
     idle: u32,
     messages: u32,
     said_bye: bool,
+    refused: Vec<Refused>,
 }
 
 impl Session {
@@ -144,6 +148,7 @@ impl Session {
             idle: 0,
             messages: 0,
             said_bye: false,
+            refused: Vec::new(),
         }
     }
 
@@ -338,15 +343,6 @@ impl Session {
         self.say(reply);
     }
 
-    /// Whether a message went through so many hops that it goes round (RFC 5321 §6.3).
-    fn is_looping(&self, body: &Body) -> bool {
-        let message = body.as_slice();
-        let end = body.header_end().unwrap_or(message.len()).min(self.settings.max_header_size);
-        let header = message.get(..end).unwrap_or(message);
-        let limit = self.settings.max_received_hops;
-        limit > 0 && count_received(header) > limit
-    }
-
     /// The final dot.
     fn end_of_data(&mut self) -> Option<Step> {
         let State::Receiving(receiving) = std::mem::replace(&mut self.state, State::Ready) else {
@@ -363,29 +359,6 @@ impl Session {
         let (transaction, body) = self.judge(transaction, body, bare_newline)?;
         Some(Step::Deliver(transaction, body))
     }
-
-    /// Hands a whole message on, or says why it is not taken.
-    fn judge(
-        &mut self,
-        transaction: Arc<Transaction>,
-        body: Body,
-        bare_newline: bool,
-    ) -> Option<(Arc<Transaction>, Body)> {
-        let refusal = match body.fault() {
-            Some(Fault::TooLarge) => Some(too_large(self.settings.max_size)),
-            Some(Fault::NoMemory) => Some(fixed::NO_MEMORY),
-            Some(Fault::NoStorage) => Some(fixed::NO_STORAGE),
-            None if bare_newline => Some(fixed::BARE_NEWLINE),
-            None if self.is_looping(&body) => Some(fixed::TOO_MANY_HOPS),
-            None => None,
-        };
-        if let Some(reply) = refusal {
-            self.say(&reply);
-            return None;
-        }
-        self.state = State::Delivering;
-        Some((transaction, body))
-    }
 }
 
 /// Octets that an envelope takes beside its message; nothing for few recipients, which every message's
@@ -396,10 +369,6 @@ fn overhead(transaction: &Transaction) -> usize {
     const FEW: usize = 8;
     let recipients = transaction.rcpt_to.iter().skip(FEW);
     recipients.map(|address| ADDRESS + address.user().len() + address.host().len()).sum()
-}
-
-fn too_large(limit: u64) -> Reply {
-    Reply::made(552, (5, 3, 4), format!("Error: maximum message size is {limit} octets"))
 }
 
 impl From<PeerError> for Reply {

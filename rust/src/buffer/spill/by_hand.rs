@@ -37,7 +37,7 @@ impl ByHand {
 
     pub(in crate::buffer) fn logged(&self) -> Vec<String> {
         let records = self.spiller.report.log.receive(9, Duration::ZERO).unwrap();
-        records.into_iter().map(|record| record.message).collect()
+        records.into_iter().map(|record| record.content.line()).collect()
     }
 
     /// Waits for a job and holds it.

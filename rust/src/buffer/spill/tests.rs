@@ -231,7 +231,7 @@ fn a_folder_that_is_not_there_costs_the_message_and_nothing_else() {
         assert_eq!(files.stats.spill_failures.get(), round);
     }
     let logged = files.log.receive(9, Duration::ZERO).unwrap();
-    let lines: Vec<&str> = logged.iter().map(|record| record.message.as_str()).collect();
+    let lines: Vec<String> = logged.iter().map(|record| record.content.line()).collect();
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines.iter().all(|line| line.contains("/nonexistent/folder: No such file")));
 }

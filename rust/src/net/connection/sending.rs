@@ -34,6 +34,7 @@ impl Connection {
         if sent.is_err() {
             self.shared.stats.answers_lost.add_many(owed);
         }
+        self.log_replied(sent.is_ok());
         sent
     }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::signals::Signals;
 use super::{Connection, End, READ};
 use crate::buffer::Body;
+use crate::course::Course;
 use crate::delivery::{Asked, Check, Delivery, Question};
 use crate::log::Level;
 use crate::pending::Expiry;
@@ -77,6 +78,7 @@ impl Connection {
             received_at,
             max_header_size: self.config.session.max_header_size,
             pending: shared.pending_save(),
+            course: Course::new(),
             fetched: AtomicBool::new(false),
             body,
         });
@@ -85,7 +87,13 @@ impl Connection {
         shared.saves.push(Asked(Arc::clone(&delivery)));
         let queue = Arc::clone(shared);
         let _queued = Queued(&queue, &delivery);
-        let verdict = self.wait_for(signals, delivery.as_ref()).await?;
+        let verdict = match self.wait_for(signals, delivery.as_ref()).await {
+            Ok(verdict) => verdict,
+            Err(end) => {
+                self.note(&delivery, None);
+                return Err(end);
+            }
+        };
         if verdict.is_none() {
             let id = &delivery.queued_id;
             self.log(Level::Warning, format_args!("{id}: not saved in time, answered 451"));
@@ -94,6 +102,7 @@ impl Connection {
         let reply = verdict.map_or_else(Reply::save_timed_out, Verdict::fold);
         self.shared.count_reply(&reply);
         self.owed += u64::from(reply.is_success());
+        self.note(&delivery, Some(&reply));
         self.session.resume(Verdict::All(reply));
         Ok(())
     }
@@ -222,7 +231,9 @@ impl Connection {
             self.give_up_disk();
             body.give_up();
         }
-        Ok(self.session.finish_body(body))
+        let whole = self.session.finish_body(body);
+        self.note_refused();
+        Ok(whole)
     }
 
     fn give_up_disk(&self) {

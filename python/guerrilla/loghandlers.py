@@ -1,0 +1,105 @@
+"""Handlers of `logging` for a daemon: they write batches, and files that can be moved away."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from typing import TextIO
+
+
+def make_handler(log_file: str) -> logging.Handler:
+    """For a path, `stderr`, `stdout` or `off`.
+
+    Raises:
+        OSError: the file cannot be opened for appending; `filename` is the path.
+    """
+    match log_file.lower():
+        case "off":
+            return logging.NullHandler()
+        case "stderr" | "":
+            return StreamHandler(sys.stderr)
+        case "stdout":
+            return StreamHandler(sys.stdout)
+        case _:
+            return FileHandler(log_file)
+
+
+def identity(log_file: str) -> str:
+    """Equal for what is the same log, so that nothing is opened twice."""
+    name = log_file.lower() or "stderr"
+    return name if name in ("off", "stderr", "stdout") else os.path.abspath(log_file)
+
+
+class StreamHandler(logging.StreamHandler[TextIO]):
+    """A stream; one that cannot be written to is told of once, until a record goes through."""
+
+    _failed = False
+    _told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one record."""
+        self._failed = False
+        super().emit(record)
+        self._told = self._failed
+
+    def write(self, lines: str) -> None:
+        """Writes many at once: whole lines, in the form of this log."""
+        self.acquire()
+        try:
+            self._failed = False
+            # Gone when the process ends, and then nobody is left to be told.
+            if self.stream is not None:
+                self.stream.write(lines)
+                self.flush()
+        except Exception:  # noqa: BLE001 - as `emit` does
+            self.handleError(logging.makeLogRecord({"msg": "records of the core"}))
+        finally:
+            self._told = self._failed
+            self.release()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name there
+        """Tells of a disk that is full; the record is lost."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)  # a fault of whoever logs: told with its place
+            return
+        self._failed = True
+        if not self._told and sys.stderr is not None:
+            # A line for each record would fill what may be the last place left.
+            name = getattr(self, "baseFilename", None) or getattr(self.stream, "name", "")
+            text = f"guerrilla: log_file: {name}: {error.strerror or error}: records are lost\n"
+            with contextlib.suppress(OSError):
+                sys.stderr.write(text)
+                sys.stderr.flush()
+
+
+class FileHandler(StreamHandler, logging.FileHandler):
+    """A file that can be opened anew while it is written to."""
+
+    def __init__(self, path: str) -> None:
+        """Opens it for appending."""
+        logging.FileHandler.__init__(self, path, encoding="utf-8", errors="backslashreplace")
+
+    @property
+    def file(self) -> tuple[int, str] | None:
+        """Descriptor and path; None once it is closed."""
+        return None if self.stream is None else (self.stream.fileno(), self.baseFilename)
+
+    def reopen(self) -> None:
+        """Opens it anew, after it was moved away.
+
+        Raises:
+            OSError: it cannot be opened; the old one stays in use.
+        """
+        fresh = self._open()
+        self.acquire()
+        try:
+            # Not by `setStream`: it flushes the old one first, and stays with it when that fails.
+            old, self.stream = self.stream, fresh
+        finally:
+            self.release()
+        with contextlib.suppress(OSError):
+            if old is not None:
+                old.close()
