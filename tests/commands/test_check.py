@@ -221,6 +221,24 @@ def test_a_log_file_is_not_made(tmp_path: Path) -> None:
     assert main(["check"]) == 1
 
 
+def test_a_file_whose_folder_does_not_take_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"log_file": "gone/a.log", "pid_file": "gone/a.pid", "control_socket": "gone/a.sock"}
+
+    def told(raw: dict[str, str]) -> list[str]:
+        lines = [line for line in check(from_mapping(raw)).problems if "not built" not in line]
+        return [line.partition(": ")[2] for line in lines]
+
+    assert told(keys) == [f"{path}: No such file or directory" for path in keys.values()]
+    here = {key: os.path.basename(path) for key, path in keys.items()}
+    assert told(here) == []
+    with socket.socket(socket.AF_UNIX) as running:
+        running.bind("a.sock")
+        assert told(here) == []
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert told(here) == [f"{path}: Permission denied" for path in here.values()]
+    assert told({"control_socket": "off"}) == []
+
+
 def test_modules_beside_the_file_are_imported(capsys: pytest.CaptureFixture[str]) -> None:
     Path("sub").mkdir()
     write(
