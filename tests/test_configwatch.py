@@ -239,6 +239,24 @@ def test_a_stop_is_prompt_and_leaves_no_thread(watched: Watched, until: Until) -
     assert watched.told == []
 
 
+def test_a_stop_does_not_wait_for_a_call_that_waits_for_it(path: Path) -> None:
+    """As a reload for the daemon's lock, which a stop holds."""
+    entered, release = threading.Event(), threading.Event()
+
+    def changed() -> None:
+        entered.set()
+        release.wait(30)
+
+    watch = ConfigWatch(path, changed, settle=0.02)
+    watch.start()
+    until_told(entered, lambda text: replace(path, text))
+    watch.stop()
+    assert watch._thread.is_alive()
+    release.set()
+    watch._thread.join(10)
+    assert not watch._thread.is_alive()
+
+
 # What counts as a change, look by look
 
 

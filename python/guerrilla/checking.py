@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from guerrilla.chain import read_options
 from guerrilla.config import chain_names, mask_value
 from guerrilla.config.writing import in_units, readable
+from guerrilla.control import OFF
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.opening import make_core
 from guerrilla.privileges import become, root_warnings, wanted_identity
@@ -120,14 +121,18 @@ def _identity(config: AppConfig) -> tuple[Identity | None, tuple[str, ...]]:
 
 
 def _file_problems(config: AppConfig) -> list[str]:
-    """Whether the log and the pid file could be written; neither is made."""
-    files = {"log_file": config.log_file, "pid_file": config.pid_file}
+    """Whether the log, the pid file and the control socket could be made; none of them is."""
+    log = None if config.log_file in _NO_FILES else config.log_file
+    socket = None if config.control_socket == OFF else config.control_socket
     problems = []
-    for key, path in files.items():
-        if path is None or (key == "log_file" and path in _NO_FILES):
-            continue
+    for key, path, look in (
+        ("log_file", log, _try_to_write),
+        ("pid_file", config.pid_file, _try_to_write),
+        ("control_socket", socket, _look_at_folder),
+    ):
         try:
-            _try_to_write(path)
+            if path is not None:
+                look(path)
         except OSError as error:
             problems.append(f"{key}: {path}: {error.strerror or error}")
     return problems
@@ -135,14 +140,18 @@ def _file_problems(config: AppConfig) -> list[str]:
 
 def _try_to_write(path: str) -> None:
     """Opens a file that is there; of one that is not, looks whether its folder takes it."""
-    folder = os.path.dirname(path) or os.curdir
     try:
         # Without waiting: a pipe that nobody reads would take its time.
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK))
     except FileNotFoundError:
-        os.stat(folder)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+        _look_at_folder(path)
+
+
+def _look_at_folder(path: str) -> None:
+    folder = os.path.dirname(path) or os.curdir
+    os.stat(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _core_problems(config: AppConfig, servers: list[tuple[ServerConfig, str]]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import stat
 import threading
 from typing import TYPE_CHECKING, Final
 
-from guerrilla.tlswatch import INTERVAL, PATIENCE, see
+from guerrilla.tlswatch import INTERVAL, see
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,9 @@ _DEBOUNCE: Final = 1_000
 
 _MAX_LINKS: Final = 40
 """As many as Linux follows."""
+
+_PATIENCE: Final = 1.0
+"""Seconds that a stop waits for a look or a call under way, which may itself wait for the stop."""
 
 Trail = tuple[tuple[str, str], ...]
 """Folder and name of each link that leads to a file, and at last of the file."""
@@ -72,10 +75,10 @@ class ConfigWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends it; a call of `changed` under way is waited for, but by itself."""
+        """Ends it; a call of `changed` under way has a moment for its end, but for its own stop."""
         self._end.set()
         if self._thread is not threading.current_thread():
-            self._thread.join(PATIENCE)
+            self._thread.join(_PATIENCE)
 
     def look(self, *, happened: bool = True) -> None:
         """Looks, waits for the end of a change, and tells of it.

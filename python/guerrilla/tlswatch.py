@@ -20,7 +20,7 @@ log = logging.getLogger("guerrilla.tls")
 INTERVAL: Final = 1.0
 """Seconds between two looks."""
 
-PATIENCE: Final = 5.0
+_PATIENCE: Final = 5.0
 """Seconds that a look may take at the end, as on a file system that does not answer."""
 
 Look = tuple[object, ...]
@@ -85,7 +85,7 @@ class TLSWatch:
     def stop(self) -> None:
         """Ends it; a reload under way is waited for."""
         self._end.set()
-        self._thread.join(PATIENCE)
+        self._thread.join(_PATIENCE)
 
     def look(self) -> None:
         """Looks once, and reloads where a change has come to rest."""

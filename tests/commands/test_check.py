@@ -23,7 +23,7 @@ from guerrilla.config.diff import changes
 from guerrilla.errors import StartError, Unavailable
 from guerrilla.privileges import Identity
 from guerrilla.processors.sql import SQL
-from tests.configs import backend
+from tests.configs import backend, server
 from tests.running import listeners
 
 SOUND = 'save_process = "HeadersParser|Header|SQL"\nsql_dsn = "mail.db"\n'
@@ -221,6 +221,24 @@ def test_a_log_file_is_not_made(tmp_path: Path) -> None:
     assert main(["check"]) == 1
 
 
+def test_a_file_whose_folder_does_not_take_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"log_file": "gone/a.log", "pid_file": "gone/a.pid", "control_socket": "gone/a.sock"}
+
+    def told(raw: dict[str, str]) -> list[str]:
+        lines = [line for line in check(from_mapping(raw)).problems if "not built" not in line]
+        return [line.partition(": ")[2] for line in lines]
+
+    assert told(keys) == [f"{path}: No such file or directory" for path in keys.values()]
+    here = {key: os.path.basename(path) for key, path in keys.items()}
+    assert told(here) == []
+    with socket.socket(socket.AF_UNIX) as running:
+        running.bind("a.sock")
+        assert told(here) == []
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert told(here) == [f"{path}: Permission denied" for path in here.values()]
+    assert told({"control_socket": "off"}) == []
+
+
 def test_modules_beside_the_file_are_imported(capsys: pytest.CaptureFixture[str]) -> None:
     Path("sub").mkdir()
     write(
@@ -259,6 +277,25 @@ def test_what_connect_makes_belongs_to_the_user_of_the_config(
     monkeypatch.setattr(checking, "become", refuse)
     assert check(config, connect=True).problems == ("user: cannot become somebody",)
     assert did == [somebody, "open"]
+
+
+def test_what_a_start_finds_beside_the_config_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guerrilla.privileges.os.geteuid", lambda: 0)
+    monkeypatch.setattr("guerrilla.startup.resource.getrlimit", lambda _: (1000, 1000))
+    raw = server(listen_interface=":25", max_clients=1001, xclient_on=True)
+    raw["servers"][0]["trusted_proxies"] = ["0.0.0.0/0"]
+    found = check(from_mapping(raw))
+    assert [line.partition(":")[0] for line in found.warnings] == [
+        "servers[0].trusted_proxies",
+        "user",
+    ]
+    (problem,) = found.problems
+    assert problem.startswith("servers: max_clients adds up to ")
+
+
+def test_a_host_that_nobody_knows_is_told() -> None:
+    (problem,) = check(from_mapping(server(listen_interface="no-such-host.invalid:25"))).problems
+    assert problem.startswith("servers[0].listen_interface: ")
 
 
 def test_unknown_accounts_are_told() -> None:

@@ -129,6 +129,7 @@ FULL: dict[str, Any] = {
     "servers": [
         {"name": ":25", "addresses": ["0.0.0.0:25", "[::]:25"], "is_enabled": True, "clients": 3},
         {"name": ":26", "addresses": [], "is_enabled": False, "clients": 0},
+        {"name": ":27", "addresses": [":27"], "is_enabled": True, "clients": 1, "max_clients": 9},
     ],
     "warnings": ["w"],
 }  # fmt: skip
@@ -139,6 +140,7 @@ def test_status_for_a_person() -> None:
         "guerrilla 0.1, process 7, up 1d 2h",
         "  server     0.0.0.0:25, [::]:25: 3 clients",
         "  server     :26: disabled",
+        "  server     :27: 1 of 9 clients",
         "  chain      A|B",
         "  reloads    2",
         "  warning    w",

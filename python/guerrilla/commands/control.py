@@ -175,11 +175,17 @@ def describe(found: Mapping[str, Any]) -> list[str]:
     lines = [f"guerrilla {found.get('version', '')}, process {found.get('pid', '?')}{started}"]
     for server in found.get("servers", []):
         where = ", ".join(server.get("addresses", [])) or server.get("name", "")
-        state = f"{server.get('clients', 0)} clients" if server.get("is_enabled") else "disabled"
-        lines.append(f"  server     {where}: {state}")
+        lines.append(f"  server     {where}: {_state(server)}")
     lines += [f"  {key:<10} {found[key]}" for key in ("chain", "reloads") if key in found]
     lines += [f"  warning    {warning}" for warning in found.get("warnings", [])]
     return lines
+
+
+def _state(server: Mapping[str, Any]) -> str:
+    if not server.get("is_enabled"):
+        return "disabled"
+    most = f" of {server['max_clients']}" if "max_clients" in server else ""
+    return f"{server.get('clients', 0)}{most} clients"
 
 
 def _duration(seconds: float) -> str:
