@@ -65,7 +65,7 @@ def test_there_are_documents() -> None:
     names = {path.name for path in DOCUMENTS}
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "flow.md"} <= names
     assert {"limits.md", "tls.md", "proxies.md", "rfc.md", "security.md"} <= names
-    assert {"config.md", "control.md"} <= names
+    assert {"config.md", "control.md", "logs.md", "deploy.md", "reload.md"} <= names
 
 
 @pytest.mark.parametrize("code", named(blocks("python")))
@@ -99,9 +99,9 @@ def test_every_example_is_named_in_a_document() -> None:
 
 
 def test_every_server_that_is_an_example_is_run_by_a_test() -> None:
-    """With its very file: `filled` and `example_daemon` take names below `examples`."""
+    """With its very file, by its name below `examples`; so are those for systemd and logrotate."""
     tests = "".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "clients").glob("test_*.py")
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")
     )
     folders = [path for path in (ROOT / "examples").iterdir() if path.is_dir()]
     files = [path for folder in folders for path in folder.iterdir() if path.suffix != ".pyc"]

@@ -14,7 +14,7 @@ from tests.daemons import Until
 from tests.running import RunningDaemon
 from tests.wire import Wire
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "logrotate" / "guerrilla"
+EXAMPLE = Path(__file__).parent.parent / "examples" / "logrotate/guerrilla"
 ROTATIONS = 5
 LOGS = ("main", "own")
 

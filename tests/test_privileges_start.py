@@ -59,13 +59,14 @@ def test_it_binds_then_becomes_another_then_opens_its_chains(
     monkeypatch.setattr(opening, "give_file", lambda who, fd, path: order.append(Path(path).name))
     monkeypatch.setattr(opening, "give_socket", lambda who, path: order.append(Path(path).name))
     raw = config()
-    raw["servers"] = [{"listen_interface": f"unix:{path}"}]
+    own = str(tmp_path / "own.log")
+    raw["servers"] = [{"listen_interface": f"unix:{path}", "log_file": own}]
     files = {"log_file": str(tmp_path / "main.log"), "pid_file": str(tmp_path / "main.pid")}
     with socket.socket(socket.AF_UNIX) as early:
         early.settimeout(20)
         with make(raw, **files):
             assert early.recv(4) == b"220 "
-    assert order == ["main.log", "main.pid", "mail.sock", "become somebody"]
+    assert order == ["main.log", "own.log", "main.pid", "mail.sock", "become somebody"]
     assert keeper.did == ["open", "close"]
 
 
@@ -164,6 +165,7 @@ pid_file = "{folder}/main.pid"
 listen_interface = "127.0.0.1:0"
 [[servers]]
 listen_interface = "unix:{folder}/mail.sock"
+log_file = "{folder}/own.log"
 [backend_config]
 import = ["spy"]
 save_process = "HeadersParser|Spy|Hasher|Header|SQL"
@@ -200,7 +202,7 @@ def test_all_threads_and_all_they_open_are_the_users(folder: Path) -> None:
             assert found["Uid"] == [uid] * 4
             assert found["Gid"] == [gid] * 4
             assert set(found["Groups"]) == set(groups)
-        for name in ("main.log", "main.pid", "mail.sock", "data/mail.db", "data/seen"):
+        for name in ("main.log", "own.log", "main.pid", "mail.sock", "data/mail.db", "data/seen"):
             about = (folder / name).stat()
             assert (about.st_uid, about.st_gid) == (uid, gid), name
         assert (folder / "data" / "seen").read_text() == repr((uid, uid, gid, gid))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import re
@@ -174,7 +175,11 @@ def stored(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[tuple[Daemon, Weather]]:
+def daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Daemon, Weather]]:
+    # pytest keeps every record that it hears.
+    monkeypatch.setattr(logging.getLogger("guerrilla"), "propagate", False)
     weather = Weather(tmp_path, seed=5)
     daemon = Daemon(weather.calm())
     daemon.add_processor("Anyone", Anyone)

@@ -22,7 +22,7 @@ from guerrilla.systemd import ServiceManager
 from tests.daemons import Make, Until
 from tests.running import RunningDaemon
 
-UNIT = Path(__file__).parent.parent / "examples" / "systemd" / "guerrilla.service"
+UNIT = Path(__file__).parent.parent / "examples" / "systemd/guerrilla.service"
 
 
 class Manager:

@@ -43,7 +43,7 @@ _MORE: Final = """\
 signals:
   SIGTERM, SIGINT (Ctrl-C), SIGQUIT   stop gracefully; a second one stops at once
   SIGHUP                              read the config file again
-  SIGUSR1                             re-open the log file
+  SIGUSR1                             re-open the log files
 
 Without a config file the server listens on 127.0.0.1:2525 and stores nothing.
 """
