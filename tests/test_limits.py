@@ -262,7 +262,8 @@ def test_who_waits_for_memory_is_told_in_time_and_served_when_it_comes(tmp_path:
 
 
 def test_out_of_files_it_waits_for_some_and_serves_who_is_there(tmp_path: Path) -> None:
-    with RunningDaemon(tmp_path) as daemon:
+    # Without the control socket: who waits for a connection has its descriptor already, unseen.
+    with RunningDaemon(tmp_path, top='control_socket = "off"') as daemon:
         idle = _sockets_of(daemon.pid)
         with Wire(daemon.port) as first:
             assert first.deliver(b"Subject: before\r\n\r\nbody").startswith("250 ")

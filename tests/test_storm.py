@@ -175,11 +175,7 @@ def stored(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def daemon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Daemon, Weather]]:
-    # pytest keeps every record that it hears.
-    monkeypatch.setattr(logging.getLogger("guerrilla"), "propagate", False)
+def daemon(tmp_path: Path) -> Iterator[tuple[Daemon, Weather]]:
     weather = Weather(tmp_path, seed=5)
     daemon = Daemon(weather.calm())
     daemon.add_processor("Anyone", Anyone)
@@ -208,8 +204,10 @@ def storm(daemon: Daemon, weather: Weather, reloads: int, mails: int) -> list[st
 
 
 def test_a_storm_of_reloads_is_heard_by_nobody(
-    daemon: tuple[Daemon, Weather], tmp_path: Path
+    daemon: tuple[Daemon, Weather], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # pytest keeps every record that it hears; of a logger that was so before, it would hear too.
+    monkeypatch.setattr(logging.getLogger("guerrilla"), "propagate", False)
     running, weather = daemon
     storm(running, weather, 10, 500)  # what the first ones make is made once
     until(lambda: running.stats()["connections_open"] == 0)

@@ -31,6 +31,7 @@ EXAMPLES: Final[dict[str, object]] = {
     "spool.path": "spool",
     "metrics.listen_interface": "127.0.0.1:9090",
     "servers[].host_name": "mx.example.com",
+    "servers[].log_level": "info",
     "servers[].log_file": "server.log",
     "servers[].tls.private_key_file": "mx.key",
     "servers[].tls.public_key_file": "mx.crt",
