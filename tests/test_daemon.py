@@ -131,10 +131,10 @@ def test_a_stop_before_the_start_does_nothing(make: Make) -> None:
     assert send(daemon)[0] == 250
 
 
-def test_a_daemon_is_started_once(make: Make, keeper: type[Keeper]) -> None:
+def test_a_daemon_that_runs_is_not_started_again(make: Make, keeper: type[Keeper]) -> None:
     daemon = make()
     daemon.start()
-    with pytest.raises(RuntimeError, match="once"):
+    with pytest.raises(RuntimeError, match="runs already"):
         daemon.start()
     with pytest.raises(RuntimeError, match="before start"):
         daemon.add_processor("Other", keeper)

@@ -13,6 +13,7 @@ import pydantic
 import pytest
 
 from guerrilla.base import Processor
+from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.pidfile import PidFile
 from tests.daemons import Keeper, Make, config, problems, send
@@ -198,3 +199,34 @@ def test_the_pid_file_of_another_is_not_removed(tmp_path: Path) -> None:
     assert path.exists()
     second.remove()
     assert not path.exists()
+
+
+def test_what_has_stopped_starts_again_with_the_config_of_now(
+    make: Make, keeper: type[Keeper], tmp_path: Path
+) -> None:
+    pid = tmp_path / "main.pid"
+    daemon = make(pid_file=str(pid))
+    for host in ("one.example.com", "two.example.com"):
+        raw = config()
+        raw["servers"][0]["host_name"] = host
+        daemon.set_config(from_mapping({**raw, "pid_file": str(pid)}))
+        with daemon:
+            assert send(daemon)[0] == 250
+            assert daemon.stats()["messages_accepted"] == 1
+            assert keeper.envelopes[-1].host_name == host
+            with pytest.raises(RuntimeError, match="runs already"):
+                daemon.start()
+        assert daemon.wait(0)
+        assert not pid.exists()
+    assert keeper.did == ["open", "close"] * 2
+
+
+def test_a_start_that_failed_can_be_tried_again(make: Make, keeper: type[Keeper]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        raw = config()
+        raw["servers"][0]["listen_interface"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        daemon = make(raw)
+        assert len(problems(daemon)) == 1
+    with daemon:
+        assert send(daemon)[0] == 250
+    assert len(keeper.kept) == 1

@@ -111,7 +111,7 @@ def test_a_start_from_a_signal_handler_in_the_middle_of_a_stop_is_an_error(
     handled(daemon.start)
     on_record("stopping", raise_signal)
     daemon.start()
-    with pytest.raises(RuntimeError, match="once"):
+    with pytest.raises(RuntimeError, match="runs already"):
         daemon.shutdown()
     assert daemon.wait(0)
 

@@ -41,8 +41,8 @@ class Daemon(AsyncDaemon):
     """An SMTP receiver: what `guerrillad serve` runs, for use within a program.
 
     A context manager, also an `async` one: it starts, and stops gracefully at the end. It installs
-    no signal handlers. Methods may be called from any thread. A daemon that was stopped is not
-    started again.
+    no signal handlers. Methods may be called from any thread. A daemon that has stopped can be
+    started again, with the config of now; but as the user it has become.
 
     Args:
         config: what to run; Go-Guerrilla's defaults without it.
@@ -108,7 +108,7 @@ class Daemon(AsyncDaemon):
             ValueError: the name is taken, or cannot stand in a chain.
             TypeError: not a class.
         """
-        if self._started:
+        if self._runs:
             message = "add_processor comes before start"
             raise RuntimeError(message)
         self._registry.add(name, processor)
@@ -125,20 +125,23 @@ class Daemon(AsyncDaemon):
             RuntimeError: started before.
         """
         with self._lock:
-            if self._started:
-                message = "a daemon is started once"
+            if self._runs:
+                message = "it runs already"
                 raise RuntimeError(message)
-            self._started = self._busy = True
+            self._started = self._busy = self._graceful = True
+            self._stop_wanted = False
+            self._parts = None
+            self._done.clear()
             try:
                 with ExitStack() as opened:
                     plan = self._plan(self.config)
                     checked = plan.check()
                     self._warnings = checked.warnings
-                    self._parts = open_parts(plan, checked, opened, self.reload_tls)
+                    parts = open_parts(plan, checked, opened, self.reload_tls)
                     open_control(self, self.config_file, opened)
-                    opened.callback(self._parts.stop_config_watch)
-                    self._watch_config(self._parts)
-                    self._opened = opened.pop_all()
+                    opened.callback(parts.stop_config_watch)
+                    self._watch_config(parts)
+                    self._parts, self._opened = parts, opened.pop_all()
             except StartError as error:
                 self._done.set()
                 raise StartError(self._named(error.problems)) from error
@@ -181,7 +184,7 @@ class Daemon(AsyncDaemon):
             if self._busy:
                 self._stop_wanted = True
                 return False
-            if self._started and not self._done.is_set():
+            if self._runs:
                 if timeout is None:
                     self._stop(self.config.shutdown_timeout)
                 else:
@@ -222,7 +225,7 @@ class Daemon(AsyncDaemon):
         """
         with self._lock:
             parts = self._parts
-            if parts is None or self._done.is_set() or self._busy:
+            if parts is None or not self._runs or self._busy:
                 message = "reload_config needs a daemon that runs"
                 raise RuntimeError(message)
             plan = self._plan(config)
@@ -269,7 +272,7 @@ class Daemon(AsyncDaemon):
         Raises:
             RuntimeError: after start.
         """
-        if self._started:
+        if self._runs:
             message = "set_config comes before start; reload_config is for a daemon that runs"
             raise RuntimeError(message)
         self.config = config
@@ -323,6 +326,11 @@ class Daemon(AsyncDaemon):
             read = partial(read_again, self, "watch_config")
             parts.config_watch = ConfigWatch(self.config_file, read)
             parts.config_watch.start()
+
+    @property
+    def _runs(self) -> bool:
+        """It was started, and has not stopped."""
+        return self._started and not self._done.is_set()
 
     def _overridden(self, config: AppConfig) -> AppConfig:
         return config.model_copy(update=self._overrides) if self._overrides else config

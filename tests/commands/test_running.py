@@ -52,7 +52,7 @@ def test_status_and_stats(daemon: RunningDaemon, capsys: pytest.CaptureFixture[s
         (server,) = found["servers"]
         assert (server["addresses"], server["clients"]) == (daemon.addresses, 1)
         assert ask(daemon, "status") == 0
-        assert f"{daemon.addresses[0]}: 1 clients" in capsys.readouterr().out
+        assert f"{daemon.addresses[0]}: 1 of 100 clients" in capsys.readouterr().out
         assert ask(daemon, "stats", "--json") == 0
         figures = json.loads(capsys.readouterr().out)
         assert (figures["messages_accepted"], figures["reloads"]) == (1, 0)
