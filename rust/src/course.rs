@@ -18,7 +18,8 @@ pub struct Visit {
 /// The way of one message, told by the threads that carry it.
 #[derive(Debug)]
 pub struct Course {
-    began: Instant,
+    /// None where nobody wants to know: then nothing looks at a clock.
+    began: Option<Instant>,
     steps: Mutex<Steps>,
 }
 
@@ -50,9 +51,9 @@ impl Steps {
 }
 
 impl Course {
-    /// One that begins now: the final dot has come.
-    pub fn new() -> Self {
-        Self { began: Instant::now(), steps: Mutex::default() }
+    /// One that begins now, the final dot has come; one that is not `told` stays empty.
+    pub fn new(told: bool) -> Self {
+        Self { began: told.then(Instant::now), steps: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Steps> {
@@ -61,11 +62,17 @@ impl Course {
 
     /// A worker took it.
     pub fn fetch(&self) {
+        if self.began.is_none() {
+            return;
+        }
         self.lock().fetched = Some(Instant::now());
     }
 
     /// A stage begins with it; the one before has ended.
     pub fn enter(&self, stage: &str) {
+        if self.began.is_none() {
+            return;
+        }
         let now = Instant::now();
         let mut steps = self.lock();
         steps.leave(now);
@@ -85,18 +92,12 @@ impl Course {
         let now = Instant::now();
         let mut steps = self.lock();
         steps.leave(now);
-        let fetched = steps.fetched.unwrap_or(now);
+        let (began, fetched) = (self.began.unwrap_or(now), steps.fetched.unwrap_or(now));
         Times {
-            queue: fetched.saturating_duration_since(self.began),
+            queue: fetched.saturating_duration_since(began),
             stages: std::mem::take(&mut steps.visits),
-            total: now.saturating_duration_since(self.began),
+            total: now.saturating_duration_since(began),
         }
-    }
-}
-
-impl Default for Course {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_course_fit_into_the_whole() {
-        let course = Course::new();
+        let course = Course::new(true);
         std::thread::sleep(Duration::from_millis(2));
         course.fetch();
         course.enter("A");
@@ -129,13 +130,22 @@ mod tests {
 
     #[test]
     fn what_no_worker_took_was_in_the_queue_all_the_time() {
-        let times = Course::new().end();
+        let times = Course::new(true).end();
         assert_eq!((times.queue, times.stages.is_empty()), (times.total, true));
     }
 
     #[test]
+    fn a_course_that_is_not_told_stays_empty() {
+        let course = Course::new(false);
+        course.fetch();
+        course.enter("A");
+        course.leave();
+        assert_eq!(course.end(), Times::default());
+    }
+
+    #[test]
     fn no_chain_makes_a_course_grow_without_end() {
-        let course = Course::new();
+        let course = Course::new(true);
         (0..1_000).for_each(|_| course.enter("A"));
         assert_eq!(course.end().stages.len(), MOST_VISITS);
     }

@@ -22,6 +22,7 @@
 //! | [`config`] | the settings it obeys |
 //! | [`certificate`] | self-signed certificates |
 //! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |
+//! | [`few`] | a list that is nearly always empty, and then next to nothing |
 //! | [`course`] | what a message's time went into, for its line in the log |
 //! | `python` | everything PyO3, behind the feature `python` |
 
@@ -30,6 +31,7 @@ pub mod certificate;
 pub mod config;
 pub mod course;
 pub mod delivery;
+pub mod few;
 pub mod log;
 pub mod mail;
 pub mod net;

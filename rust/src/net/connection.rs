@@ -28,6 +28,7 @@ use super::tls::Records;
 use crate::buffer::Body;
 use crate::config::ServerConfig;
 use crate::delivery::Client;
+use crate::few::Few;
 use crate::log::{Level, Message};
 use crate::server::Shared;
 use crate::smtp::{BodyAnswer, Reply, Session, Step};
@@ -93,14 +94,12 @@ pub(super) struct Connection {
     unread: Vec<u8>,
     /// When the peer must have sent a whole command, or its next octets of a message.
     deadline: Instant,
-    /// The message that is being received.
-    data: Option<Data>,
+    /// The message that is being received. Boxed: most connections are idle.
+    data: Option<Box<Data>>,
     /// Messages answered 2xx whose answer has not been sent yet.
     owed: u64,
-    /// Messages whose reply has not been sent yet, for the log, which wants them boxed. Of bare ones
-    /// a vector would make room for four.
-    #[allow(clippy::vec_box)]
-    replied: Vec<Box<Message>>,
+    /// Messages whose reply has not been sent yet, for the log.
+    replied: Few<Message>,
     place: Place,
 }
 
@@ -130,7 +129,7 @@ impl Connection {
             deadline,
             data: None,
             owed: 0,
-            replied: Vec::new(),
+            replied: Few::default(),
             place,
         }
     }
@@ -334,7 +333,7 @@ impl Connection {
 
     fn begin_body(&mut self, answer: BodyAnswer) {
         if matches!(answer, BodyAnswer::Begin(_)) {
-            self.data = Some(Data { began: Instant::now(), octets: 0 });
+            self.data = Some(Box::new(Data { began: Instant::now(), octets: 0 }));
         }
         self.session.begin_body(answer);
     }

@@ -91,7 +91,7 @@ impl PyEnvelope {
             received_at,
             max_header_size,
             pending: Pending::new(FOREVER, None, None),
-            course: Course::new(),
+            course: Course::new(false),
             fetched: AtomicBool::new(true),
         };
         Self::received(py, Asked(Arc::new(delivery)))

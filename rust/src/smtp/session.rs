@@ -31,6 +31,7 @@ use super::reply::{Reply, Verdict};
 use super::transaction::Transaction;
 use super::xclient::XClient;
 use crate::buffer::Body;
+use crate::few::Few;
 use crate::mail::header::HeaderEnd;
 
 /// Octets of replies after which they are to be sent before more commands are looked at: short
@@ -130,7 +131,7 @@ pub struct Session {
     idle: u32,
     messages: u32,
     said_bye: bool,
-    refused: Vec<Refused>,
+    refused: Few<Refused>,
 }
 
 impl Session {
@@ -148,7 +149,7 @@ impl Session {
             idle: 0,
             messages: 0,
             said_bye: false,
-            refused: Vec::new(),
+            refused: Few::default(),
         }
     }
 

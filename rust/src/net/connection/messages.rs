@@ -14,7 +14,7 @@ impl Connection {
             let Delivery { client, transaction, body, queued_id, course, .. } = delivery;
             let size = body.as_slice().len() as u64;
             let message = Message::new(Arc::clone(client), transaction, size, reply.cloned());
-            self.replied.push(Box::new(message.queued(queued_id, course.end())));
+            self.replied.push(message.queued(queued_id, course.end()));
         }
     }
 
@@ -25,16 +25,16 @@ impl Connection {
                 let client = Arc::clone(&self.client);
                 let (size, reply) = (refused.size, Some(refused.reply));
                 let message = Message::new(client, &refused.transaction, size, reply);
-                self.replied.push(Box::new(message));
+                self.replied.push(message);
             }
         }
     }
 
     /// Logs what was noted: its replies have been sent, or could not be.
     pub(super) fn log_replied(&mut self, sent: bool) {
-        for mut message in std::mem::take(&mut self.replied) {
+        for mut message in self.replied.take() {
             message.set_sent(sent);
-            self.shared.log.message(message);
+            self.shared.log.message(Box::new(message));
         }
     }
 }

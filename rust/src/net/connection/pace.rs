@@ -42,7 +42,7 @@ impl Connection {
     /// When the peer must have sent its next command, or more of its message.
     pub(super) fn next_deadline(&self) -> Instant {
         let next = Instant::now() + self.config.timeout;
-        match self.data {
+        match &self.data {
             Some(data) if !self.config.data_timeout.is_zero() => {
                 next.min(data.began + self.config.data_timeout)
             }
@@ -52,7 +52,7 @@ impl Connection {
 
     /// Looked at behind each read: octets that keep coming keep the deadline from firing.
     pub(super) fn is_too_slow(&self) -> bool {
-        self.data.is_some_and(|data| data.is_too_slow(data.began.elapsed(), &self.config))
+        self.data.as_ref().is_some_and(|data| data.is_too_slow(data.began.elapsed(), &self.config))
     }
 
     pub(super) fn time_out(&mut self, why: &str) -> Step {

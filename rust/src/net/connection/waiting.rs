@@ -78,7 +78,7 @@ impl Connection {
             received_at,
             max_header_size: self.config.session.max_header_size,
             pending: shared.pending_save(),
-            course: Course::new(),
+            course: Course::new(shared.log.is_on(Level::Info)),
             fetched: AtomicBool::new(false),
             body,
         });

@@ -22,7 +22,7 @@ impl Session {
     /// Messages refused since it was last asked, oldest first. Who drives the session takes them after
     /// each step.
     pub fn take_refused(&mut self) -> Vec<Refused> {
-        std::mem::take(&mut self.refused)
+        self.refused.take()
     }
 
     /// Whether a message went through so many hops that it goes round (RFC 5321 §6.3).
