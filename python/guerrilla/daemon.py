@@ -96,6 +96,11 @@ class Daemon(AsyncDaemon):
         """Where it listens, in the order of the servers, with real ports; empty before start."""
         return [] if self._parts is None else self._parts.addresses()
 
+    @property
+    def logger(self) -> logging.Logger:
+        """Where all of its records go; those of a program may go there too."""
+        return logging.getLogger("guerrilla")
+
     def warnings(self) -> list[str]:
         """What works and is hardly meant, as a chain that stores nothing; complete after start."""
         return list(self._warnings)
