@@ -33,9 +33,9 @@ def test_the_idle_are_told_at_once_and_transactions_may_finish(tmp_path: Path) -
         for idle in (silent, greeted):
             assert [line[: len(GOODBYE)] for line in idle.rest()] == [GOODBYE]
         # Nobody else is let in, and the transaction takes as long as it takes.
-        with contextlib.suppress(ConnectionError):
-            with socket.create_connection(("127.0.0.1", daemon.port), 20) as late:
-                assert late.recv(1) == b""
+        where = ("127.0.0.1", daemon.port)
+        with contextlib.suppress(ConnectionError), socket.create_connection(where, 20) as late:
+            assert late.recv(3) in {b"", b"421"}
         assert daemon.process.poll() is None
         assert busy.ask(b"RCPT TO:<b@example.com>\r\n").startswith("250 ")
         assert busy.ask(b"DATA\r\n").startswith("354 ")
