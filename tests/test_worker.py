@@ -14,7 +14,8 @@ from guerrilla._core import Envelope
 from guerrilla.chain import Chain
 from guerrilla.errors import StartError
 from guerrilla.reply import TRY_LATER, Reply
-from guerrilla.worker import SPARE, Supervisor, Worker, WorkerPool
+from guerrilla.supervisor import Supervisor
+from guerrilla.worker import SPARE, Worker, WorkerPool
 from tests.chains import Mail, fate
 from tests.daemons import Until
 from tests.pools import HANG_AFTER, Bench

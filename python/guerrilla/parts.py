@@ -30,8 +30,8 @@ from guerrilla.startup import (
     tasks,
 )
 from guerrilla.stream import begin_stream
+from guerrilla.supervisor import Supervisor
 from guerrilla.tlswatch import make_watch
-from guerrilla.worker import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable

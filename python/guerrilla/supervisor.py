@@ -1,0 +1,89 @@
+"""The thread that looks after the workers, and closes the intake where too many hang."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from guerrilla.worker import WorkerPool
+
+log = logging.getLogger("guerrilla.worker")
+
+
+class Supervisor:
+    """The thread that looks after the pools.
+
+    Args:
+        pools: all of the daemon's.
+        set_intake: `Core.set_intake`.
+    """
+
+    def __init__(
+        self, pools: Sequence[WorkerPool[Any]], set_intake: Callable[[bool], None]
+    ) -> None:
+        """Starts nothing."""
+        self._pools = list(pools)
+        self._set_intake = set_intake
+        self._intake = True
+        self._stopping = False
+        self.looked_at = time.monotonic()
+        """When it last looked after the pools, as a monotonic time."""
+        self._wake = threading.Event()
+        self._interval = _interval(min(pool.settings.hang_after for pool in pools))
+        self._thread = threading.Thread(target=self._run, name="guerrilla-supervisor", daemon=True)
+        for pool in pools:
+            pool.on_change = self._wake.set
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def replace(self, pools: Sequence[WorkerPool[Any]]) -> None:
+        """Looks after these, and after those before them until their workers have ended."""
+        for pool in pools:
+            pool.on_change = self._wake.set
+        retiring = [pool for pool in self._pools if pool not in pools and pool.size]
+        self._pools = [*pools, *retiring]
+        shortest = min(pool.settings.hang_after for pool in self._pools)
+        self._interval = _interval(shortest)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ends the thread, after which nothing is replaced any more."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(self._interval)
+            self._wake.clear()
+            try:
+                for pool in self._pools:
+                    pool.check(time.monotonic())
+                self._adjust_intake()
+                self.looked_at = time.monotonic()
+            except Exception:
+                log.exception("the supervisor failed; it goes on")
+
+    def _adjust_intake(self) -> None:
+        wanted = not any(pool.exhausted for pool in self._pools if not pool.retired)
+        if wanted == self._intake:
+            return
+        self._intake = wanted
+        self._set_intake(wanted)
+        if wanted:
+            log.warning("workers came back: mail is taken again")
+        else:
+            log.critical("too many workers hang: no mail is taken, restart the daemon")
+
+
+def _interval(hang_after: float) -> float:
+    """Seconds between two looks."""
+    return min(1.0, max(0.05, hang_after / 40))
