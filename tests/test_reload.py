@@ -428,5 +428,11 @@ save_process = "Keeper"
         assert daemon.reload_config_file().ok
         write("three.example.com", watch=False)
         until(lambda: greets("three.example.com"))
-        path.write_text("this is no config")
-        assert greets("three.example.com")
+        other = tmp_path / "other.toml"
+        path.replace(other)
+        write("four.example.com", watch=True)  # which nobody looks at now
+        other.write_text(path.read_text().replace("four", "five"))
+        assert daemon.reload_config_file(other).ok
+        assert greets("five.example.com")
+        other.write_text(path.read_text().replace("four", "six"))
+        until(lambda: greets("six.example.com"))

@@ -325,11 +325,14 @@ class Daemon(AsyncDaemon):
 
     def _watch_config(self, parts: Parts) -> None:
         """Begins or ends to look at the config file, as `watch_config` says."""
-        if not self.config.watch_config or self.config_file is None:
-            parts.stop_config_watch()
-        elif parts.config_watch is None:
+        wanted = self.config_file if self.config.watch_config else None
+        if parts.watched_config == wanted:
+            return
+        parts.stop_config_watch()
+        parts.watched_config = wanted
+        if wanted is not None:
             read = partial(read_again, self, "watch_config")
-            parts.config_watch = ConfigWatch(self.config_file, read)
+            parts.config_watch = ConfigWatch(wanted, read)
             parts.config_watch.start()
 
     @property

@@ -153,6 +153,8 @@ class Parts:
     retired: list[WorkerPool[Any]] = field(default_factory=list)
     """Pools whose workers end once they have answered what they have in hand."""
     config_watch: ConfigWatch | None = None
+    watched_config: Path | None = None
+    """The file that it looks at."""
     began: float = field(default_factory=time.monotonic)
     reloads: int = 0
     reload_failures: int = 0
