@@ -526,6 +526,18 @@ class Core:
         """
     def set_intake(self, open: bool) -> None:
         """Closed: every message is answered `451 4.3.2` before its data, until opened again."""
+    def want_events(self, mails: bool, connections: bool) -> None:
+        """Which events are made from now on; none at first."""
+    def receive_events(
+        self, max: int, timeout: float
+    ) -> list[tuple[Transaction, str | None, int, Reply] | tuple[bool, Transaction]] | None:
+        """Waits up to `timeout` seconds for events, and takes up to `max`.
+
+        Returns:
+            Of a message that was answered its transaction, id (None where it was refused before it
+            had one), octets and reply; of a connection whether it was opened or has ended, and a
+            transaction that has only its client. None at the end.
+        """
     def set_log_level(self, level: int) -> None: ...
     def reload(self, settings: CoreSettings) -> list[str]:
         """Obeys other settings from now on, and drops no connection.

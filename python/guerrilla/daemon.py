@@ -142,7 +142,7 @@ class Daemon(AsyncDaemon):
                     plan = self._plan(self.config)
                     checked = plan.check()
                     self._warnings = checked.warnings
-                    parts = open_parts(plan, checked, opened, self.reload_tls)
+                    parts = open_parts(plan, checked, opened, self.events, self.reload_tls)
                     open_control(self, self.config_file, opened)
                     opened.callback(parts.stop_config_watch)
                     self._watch_config(parts)
@@ -282,11 +282,11 @@ class Daemon(AsyncDaemon):
             raise RuntimeError(message)
         self.config = config
 
-    def subscribe(self, event: Event | str, handler: Callable[[Any], None]) -> None:
+    def subscribe(self, event: Event | str, handler: Callable[[Any], object]) -> None:
         """Calls `handler` with what is published, before start or after."""
         self.events.subscribe(event, handler)
 
-    def unsubscribe(self, event: Event | str, handler: Callable[[Any], None]) -> None:
+    def unsubscribe(self, event: Event | str, handler: Callable[[Any], object]) -> None:
         """Calls it no more."""
         self.events.unsubscribe(event, handler)
 

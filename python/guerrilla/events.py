@@ -110,7 +110,8 @@ class ServerChange:
 class MailEvent:
     """The payload of a `mail` event: all but the message, which it would keep in memory."""
 
-    queued_id: str
+    queued_id: str | None
+    """None where it was refused before it had one, as for its size."""
     server: str
     """`listen_interface` of the server that took it."""
     client_id: int
@@ -192,6 +193,8 @@ class EventBus:
         self._lock = threading.Lock()
         """Held by who subscribes; a publisher reads a tuple that never changes."""
         self._handlers: dict[str, tuple[Handler, ...]] = {}
+        self.on_change: Callable[[], object] = lambda: None
+        """Called when somebody has subscribed, or does no longer."""
 
     def subscribe(self, event: Event | str, handler: Handler) -> None:
         """Has `handler` called with the payload of each such event, after those before it.
@@ -208,6 +211,7 @@ class EventBus:
             raise TypeError(message)
         with self._lock:
             self._handlers[event] = (*self._handlers.get(event, ()), handler)
+        self.on_change()
 
     def unsubscribe(self, event: Event | str, handler: Handler) -> None:
         """Undoes one `subscribe`. An event that is under way may still reach the handler.
@@ -225,6 +229,7 @@ class EventBus:
                 self._handlers[event] = tuple(left)
             else:
                 del self._handlers[event]
+        self.on_change()
 
     def publish(self, event: Event | str, payload: Any = None) -> None:
         """Calls everyone who subscribed to `event` with `payload`, in the order they did."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guerrilla.errors import StartError
+from guerrilla.eventpump import EventPump
 from guerrilla.logs import LogPump
 from guerrilla.opening import (
     GRACE,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from guerrilla.chain import Chain
     from guerrilla.config import AppConfig, ServerConfig
     from guerrilla.configwatch import ConfigWatch
+    from guerrilla.events import EventBus
     from guerrilla.logs import LogOutput
     from guerrilla.pidfile import PidFile
     from guerrilla.privileges import Identity
@@ -177,7 +179,11 @@ class Parts:
 
 
 def open_parts(
-    plan: Plan, checked: Checked, opened: ExitStack, watched: Callable[[], object]
+    plan: Plan,
+    checked: Checked,
+    opened: ExitStack,
+    bus: EventBus,
+    watched: Callable[[], object],
 ) -> Parts:
     """Opens everything; `opened` undoes it, the last first: see `Daemon.shutdown`.
 
@@ -194,6 +200,8 @@ def open_parts(
     core = make_core(config, servers, check_recipients="validate" in kinds, log_level=logs.level)
     pump = LogPump(core, logs)
     opened.callback(pump.join)
+    events = EventPump(core, bus)
+    opened.callback(events.end)
     opened.callback(core.close)
     bound = listen(config, core)
     if checked.identity is not None:

@@ -20,6 +20,7 @@
 //! | [`server`] | a running core: bind, start, stop |
 //! | [`tls`] | certificates and all else of a handshake |
 //! | [`config`] | the settings it obeys |
+//! | [`events`] | what embedders hear of |
 //! | [`certificate`] | self-signed certificates |
 //! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |
 //! | [`few`] | a list that is nearly always empty, and then next to nothing |
@@ -31,6 +32,7 @@ pub mod certificate;
 pub mod config;
 pub mod course;
 pub mod delivery;
+pub mod events;
 pub mod few;
 pub mod log;
 pub mod mail;

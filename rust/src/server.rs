@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::buffer::{Budget, Spiller};
 use crate::config::{CoreConfig, ServerConfig, Swap};
 use crate::delivery::{Asked, Check, Delivery};
+use crate::events::Events;
 use crate::log::{Level, Log};
 use crate::net::{Bound, Failures, Listeners, Shutdown, bind_all};
 use crate::pending::{Pending, Wakes};
@@ -40,6 +41,8 @@ pub struct Shared {
     pub checks: Queue<Asked<Check>>,
     /// Records on their way to Python.
     pub log: Arc<Log>,
+    /// Events on their way to Python.
+    pub events: Events,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Memory for bodies.
@@ -103,6 +106,7 @@ impl Shared {
         figures.extend([
             ("refused_for_memory", self.budget.refused()),
             ("log_records_dropped", self.log.dropped()),
+            ("events_dropped", self.events.dropped()),
             ("queue_depth", self.saves.len() as u64),
             ("check_queue_depth", self.checks.len() as u64),
             ("memory_limit", self.budget.limit()),
@@ -159,6 +163,7 @@ impl Server {
             saves: Queue::default(),
             checks: Queue::default(),
             log,
+            events: Events::default(),
             stats,
             budget,
             memory_freed,
@@ -296,6 +301,7 @@ impl Server {
         self.shared.saves.clear();
         self.shared.checks.clear();
         self.shared.budget.close();
+        self.shared.events.close();
         self.shared.log.close();
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::line::push_digits;
 use crate::course::Times;
 use crate::delivery::Client;
+use crate::events::{Event, Mail};
 use crate::smtp::{Reply, Transaction};
 
 /// Recipients that are named; the others are only counted.
@@ -21,6 +22,8 @@ pub struct Message {
     client: Arc<Client>,
     /// Its first few recipients.
     transaction: Arc<Transaction>,
+    /// With all of them, where somebody hears of it.
+    whole: Option<Arc<Transaction>>,
     recipients: usize,
     /// Its id; none for one that was refused before it had any.
     queued_id: Option<String>,
@@ -39,7 +42,9 @@ impl Message {
         transaction: &Arc<Transaction>,
         size: u64,
         reply: Option<Reply>,
+        for_event: bool,
     ) -> Self {
+        let whole = for_event.then(|| Arc::clone(transaction));
         let recipients = transaction.rcpt_to.len();
         let transaction = if recipients <= NAMED {
             Arc::clone(transaction)
@@ -53,7 +58,17 @@ impl Message {
             })
         };
         let times = Times::default();
-        Self { client, transaction, recipients, queued_id: None, size, reply, sent: false, times }
+        Self {
+            client,
+            transaction,
+            whole,
+            recipients,
+            queued_id: None,
+            size,
+            reply,
+            sent: false,
+            times,
+        }
     }
 
     /// Of one that came to the queue.
@@ -62,6 +77,17 @@ impl Message {
         self.queued_id = Some(queued_id.to_owned());
         self.times = times;
         self
+    }
+
+    /// What an embedder hears of it: nothing, where its sender was gone before there was a reply.
+    pub fn event(&self) -> Option<Event> {
+        Some(Event::Mail(Mail {
+            client: Arc::clone(&self.client),
+            transaction: Arc::clone(self.whole.as_ref()?),
+            queued_id: self.queued_id.clone(),
+            size: self.size,
+            reply: self.reply.clone()?,
+        }))
     }
 
     /// Its reply has been sent, or could not be.
@@ -271,7 +297,7 @@ mod tests {
         let stages = vec![Visit { stage: "SQL".into(), took: Duration::from_micros(1_000_002) }];
         let times = Times { queue: Duration::ZERO, stages, total: Duration::from_secs(3) };
         let transaction = Arc::new(transaction);
-        let message = Message::new(Arc::new(client), &transaction, 12, Some(reply));
+        let message = Message::new(Arc::new(client), &transaction, 12, Some(reply), false);
         let mut message = message.queued("abc", times);
         message.set_sent(sent);
         message

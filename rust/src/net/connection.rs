@@ -28,6 +28,7 @@ use super::tls::Records;
 use crate::buffer::Body;
 use crate::config::ServerConfig;
 use crate::delivery::Client;
+use crate::events::Event;
 use crate::few::Few;
 use crate::log::{Level, Message};
 use crate::server::Shared;
@@ -62,6 +63,7 @@ pub(super) async fn run(mut connection: Box<Connection>) {
     // Cut off between the verdict and the write.
     connection.shared.stats.answers_lost.add_many(connection.owed);
     connection.log_replied(false);
+    connection.tell(Event::Closed);
 }
 
 /// Why a connection ended.
@@ -141,6 +143,7 @@ impl Connection {
         let timer = pin!(sleep_until(self.deadline));
         let mut signals = Signals { timer, changed, shutdown };
         self.log(Level::Debug, format_args!("connected"));
+        self.tell(Event::Opened);
         let end = match self.converse(&mut signals).await {
             Ok(()) => End::Closed,
             Err(end) => end,

@@ -5,11 +5,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 
 use super::check::PyCheck;
 use super::config::{CoreSettings, seconds};
 use super::envelope::PyEnvelope;
+use super::events;
 use crate::delivery::Question;
 use crate::log::{Batch, Format, Record, batches};
 use crate::queue::Queue;
@@ -172,6 +173,21 @@ impl PyCore {
     #[pyo3(signature = (open))]
     fn set_intake(&self, open: bool) {
         self.0.shared().set_intake(open);
+    }
+
+    fn want_events(&self, mails: bool, connections: bool) {
+        self.0.shared().events.want(mails, connections);
+    }
+
+    fn receive_events<'py>(
+        &self,
+        py: Python<'py>,
+        max: usize,
+        timeout: f64,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let timeout = seconds("timeout", timeout)?;
+        let events = py.detach(|| self.0.shared().events.receive(max, timeout));
+        events.map(|events| events::to_list(py, events)).transpose()
     }
 
     fn set_log_level(&self, level: u8) {

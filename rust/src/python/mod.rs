@@ -13,6 +13,7 @@ mod config;
 mod core;
 mod envelope;
 mod error;
+mod events;
 mod header;
 mod octets;
 mod reply;
