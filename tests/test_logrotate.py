@@ -90,13 +90,14 @@ def test_logrotate_loses_no_line(tmp_path: Path, until: Until) -> None:
         ]
         for sender in senders:
             sender.start()
+        files = [tmp_path / "log" / f"{name}.log" for name in LOGS]
         for _ in range(ROTATIONS):
             before = {name: len(sent[name]) for name in LOGS}
             until(lambda b=before: all(len(sent[name]) > b[name] + 20 for name in LOGS))  # type: ignore[misc]
+            # The first time: an empty one would not be rotated. Later: the new ones are written to.
+            until(lambda: all(file.stat().st_size > 0 for file in files))
             rotate(tmp_path)
-            # The new files are the ones that are written to.
-            for name in LOGS:
-                until(lambda n=name: (tmp_path / "log" / f"{n}.log").stat().st_size > 0)  # type: ignore[misc]
+        until(lambda: all(file.stat().st_size > 0 for file in files))
         enough.set()
         for sender in senders:
             sender.join(30)
