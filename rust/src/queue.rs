@@ -80,6 +80,11 @@ impl<T> Queue<T> {
         inner.take(max)
     }
 
+    /// What the oldest item tells, if there is one.
+    pub fn oldest<R>(&self, tell: impl FnOnce(&T) -> R) -> Option<R> {
+        self.lock().items.front().map(tell)
+    }
+
     /// Takes out the first item that `matches`, wherever it stands.
     pub fn remove(&self, matches: impl Fn(&T) -> bool) -> Option<T> {
         let mut inner = self.lock();

@@ -22,7 +22,7 @@ use crate::pending::{Pending, Wakes};
 use crate::queue::Queue;
 use crate::queued_id::Generator;
 use crate::smtp::Reply;
-use crate::stats::Stats;
+use crate::stats::{Replies, Stats};
 
 /// Wakes handed over at once.
 const WAKES_A_TURN: usize = 256;
@@ -41,6 +41,8 @@ pub struct Shared {
     pub checks: Queue<Asked<Check>>,
     /// Records on their way to Python.
     pub log: Arc<Log>,
+    /// Replies by code.
+    pub replies: Replies,
     /// Events on their way to Python.
     pub events: Events,
     /// Counters.
@@ -101,19 +103,23 @@ impl Shared {
     }
 
     /// Every counter and gauge by its name.
-    pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+    pub fn snapshot(&self) -> Vec<(String, u64)> {
+        let oldest = |asked: &Asked<Delivery>| asked.0.received_at.elapsed().unwrap_or_default();
+        let age = self.saves.oldest(oldest).unwrap_or_default();
         let mut figures = self.stats.snapshot();
         figures.extend([
             ("refused_for_memory", self.budget.refused()),
             ("log_records_dropped", self.log.dropped()),
             ("events_dropped", self.events.dropped()),
+            ("queue_age_ms", u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             ("queue_depth", self.saves.len() as u64),
             ("check_queue_depth", self.checks.len() as u64),
             ("memory_limit", self.budget.limit()),
             ("memory_used", self.budget.used()),
             ("memory_retained", self.budget.retained()),
         ]);
-        figures
+        let named = figures.into_iter().map(|(name, value)| (name.to_owned(), value));
+        named.chain(self.replies.snapshot()).collect()
     }
 }
 
@@ -163,6 +169,7 @@ impl Server {
             saves: Queue::default(),
             checks: Queue::default(),
             log,
+            replies: Replies::default(),
             events: Events::default(),
             stats,
             budget,

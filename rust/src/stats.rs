@@ -1,5 +1,9 @@
 //! Counters, and one snapshot of them.
 
+mod replies;
+
+pub use replies::Replies;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One counter or gauge.

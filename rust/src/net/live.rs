@@ -81,7 +81,7 @@ impl Live {
         match self.seat(config, ip, shared) {
             Ok(seat) => Some(seat),
             Err((reply, why)) => {
-                refuse(config, stream, &reply);
+                refuse(config, stream, &reply, shared);
                 self.log_refusal(ip, why, shared);
                 None
             }
@@ -138,10 +138,11 @@ impl Live {
 
 /// Whether the peer takes the reply is its own affair; the accept loop does not wait. Where TLS comes
 /// first, nothing can be said.
-fn refuse(config: &ServerConfig, stream: &Stream, reply: &Reply) {
+fn refuse(config: &ServerConfig, stream: &Stream, reply: &Reply, shared: &Shared) {
     if config.tls.as_ref().is_none_or(|tls| !tls.always_on) {
         let mut refusal = Vec::new();
         reply.write_to(&mut refusal);
+        shared.replies.count(&refusal);
         let _ = stream.try_write(&refusal);
     }
 }

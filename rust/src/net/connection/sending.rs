@@ -21,6 +21,7 @@ impl Connection {
             return Ok(());
         }
         let mut output = self.session.take_output();
+        self.shared.replies.count(&output);
         if let Some(tls) = &mut self.tls {
             let mut records = Vec::new();
             tls.encrypt(&output, &mut records)?;

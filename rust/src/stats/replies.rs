@@ -1,0 +1,58 @@
+//! How often each reply code was sent.
+
+use super::Counter;
+
+/// Reply codes are three digits, of which the first is 2 to 5 (RFC 5321 §4.2).
+const FIRST: usize = 200;
+const CODES: usize = 400;
+
+/// A counter for each code.
+#[derive(Debug)]
+pub struct Replies(Vec<Counter>);
+
+impl Default for Replies {
+    fn default() -> Self {
+        Self((0..CODES).map(|_| Counter::default()).collect())
+    }
+}
+
+impl Replies {
+    /// Counts the replies in what is sent: a reply is its last line, whose code a space follows.
+    pub fn count(&self, sent: &[u8]) {
+        for line in sent.split(|&octet| octet == b'\n') {
+            if let [first, second, third, b' ', ..] = line
+                && let Some(counter) = self.of(&[*first, *second, *third])
+            {
+                counter.add();
+            }
+        }
+    }
+
+    fn of(&self, digits: &[u8]) -> Option<&Counter> {
+        let code: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        self.0.get(code.checked_sub(FIRST)?)
+    }
+
+    /// `replies_250` and its like, of those that were sent.
+    pub fn snapshot(&self) -> impl Iterator<Item = (String, u64)> {
+        let figures = self.0.iter().enumerate().map(|(at, counter)| (at, counter.get()));
+        figures
+            .filter(|(_, count)| *count > 0)
+            .map(|(at, count)| (format!("replies_{}", FIRST + at), count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reply_counts_once_however_many_lines_it_has() {
+        let replies = Replies::default();
+        replies.count(b"220 mx\r\n250-mx\r\n250-SIZE 1\r\n250 HELP\r\n250 OK\r\n550 5.1.1 who\r\n");
+        replies.count(b"250 OK\r\n 250 \r\n99 x\r\n999 x\r\n250");
+        let found: Vec<_> = replies.snapshot().collect();
+        let expected = [("replies_220", 1), ("replies_250", 3), ("replies_550", 1)];
+        assert_eq!(found, expected.map(|(name, count)| (name.to_owned(), count)));
+    }
+}
