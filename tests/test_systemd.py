@@ -76,6 +76,22 @@ def test_a_daemon_tells_what_it_does(manager: Manager, tmp_path: Path) -> None:
         manager.next_but_watchdog()
 
 
+def test_what_the_control_socket_asks_for_is_told_too(manager: Manager, tmp_path: Path) -> None:
+    with RunningDaemon(tmp_path, environment=manager.environment()) as daemon:
+        assert list(manager.next()) == ["READY", "STATUS"]
+        text = daemon.config_file.read_text()
+        second = '\n[[servers]]\nlisten_interface = "127.0.0.2:0"\n[backend_config]'
+        daemon.config_file.write_text(text.replace("[backend_config]", second))
+        assert main(["reload", "-c", str(daemon.config_file)]) == 0
+        assert list(manager.next()) == ["RELOADING", "MONOTONIC_USEC"]
+        # Where it listens now.
+        assert manager.next()["STATUS"].startswith(
+            f"listening on {daemon.addresses[0]}, 127.0.0.2:"
+        )
+        assert main(["stop", "-c", str(daemon.config_file)]) == 0
+        assert manager.next() == {"STOPPING": "1", "STATUS": "stopping"}
+
+
 def test_it_is_told_twice_in_the_time_of_the_watchdog_that_it_lives(
     manager: Manager, make: Make
 ) -> None:
@@ -157,7 +173,7 @@ def test_a_status_is_one_assignment(manager: Manager) -> None:
 
 def test_a_stop_is_told_once_and_a_reload_that_fails_ends_too(manager: Manager) -> None:
     service = ServiceManager({"NOTIFY_SOCKET": manager.address})
-    with pytest.raises(ValueError, match="bad"), service.reloading("still here"):
+    with pytest.raises(ValueError, match="bad"), service.reloading(lambda: "still here"):
         raise ValueError("bad")
     service.stopping()
     service.stopping()

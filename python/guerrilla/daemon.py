@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +25,7 @@ from guerrilla.tlswatch import reload_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from os import PathLike
     from types import TracebackType
 
@@ -66,6 +67,10 @@ class Daemon(AsyncDaemon):
         self.config_file = Path(config_file) if config_file is not None else None
         self._backend = backend
         self.events = EventBus()
+        self.around_reload: Callable[[], AbstractContextManager[object]] = nullcontext
+        """What a reload happens within, whoever asks for it: to tell a service manager, say."""
+        self.on_stop: Callable[[], object] = lambda: None
+        """Called when a stop begins."""
         self._registry = Registry(DECORATED)
         self._lock = threading.RLock()
         """Held while it starts and while it stops: one waits for the other."""
@@ -228,6 +233,10 @@ class Daemon(AsyncDaemon):
             ConfigError: something in it is wrong; nothing was changed.
             RuntimeError: it does not run.
         """
+        with self.around_reload():
+            return self._reload(config)
+
+    def _reload(self, config: AppConfig) -> ReloadReport:
         with self._lock:
             parts = self._parts
             if parts is None or not self._runs or self._busy:
@@ -257,9 +266,10 @@ class Daemon(AsyncDaemon):
         if path is None:
             message = "reload_config_file needs a path: the daemon was started without a file"
             raise RuntimeError(message)
-        config = self._overridden(_config.load(path))
-        self.config_file = Path(path)
-        return self.reload_config(config)
+        with self.around_reload():
+            config = self._overridden(_config.load(path))
+            self.config_file = Path(path)
+            return self._reload(config)
 
     def load_config(self, path: str | PathLike[str]) -> None:
         """Reads a config file, before start.
@@ -357,6 +367,7 @@ class Daemon(AsyncDaemon):
         """Whatever interrupts it, nothing stays open: not the pid file, not the log."""
         try:
             self._busy = True
+            self.on_stop()
             self._graceful = False  # Until the end says otherwise.
             stop_stream(self._backend)
             self._graceful = self._parts is None or wind_down(self._parts, timeout)

@@ -62,14 +62,14 @@ class ServiceManager:
         self.notify("READY=1", f"STATUS={status}")
 
     @contextlib.contextmanager
-    def reloading(self, status: str) -> Iterator[None]:
-        """Around a reload, whatever becomes of it; afterwards it is ready, with this status."""
+    def reloading(self, status: Callable[[], str]) -> Iterator[None]:
+        """Around a reload, whatever becomes of it; then it is ready, with the status of then."""
         # The time tells systemd that this is the answer to the signal it has just sent.
         self.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1_000}")
         try:
             yield
         finally:
-            self.ready(status)
+            self.ready(status())
 
     def stopping(self) -> None:
         """A stop begins; told once."""

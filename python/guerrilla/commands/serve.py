@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -79,6 +80,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _serve(daemon: Daemon, signals: _Signals) -> int:
     manager = ServiceManager()
+    # Whoever asks for it: a signal, the control socket, a change of the file.
+    daemon.around_reload = partial(manager.reloading, partial(_status, daemon))
+    daemon.on_stop = manager.stopping
     try:
         daemon.start()
         signals.queued = True
@@ -87,7 +91,7 @@ def _serve(daemon: Daemon, signals: _Signals) -> int:
         _say(*describe(daemon))
         threading.Thread(target=_await_end, args=(daemon, signals), daemon=True).start()
         for number in signals.line():
-            _obey(daemon, number, manager)
+            _obey(daemon, number)
     finally:
         manager.stopping()
         # Mostly it only asks how it ended; but an error here is no reason to cut anybody off.
@@ -188,16 +192,14 @@ def _status(daemon: Daemon) -> str:
     return f"listening on {', '.join(daemon.addresses)}"
 
 
-def _obey(daemon: Daemon, number: int, manager: ServiceManager) -> None:
+def _obey(daemon: Daemon, number: int) -> None:
     if number == signal.SIGHUP:
         # In the main thread: a signal to stop waits for its end, a second one does not.
-        with manager.reloading(_status(daemon)):
-            read_again(daemon, "SIGHUP")
+        read_again(daemon, "SIGHUP")
     elif number == signal.SIGUSR1:
         _reopen_logs(daemon)
     else:
         log.info("%s: stopping", signal.Signals(number).name)
-        manager.stopping()
         # Beside the main thread, which has to stay free for a second signal.
         threading.Thread(target=daemon.shutdown, name="guerrilla-stop", daemon=True).start()
 
