@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from guerrilla.events import ConnectionEvent, Event, MailEvent
 
 if TYPE_CHECKING:
-    from guerrilla._core import Core, Reply, Transaction
+    from guerrilla._core import Core, Transaction
     from guerrilla.events import EventBus
 
 log = logging.getLogger("guerrilla.events")
@@ -59,7 +59,8 @@ class EventPump:
                     case (opened, client):
                         self._publish_connection(opened, client)
                     case (transaction, queued_id, size, reply):
-                        self._publish_mail(transaction, queued_id, size, reply)
+                        mail = MailEvent.about(transaction, queued_id, size, reply)
+                        self._bus.publish(mail.event, mail)
 
     def _publish_connection(self, opened: bool, client: Transaction) -> None:
         event = Event.CONNECTION_OPENED if opened else Event.CONNECTION_CLOSED
@@ -68,21 +69,3 @@ class EventPump:
                 client.client_id, client.server, client.remote_ip, client.remote_port
             )
             self._bus.publish(event, found)
-
-    def _publish_mail(
-        self, transaction: Transaction, queued_id: str | None, size: int, reply: Reply
-    ) -> None:
-        found = MailEvent(
-            queued_id=queued_id,
-            server=transaction.server,
-            client_id=transaction.client_id,
-            remote_ip=transaction.remote_ip,
-            helo=transaction.helo,
-            mail_from=transaction.mail_from,
-            rcpt_to=transaction.rcpt_to,
-            size=size,
-            tls=transaction.tls,
-            reply=reply,
-        )
-        if self._bus.has(found.event):
-            self._bus.publish(found.event, found)

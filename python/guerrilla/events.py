@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from guerrilla._core import Address, Envelope, Reply, TLSInfo
+    from guerrilla._core import Address, Envelope, Reply, TLSInfo, Transaction
     from guerrilla.config import AppConfig, ServerConfig
 
 __all__ = [
@@ -132,16 +132,23 @@ class MailEvent:
 
         `envelope.answered` does not know it: a time limit answers as well.
         """
+        return cls.about(envelope, envelope.queued_id, envelope.size, reply)
+
+    @classmethod
+    def about(
+        cls, transaction: Transaction, queued_id: str | None, size: int, reply: Reply
+    ) -> Self:
+        """Where there is no envelope, or none any more."""
         return cls(
-            queued_id=envelope.queued_id,
-            server=envelope.server,
-            client_id=envelope.client_id,
-            remote_ip=envelope.remote_ip,
-            helo=envelope.helo,
-            mail_from=envelope.mail_from,
-            rcpt_to=envelope.rcpt_to,
-            size=envelope.size,
-            tls=envelope.tls,
+            queued_id=queued_id,
+            server=transaction.server,
+            client_id=transaction.client_id,
+            remote_ip=transaction.remote_ip,
+            helo=transaction.helo,
+            mail_from=transaction.mail_from,
+            rcpt_to=transaction.rcpt_to,
+            size=size,
+            tls=transaction.tls,
             reply=reply,
         )
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -249,18 +250,18 @@ class Envelopes:
             self._stream.attach(-1)
 
 
-class AsyncDaemon:
+class AsyncDaemon(ABC):
     """What a `Daemon` has for programs that run an event loop. Mixed into it."""
 
     _backend: Any
 
+    @abstractmethod
     def start(self) -> None:
         """See `Daemon`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shutdown(self, timeout: float | None = None) -> bool:
         """See `Daemon`."""
-        raise NotImplementedError
 
     def envelopes(self) -> Envelopes:
         """The envelopes of a daemon whose backend is a `Stream`; the caller answers each.
