@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes sure that the programs of the tests are there: mail clients, proxies, OpenSSL, Go, Node.js and
-# logrotate.
+# Makes sure that the programs of the tests are there: mail clients, proxies, OpenSSL, Go, Node.js,
+# logrotate, and the servers that processors store into.
 # Installed where that is possible; otherwise says what to install, and fails: no test is skipped.
 set -u
 # Debian has nginx and haproxy where only root's PATH looks.
@@ -17,7 +17,17 @@ missing() {
     command -v nginx >/dev/null || printf ' nginx'
     has_nginx_mail || printf ' libnginx-mod-mail'
     command -v logrotate >/dev/null || printf ' logrotate'
+    command -v mariadbd >/dev/null || printf ' mariadb-server'
+    command -v redis-server >/dev/null || printf ' redis-server'
+    command -v dovecot >/dev/null || printf ' dovecot-core'
+    has_postgres || printf ' postgresql'
+    has_php_fpm || printf ' php-fpm'
 }
+
+# Debian keeps the server's programs apart, by version.
+has_postgres() { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null; }
+
+has_php_fpm() { ls /usr/sbin/php-fpm* >/dev/null 2>&1 || command -v php-fpm >/dev/null; }
 
 # Either a module of its own, as in Debian, or built in.
 has_nginx_mail() {
@@ -30,15 +40,18 @@ install() {
     env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $1
 }
 
-# The packages of nginx and haproxy start a service, and that of nginx fails where port 80 is taken;
-# that of logrotate starts a timer. A test starts its own process on a free port, so none is wanted:
+# Most of these packages start a service, and that of nginx fails where port 80 is taken; that of
+# logrotate starts a timer. A test starts its own process on a free port, so none is wanted:
 # systemd is told so by a mask for the time of the installation, and every other way of starting by a
 # runlevel without services.
 install_without_services() {
     services=""
     if [ -d /run/systemd/system ]; then
-        for name in nginx haproxy; do
+        for name in nginx haproxy redis-server; do
             case "$1 " in *" $name "*) services="$services $name.service" ;; esac
+        done
+        for pair in mariadb-server:mariadb dovecot-core:dovecot postgresql:postgresql php-fpm:php8.2-fpm; do
+            case "$1 " in *" ${pair%%:*} "*) services="$services ${pair#*:}.service" ;; esac
         done
         case "$1 " in *" logrotate "*) services="$services logrotate.timer" ;; esac
     fi

@@ -1,0 +1,150 @@
+"""A private server: a folder, a process, and how one knows that it is ready."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+READY_TIMEOUT = 30.0
+STOP_TIMEOUT = 20.0
+
+_PLACES = ("/usr/sbin", "/usr/bin", "/usr/local/bin", "/sbin", "/bin")
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that was free a moment ago; for servers that cannot be given port 0."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def program(*names: str) -> str:
+    """The path of the first of these programs, also where only root's PATH looks.
+
+    Raises:
+        AssertionError: none is installed; `scripts/test-tools.sh` should have seen to it.
+    """
+    path = os.pathsep.join([os.environ.get("PATH", ""), *_PLACES])
+    for name in names:
+        if found := shutil.which(name, path=path):
+            return found
+    raise AssertionError(f"none of {', '.join(names)} is installed: see scripts/test-tools.sh")
+
+
+class Service:
+    """A server in a process of its own; a context manager, and startable again after a stop.
+
+    A subclass says what to run (`command`) and when it is ready (`is_ready`).
+
+    Args:
+        folder: an empty one of its own.
+    """
+
+    name = "service"
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> Sequence[str]:
+        """What to run in the foreground."""
+        raise NotImplementedError
+
+    def environment(self) -> Mapping[str, str] | None:
+        """Its environment; None: that of the tests."""
+        return None
+
+    def is_ready(self) -> bool:
+        """Whether it serves; asked again and again until it does. May raise."""
+        raise NotImplementedError
+
+    @property
+    def output(self) -> Path:
+        """What it printed."""
+        return self.folder / f"{self.name}.out"
+
+    def start(self) -> None:
+        """Starts it and waits until it is ready.
+
+        Raises:
+            AssertionError: it ended, or was not ready in time; with what it printed.
+        """
+        assert self.process is None, f"{self.name} runs already"
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command(),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self.environment(),
+            )
+        self._wait_until_ready()
+
+    def stop(self) -> None:
+        """Ends it as its owner would. Idempotent."""
+        self._end(self.stop_signal)
+
+    def kill(self) -> None:
+        """Ends it at once, as a crash would. Idempotent."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Lets it answer nothing until `resume`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undoes `pause`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _wait_until_ready(self) -> None:
+        assert self.process is not None
+        limit = time.monotonic() + READY_TIMEOUT
+        while True:
+            with contextlib.suppress(Exception):
+                if self.is_ready():
+                    return
+            if self.process.poll() is not None or time.monotonic() > limit:
+                said = self.output.read_text(encoding="utf-8", errors="replace")[-4000:]
+                self.kill()
+                raise AssertionError(f"{self.name} did not become ready\n{said}")
+            time.sleep(0.02)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(number)
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"{self.name} did not end within {STOP_TIMEOUT} s") from None
