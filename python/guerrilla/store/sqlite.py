@@ -31,17 +31,19 @@ if TYPE_CHECKING:
     from guerrilla.store.rows import Row
 
 
-def connect(dsn: str, target: Target | str) -> SQLiteStore:
+def connect(dsn: str, target: Target | str, lifetime: float = 0.0) -> SQLiteStore:
     """Opens the database of a `sql_dsn`, which is a path, and makes the table if it is missing.
 
     Args:
         dsn: the path.
         target: the table and what is inserted there; a name alone means our columns.
+        lifetime: means nothing here: no server has a connection to drop.
 
     Raises:
         StoreError: the database or its table cannot be used; the message says why.
     """
     require_version()
+    del lifetime
     if isinstance(target, str):
         target = Target(target)
     check_table_name(target.table)
