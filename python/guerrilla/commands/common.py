@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from guerrilla.chain import read_options
 from guerrilla.config import chain_names, load
 from guerrilla.errors import GuerrillaError
-from guerrilla.processors.sql import SQL
+from guerrilla.processors.sql import SQL, MySQL
 from guerrilla.units import parse_seconds
 
 if TYPE_CHECKING:
@@ -104,10 +104,12 @@ def sql_options(backend: BackendConfig) -> SQL.Options | None:
     Raises:
         ConfigError: a bad value; a line each.
     """
-    if "sql" not in (name.lower() for name in chain_names(backend.save_process)):
-        return None
-    options = read_options("SQL", SQL, backend.values())
-    return options if isinstance(options, SQL.Options) else None
+    found = {"sql": SQL, "mysql": MySQL}
+    for name in chain_names(backend.save_process):
+        if name.lower() in found:
+            options = read_options(name, found[name.lower()], backend.values())
+            return options if isinstance(options, SQL.Options) else None
+    return None
 
 
 def find_store(config: str | None, database: str | None, table: str | None) -> StorePlace:
