@@ -8,6 +8,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from tests.services.base import Service, free_port, program
+from tests.services.base import STOP_TIMEOUT, Service, free_port, program
 from tests.services.sql import PASSWORD, USER, Place
 
 _VERSIONS = "/usr/lib/postgresql"
@@ -90,10 +91,15 @@ class PostgreSQL(Service):
 
     def kill(self) -> None:
         """Ends all its processes at once. Idempotent."""
-        if self.process is not None:
+        children: list[str] = []
+        if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGSTOP)  # So that it starts no others.
-            self._signal_children(signal.SIGKILL)
+            children = self._signal_children(signal.SIGKILL)
         super().kill()
+        # It does not start again while one of them has its memory.
+        limit = time.monotonic() + STOP_TIMEOUT
+        while any(map(_lives, children)) and time.monotonic() < limit:
+            time.sleep(0.005)
 
     def pause(self) -> None:
         """See `Service`; each session has a process of its own."""
@@ -105,12 +111,16 @@ class PostgreSQL(Service):
         self._signal_children(signal.SIGCONT)
         super().resume()
 
-    def _signal_children(self, number: signal.Signals) -> None:
-        assert self.process is not None
-        pid = self.process.pid
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+    def _signal_children(self, number: signal.Signals) -> list[str]:
+        """Their process ids; none where it has ended."""
+        pid = self.process.pid if self.process is not None else 0
+        children: list[str] = []
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for child in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(child), number)
+        return children
 
     def discard(self) -> None:
         """Ends it at once: nobody will start it again. Idempotent."""
@@ -177,3 +187,11 @@ def _program(name: str) -> str:
     """Debian keeps the server's programs apart, by version: the newest."""
     versions = sorted(Path(_VERSIONS).glob(f"*/bin/{name}"), key=lambda path: path.parts[-3])
     return str(versions[-1]) if versions else shutil.which(name) or program(name)
+
+
+def _lives(pid: str) -> bool:
+    """Whether a process is there, and more than what is left until somebody asks for its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -145,7 +145,7 @@ def test_address_of_mysql_that_cannot_be(dsn: str, message: str) -> None:
             20.0,
         ),
         (
-            r"host=h user=u password='it\'s a://b\\' dbname=db binary_parameters=no readTimeout=0.5s",
+            r"host=h user=u password='it\'s a://b\\' dbname=db binary_parameters=1 readTimeout=.5s",
             {"host": "h", "user": "u", "password": "it's a://b\\", "dbname": "db"},
             0.5,
         ),

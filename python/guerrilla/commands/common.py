@@ -15,6 +15,7 @@ from guerrilla.chain import read_options
 from guerrilla.config import chain_names, load
 from guerrilla.errors import GuerrillaError
 from guerrilla.processors.sql import SQL, MySQL
+from guerrilla.store.schema import check_table_name
 from guerrilla.units import parse_seconds
 
 if TYPE_CHECKING:
@@ -152,6 +153,18 @@ def duration(text: str) -> float:
     except ValueError as error:
         msg = f"expected a duration such as 30d, 2w, 36h or 90m, got {text!r}"
         raise argparse.ArgumentTypeError(msg) from error
+
+
+def table_name(text: str) -> str:
+    """An argument that names a table.
+
+    Raises:
+        argparse.ArgumentTypeError: it cannot be one.
+    """
+    try:
+        return check_table_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def program() -> str:

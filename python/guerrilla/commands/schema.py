@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from guerrilla.commands.common import CommandError, add_command
+from guerrilla.commands.common import add_command, table_name
 from guerrilla.processors.sql import SQL
 from guerrilla.store.drivers import DRIVERS
-from guerrilla.store.schema import check_table_name
 
 if TYPE_CHECKING:
     import argparse
@@ -37,20 +36,14 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--table",
+        metavar="NAME",
+        type=table_name,
         default=SQL.Options().mail_table,
         help="its name, as in mail_table (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints it.
-
-    Raises:
-        CommandError: the name cannot be one of a table.
-    """
-    try:
-        table = check_table_name(args.table)
-    except ValueError as error:
-        raise CommandError(f"--table: {error}") from error
-    print(DRIVERS[args.driver].dialect().create_table(table) + ";")
+    """Prints it."""
+    print(DRIVERS[args.driver].dialect().create_table(args.table) + ";")
     return 0
