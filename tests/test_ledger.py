@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -56,34 +55,16 @@ def test_too_many_copies_and_other_answers_are_named() -> None:
 
 
 def test_a_table_that_goes_and_comes_back(tmp_path: Path) -> None:
-    """SQLite's file is made unusable three times while mail comes in."""
+    """The folder of SQLite's file is renamed, and back, three times while mail comes in."""
     mails = make_mails(600)
-    with RunningDaemon(tmp_path, backend="save_workers_size = 2") as daemon:
-        lock = _Lock(daemon.db)
-        sent = deliver(
-            daemon.port, mails, connections=20, disturb=killer(600, lock.take, lock.give)
-        )
+    folder, aside = tmp_path / "daemon", tmp_path / "aside"
+    folder.mkdir()
+    with RunningDaemon(folder, backend="save_workers_size = 2") as daemon:
+        disturb = killer(600, lambda: folder.rename(aside), lambda: aside.rename(folder))
+        sent = deliver(daemon.port, mails, connections=20, disturb=disturb)
         assert sent.refusals >= 30
         assert sent.dropped == sent.unanswered.total() == 0
         rows = [row["mail"] for row in daemon.rows()]
     # What was committed in the moment in which its file went is answered 451, and comes again.
     assert audit(sent, rows) <= 3 * 20
     assert {token_of(row) for row in rows} == {mail.token for mail in mails}
-
-
-class _Lock:
-    """Makes the folder of a database one that nothing can be written to."""
-
-    def __init__(self, db: Path) -> None:
-        self.db = db
-        self.aside = db.with_name("aside")
-
-    def take(self) -> None:
-        for path in self.db.parent.glob("mail.db*"):
-            os.rename(path, self.db.parent / path.name.replace("mail.db", "aside"))
-        self.db.mkdir()
-
-    def give(self) -> None:
-        self.db.rmdir()
-        for path in self.db.parent.glob("aside*"):
-            os.rename(path, self.db.parent / path.name.replace("aside", "mail.db"))
