@@ -148,7 +148,7 @@ class Transaction:
         """The number of the connection, from 1 since the core started."""
     @property
     def server(self) -> str:
-        """`listen_interface` of the server that took it; empty when made without one."""
+        """`ServerConfig.name` of the server that took it; empty when made without one."""
     @property
     def host_name(self) -> str:
         """`host_name` of that server: what it calls itself."""
