@@ -86,6 +86,52 @@ def test_a_server_is_added_and_removed_while_another_serves(
     assert len(keeper.kept) == 2
 
 
+def test_servers_of_the_same_port_0_keep_their_ports(make: Make, tmp_path: Path) -> None:
+    def raw(*hosts: str, **keys: Any) -> dict[str, Any]:
+        """A server for each of these names, all of the same `listen_interface`."""
+        found = config()
+        base = found["servers"][0]
+        found["servers"] = [base | {"host_name": host} for host in hosts]
+        found["servers"][-1] |= keys
+        return found
+
+    log = tmp_path / "second.log"
+    with make(raw("one.example", "two.example", log_file=str(log), max_clients=1)) as daemon:
+        ports = [where(daemon, index)[1] for index in range(2)]
+        assert ports[0] != ports[1]
+        with connect(daemon) as first, Wire(ports[1]) as second:
+            assert first.greeting.startswith("220 one.example ")
+            assert second.greeting.startswith("220 two.example ")
+            with Wire(ports[1], greeted=False) as refused:
+                assert refused.reply().startswith("421 4.7.0 ")
+            shown = daemon.status()["servers"]
+            assert [(one["name"], one["clients"], one["max_clients"]) for one in shown] == [
+                ("127.0.0.1:0", 1, 100),
+                ("127.0.0.1:0#2", 1, 1),
+            ]
+            until(lambda: log.exists() and "127.0.0.1:0#2: refused" in log.read_text())
+            reload(daemon, from_mapping(raw("one.example", "2.example", "three.example")))
+            assert [where(daemon, index)[1] for index in range(2)] == ports
+            assert len(set(daemon.addresses)) == 3
+            second.send(HELLO)
+            assert second.lines()[0].startswith("250-2.example")
+            # The last goes; those before stay.
+            reload(daemon, from_mapping(raw("one.example")))
+            assert second.rest() == [GONE]
+            assert daemon.addresses == [f"127.0.0.1:{ports[0]}"]
+            assert is_closed(ports[1])
+            assert first.deliver(MAIL).startswith("250 ")
+
+
+def test_a_problem_of_the_second_server_of_a_port_0_is_told_of_it(running: Daemon) -> None:
+    files = {"private_key_file": "/nowhere/key", "public_key_file": "/nowhere/crt"}
+    second = config()["servers"][0] | {"tls": {"start_tls_on": True, **files}}
+    report = running.reload_config(changed(lambda raw: raw["servers"].append(second)))
+    assert len(report.failures) == 2
+    assert all(line.startswith("servers[1].tls.") for line in report.failures)
+    assert len(running.addresses) == 1
+
+
 def test_a_session_of_a_server_that_goes_finishes_its_transaction(
     running: Daemon, keeper: type[Keeper]
 ) -> None:

@@ -148,7 +148,7 @@ class Transaction:
         """The number of the connection, from 1 since the core started."""
     @property
     def server(self) -> str:
-        """`listen_interface` of the server that took it; empty when made without one."""
+        """`ServerConfig.name` of the server that took it; empty when made without one."""
     @property
     def host_name(self) -> str:
         """`host_name` of that server: what it calls itself."""
@@ -577,4 +577,15 @@ class Core:
     def close(self) -> None:
         """Ends what is left, at once: queues give None, the I/O thread ends. Idempotent."""
     def stats(self) -> dict[str, int]:
-        """A snapshot of all counters."""
+        """A snapshot of all counters.
+
+        `connections_open` is, but for the moment between, the sum of the gauges of sessions:
+
+        - `sessions_opening`: before the greeting, with a PROXY header to come or in `greet_delay`;
+        - `sessions_handshake`: in a TLS handshake, implicit or by STARTTLS;
+        - `sessions_idle`: a command is awaited, with no transaction open;
+        - `sessions_transaction`: the same after MAIL;
+        - `sessions_data`: the message is awaited, from DATA until the final dot;
+        - `sessions_waiting`: the answer on a recipient or on a whole message is awaited;
+        - `sessions_closing`: the last reply was said.
+        """

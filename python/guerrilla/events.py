@@ -99,7 +99,7 @@ class ServerChange:
     """The payload of a `server_change` event."""
 
     name: str
-    """`listen_interface`, by which servers of two configs are matched."""
+    """`ServerConfig.name`, by which servers of two configs are matched."""
     old: ServerConfig | None
     """None for a new server."""
     new: ServerConfig | None
@@ -113,7 +113,7 @@ class MailEvent:
     queued_id: str | None
     """None where it was refused before it had one, as for its size."""
     server: str
-    """`listen_interface` of the server that took it."""
+    """`ServerConfig.name` of the server that took it."""
     client_id: int
     """The number of the connection."""
     remote_ip: str
@@ -165,7 +165,7 @@ class ConnectionEvent:
     client_id: int
     """The number of the connection, from 1 since the daemon started."""
     server: str
-    """`listen_interface` of the server."""
+    """`ServerConfig.name` of the server."""
     remote_ip: str
     """Empty for a unix socket, or where a proxy does not know it."""
     remote_port: int

@@ -66,7 +66,7 @@ class ServerLog:
     """The log of one server.
 
     Attributes:
-        name: its `listen_interface`.
+        name: `ServerConfig.name`.
         file: as `LogOutput.log_file`; None for the main log.
         level: a name of `LEVELS`; None for the main level.
     """
@@ -89,7 +89,7 @@ class LogSettings:
     def of(cls, config: AppConfig) -> LogSettings:
         """Of the config's own keys and those of its enabled servers."""
         servers = tuple(
-            ServerLog(server.listen_interface, server.log_file, server.log_level)
+            ServerLog(server.name, server.log_file, server.log_level)
             for server in config.servers
             if server.is_enabled
         )

@@ -130,7 +130,7 @@ class Reload:
         parts = self._parts
         servers, unresolved = resolve_servers(self._new)
         if unresolved:
-            servers += self._addresses_before({server.listen_interface for server, _ in servers})
+            servers += self._addresses_before({server.name for server, _ in servers})
         self._fail(*unresolved, *raise_file_limit(servers))
         settings = core_settings(
             self._new,
@@ -152,9 +152,9 @@ class Reload:
         return [
             (server, address)
             for server in self._new.servers
-            if server.is_enabled and server.listen_interface not in resolved
+            if server.is_enabled and server.name not in resolved
             for before, address in self._parts.servers
-            if before.listen_interface == server.listen_interface
+            if before.name == server.name
         ]
 
     def _replace_log(self) -> None:
@@ -167,14 +167,14 @@ class Reload:
             self._keep_logs(old)
 
     def _keep_logs(self, old: AppConfig) -> None:
-        before = {server.listen_interface: server for server in old.servers}
+        before = {server.name: server for server in old.servers}
         self._keep(
             log_file=old.log_file,
             log_level=old.log_level,
             log_format=old.log_format,
             servers=tuple(
                 server.model_copy(update={"log_file": was.log_file, "log_level": was.log_level})
-                if (was := before.get(server.listen_interface))
+                if (was := before.get(server.name))
                 else server.model_copy(update={"log_file": None, "log_level": None})
                 for server in self._new.servers
             ),

@@ -49,14 +49,14 @@ def _servers(parts: Parts | None, config: AppConfig) -> list[dict[str, Any]]:
     if parts is not None:
         clients = dict(parts.core.clients())
         for (server, _), address in zip(parts.servers, parts.addresses(), strict=False):
-            addresses.setdefault(server.listen_interface, []).append(address)
+            addresses.setdefault(server.name, []).append(address)
     return [
         {
-            "name": server.listen_interface,
+            "name": server.name,
             "host_name": server.host_name,
             "is_enabled": server.is_enabled,
-            "addresses": addresses.get(server.listen_interface, []),
-            "clients": clients.get(server.listen_interface, 0),
+            "addresses": addresses.get(server.name, []),
+            "clients": clients.get(server.name, 0),
             "max_clients": server.max_clients,
         }
         for server in config.servers

@@ -132,6 +132,7 @@ FULL: dict[str, Any] = {
         {"name": ":27", "addresses": [":27"], "is_enabled": True, "clients": 1, "max_clients": 9},
     ],
     "warnings": ["w"],
+    "stats": {"sessions_idle": 3, "sessions_data": 0, "sessions_waiting": 1, "spilled": 2},
 }  # fmt: skip
 
 
@@ -143,6 +144,7 @@ def test_status_for_a_person() -> None:
         "  server     :27: 1 of 9 clients",
         "  chain      A|B",
         "  reloads    2",
+        "  sessions   3 idle, 1 waiting",
         "  warning    w",
     ]
     for seconds, text in ((0.9, "0s"), (61, "1m 1s"), (3600, "1h 0m"), (90_000, "1d 1h")):

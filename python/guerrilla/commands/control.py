@@ -177,8 +177,20 @@ def describe(found: Mapping[str, Any]) -> list[str]:
         where = ", ".join(server.get("addresses", [])) or server.get("name", "")
         lines.append(f"  server     {where}: {_state(server)}")
     lines += [f"  {key:<10} {found[key]}" for key in ("chain", "reloads") if key in found]
+    lines += _sessions(found.get("stats", {}))
     lines += [f"  warning    {warning}" for warning in found.get("warnings", [])]
     return lines
+
+
+def _sessions(figures: Mapping[str, int]) -> list[str]:
+    """How many there are in each state that has any."""
+    counts = {
+        name.removeprefix("sessions_"): count
+        for name, count in figures.items()
+        if name.startswith("sessions_") and count
+    }
+    text = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return [f"  sessions   {text}"] if text else []
 
 
 def _state(server: Mapping[str, Any]) -> str:

@@ -163,22 +163,32 @@ impl Connection {
         } else {
             Box::pin(self.open(signals)).await?;
         }
+        self.count();
         self.flush(signals).await?;
         loop {
             let step = poll_fn(|context| self.poll_step(context, signals)).await?;
+            self.count();
             self.flush(signals).await?;
             match step {
                 Step::NeedInput => {}
                 Step::Close if self.session.said_bye() => return Ok(()),
                 Step::Close => return self.linger(signals).await,
                 // Boxed, so that an idle connection has no room for what a mail needs.
-                question => Box::pin(self.ask(signals, question)).await?,
+                question => {
+                    Box::pin(self.ask(signals, question)).await?;
+                    self.count();
+                }
             }
             // What else the peer sent is answered in the same write, unless everything ends now.
             if self.unread.is_empty() || self.shared.shutdown.is_closing() {
                 self.flush(signals).await?;
             }
         }
+    }
+
+    /// Counts it by what it waits for from now on.
+    fn count(&mut self) {
+        self.place.turn_to(self.session.phase().into());
     }
 
     /// Gets the session the answer to its question.

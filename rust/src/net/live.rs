@@ -10,7 +10,8 @@ use super::stream::Stream;
 use crate::config::{AddressLimits, ServerConfig, Swap};
 use crate::log::Level;
 use crate::server::Shared;
-use crate::smtp::Reply;
+use crate::smtp::{Phase, Reply};
+use crate::stats::{Counter, Stats};
 
 /// A server, over all the addresses it listens on.
 #[derive(Debug)]
@@ -147,10 +148,51 @@ fn refuse(config: &ServerConfig, stream: &Stream, reply: &Reply, shared: &Shared
     }
 }
 
+/// What a connection does, by which they are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// What comes before the greeting, but for TLS.
+    Opening,
+    Handshake,
+    Idle,
+    Transaction,
+    Data,
+    Waiting,
+    Closing,
+}
+
+impl Activity {
+    fn gauge(self, stats: &Stats) -> &Counter {
+        match self {
+            Self::Opening => &stats.sessions_opening,
+            Self::Handshake => &stats.sessions_handshake,
+            Self::Idle => &stats.sessions_idle,
+            Self::Transaction => &stats.sessions_transaction,
+            Self::Data => &stats.sessions_data,
+            Self::Waiting => &stats.sessions_waiting,
+            Self::Closing => &stats.sessions_closing,
+        }
+    }
+}
+
+impl From<Phase> for Activity {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Idle => Self::Idle,
+            Phase::Transaction => Self::Transaction,
+            Phase::Data => Self::Data,
+            Phase::Waiting => Self::Waiting,
+            Phase::Negotiating => Self::Handshake,
+            Phase::Closed => Self::Closing,
+        }
+    }
+}
+
 /// One of `max_clients`, given back on drop.
 pub(super) struct Place {
     live: Arc<Live>,
     seat: Option<Seat>,
+    activity: Activity,
     shared: Arc<Shared>,
     _counted: super::shutdown::Open,
 }
@@ -158,10 +200,13 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn take(live: &Arc<Live>, seat: Option<Seat>, shared: &Arc<Shared>) -> Self {
         live.open.fetch_add(1, Ordering::Relaxed);
-        shared.stats.connections_open.add_many(1);
+        let activity = Activity::Opening;
+        shared.stats.connections_open.add();
+        activity.gauge(&shared.stats).add();
         Self {
             live: Arc::clone(live),
             seat,
+            activity,
             shared: Arc::clone(shared),
             _counted: shared.shutdown.enter(),
         }
@@ -170,6 +215,16 @@ impl Place {
     /// Its server.
     pub(super) fn server(&self) -> &Live {
         &self.live
+    }
+
+    /// What it does from now on. Only a change costs anything.
+    pub(super) fn turn_to(&mut self, activity: Activity) {
+        if activity != self.activity {
+            let stats = &self.shared.stats;
+            self.activity.gauge(stats).sub();
+            activity.gauge(stats).add();
+            self.activity = activity;
+        }
     }
 
     /// Counts it for the client that a proxy speaks for, in place of whom it was counted for before.
@@ -183,6 +238,80 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.live.open.fetch_sub(1, Ordering::Relaxed);
+        self.activity.gauge(&self.shared.stats).sub();
         self.shared.stats.connections_open.sub();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::config::{CoreConfig, ListenAddress};
+    use crate::server::Server;
+
+    const ALL: [Activity; 7] = [
+        Activity::Opening,
+        Activity::Handshake,
+        Activity::Idle,
+        Activity::Transaction,
+        Activity::Data,
+        Activity::Waiting,
+        Activity::Closing,
+    ];
+
+    fn place() -> (Arc<Shared>, Place) {
+        let server = ServerConfig {
+            name: "test".to_owned(),
+            address: ListenAddress::Unix("x".into()),
+            max_clients: 0,
+            timeout: Duration::ZERO,
+            data_timeout: Duration::ZERO,
+            min_data_rate: 0,
+            per_address: AddressLimits::default(),
+            greet_delay: Duration::ZERO,
+            proxy_protocol: false,
+            trusted_proxies: Vec::new(),
+            tls: None,
+            session: Arc::default(),
+        };
+        let core = Server::new(CoreConfig {
+            servers: Vec::new(),
+            max_memory: 0,
+            spill_size: 0,
+            save_timeout: Duration::ZERO,
+            check_timeout: Duration::ZERO,
+            log_level: 0,
+        });
+        let shared = Arc::clone(core.shared());
+        let place = Place::take(&Arc::new(Live::new(server)), None, &shared);
+        (shared, place)
+    }
+
+    fn gauges(shared: &Shared) -> [u64; 7] {
+        ALL.map(|activity| activity.gauge(&shared.stats).get())
+    }
+
+    #[test]
+    fn a_connection_is_in_one_gauge_and_leaves_it_however_it_ends() {
+        let (shared, mut place) = place();
+        assert_eq!(gauges(&shared), [1, 0, 0, 0, 0, 0, 0]);
+        for (index, activity) in ALL.into_iter().enumerate() {
+            place.turn_to(activity);
+            place.turn_to(activity);
+            let mut expected = [0; 7];
+            expected.iter_mut().skip(index).take(1).for_each(|gauge| *gauge = 1);
+            assert_eq!(gauges(&shared), expected);
+        }
+        place.turn_to(Activity::Data);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let mut place = place;
+            place.turn_to(Activity::Waiting);
+            panic!("in the middle");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(gauges(&shared), [0; 7]);
+        assert_eq!(shared.stats.connections_open.get(), 0);
     }
 }

@@ -15,11 +15,13 @@
 
 mod commands;
 mod judging;
+mod phase;
 
 use std::sync::Arc;
 
 pub use self::judging::Refused;
 use self::judging::too_large;
+pub use self::phase::Phase;
 use super::address::Address;
 use super::data::{DataReader, Ending};
 use super::error::PeerError;

@@ -14,6 +14,7 @@ use super::{Connection, End, READ};
 use crate::log::Level;
 use crate::mail::delivery_header::rfc5322_date;
 use crate::net::clients::Refusal;
+use crate::net::live::Activity;
 use crate::net::proxy::{self, Endpoints, Parsed};
 use crate::net::tls::Records;
 use crate::smtp::{Reply, Said, XClient};
@@ -44,6 +45,7 @@ impl Connection {
         }
         if implicit_tls {
             self.handshake(signals).await?;
+            self.place.turn_to(Activity::Opening);
         }
         if !self.config.greet_delay.is_zero() && !self.is_quiet(signals).await? {
             self.shared.stats.early_talkers.add();
@@ -157,6 +159,7 @@ impl Connection {
         let Some(tls) = self.config.tls.clone() else {
             return Err(End::Lost(io::ErrorKind::Unsupported.into()));
         };
+        self.place.turn_to(Activity::Handshake);
         let connection = tls.context.accept().map_err(|e| End::Lost(io::Error::other(e)))?;
         let mut records = Box::new(Records::new(connection));
         match self.negotiate(signals, &mut records).await {
@@ -212,6 +215,7 @@ impl Connection {
     /// A failed handshake ends the connection: nothing goes on in plaintext.
     async fn handshake_failed(&mut self, signals: &mut Signals<'_, '_>, why: &str) -> End {
         self.log(Level::Info, format_args!("the TLS handshake failed: {why}"));
+        self.place.turn_to(Activity::Closing);
         // So that the peer can read the alert.
         match self.linger(signals).await {
             Ok(()) => End::Lost(io::ErrorKind::InvalidData.into()),
