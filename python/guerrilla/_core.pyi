@@ -18,6 +18,9 @@ __all__ = [
     "LogBatch",
     "LogRecord",
     "Reply",
+    "StageFigures",
+    "StageTimer",
+    "Stopwatch",
     "TLSInfo",
     "Transaction",
     "__build__",
@@ -382,6 +385,39 @@ def claim(envelopes: Sequence[Envelope]) -> list[bool]:
 
     From here on the deadline no longer answers until a second `gw_save_timeout` has passed.
     """
+
+@final
+class Stopwatch:
+    """The clock of one worker: a stage ends where the next one begins."""
+
+    def __new__(cls) -> Self: ...
+    def start(self) -> None:
+        """The first stage begins."""
+
+@final
+class StageFigures:
+    """What became of the items of one stage. Its workers count without a lock."""
+
+    def __new__(cls) -> Self: ...
+    def timer(self, watch: Stopwatch) -> StageTimer:
+        """What a worker counts with."""
+    def snapshot(self) -> dict[str, Any]:
+        """`count`, `errors`, `calls`, `seconds` and `buckets`.
+
+        The last has for each bound, a text in seconds, the calls that took at most so long; for
+        `+Inf` all.
+        """
+
+@final
+class StageTimer:
+    """Counts for one stage of one worker."""
+
+    def done(self, items: int = 1) -> None:
+        """A call about `items` items ended now; it began where the stopwatch was last used."""
+    def took(self, duration: float, items: int) -> None:
+        """A call about `items` items ended that took so many seconds."""
+    def fail(self, items: int) -> None:
+        """So many of them got a `451` because the stage failed."""
 
 @type_check_only
 class TLSSettings(TypedDict):

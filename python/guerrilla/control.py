@@ -92,7 +92,7 @@ class Controlled(Protocol):
     def status(self) -> dict[str, Any]:
         """What it does now, in values of JSON."""
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, Any]:
         """All its counters."""
 
 

@@ -304,8 +304,12 @@ class Daemon(AsyncDaemon):
         """Calls all who have subscribed to the event, which may be one of your own."""
         self.events.publish(event, payload)
 
-    def stats(self) -> dict[str, int]:
-        """All counters of the core, and of the workers; empty before start."""
+    def stats(self) -> dict[str, Any]:
+        """All counters of the core, of the workers and, as `stages`, of each stage of the chains.
+
+        Values of JSON: integers, but `stages`, which `docs/control.md` describes. Empty before
+        start.
+        """
         if self._parts is None:
             return {}
         return counters(self._parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla.config.diff import changes
@@ -108,7 +109,8 @@ class Reload:
         # Sessions that began with a check go on with it: once there, its workers stay.
         wanted = self._plan.tasks
         kept = [*wanted, *(task for task in parts.tasks if task not in wanted)]
-        pools = make_pools(self._new, parts.core, self._plan.make_chain, kept)
+        make_chain = partial(self._plan.make_chain, book=parts.book)
+        pools = make_pools(self._new, parts.core, make_chain, kept)
         try:
             with ExitStack() as undo:
                 open_pools(pools, undo)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from guerrilla.addresses import resolve
@@ -11,6 +12,7 @@ from guerrilla.backend import backend_stage
 from guerrilla.chain import Chain, ChainSettings, build, option_keys
 from guerrilla.config import LATER_KEYS, chain_names, check_processor_keys, unbuilt
 from guerrilla.errors import ConfigError
+from guerrilla.figures import StageBook
 from guerrilla.registry import import_modules
 
 if TYPE_CHECKING:
@@ -61,9 +63,13 @@ def config_problems(
 
 
 def make_chain(
-    config: AppConfig, registry: Registry, task: TaskName, backend: BackendFactory | None
+    config: AppConfig,
+    registry: Registry,
+    task: TaskName,
+    backend: BackendFactory | None,
+    book: StageBook | None = None,
 ) -> Chain[Any]:
-    """A new chain for one worker, not opened.
+    """A new chain for one worker, not opened; its stages count in `book`.
 
     Raises:
         ConfigError: every name and every option that is wrong.
@@ -73,6 +79,7 @@ def make_chain(
         save_timeout=keys.gw_save_timeout,
         check_timeout=keys.gw_val_rcpt_timeout,
         concurrency=keys.save_concurrency,
+        figures=partial((book or StageBook()).of, "default", task),
     )
     if backend is not None and _is_asked(backend, task):
         return Chain([("backend", backend_stage(backend()))], task, settings)

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from guerrilla.parts import Parts
 
 
-def counters(parts: Parts) -> dict[str, int]:
-    """All counters of the core, of the workers and of reloads."""
-    found = parts.core.stats()
+def counters(parts: Parts) -> dict[str, Any]:
+    """All counters of the core, of the workers and of reloads, and `stages`: those of each stage.
+
+    The last are as `StageBook.snapshot` has them.
+    """
+    found: dict[str, Any] = dict(parts.core.stats())
     for pool in parts.pools:
         name = pool.settings.name
         found[f"{name}_workers"] = pool.size
@@ -25,6 +28,7 @@ def counters(parts: Parts) -> dict[str, int]:
         found[f"{name}_workers_replaced"] = pool.replaced
     found["reloads"] = parts.reloads
     found["reload_failures"] = parts.reload_failures
+    found["stages"] = parts.book.snapshot()
     return found
 
 

@@ -1,8 +1,10 @@
 //! Counters, and one snapshot of them.
 
 mod replies;
+mod stages;
 
 pub use replies::Replies;
+pub use stages::{BOUNDS, StageFigures, Stopwatch};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

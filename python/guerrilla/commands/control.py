@@ -23,7 +23,7 @@ from guerrilla.controlclient import ask
 from guerrilla.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from guerrilla.commands.common import Subparsers
@@ -101,10 +101,20 @@ def stats(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found))
     else:
-        width = max(map(len, found), default=0)
-        for name, value in found.items():
+        lines = dict(_figures(found))
+        width = max(map(len, lines), default=0)
+        for name, value in lines.items():
             print(shown(f"{name:<{width}}  {value}"))
     return 0
+
+
+def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """A name and a number each; of a stage without its histogram."""
+    yield from ((name, value) for name, value in found.items() if name != "stages")
+    for stage in found.get("stages", []):
+        place = ".".join(str(stage.get(key)) for key in ("backend", "task", "stage"))
+        for key in ("count", "errors", "calls", "seconds"):
+            yield f"stages.{place}.{key}", stage.get(key)
 
 
 def asked(args: argparse.Namespace, command: str) -> Mapping[str, Any]:
@@ -178,6 +188,7 @@ def describe(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"  server     {where}: {_state(server)}")
     lines += [f"  {key:<10} {found[key]}" for key in ("chain", "reloads") if key in found]
     lines += _sessions(found.get("stats", {}))
+    lines += [f"  stage      {_stage(one)}" for one in found.get("stats", {}).get("stages", [])]
     lines += [f"  warning    {warning}" for warning in found.get("warnings", [])]
     return lines
 
@@ -198,6 +209,13 @@ def _state(server: Mapping[str, Any]) -> str:
         return "disabled"
     most = f" of {server['max_clients']}" if "max_clients" in server else ""
     return f"{server.get('clients', 0)}{most} clients"
+
+
+def _stage(stage: Mapping[str, Any]) -> str:
+    """How many items, and the mean time of a call."""
+    mean = 1000 * stage["seconds"] / stage["calls"] if stage["calls"] else 0.0
+    what = f"{stage['count']} items, {stage['errors']} errors, {mean:.3g} ms a call"
+    return f"{stage['backend']} {stage['task']} {stage['stage']}: {what}"
 
 
 def _duration(seconds: float) -> str:
