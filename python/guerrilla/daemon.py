@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from guerrilla import config as _config
 from guerrilla.config import AppConfig
+from guerrilla.config.diff import reopened
 from guerrilla.configwatch import ConfigWatch
 from guerrilla.control import open_control
 from guerrilla.errors import ConfigError, StartError
@@ -204,13 +205,15 @@ class Daemon(AsyncDaemon):
         return self._graceful
 
     def reopen_logs(self) -> None:
-        """Opens log files anew, after they were moved away.
+        """Opens log files anew, after they were moved away; then publishes that.
 
         Raises:
             OSError: one cannot be opened; the old one stays in use.
         """
         if self._parts is not None:
             self._parts.logs.reopen()
+            for change in reopened(self._parts.config):
+                self.events.publish(change.event, change.payload)
 
     def reload_tls(self) -> list[str]:
         """Reads the files of TLS of every server again, as after a certificate was renewed.

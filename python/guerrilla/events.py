@@ -68,7 +68,8 @@ class Event(StrEnum):
     SERVER_LOG_FILE = "server_change:new_log_file"
     """`log_file` of a server changed."""
     SERVER_REOPEN_LOG_FILE = "server_change:reopen_log_file"
-    """The log of a server is opened anew; at each reload that leaves its `log_file` as it was."""
+    """The log of a server is opened anew: as the main one, and at each reload that leaves its
+    `log_file` as it was."""
     SERVER_TIMEOUT = "server_change:timeout"
     """`timeout` of a server changed."""
     SERVER_MAX_CLIENTS = "server_change:max_clients"

@@ -72,6 +72,18 @@ def changes(old: AppConfig, new: AppConfig, *, tls_changed: Collection[str] = ()
     return found
 
 
+def reopened(config: AppConfig) -> list[Change]:
+    """The events for logs that were opened anew without a reload: the main one, then each server's.
+
+    A server without a log of its own is told of too, as at a reload.
+    """
+    servers = [ServerChange(server.listen_interface, server, server) for server in config.servers]
+    return [
+        Change(Event.REOPEN_LOG_FILE, ConfigChange(config, config)),
+        *(Change(Event.SERVER_REOPEN_LOG_FILE, server) for server in servers),
+    ]
+
+
 def describe(change: Change) -> str:
     """The change as a line for people: the event, the server, each key with its values.
 
