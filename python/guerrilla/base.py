@@ -71,7 +71,7 @@ class Processor:
         return None
 
 
-def implements(processor: Processor, task: TaskName) -> bool:
+def implements(processor: Processor | type[Processor], task: TaskName) -> bool:
     """Whether it does anything for that task."""
     return _overrides(processor, task) or _overrides(processor, f"{task}_batch")
 
@@ -94,7 +94,7 @@ def is_async(processor: Processor) -> bool:
     return any(inspect.iscoroutinefunction(getattr(processor, name, None)) for name in names)
 
 
-def _overrides(processor: Processor, name: str) -> bool:
+def _overrides(processor: Processor | type[Processor], name: str) -> bool:
     """Whether class or instance has its own; a custom backend need not derive from `Processor`."""
     own = getattr(processor, name, None)
     return own is not None and getattr(own, "__func__", own) is not getattr(Processor, name)
