@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from guerrilla.base import Processor
+from guerrilla.config.chains import stage_of
 from guerrilla.config.fields import nearest
 from guerrilla.config.later import refusal
 from guerrilla.errors import ConfigError
@@ -66,10 +67,14 @@ class Registry:
     def find(self, name: str) -> type[Processor]:
         """The class of that name; a built-in one is imported now.
 
+        Args:
+            name: with an alias or without: `Redis:hot` is `Redis`.
+
         Raises:
             ConfigError: no such name (the message has the nearest one), it cannot be imported, or
                 it is one of Go-Guerrilla's that is not built yet.
         """
+        name = stage_of(name).processor
         found = self._lookup(name)
         if found is not None:
             return found
