@@ -31,7 +31,9 @@ class Processor:
     """True: when `save_batch` raises, nothing of the batch was saved."""
 
     class Options(pydantic.BaseModel):
-        """The keys of `backend_config` it reads."""
+        """The keys of `backend_config` it reads; a text below a key is what is said of it."""
+
+        model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
 
     def __init__(self, options: pydantic.BaseModel) -> None:
         """`options` is of this class's own `Options`, checked; nothing is opened yet."""

@@ -6,6 +6,8 @@ import importlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, get_origin
 
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
+
 from guerrilla.config import AppConfig, BackendConfig, Section, ServerConfig
 from guerrilla.config.fields import MAX_COUNT
 from guerrilla.config.masking import may_hold_secret
@@ -133,7 +135,7 @@ def option_keys(options: type[BaseModel]) -> list[Key]:
         name = info.validation_alias if isinstance(info.validation_alias, str) else field
         source = shared.get(name, info)
         value = None if source.is_required() else source.get_default(call_default_factory=True)
-        key = _key(name, f"backend_config.{name}", source, value, properties[name])
+        key = _key(name, f"backend_config.{name}", source, value, properties.get(name, {}))
         keys.append(replace(key, meaning=sentence(info.description)))
     return keys
 
@@ -214,9 +216,27 @@ def _key(name: str, path: str, info: FieldInfo, value: object, schema: dict[str,
 
 
 def _properties(root: type[BaseModel], of: type[BaseModel]) -> dict[str, Any]:
-    schema = root.model_json_schema(by_alias=True)
-    found: dict[str, Any] = (schema if root is of else schema["$defs"][of.__name__])["properties"]
-    return found
+    schema = root.model_json_schema(by_alias=True, schema_generator=_Lenient)
+    inner = schema.get("$defs", {})
+    found: dict[str, Any] = (schema if root is of else inner[of.__name__])["properties"]
+    # An enumeration stands beside them.
+    return {
+        name: inner[item["$ref"].rpartition("/")[2]] if "$ref" in item else item
+        for name, item in found.items()
+    }
+
+
+class _Lenient(GenerateJsonSchema):
+    """A type that JSON has no form for, as a processor of others may have it, takes any value."""
+
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {  # as pydantic declares it  # noqa: RUF012
+        "skipped-choice",
+        "non-serializable-default",
+    }
+
+    def handle_invalid_for_json_schema(self, schema: object, error_info: str) -> JsonSchemaValue:
+        del schema, error_info
+        return {}
 
 
 def kind_of(schema: dict[str, Any]) -> str:

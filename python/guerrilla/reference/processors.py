@@ -8,9 +8,11 @@ a place between two marks, `<!-- options of SQL -->` and `<!-- end of options --
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from guerrilla.base import implements
+from guerrilla.errors import ConfigError
 from guerrilla.processors import TABLE
 from guerrilla.reference.keys import built_in, option_keys, options_of, sentence
 from guerrilla.reference.page import table
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from guerrilla.base import Processor
+    from guerrilla.reference.keys import Key
+    from guerrilla.registry import Origin, Registry
 
 _OPTIONS: Final = re.compile(
     r"^<!-- options of (\w+) -->\n.*?^<!-- end of options -->$", re.MULTILINE | re.DOTALL
@@ -62,6 +66,54 @@ def summary(processor: type[Processor]) -> str:
 def tasks_of(processor: type[Processor]) -> list[str]:
     """The chains that it does something in: `save`, `validate`."""
     return [task for task in ("save", "validate") if implements(processor, task)]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A processor that a chain can name.
+
+    Attributes:
+        name: as its author writes it.
+        origin: where it comes from.
+        stores: a mail that it has passed on is saved.
+        chains: those that it does something in.
+        meaning: the first paragraph of its docstring.
+        keys: of its options.
+        problem: why it cannot be used; then all but name and origin is empty.
+    """
+
+    name: str
+    origin: Origin
+    stores: bool = False
+    chains: tuple[str, ...] = ()
+    meaning: str = ""
+    keys: tuple[Key, ...] = ()
+    problem: str = ""
+
+
+def described(name: str, registry: Registry) -> Described:
+    """Imports a processor and describes it.
+
+    Raises:
+        ConfigError: nobody knows the name.
+    """
+    origin = registry.origin(name)
+    if origin is None:
+        registry.find(name)
+        raise ConfigError(f"unknown processor {name!r}")  # What `find` says too.
+    try:
+        found = registry.find(name)
+        return Described(
+            name,
+            origin,
+            stores=bool(found.stores),
+            chains=tuple(tasks_of(found)),
+            meaning=summary(found),
+            keys=tuple(option_keys(found.Options)),
+        )
+    except Exception as error:  # noqa: BLE001 - code of others
+        text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        return Described(name, origin, problem=text)
 
 
 def _options(name: str) -> str:
