@@ -4,6 +4,7 @@
 //! all connections read into one of the thread's, borrowed only while one of them is polled.
 
 mod messages;
+mod misbehaving;
 mod opening;
 mod pace;
 mod sending;
@@ -157,7 +158,7 @@ impl Connection {
     }
 
     async fn converse(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
-        if self.opens_at_once() {
+        if self.opens_at_once() && !self.shared.faults.are_armed() {
             let greeting = self.greeting();
             self.session.greet(&greeting);
         } else {
@@ -205,6 +206,7 @@ impl Connection {
             },
             Step::Deliver(transaction, body) => self.deliver(signals, transaction, body).await,
             Step::StartTls => self.start_tls(signals).await,
+            Step::Before(stage) => self.answer_before(signals, stage).await,
             Step::XClient(said) => {
                 self.speak_for(*said);
                 Ok(())
@@ -232,7 +234,7 @@ impl Connection {
             self.session.end(&reply);
             return Poll::Ready(Ok(Step::Close));
         }
-        if !self.unread.is_empty() {
+        if !self.unread.is_empty() || self.session.may_go_on() {
             let unread = std::mem::take(&mut self.unread);
             let step = self.consume(&unread);
             return Poll::Ready(Ok(step));
@@ -320,6 +322,7 @@ impl Connection {
     /// where there is none the question goes up to `converse`, which can wait.
     fn consume(&mut self, octets: &[u8]) -> Step {
         let mut input = octets;
+        self.session.ask_first(self.shared.faults.are_armed());
         loop {
             let step = self.session.step(&mut input);
             if let Step::BeginBody { declared } = step
