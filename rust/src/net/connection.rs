@@ -240,21 +240,7 @@ impl Connection {
             return Poll::Ready(Ok(step));
         }
         for _ in 0..READS_A_TURN {
-            let room = self.session.body().map_or(usize::MAX, |body| body.appetite());
-            let polled = READ.with_borrow_mut(|buffer| {
-                let room = room.clamp(1, buffer.len());
-                let buffer = buffer.get_mut(..room).unwrap_or_default();
-                let count = std::task::ready!(self.stream.poll_read(context, buffer))?;
-                let octets = buffer.get(..count).unwrap_or(&[]);
-                if octets.is_empty() {
-                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
-                }
-                if self.tls.is_some() {
-                    return Poll::Ready(self.consume_records(octets));
-                }
-                Poll::Ready(Ok(self.consume(octets)))
-            });
-            match polled {
+            match self.poll_read(context) {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Lost(error))),
                 Poll::Ready(Ok(Step::NeedInput)) if !self.has_output() => {
                     if self.is_too_slow() {
@@ -280,17 +266,34 @@ impl Connection {
         Poll::Pending
     }
 
+    /// The step that one read leads to.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Step>> {
+        let room = self.session.body().map_or(usize::MAX, |body| body.appetite());
+        READ.with_borrow_mut(|buffer| {
+            let room = room.clamp(1, buffer.len());
+            let buffer = buffer.get_mut(..room).unwrap_or_default();
+            let count = std::task::ready!(self.stream.poll_read(context, buffer))?;
+            let octets = buffer.get(..count).unwrap_or(&[]);
+            if octets.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if self.tls.is_some() {
+                return Poll::Ready(self.consume_records(octets));
+            }
+            Poll::Ready(Ok(self.consume(octets)))
+        })
+    }
+
     /// Where a session obeys a new config, and where it ends if it has to: gives the reply then.
     fn between_transactions(&mut self) -> Option<Reply> {
         if self.shared.shutdown.is_stopping() {
             return Some(Reply::shutting_down());
         }
-        let server = self.place.server();
-        if server.is_leaving() {
+        if self.place.server().is_leaving() {
             return Some(Reply::server_gone());
         }
-        if !server.obeys(&self.config) {
-            self.config = server.config();
+        if let Some(config) = self.place.changed_config() {
+            self.config = config;
             let settings = &self.config.session;
             if *self.client.host_name != *settings.host_name {
                 Arc::make_mut(&mut self.client).host_name = settings.host_name.as_str().into();
