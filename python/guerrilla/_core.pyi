@@ -574,6 +574,30 @@ class Core:
             had one), octets and reply; of a connection whether it was opened or has ended, and a
             transaction that has only its client. None at the end.
         """
+    def plan_fault(
+        self,
+        stage: Literal["connect", "helo", "mail", "rcpt", "data"],
+        count: int | None,
+        delay: float,
+        reply: Reply | None,
+        cut: Literal["close", "reset"] | None,
+    ) -> None:
+        """Misbehaves on purpose, for `guerrilla.testing`, behind what else is planned of the stage.
+
+        Args:
+            stage: what is answered so, before anything of it but its syntax is looked at.
+            count: how often; None: each time.
+            delay: time before the answer.
+            reply: what is said instead of obeying; a 421, or any at `connect`, closes.
+            cut: how the connection ends instead, without a word: by a FIN or a RST.
+
+        Raises:
+            ValueError: an argument that is none.
+        """
+    def plan_cut(self, queued_id: str, cut: Literal["close", "reset"]) -> None:
+        """The sender of this message hears nothing: its connection ends behind the answer to it."""
+    def clear_faults(self) -> None:
+        """Forgets what was planned."""
     def set_log_level(self, level: int) -> None: ...
     def reload(self, settings: CoreSettings) -> list[str]:
         """Obeys other settings from now on, and drops no connection.

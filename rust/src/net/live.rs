@@ -1,7 +1,7 @@
 //! A server that runs: what it obeys now, and who is connected to it.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ use crate::stats::{Counter, Stats};
 pub(crate) struct Live {
     name: Arc<str>,
     config: Swap<ServerConfig>,
+    /// Of its configs, from 1: a look at it is cheaper than one at the config.
+    generation: AtomicU64,
     open: AtomicUsize,
     clients: Arc<Clients>,
     /// It was taken out of the config: its sessions end where a transaction does.
@@ -30,6 +32,7 @@ impl Live {
         Self {
             name: config.name.as_str().into(),
             config: Swap::new(config),
+            generation: AtomicU64::new(1),
             open: AtomicUsize::new(0),
             clients: Arc::default(),
             leaving: AtomicBool::new(false),
@@ -46,14 +49,11 @@ impl Live {
         self.config.load()
     }
 
-    /// Whether this is still what it obeys.
-    pub(super) fn obeys(&self, config: &Arc<ServerConfig>) -> bool {
-        self.config.holds(config)
-    }
-
     /// Obeys another config: new connections at once, those that are open once they have no transaction.
     pub(crate) fn obey(&self, config: ServerConfig) {
         self.config.store(config);
+        // Behind the store: whoever sees the new number finds the new config.
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Its sessions are to end; has to be followed by a word that wakes them.
@@ -193,6 +193,8 @@ pub(super) struct Place {
     live: Arc<Live>,
     seat: Option<Seat>,
     activity: Activity,
+    /// The generation of the config that was seen last; 0 for none.
+    seen: u64,
     shared: Arc<Shared>,
     _counted: super::shutdown::Open,
 }
@@ -207,6 +209,7 @@ impl Place {
             live: Arc::clone(live),
             seat,
             activity,
+            seen: 0,
             shared: Arc::clone(shared),
             _counted: shared.shutdown.enter(),
         }
@@ -215,6 +218,16 @@ impl Place {
     /// Its server.
     pub(super) fn server(&self) -> &Live {
         &self.live
+    }
+
+    /// What its server obeys now, where that has changed since it was last asked.
+    pub(super) fn changed_config(&mut self) -> Option<Arc<ServerConfig>> {
+        let generation = self.live.generation.load(Ordering::Acquire);
+        if generation == self.seen {
+            return None;
+        }
+        self.seen = generation;
+        Some(self.live.config())
     }
 
     /// What it does from now on. Only a change costs anything.
@@ -244,6 +257,7 @@ impl Drop for Place {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -291,6 +305,17 @@ mod tests {
 
     fn gauges(shared: &Shared) -> [u64; 7] {
         ALL.map(|activity| activity.gauge(&shared.stats).get())
+    }
+
+    #[test]
+    fn a_config_is_seen_once() {
+        let (_, mut place) = place();
+        let first = place.changed_config().unwrap();
+        assert!(place.changed_config().is_none());
+        place.live.obey(ServerConfig { max_clients: 7, ..ServerConfig::clone(&first) });
+        place.live.obey(ServerConfig { max_clients: 8, ..ServerConfig::clone(&first) });
+        assert_eq!(place.changed_config().unwrap().max_clients, 8);
+        assert!(place.changed_config().is_none());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::net::clients::Refusal;
 use crate::net::live::Activity;
 use crate::net::proxy::{self, Endpoints, Parsed};
 use crate::net::tls::Records;
-use crate::smtp::{Reply, Said, XClient};
+use crate::smtp::{Reply, Said, Stage, XClient};
 
 impl Refusal {
     pub(in crate::net) fn reply(self) -> Reply {
@@ -52,6 +52,11 @@ impl Connection {
             self.log(Level::Info, format_args!("refused: it spoke before the greeting"));
             self.unread = Vec::new();
             self.session.end(&Reply::early_talker());
+            return Ok(());
+        }
+        if let Some(refusal) = self.suffer(signals, Stage::Connect).await? {
+            self.unread = Vec::new();
+            self.session.end(&refusal);
             return Ok(());
         }
         let greeting = self.greeting();

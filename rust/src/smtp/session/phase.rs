@@ -26,7 +26,9 @@ impl Session {
             State::Ready => Phase::Idle,
             State::Open(_) => Phase::Transaction,
             State::Beginning(_) | State::Receiving(_) => Phase::Data,
-            State::Checking(..) | State::Finishing(_) | State::Delivering => Phase::Waiting,
+            State::Checking(..) | State::Asking(_) | State::Finishing(_) | State::Delivering => {
+                Phase::Waiting
+            }
             State::Negotiating => Phase::Negotiating,
             State::Closed => Phase::Closed,
         }
