@@ -215,7 +215,10 @@ def test_two_packages_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_package_does_not_take_the_name_of_a_built_in_one(tmp_path: Path) -> None:
-    """Only code that a program or a config asks for may; see `guerrilla.registry`."""
+    """Only code that a program or a config asks for may; who wonders is told so."""
     path = package(tmp_path, "broken_one", "raise RuntimeError('no licence')", "SQL")
     found = json.loads(guerrillad("processors", "--json", "SQL", path=path))
     assert found["module"] == "guerrilla.processors.sql"
+    assert found["unused"] == ["broken_one 2.5"]
+    told = guerrillad("processors", "SQL", path=path)
+    assert "The package broken_one 2.5 offers one of this name too, which is not used." in told
