@@ -121,7 +121,7 @@ class Reload:
         for pool in pools:
             pool.begin()
         for pool in before:
-            pool.retire()
+            pool.retire(parts.core.wake_workers)
         parts.retired = [pool for pool in parts.retired if pool.size] + before
         parts.supervisor.replace(pools)
 
