@@ -86,12 +86,50 @@ def test_a_port_in_use_leaves_the_rest_in_force(running: Daemon) -> None:
         assert not report.ok
         (line,) = report.failures
         assert line.startswith("servers[1].listen_interface: cannot listen: Address already in use")
+        # What it tells is what is in force.
+        assert Event.SERVER_NEW not in {change.event for change in report.changes}
+        assert [server["name"] for server in running.status()["servers"]] == ["127.0.0.1:0"]
         assert send(running)[0] == 550
         assert send(running, to="to@other.example")[0] == 250
     # The next reload tries again, though nothing has changed.
-    assert running.reload_config(new).ok
+    report = running.reload_config(new)
+    assert report.ok
+    assert Event.SERVER_NEW in {change.event for change in report.changes}
+    assert running.config == new
     with Wire(port) as second:
         assert second.greeting.startswith("220 mx2.example.com ")
+
+
+def test_a_server_that_cannot_move_stays_where_it_is(running: Daemon, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        there = f"127.0.0.1:{taken.getsockname()[1]}"
+        own = tmp_path / "own.log"
+        moved = {"listen_interface": there, "log_file": str(own), "host_name": "moved.example.com"}
+        report = running.reload_config(server(**moved))
+        (line,) = report.failures
+        assert line.startswith("servers[0].listen_interface: cannot listen: ")
+        assert {change.event for change in report.changes} == {Event.SERVER_REOPEN_LOG_FILE}
+        assert running.config == from_mapping(config())
+        with connect(running) as wire:
+            assert wire.greeting.startswith("220 mx.example.com ")
+            assert wire.deliver(MAIL).startswith("250 ")
+        assert own.read_text() == ""
+    assert running.reload_config(server(**moved)).ok
+    assert running.addresses == [there]
+
+
+def test_a_server_that_cannot_be_enabled_stays_disabled(running: Daemon) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        reload(running, with_second(port, is_enabled=False))
+        before = running.config
+        report = running.reload_config(with_second(port, max_size=100))
+        assert len(report.failures) == 1
+        assert running.config == before
+        assert Event.SERVER_START not in {change.event for change in report.changes}
+    report = running.reload_config(with_second(port, max_size=100))
+    assert report.ok
+    assert Event.SERVER_START in {change.event for change in report.changes}
 
 
 # --- The rest of the daemon -----------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 from guerrilla import tlswatch
 from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
+from guerrilla.events import Event
 from tests.certificates import Authority, Pair, encrypted, self_signed, unverified
 from tests.daemons import Make, config, connect
 from tests.reloads import MAIL, SENDER, each, ehlo, reload, server, shows
@@ -45,6 +46,8 @@ def test_a_bad_key_leaves_the_old_one_and_the_rest_in_force(
     report = running.reload_config(server(tls=bad, max_size=100))
     (line,) = report.failures
     assert line.startswith(f"servers[0].tls.private_key_file: {tmp_path}/missing: ")
+    assert running.config == server(tls=pair.section(), max_size=100)
+    assert Event.SERVER_TLS_CONFIG not in {change.event for change in report.changes}
     with connect(running) as wire:
         wire.send(HELLO)
         assert "250-SIZE 100" in wire.lines()
