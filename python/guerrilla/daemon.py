@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from guerrilla import config as _config
+from guerrilla.backend import backend_name
 from guerrilla.config import AppConfig
 from guerrilla.config.diff import reopened
 from guerrilla.configwatch import ConfigWatch
@@ -161,7 +162,7 @@ class Daemon(AsyncDaemon):
                 raise
             finally:
                 self._busy = False
-            log.info("started with the chain %s", self.config.backend_config.save_process)
+            log.info("started with the %s %s", *self._saves())
             for warning in self._warnings:
                 log.warning("%s", warning)
             if self._stop_wanted:
@@ -315,7 +316,7 @@ class Daemon(AsyncDaemon):
 
     def status(self) -> dict[str, Any]:
         """What it is and does now, in values of JSON; `stats` has more figures."""
-        return status(self._parts, self.config, self.warnings())
+        return status(self._parts, self.config, self.warnings()) | dict([self._saves()])
 
     def is_well(self, within: float) -> bool:
         """Whether its supervisor has looked after the workers in the last `within` seconds."""
@@ -352,6 +353,12 @@ class Daemon(AsyncDaemon):
     def _runs(self) -> bool:
         """It was started, and has not stopped."""
         return self._started and not self._done.is_set()
+
+    def _saves(self) -> tuple[str, str]:
+        """What mails go to: its kind, and its name."""
+        if self._backend is not None:
+            return "backend", backend_name(self._backend)
+        return "chain", self.config.backend_config.save_process
 
     def _overridden(self, config: AppConfig) -> AppConfig:
         return config.model_copy(update=self._overrides) if self._overrides else config

@@ -176,7 +176,9 @@ def describe(found: Mapping[str, Any]) -> list[str]:
     for server in found.get("servers", []):
         where = ", ".join(server.get("addresses", [])) or server.get("name", "")
         lines.append(f"  server     {where}: {_state(server)}")
-    lines += [f"  {key:<10} {found[key]}" for key in ("chain", "reloads") if key in found]
+    lines += [
+        f"  {key:<10} {found[key]}" for key in ("chain", "backend", "reloads") if key in found
+    ]
     lines += [f"  warning    {warning}" for warning in found.get("warnings", [])]
     return lines
 
