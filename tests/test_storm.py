@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import os
 import random
@@ -32,8 +34,25 @@ RELOADS: Final = 200
 QUEUED: Final = re.compile(r"250 2\.0\.0 OK: queued as ([0-9a-z]{26})")
 MIB: Final = 2**20
 MOST_WORKERS: Final = 4
-GROWTH: Final = 16 * MIB
-"""Octets that a storm may leave, whatever its length: what allocators and caches keep."""
+GROWTH: Final = 8 * MIB
+"""Octets that the first storm may leave: what is made once, and what caches fill up to.
+
+Measured over five storms like this one, one behind the other: the first left 3 MiB, and after the
+others the process had 59.5, 59.4, 59.7 and 60.2 MiB.
+"""
+
+
+def settled_memory() -> int:
+    """Octets in memory, without those that nobody uses any more.
+
+    glibc keeps what threads have freed, in arenas that several of them share, and a reload of
+    chains makes new threads: a process seems to grow by some 0.3 MiB with every 5,000 mails of a
+    storm, ever less, and without reloads not at all. Meanwhile what is in use of its heap stays at
+    14 MiB, and what SQLite has at 2 MiB.
+    """
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return resident_memory(os.getpid())
 
 
 class Anyone(Processor):
@@ -212,7 +231,7 @@ def test_a_storm_of_reloads_is_heard_by_nobody(
     storm(running, weather, 10, 500)  # what the first ones make is made once
     until(lambda: running.stats()["connections_open"] == 0)
     until(lambda: state()[1]["guerrilla-save-"] == state()[1]["guerrilla-validate-"] == 1)
-    before, memory = state(), resident_memory(os.getpid())
+    before, memory = state(), settled_memory()
     first = len(stored(tmp_path))
     queued = storm(running, weather, RELOADS, MAILS)
     assert len(set(queued)) == len(queued) == MAILS
@@ -221,7 +240,7 @@ def test_a_storm_of_reloads_is_heard_by_nobody(
     assert len(found) == first + len(queued)
     assert set(queued) <= set(found)
     until(lambda: state() == before)
-    assert resident_memory(os.getpid()) - memory < GROWTH
+    assert settled_memory() - memory < GROWTH
     stats = running.stats()
     assert (stats["memory_used"], stats["messages_deferred"], stats["messages_rejected"]) == (
         0,
