@@ -15,7 +15,7 @@ from guerrilla.backend import backend_name
 from guerrilla.config import AppConfig
 from guerrilla.config.diff import reopened
 from guerrilla.configwatch import ConfigWatch
-from guerrilla.control import open_control
+from guerrilla.control import move_control, open_control
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.events import EventBus
 from guerrilla.parts import Plan, open_parts, wind_down
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from guerrilla.backend import BackendFactory
     from guerrilla.base import Processor
+    from guerrilla.control import Control
     from guerrilla.events import Event
     from guerrilla.parts import Parts
     from guerrilla.reloading import ReloadReport
@@ -86,6 +87,7 @@ class Daemon(AsyncDaemon):
         self._done = threading.Event()
         self._opened = ExitStack()
         self._warnings: list[str] = []
+        self._control: Control | None = None
         self._parts: Parts | None = None
         """What it has open; None before it has started."""
 
@@ -150,7 +152,7 @@ class Daemon(AsyncDaemon):
                     checked = plan.check()
                     self._warnings = checked.warnings
                     parts = open_parts(plan, checked, opened, self.events, self.reload_tls)
-                    open_control(self, self.config_file, opened)
+                    self._control = open_control(self, self.config_file, opened)
                     opened.callback(parts.stop_config_watch)
                     self._watch_config(parts)
                     self._parts, self._opened = parts, opened.pop_all()
@@ -254,6 +256,7 @@ class Daemon(AsyncDaemon):
             self.config = parts.config
             self._warnings = self._plan(self.config).warnings()
             self._watch_config(parts)
+            move_control(self._control, self.config, self.config_file)
             log.info("reloaded: %d changes, %d failures", len(report.changes), len(report.failures))
         for change in report.changes:
             self.events.publish(change.event, change.payload)
