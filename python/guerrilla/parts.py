@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guerrilla.errors import StartError
 from guerrilla.eventpump import EventPump
-from guerrilla.logs import LogPump
+from guerrilla.logpump import LogPump
 from guerrilla.opening import (
     GRACE,
     drop_privileges,
