@@ -96,14 +96,16 @@ class Whole:
         return [None] * len(checks)
 
 
-def test_a_custom_backend_stays_over_a_reload(make: Make) -> None:
+def test_a_custom_backend_stays_over_a_reload(caplog: pytest.LogCaptureFixture) -> None:
     kept: list[Envelope] = []
 
     class Own(Whole):
         saved = kept
 
     daemon = Daemon(from_mapping(config()), backend=Own)
-    with daemon:
+    with caplog.at_level(logging.INFO), daemon:
+        assert "started with the backend Own" in caplog.messages
+        assert (daemon.status()["backend"], "chain" in daemon.status()) == ("Own", False)
         assert send(daemon) == (250, b"2.0.0 as I like")
         assert daemon.reload_config(from_mapping(config(save_workers_size=3))).ok
         assert send(daemon) == (250, b"2.0.0 as I like")

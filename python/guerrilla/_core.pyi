@@ -553,6 +553,8 @@ class Core:
         """
     def receive_checks(self, max: int, timeout: float) -> list[Check] | None:
         """As `receive`, for recipient checks."""
+    def wake_workers(self) -> None:
+        """Lets every thread that waits in `receive` or `receive_checks` return `[]`."""
     def receive_logs(
         self, max: int, timeout: float, form: Literal["text", "json"] | None = None
     ) -> list[LogBatch] | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from guerrilla.errors import StartError
 from guerrilla.eventpump import EventPump
 from guerrilla.figures import StageBook
-from guerrilla.logs import LogPump
+from guerrilla.logpump import LogPump
 from guerrilla.opening import (
     GRACE,
     drop_privileges,

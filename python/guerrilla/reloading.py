@@ -18,6 +18,7 @@ from guerrilla.logs import LogSettings, log_problem
 from guerrilla.opening import make_pools, open_pools, take_pid_file
 from guerrilla.settings import core_settings, placed
 from guerrilla.startup import raise_file_limit, resolve_servers, tasks
+from guerrilla.staying import servers_in_force
 from guerrilla.tlswatch import make_watch
 
 if TYPE_CHECKING:
@@ -123,31 +124,52 @@ class Reload:
         for pool in pools:
             pool.begin()
         for pool in before:
-            pool.retire()
+            pool.retire(parts.core.wake_workers)
         parts.retired = [pool for pool in parts.retired if pool.size] + before
         parts.supervisor.replace(pools)
 
     def _replace_core(self) -> list[str]:
         """Servers and limits; the names of the servers whose files of TLS changed."""
         parts = self._parts
+        servers, unresolved = self._resolved()
+        self._fail(*unresolved, *raise_file_limit(servers))
+        told = parts.core.reload_tls()
+        problems = self._obey(servers)
+        # By their places in the config that was asked for.
+        self._fail(*placed(self._new, "\n".join(problems)))
+        kept = servers_in_force(
+            parts.config, self._new, problems, {name for name, _ in parts.core.clients()}
+        )
+        if kept != self._new.servers:
+            self._keep(servers=kept)
+            servers, _ = self._resolved()
+            self._fail(*placed(self._new, "\n".join(self._obey(servers))))
+            self._replace_log()
+        parts.servers = servers
+        return [name for name, reason in told if reason is None]
+
+    def _resolved(self) -> tuple[list[tuple[ServerConfig, str]], list[str]]:
+        """The servers with their addresses, and a problem for each whose name nobody knows now.
+
+        Such a one goes on at its last addresses.
+        """
         servers, unresolved = resolve_servers(self._new)
         if unresolved:
             servers += self._addresses_before({server.name for server, _ in servers})
-        self._fail(*unresolved, *raise_file_limit(servers))
+        return servers, unresolved
+
+    def _obey(self, servers: list[tuple[ServerConfig, str]]) -> list[str]:
+        """Tells the core; what it could not obey."""
         settings = core_settings(
             self._new,
             servers,
             check_recipients="validate" in tasks(self._new, self._plan.backend),
-            log_level=parts.logs.level,
+            log_level=self._parts.logs.level,
         )
-        told = parts.core.reload_tls()
         try:
-            problems = parts.core.reload(settings)
+            return self._parts.core.reload(settings)
         except ValueError as error:
             raise ConfigError(placed(self._new, str(error))) from error
-        self._fail(*placed(self._new, "\n".join(problems)))
-        parts.servers = servers
-        return [name for name, reason in told if reason is None]
 
     def _addresses_before(self, resolved: set[str]) -> list[tuple[ServerConfig, str]]:
         """Where servers go on whose host name nobody knows now."""

@@ -39,7 +39,6 @@ def status(parts: Parts | None, config: AppConfig, warnings: Sequence[str]) -> d
         "pid": os.getpid(),
         "uptime": 0.0 if parts is None else round(time.monotonic() - parts.began, 3),
         "servers": _servers(parts, config),
-        "chain": config.backend_config.save_process,
         "validate_process": config.backend_config.validate_process,
         "reloads": 0 if parts is None else parts.reloads,
         "warnings": list(warnings),

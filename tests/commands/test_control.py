@@ -85,7 +85,7 @@ def test_stop(control: Control, daemon: FakeDaemon, capsys: pytest.CaptureFixtur
     assert daemon.did == ["shutdown"]
     assert main(["stop"]) == 1
     _, (error,) = said(capsys)
-    assert error == f"guerrillad: {control.path}: no daemon answers there: is it running?"
+    assert error.startswith(f"guerrillad: no daemon answers at {control.path}: is it running? ")
 
 
 def test_status(control: Control, daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +159,9 @@ def test_a_daemon_that_does_not_run(command: str, capsys: pytest.CaptureFixture[
     Path("guerrilla.toml").write_text('pid_file = "run.pid"', encoding="utf-8")
     assert main(command.split()) == 1
     path = Path("run.pid.sock").absolute()
-    error = f"guerrillad: {path}: no daemon answers there: is it running?"
+    beside = Path("guerrilla.toml.sock").absolute()
+    error = f"guerrillad: no daemon answers at {path} nor at {beside}: is it running? "
+    error += "(one that was started with another pid_file is found by --socket PIDFILE.sock)"
     assert said(capsys) == ([], [error])
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))

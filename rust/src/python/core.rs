@@ -158,6 +158,11 @@ impl PyCore {
         Ok(Some(open.map(PyCheck::new).collect()))
     }
 
+    fn wake_workers(&self) {
+        self.0.shared().saves.interrupt();
+        self.0.shared().checks.interrupt();
+    }
+
     #[pyo3(signature = (max, timeout, form = None))]
     fn receive_logs(
         &self,
