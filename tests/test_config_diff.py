@@ -172,6 +172,23 @@ def test_servers_are_matched_by_where_they_listen_not_by_their_place() -> None:
     assert names(old, new) == [Event.NEW_CONFIG]
 
 
+def test_servers_of_the_same_port_0_are_matched_by_their_order() -> None:
+    where = {"listen_interface": "127.0.0.1:0"}
+    old = config(where, where)
+    new = config(where, where | {"timeout": 60}, where)
+    first, *found = (line for line in lines(old, new) if "reopen" not in line)
+    assert first == (
+        "config_change:new_config: servers "
+        '["127.0.0.1:0", "127.0.0.1:0#2"] -> ["127.0.0.1:0", "127.0.0.1:0#2", "127.0.0.1:0#3"]'
+    )
+    assert found == [
+        "server_change:update_config 127.0.0.1:0#2: timeout 30 -> 60",
+        "server_change:timeout 127.0.0.1:0#2: timeout 30 -> 60",
+        "server_change:new_server 127.0.0.1:0#3",
+    ]
+    assert lines(new, old)[-1] == "server_change:remove_server 127.0.0.1:0#3"
+
+
 def test_a_key_file_that_changed_is_a_change_of_tls() -> None:
     one = config({"tls": {"start_tls_on": True, **KEYS}}, {})
     assert names(one, one, tls_changed=[A]) == [

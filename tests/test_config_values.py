@@ -100,6 +100,23 @@ def test_two_servers_cannot_listen_at_one_place(first: str, second: str) -> None
     )
 
 
+@pytest.mark.parametrize("interface", ["127.0.0.1:0", ":0", "localhost:0", "[::1]:0"])
+def test_servers_may_share_a_port_that_the_system_chooses(interface: str) -> None:
+    """Each gets another one. They are told apart by their order."""
+    servers = [{"listen_interface": where} for where in (interface, "127.0.0.9:0", interface)]
+    config = from_mapping({"servers": servers})
+    assert [server.name for server in config.servers] == [
+        interface,
+        "127.0.0.9:0",
+        f"{interface}#2",
+    ]
+    assert [server.listen_interface for server in config.servers][2] == interface
+    # As one server becomes the first of another config, it has the name of a first.
+    alone = AppConfig(servers=(config.servers[2],))
+    assert alone.servers[0].name == interface
+    assert config.servers[2].name == f"{interface}#2"
+
+
 # Values
 
 

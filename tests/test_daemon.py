@@ -52,6 +52,7 @@ def test_it_counts(make: Make) -> None:
     stats = daemon.stats()
     assert stats["save_workers"] == 1
     assert stats["save_workers_abandoned"] == 0
+    assert [stage["stage"] for stage in stats.pop("stages")] == ["HeadersParser", "Keeper"]
     assert all(isinstance(value, int) for value in stats.values())
 
 

@@ -37,7 +37,13 @@ from guerrilla.registry import DECORATED, Registry
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     path
-    for folder in (ROOT, ROOT / "docs", ROOT / "benches", ROOT / "tests" / "corpus")
+    for folder in (
+        ROOT,
+        ROOT / "docs",
+        ROOT / "docs" / "processors",
+        ROOT / "benches",
+        ROOT / "tests" / "corpus",
+    )
     for path in folder.glob("*.md")
 )
 EXAMPLE = ROOT / "examples" / "processor.py"
@@ -80,7 +86,9 @@ def test_config_blocks_load(code: str) -> None:
     assert config.servers
 
 
-EXAMPLES = sorted((ROOT / "examples").rglob("*.toml"))
+EXAMPLES = sorted(
+    path for path in (ROOT / "examples").rglob("*.toml") if path.name != "pyproject.toml"
+)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}-{path.name}")

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from guerrilla.config import from_mapping
-from guerrilla.logs import LogOutput, LogPump, LogSettings, ServerLog, log_problem
+from guerrilla.logpump import LogPump
+from guerrilla.logs import LogOutput, LogSettings, ServerLog, log_problem
 from tests.test_logs import Batch, Record, Source, pumped
 
 log = logging.getLogger("guerrilla.test")

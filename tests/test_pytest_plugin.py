@@ -15,7 +15,6 @@ import pytest
 
 from guerrilla import ConfigError, Reply, StartError
 from guerrilla.testing import GuerrillaServer
-from tests.wire import Wire
 
 pytest_plugins = "pytester"
 
@@ -193,18 +192,6 @@ def test_a_refusal_takes_nothing(guerrilla_server: GuerrillaServer) -> None:
         guerrilla_server.refuse(Reply.ok())
 
 
-@pytest.mark.parametrize("at", ["rcpt", "data"])
-def test_an_answer_is_delayed(guerrilla_server: GuerrillaServer, at: str) -> None:
-    guerrilla_server.delay(0.3, at="rcpt" if at == "rcpt" else "data", count=1)
-    begun = time.monotonic()
-    assert send(guerrilla_server)[0] == 250
-    assert 0.3 <= time.monotonic() - begun < 5
-    begun = time.monotonic()
-    assert send(guerrilla_server)[0] == 250
-    assert time.monotonic() - begun < 0.3
-    assert len(guerrilla_server.received) == 2
-
-
 def test_delays_go_on_side_by_side(guerrilla_server: GuerrillaServer) -> None:
     guerrilla_server.delay(0.5)
     begun = time.monotonic()
@@ -215,23 +202,6 @@ def test_delays_go_on_side_by_side(guerrilla_server: GuerrillaServer) -> None:
     assert time.monotonic() - begun < 3
     for thread in threads:
         thread.join()
-
-
-@pytest.mark.parametrize("at", ["rcpt", "data"])
-def test_a_connection_is_dropped(guerrilla_server: GuerrillaServer, at: str) -> None:
-    guerrilla_server.drop(at="rcpt" if at == "rcpt" else "data", count=1)
-    with Wire(guerrilla_server.port) as wire:
-        wire.ask(b"EHLO client.example.org\r\n")
-        wire.ask(b"MAIL FROM:<a@example.org>\r\n")
-        reply = wire.ask(b"RCPT TO:<b@example.com>\r\n")
-        if at == "data":
-            assert reply.startswith("250 ")
-            wire.ask(b"DATA\r\n")
-            reply = wire.ask(b"Subject: a\r\n\r\n.\r\n")
-        assert reply == "421 4.3.2 Closing the connection"
-        assert wire.rest() == []
-    assert guerrilla_server.received == []
-    assert send(guerrilla_server)[0] == 250
 
 
 def test_a_stop_answers_what_is_delayed() -> None:

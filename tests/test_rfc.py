@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-CONVERSATIONS = ROOT / "tests" / "conversations"
+from tests.documents import CONVERSATION, CONVERSATIONS, ROOT, TEST, conversations, missing, rows
+
 TEXT = (ROOT / "docs" / "rfc.md").read_text(encoding="utf-8")
+ROWS = rows(TEXT)
 
-ROWS = [
-    [cell.strip() for cell in line.strip("|").split("|")]
-    for line in TEXT.splitlines()
-    if line.startswith("| ") and not line.startswith("| § ")
-]
-"""The cells of every row."""
-
-_CONVERSATION = re.compile(r"`([a-z0-9-]+\.smtp)`")
-_TEST = re.compile(r"`([\w/.]+\.(?:py|rs))::(\w+)`")
 _REPLY = re.compile(r"S: (\d+)([ -])(.*)")
 _HELLO = re.compile(
     r"\S+ Hello|SIZE \d+|PIPELINING|8BITMIME|ENHANCEDSTATUSCODES|STARTTLS|XCLIENT .*|HELP"
@@ -62,25 +53,13 @@ def test_there_are_requirements() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}-{row[2][:30]}")
 def test_each_requirement_has_a_test_or_a_reason(row: list[str]) -> None:
     shown = row[3]
-    plain = _TEST.sub("", _CONVERSATION.sub("", shown)).strip(" ,.:")
-    assert _CONVERSATION.search(shown) or _TEST.search(shown) or len(plain) > 20
-
-
-def test_the_conversations_it_names_exist() -> None:
-    names = set(_CONVERSATION.findall(TEXT))
-    assert len(names) > 50
-    assert [name for name in sorted(names) if not (CONVERSATIONS / name).exists()] == []
+    plain = TEST.sub("", CONVERSATION.sub("", shown)).strip(" ,.:")
+    assert CONVERSATION.search(shown) or TEST.search(shown) or len(plain) > 20
 
 
 def test_the_tests_it_names_exist() -> None:
-    missing = []
-    for file, name in sorted(set(_TEST.findall(TEXT))):
-        path = ROOT / file
-        keyword = "def" if file.endswith(".py") else "fn"
-        source = path.read_text(encoding="utf-8") if path.exists() else ""
-        if not re.search(rf"\b{keyword} {name}\b", source):
-            missing.append(f"{file}::{name}")
-    assert missing == []
+    assert len(conversations(TEXT)) > 50
+    assert missing(TEXT) == []
 
 
 def test_replies_have_the_codes_of_the_standards() -> None:

@@ -291,6 +291,24 @@ def test_a_stream_can_begin_again(mail: Mail) -> None:
     assert asyncio.run(anext(stream.envelopes())) is again
 
 
+def test_a_stream_is_one_daemons_at_a_time() -> None:
+    """The end of another one would take this one's consumers along."""
+    stream = Stream()
+    other = daemon(stream)
+
+    async def main() -> None:
+        async with daemon(stream) as receiver:
+            consumer = asyncio.create_task(answer_all(receiver.envelopes()))
+            with pytest.raises(RuntimeError, match="another daemon's"):
+                await asyncio.to_thread(other.start)
+            assert await sent(receiver, "good") == [250]
+        assert await consumer == ["good"]
+
+    asyncio.run(main())
+    with other:  # now it is free
+        assert other.addresses
+
+
 def test_a_full_queue_holds_the_workers_until_there_is_room(
     mail: Mail, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,9 @@ __all__ = [
     "LogBatch",
     "LogRecord",
     "Reply",
+    "StageFigures",
+    "StageTimer",
+    "Stopwatch",
     "TLSInfo",
     "Transaction",
     "__build__",
@@ -148,7 +151,7 @@ class Transaction:
         """The number of the connection, from 1 since the core started."""
     @property
     def server(self) -> str:
-        """`listen_interface` of the server that took it; empty when made without one."""
+        """`ServerConfig.name` of the server that took it; empty when made without one."""
     @property
     def host_name(self) -> str:
         """`host_name` of that server: what it calls itself."""
@@ -383,6 +386,39 @@ def claim(envelopes: Sequence[Envelope]) -> list[bool]:
     From here on the deadline no longer answers until a second `gw_save_timeout` has passed.
     """
 
+@final
+class Stopwatch:
+    """The clock of one worker: a stage ends where the next one begins."""
+
+    def __new__(cls) -> Self: ...
+    def start(self) -> None:
+        """The first stage begins."""
+
+@final
+class StageFigures:
+    """What became of the items of one stage. Its workers count without a lock."""
+
+    def __new__(cls) -> Self: ...
+    def timer(self, watch: Stopwatch) -> StageTimer:
+        """What a worker counts with."""
+    def snapshot(self) -> dict[str, Any]:
+        """`count`, `errors`, `calls`, `seconds` and `buckets`.
+
+        The last has for each bound, a text in seconds, the calls that took at most so long; for
+        `+Inf` all.
+        """
+
+@final
+class StageTimer:
+    """Counts for one stage of one worker."""
+
+    def done(self, items: int = 1) -> None:
+        """A call about `items` items ended now; it began where the stopwatch was last used."""
+    def took(self, duration: float, items: int) -> None:
+        """A call about `items` items ended that took so many seconds."""
+    def fail(self, items: int) -> None:
+        """So many of them got a `451` because the stage failed."""
+
 @type_check_only
 class TLSSettings(TypedDict):
     """TLS of a listener. Files are PEM, named by paths; the core reads them."""
@@ -517,6 +553,8 @@ class Core:
         """
     def receive_checks(self, max: int, timeout: float) -> list[Check] | None:
         """As `receive`, for recipient checks."""
+    def wake_workers(self) -> None:
+        """Lets every thread that waits in `receive` or `receive_checks` return `[]`."""
     def receive_logs(
         self, max: int, timeout: float, form: Literal["text", "json"] | None = None
     ) -> list[LogBatch] | None:
@@ -538,6 +576,30 @@ class Core:
             had one), octets and reply; of a connection whether it was opened or has ended, and a
             transaction that has only its client. None at the end.
         """
+    def plan_fault(
+        self,
+        stage: Literal["connect", "helo", "mail", "rcpt", "data"],
+        count: int | None,
+        delay: float,
+        reply: Reply | None,
+        cut: Literal["close", "reset"] | None,
+    ) -> None:
+        """Misbehaves on purpose, for `guerrilla.testing`, behind what else is planned of the stage.
+
+        Args:
+            stage: what is answered so, before anything of it but its syntax is looked at.
+            count: how often; None: each time.
+            delay: time before the answer.
+            reply: what is said instead of obeying; a 421, or any at `connect`, closes.
+            cut: how the connection ends instead, without a word: by a FIN or a RST.
+
+        Raises:
+            ValueError: an argument that is none.
+        """
+    def plan_cut(self, queued_id: str, cut: Literal["close", "reset"]) -> None:
+        """The sender of this message hears nothing: its connection ends behind the answer to it."""
+    def clear_faults(self) -> None:
+        """Forgets what was planned."""
     def set_log_level(self, level: int) -> None: ...
     def reload(self, settings: CoreSettings) -> list[str]:
         """Obeys other settings from now on, and drops no connection.
@@ -577,4 +639,15 @@ class Core:
     def close(self) -> None:
         """Ends what is left, at once: queues give None, the I/O thread ends. Idempotent."""
     def stats(self) -> dict[str, int]:
-        """A snapshot of all counters."""
+        """A snapshot of all counters.
+
+        `connections_open` is, but for the moment between, the sum of the gauges of sessions:
+
+        - `sessions_opening`: before the greeting, with a PROXY header to come or in `greet_delay`;
+        - `sessions_handshake`: in a TLS handshake, implicit or by STARTTLS;
+        - `sessions_idle`: a command is awaited, with no transaction open;
+        - `sessions_transaction`: the same after MAIL;
+        - `sessions_data`: the message is awaited, from DATA until the final dot;
+        - `sessions_waiting`: the answer on a recipient or on a whole message is awaited;
+        - `sessions_closing`: the last reply was said.
+        """

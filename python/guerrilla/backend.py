@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from guerrilla._core import Check, Envelope
     from guerrilla.reply import Outcome, Reply
 
-__all__ = ["Backend", "BackendFactory", "BackendStage", "backend_stage"]
+__all__ = ["Backend", "BackendFactory", "BackendStage", "backend_name", "backend_stage"]
 
 
 class Backend(Protocol):
@@ -76,3 +76,8 @@ class _HandingOn(BackendStage):
 def backend_stage(backend: Backend) -> BackendStage:
     """The stage that hands everything to `backend`."""
     return BackendStage(backend) if getattr(backend, "stores", True) else _HandingOn(backend)
+
+
+def backend_name(backend: BackendFactory) -> str:
+    """What a person calls it by: the name of its class or function."""
+    return str(getattr(backend, "__name__", type(backend).__name__))

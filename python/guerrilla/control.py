@@ -92,7 +92,7 @@ class Controlled(Protocol):
     def status(self) -> dict[str, Any]:
         """What it does now, in values of JSON."""
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, Any]:
         """All its counters."""
 
 
@@ -131,6 +131,23 @@ def open_control(
         return None
     opened.callback(control.stop)
     return control
+
+
+def move_control(
+    control: Control | None, config: AppConfig, config_file: str | PathLike[str] | None
+) -> None:
+    """Has the control socket where those look for it who read the config of now.
+
+    As after a reload with another pid file. Where it cannot be there it stays, and that is logged.
+    """
+    path = control_path(config, config_file)
+    if control is None or path is None:
+        return
+    try:
+        control.move(path)
+    except OSError as error:
+        reason = error.strerror or error
+        log.warning("the control socket stays at %s: %s: %s", control.path, path, reason)
 
 
 class Control:
@@ -175,6 +192,21 @@ class Control:
         self._identity = unixsockets.identity(self.path)
         self._thread.start()
 
+    def move(self, path: str | PathLike[str]) -> None:
+        """Listens elsewhere from now on; connections that are open go on.
+
+        Raises:
+            OSError: somebody listens there, or it cannot be made; it stays where it is.
+        """
+        path = os.path.abspath(path)
+        if path == self.path or self._listener is None or self._ended.is_set():
+            return
+        before, self._listener = self._listener, unixsockets.listen(path)
+        unixsockets.remove(self.path, self._identity)
+        self.path, self._identity = path, unixsockets.identity(path)
+        with suppress(OSError):
+            before.shutdown(socket.SHUT_RDWR)  # Wakes who waits in `accept`, and closes it.
+
     def stop(self) -> None:
         """Removes the socket and ends all connections. What is answered has a moment for it."""
         if self._listener is None:
@@ -197,11 +229,13 @@ class Control:
                 thread.join(max(0.0, limit - time.monotonic()))
 
     def _run(self) -> None:
-        while not self._ended.is_set() and self._listener is not None:
+        while not self._ended.is_set() and (listener := self._listener) is not None:
             try:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
             except OSError as error:
-                if not self._ended.is_set():
+                if listener is not self._listener:
+                    listener.close()  # it has moved
+                elif not self._ended.is_set():
                     log.error("a connection cannot be taken: %s", error)  # noqa: TRY400
                     self._ended.wait(_PAUSE)
                 continue

@@ -32,6 +32,10 @@ class ControlError(GuerrillaError):
     """Nobody answers at the socket, or not as a daemon does; the message names it."""
 
 
+class NobodyThereError(ControlError):
+    """No daemon listens at the socket."""
+
+
 def ask(path: str | PathLike[str], command: str, timeout: float | None = None) -> dict[str, Any]:
     """Asks for one thing; the answer as `guerrilla.control` describes it.
 
@@ -43,7 +47,8 @@ def ask(path: str | PathLike[str], command: str, timeout: float | None = None) -
         timeout: seconds for the answer; by default `RELOAD_TIMEOUT` for a reload, else `TIMEOUT`.
 
     Raises:
-        ControlError: no daemon runs there, it is not ours to ask, or it does not answer in time.
+        NobodyThereError: no daemon runs there.
+        ControlError: it is not ours to ask, or it does not answer in time.
     """
     path = os.path.abspath(path)
     if timeout is None:
@@ -59,7 +64,7 @@ def ask(path: str | PathLike[str], command: str, timeout: float | None = None) -
     except TimeoutError as error:
         raise ControlError(f"{path}: no answer within {timeout:g} s") from error
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-        raise ControlError(f"{path}: no daemon answers there: is it running?") from error
+        raise NobodyThereError(f"{path}: no daemon answers there: is it running?") from error
     except OSError as error:
         raise ControlError(f"{path}: {error.strerror or error}") from error
     return answer

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from guerrilla import config as _config
+from guerrilla.backend import backend_name
 from guerrilla.config import AppConfig
+from guerrilla.config.diff import reopened
 from guerrilla.configwatch import ConfigWatch
-from guerrilla.control import open_control
+from guerrilla.control import move_control, open_control
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.events import EventBus
 from guerrilla.parts import Plan, open_parts, wind_down
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from guerrilla.backend import BackendFactory
     from guerrilla.base import Processor
+    from guerrilla.control import Control
     from guerrilla.events import Event
     from guerrilla.parts import Parts
     from guerrilla.reloading import ReloadReport
@@ -84,6 +87,7 @@ class Daemon(AsyncDaemon):
         self._done = threading.Event()
         self._opened = ExitStack()
         self._warnings: list[str] = []
+        self._control: Control | None = None
         self._parts: Parts | None = None
         """What it has open; None before it has started."""
 
@@ -148,7 +152,7 @@ class Daemon(AsyncDaemon):
                     checked = plan.check()
                     self._warnings = checked.warnings
                     parts = open_parts(plan, checked, opened, self.events, self.reload_tls)
-                    open_control(self, self.config_file, opened)
+                    self._control = open_control(self, self.config_file, opened)
                     opened.callback(parts.stop_config_watch)
                     self._watch_config(parts)
                     self._parts, self._opened = parts, opened.pop_all()
@@ -160,7 +164,7 @@ class Daemon(AsyncDaemon):
                 raise
             finally:
                 self._busy = False
-            log.info("started with the chain %s", self.config.backend_config.save_process)
+            log.info("started with the %s %s", *self._saves())
             for warning in self._warnings:
                 log.warning("%s", warning)
             if self._stop_wanted:
@@ -204,13 +208,15 @@ class Daemon(AsyncDaemon):
         return self._graceful
 
     def reopen_logs(self) -> None:
-        """Opens log files anew, after they were moved away.
+        """Opens log files anew, after they were moved away; then publishes that.
 
         Raises:
             OSError: one cannot be opened; the old one stays in use.
         """
         if self._parts is not None:
             self._parts.logs.reopen()
+            for change in reopened(self._parts.config):
+                self.events.publish(change.event, change.payload)
 
     def reload_tls(self) -> list[str]:
         """Reads the files of TLS of every server again, as after a certificate was renewed.
@@ -250,6 +256,7 @@ class Daemon(AsyncDaemon):
             self.config = parts.config
             self._warnings = self._plan(self.config).warnings()
             self._watch_config(parts)
+            move_control(self._control, self.config, self.config_file)
             log.info("reloaded: %d changes, %d failures", len(report.changes), len(report.failures))
         for change in report.changes:
             self.events.publish(change.event, change.payload)
@@ -304,15 +311,19 @@ class Daemon(AsyncDaemon):
         """Calls all who have subscribed to the event, which may be one of your own."""
         self.events.publish(event, payload)
 
-    def stats(self) -> dict[str, int]:
-        """All counters of the core, and of the workers; empty before start."""
+    def stats(self) -> dict[str, Any]:
+        """All counters of the core, of the workers and, as `stages`, of each stage of the chains.
+
+        Values of JSON: integers, but `stages`, which `docs/control.md` describes. Empty before
+        start.
+        """
         if self._parts is None:
             return {}
         return counters(self._parts)
 
     def status(self) -> dict[str, Any]:
         """What it is and does now, in values of JSON; `stats` has more figures."""
-        return status(self._parts, self.config, self.warnings())
+        return status(self._parts, self.config, self.warnings()) | dict([self._saves()])
 
     def is_well(self, within: float) -> bool:
         """Whether its supervisor has looked after the workers in the last `within` seconds."""
@@ -349,6 +360,12 @@ class Daemon(AsyncDaemon):
     def _runs(self) -> bool:
         """It was started, and has not stopped."""
         return self._started and not self._done.is_set()
+
+    def _saves(self) -> tuple[str, str]:
+        """What mails go to: its kind, and its name."""
+        if self._backend is not None:
+            return "backend", backend_name(self._backend)
+        return "chain", self.config.backend_config.save_process
 
     def _overridden(self, config: AppConfig) -> AppConfig:
         return config.model_copy(update=self._overrides) if self._overrides else config

@@ -68,7 +68,8 @@ class Event(StrEnum):
     SERVER_LOG_FILE = "server_change:new_log_file"
     """`log_file` of a server changed."""
     SERVER_REOPEN_LOG_FILE = "server_change:reopen_log_file"
-    """The log of a server is opened anew; at each reload that leaves its `log_file` as it was."""
+    """The log of a server is opened anew: as the main one, and at each reload that leaves its
+    `log_file` as it was."""
     SERVER_TIMEOUT = "server_change:timeout"
     """`timeout` of a server changed."""
     SERVER_MAX_CLIENTS = "server_change:max_clients"
@@ -99,7 +100,7 @@ class ServerChange:
     """The payload of a `server_change` event."""
 
     name: str
-    """`listen_interface`, by which servers of two configs are matched."""
+    """`ServerConfig.name`, by which servers of two configs are matched."""
     old: ServerConfig | None
     """None for a new server."""
     new: ServerConfig | None
@@ -113,7 +114,7 @@ class MailEvent:
     queued_id: str | None
     """None where it was refused before it had one, as for its size."""
     server: str
-    """`listen_interface` of the server that took it."""
+    """`ServerConfig.name` of the server that took it."""
     client_id: int
     """The number of the connection."""
     remote_ip: str
@@ -165,7 +166,7 @@ class ConnectionEvent:
     client_id: int
     """The number of the connection, from 1 since the daemon started."""
     server: str
-    """`listen_interface` of the server."""
+    """`ServerConfig.name` of the server."""
     remote_ip: str
     """Empty for a unix socket, or where a proxy does not know it."""
     remote_port: int

@@ -15,6 +15,8 @@ LogFormat = Literal["text", "json"]
 
 MAIL: Final = "mail"
 """The attribute of a `LogRecord` that has the fields of a message, as a dict."""
+OUTPUT: Final = "_guerrilla_output"
+"""The attribute that has the log which a record of the core is for."""
 
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))} | {
     0x09: "\\t",
@@ -24,7 +26,7 @@ _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *ran
     0x2029: "\\u2029",
 }
 _STANDARD: Final = frozenset(
-    (*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", MAIL)
+    (*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", MAIL, OUTPUT)
 )
 """Attributes of every `LogRecord`; what else one has came by `extra`."""
 

@@ -12,10 +12,11 @@ import json
 import logging
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from guerrilla.logformat import MAIL, make_formatter
+from guerrilla.logformat import MAIL, OUTPUT, make_formatter
 from guerrilla.loghandlers import FileHandler, StreamHandler, identity, make_handler
+from guerrilla.logsharing import SHARED, OwnRecords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,29 +37,7 @@ LEVELS: Final = {
 }
 """Go-Guerrilla's names of levels."""
 
-_PUMP_BATCH: Final = 2_000
-_PUMP_WAIT: Final = 1.0
-_PUMP_PAUSE: Final = 0.02
-"""Seconds between two batches. To wake the pump costs the I/O thread a system call: so it is woken
-fifty times a second at the most, and not for each message."""
-
 log = logging.getLogger("guerrilla.logs")
-_mail_log: Final = logging.getLogger("guerrilla.mail")
-
-
-class RecordSource(Protocol):
-    """What the pump needs of the core."""
-
-    def receive_logs(
-        self,
-        max: int,  # noqa: A002 - its name there
-        timeout: float,
-        form: LogFormat | None = ...,
-    ) -> Sequence[LogBatch] | None:
-        """See `Core.receive_logs`."""
-
-    def set_log_level(self, level: int) -> None:
-        """See `Core.set_log_level`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +45,7 @@ class ServerLog:
     """The log of one server.
 
     Attributes:
-        name: its `listen_interface`.
+        name: `ServerConfig.name`.
         file: as `LogOutput.log_file`; None for the main log.
         level: a name of `LEVELS`; None for the main level.
     """
@@ -89,7 +68,7 @@ class LogSettings:
     def of(cls, config: AppConfig) -> LogSettings:
         """Of the config's own keys and those of its enabled servers."""
         servers = tuple(
-            ServerLog(server.listen_interface, server.log_file, server.log_level)
+            ServerLog(server.name, server.log_file, server.log_level)
             for server in config.servers
             if server.is_enabled
         )
@@ -126,7 +105,7 @@ class LogOutput:
     ) -> None:
         """Attaches to the logger `guerrilla`."""
         self._logger = logging.getLogger(ROOT)
-        self._before = (self._logger.level, _mail_log.level)
+        self._own = OwnRecords(self)
         self._lock = threading.RLock()
         """Held while logs are written to by the pump, and while they are replaced."""
         self._handlers: dict[str, logging.Handler] = {}
@@ -156,6 +135,7 @@ class LogOutput:
                     handler.setFormatter(make_formatter(settings.format))
             gone = [found for name, found in self._handlers.items() if name not in handlers]
             main = handlers[identity(settings.file)]
+            main.addFilter(self._own)
             # One assignment: no record finds both of them, nor neither.
             kept = [found for found in self._logger.handlers if found is not self._handler]
             self._logger.handlers = [*kept, main]
@@ -172,7 +152,7 @@ class LogOutput:
     @property
     def level(self) -> int:
         """Below it nothing is recorded by anyone: what the core need not make."""
-        main = self._logger.level if _is_heard(self._logger) else logging.CRITICAL
+        main = self._own.level if _is_heard(self._logger) else logging.CRITICAL
         own = [self._level_of(route) for route in self._routes.values()]
         return min([main, *own])
 
@@ -202,8 +182,7 @@ class LogOutput:
         """Detaches and closes; the logger has the level it had before."""
         with self._lock:
             self._logger.removeHandler(self._handler)
-            self._logger.setLevel(self._before[0])
-            _mail_log.setLevel(self._before[1])
+            SHARED.forget(self)
             self._routes = {}
             for handler in self._handlers.values():
                 _close(handler)
@@ -228,7 +207,7 @@ class LogOutput:
             target.write(batch.lines)
         elif target is not None and not isinstance(target, logging.NullHandler):
             for record in batch.records:
-                target.handle(_made(batch, record))
+                target.handle(made(batch, record, self))
 
     def _target(self, batch: LogBatch) -> logging.Handler | logging.Logger | None:
         """Who takes the records; a logger where others than we may hear them."""
@@ -237,8 +216,10 @@ class LogOutput:
             return None
         if route is not None and route.handler is not None:
             return route.handler
-        logger = logging.getLogger(_name(batch))
-        if route is None and not logger.isEnabledFor(batch.level):
+        logger = logging.getLogger(logger_name(batch))
+        if route is None and not (
+            batch.level >= self._own.level and logger.isEnabledFor(batch.level)
+        ):
             return None
         return self._handler if self._is_alone(logger) else logger
 
@@ -261,7 +242,7 @@ class LogOutput:
     def _apply_levels(self) -> None:
         settings = self.settings
         main = LEVELS[settings.level.lower()]
-        self._logger.setLevel(main)
+        self._own.level = main
         routes = {}
         for server in settings.servers:
             if server.file is not None or server.level is not None:
@@ -271,7 +252,7 @@ class LogOutput:
         self._routes = routes
         # The stages are timed where this logger hears of a message.
         most = min([main, *(route.level for route in routes.values())])
-        _mail_log.setLevel(most if most < main else self._before[1])
+        SHARED.want(self, main, most if most < main else None)
         if self.on_level is not None:
             self.on_level(self.level)
 
@@ -281,11 +262,14 @@ class LogOutput:
         return logging.CRITICAL if isinstance(route.handler, logging.NullHandler) else route.level
 
     def _is_alone(self, logger: logging.Logger | None) -> bool:
-        """Whether nobody but the main log hears what is logged there."""
+        """Whether nobody but the main log hears what is logged there, and other daemons' logs."""
         if logger is None or logger.filters or logger.disabled:
             return False
         while logger is not None:
-            if any(_hears(found) and found is not self._handler for found in logger.handlers):
+            if any(
+                _hears(found) and OwnRecords not in map(type, found.filters)
+                for found in logger.handlers
+            ):
                 return False
             logger = logger.parent if logger.propagate else None
         return True
@@ -305,71 +289,22 @@ def log_problem(config: AppConfig, error: OSError) -> str:
     return f"{key}: {path}: {error.strerror or error}"
 
 
-class LogPump:
-    """The thread that brings the core's records into the log, with the time they were made.
-
-    Args:
-        source: the core.
-        output: the log; without one, whoever has set up `logging` gets them.
-    """
-
-    def __init__(self, source: RecordSource, output: LogOutput | None = None) -> None:
-        """Starts nothing; from now on the core follows the levels of the log."""
-        self._source = source
-        self._output = output
-        self._stopping = threading.Event()
-        if output is not None:
-            output.on_level = source.set_log_level
-        self._thread = threading.Thread(target=self._run, name="guerrilla-logs", daemon=True)
-
-    def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
-
-    def join(self, timeout: float | None = None) -> None:
-        """Waits for the last record, after the core was closed; not for a thread never started."""
-        if self._output is not None:
-            self._output.on_level = None
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-
-    def _run(self) -> None:
-        while True:
-            form = None if self._output is None else self._output.settings.format
-            batches = self._source.receive_logs(_PUMP_BATCH, _PUMP_WAIT, form)
-            if batches is None:
-                return
-            try:
-                self._write(batches, form)
-            except Exception:
-                log.exception("records of the core could not be logged")
-            self._stopping.wait(_PUMP_PAUSE)
-
-    def _write(self, batches: Sequence[LogBatch], form: LogFormat | None) -> None:
-        if self._output is not None:
-            self._output.write(batches, form)
-            return
-        for batch in batches:
-            logger = logging.getLogger(_name(batch))
-            if logger.isEnabledFor(batch.level):
-                for record in batch.records:
-                    logger.handle(_made(batch, record))
-
-
-def _name(batch: LogBatch) -> str:
+def logger_name(batch: LogBatch) -> str:
+    """The logger of records of the core."""
     return f"{ROOT}.{batch.logger}"
 
 
-def _made(batch: LogBatch, record: LogRecord) -> logging.LogRecord:
-    """A record of the core as one of `logging`."""
-    logger = logging.getLogger(_name(batch))
-    made = logger.makeRecord(logger.name, batch.level, "(core)", 0, record.message, (), None)
-    made.created = record.created
-    made.msecs = (record.created % 1) * 1000
+def made(batch: LogBatch, record: LogRecord, owner: object = None) -> logging.LogRecord:
+    """A record of the core as one of `logging`; `owner` is the log that it is for."""
+    logger = logging.getLogger(logger_name(batch))
+    found = logger.makeRecord(logger.name, batch.level, "(core)", 0, record.message, (), None)
+    found.created = record.created
+    found.msecs = (record.created % 1) * 1000
+    if owner is not None:
+        found.__dict__[OUTPUT] = owner
     if record.members is not None:
-        made.__dict__[MAIL] = json.loads(f"{{{record.members}}}")
-    return made
+        found.__dict__[MAIL] = json.loads(f"{{{record.members}}}")
+    return found
 
 
 def _opened(log_file: str) -> logging.Handler:
@@ -388,6 +323,11 @@ def _close(handler: logging.Handler) -> None:
 
 def _hears(handler: logging.Handler) -> bool:
     return not isinstance(handler, logging.NullHandler)
+
+
+def _is_others(handler: logging.Handler) -> bool:
+    """Whether it is no daemon's, and hears."""
+    return _hears(handler) and not any(isinstance(own, OwnRecords) for own in handler.filters)
 
 
 def _is_heard(logger: logging.Logger | None) -> bool:

@@ -165,7 +165,7 @@ def listen(config: AppConfig, core: Core) -> list[str]:
         return core.bind()
     except OSError as error:
         places = {
-            server.listen_interface: f"servers[{index}].listen_interface: "
+            server.name: f"servers[{index}].listen_interface: "
             for index, server in enumerate(config.servers)
             if server.is_enabled
         }

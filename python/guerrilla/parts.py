@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guerrilla.errors import StartError
 from guerrilla.eventpump import EventPump
-from guerrilla.logs import LogPump
+from guerrilla.figures import StageBook
+from guerrilla.logpump import LogPump
 from guerrilla.opening import (
     GRACE,
     drop_privileges,
@@ -85,9 +87,9 @@ class Plan:
         """What there are workers for."""
         return tasks(self.config, self.backend)
 
-    def make_chain(self, task: TaskName) -> Chain[Any]:
-        """A new chain for one worker, not opened."""
-        return make_chain(self.config, self.registry, task, self.backend)
+    def make_chain(self, task: TaskName, book: StageBook | None = None) -> Chain[Any]:
+        """A new chain for one worker, not opened; its stages count in `book`."""
+        return make_chain(self.config, self.registry, task, self.backend, book)
 
     def problems(self) -> list[str]:
         """What is wrong with the config, as far as its text tells."""
@@ -157,6 +159,8 @@ class Parts:
     config_watch: ConfigWatch | None = None
     watched_config: Path | None = None
     """The file that it looks at."""
+    book: StageBook = field(default_factory=StageBook)
+    """What the stages count."""
     began: float = field(default_factory=time.monotonic)
     reloads: int = 0
     reload_failures: int = 0
@@ -207,7 +211,8 @@ def open_parts(
     if checked.identity is not None:
         # Before any other thread, and anything of the chains: all that is the new user's.
         drop_privileges(checked.identity, logs, pid.file, bound)
-    pools = make_pools(config, core, plan.make_chain, kinds)
+    book = StageBook()
+    pools = make_pools(config, core, partial(plan.make_chain, book=book), kinds)
     supervisor = Supervisor(pools, core.set_intake)
     opened.callback(supervisor.stop)
     pump.start()
@@ -217,7 +222,8 @@ def open_parts(
     for pool in pools:
         pool.begin()
     parts = Parts(
-        *(config, servers, bound, core, logs, pid, kinds, pools, supervisor, watch, watched)
+        *(config, servers, bound, core, logs, pid, kinds, pools, supervisor, watch, watched),
+        book=book,
     )
     opened.callback(parts.stop_watch)
     if watch is not None:

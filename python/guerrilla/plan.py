@@ -8,13 +8,15 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from guerrilla._core import StageFigures
 from guerrilla.base import Processor, TaskName, implements, method, takes_batches
 from guerrilla.stages import Batched, Claim, Concurrent, Loop, OneByOne, Pulse
 from guerrilla.tasks import Asker, CheckTask, SaveTask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from guerrilla._core import StageTimer
     from guerrilla.stages import Segment
     from guerrilla.tasks import Task
 
@@ -29,6 +31,8 @@ class ChainSettings:
     """`gw_val_rcpt_timeout`."""
     concurrency: int = 64
     """`save_concurrency`: items an async stage works on at a time."""
+    figures: Callable[[str], StageFigures] = lambda _: StageFigures()
+    """Where the stage of this name counts."""
 
 
 def plan(
@@ -49,7 +53,8 @@ def plan(
         if index == store:
             planner.claim(_work(task, settings, claimed=True))
         discards = store is not None and index < store
-        planner.add(_asker(name, processor, task, discards=discards), processor, task)
+        timer = settings.figures(name).timer(pulse.watch)
+        planner.add(_asker(name, processor, task, timer, discards=discards), processor, task)
     return planner.finish()
 
 
@@ -103,7 +108,9 @@ def _work(task: TaskName, settings: ChainSettings, *, claimed: bool) -> Task[Any
     return SaveTask(settings.save_timeout * (2 if claimed else 1))
 
 
-def _asker(name: str, processor: Processor, task: TaskName, *, discards: bool) -> Asker[Any]:
+def _asker(
+    name: str, processor: Processor, task: TaskName, timer: StageTimer, *, discards: bool
+) -> Asker[Any]:
     ask = method(processor, task)
     if task == "validate" and not takes_batches(processor, task):
         validate = ask
@@ -113,7 +120,7 @@ def _asker(name: str, processor: Processor, task: TaskName, *, discards: bool) -
 
     # A question can be repeated at will; a mail only where nothing of the batch was saved.
     repeatable = task == "validate" or bool(processor.atomic)
-    return Asker(name, ask, repeatable=repeatable, discards=discards)
+    return Asker(name, ask, timer, repeatable=repeatable, discards=discards)
 
 
 def _awaiting(asker: Asker[Any], work: Task[Any], loop: Loop) -> Asker[Any]:

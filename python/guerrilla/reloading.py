@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla.config.diff import changes
@@ -17,6 +18,7 @@ from guerrilla.logs import LogSettings, log_problem
 from guerrilla.opening import make_pools, open_pools, take_pid_file
 from guerrilla.settings import core_settings, placed
 from guerrilla.startup import raise_file_limit, resolve_servers, tasks
+from guerrilla.staying import servers_in_force
 from guerrilla.tlswatch import make_watch
 
 if TYPE_CHECKING:
@@ -108,7 +110,8 @@ class Reload:
         # Sessions that began with a check go on with it: once there, its workers stay.
         wanted = self._plan.tasks
         kept = [*wanted, *(task for task in parts.tasks if task not in wanted)]
-        pools = make_pools(self._new, parts.core, self._plan.make_chain, kept)
+        make_chain = partial(self._plan.make_chain, book=parts.book)
+        pools = make_pools(self._new, parts.core, make_chain, kept)
         try:
             with ExitStack() as undo:
                 open_pools(pools, undo)
@@ -121,40 +124,61 @@ class Reload:
         for pool in pools:
             pool.begin()
         for pool in before:
-            pool.retire()
+            pool.retire(parts.core.wake_workers)
         parts.retired = [pool for pool in parts.retired if pool.size] + before
         parts.supervisor.replace(pools)
 
     def _replace_core(self) -> list[str]:
         """Servers and limits; the names of the servers whose files of TLS changed."""
         parts = self._parts
+        servers, unresolved = self._resolved()
+        self._fail(*unresolved, *raise_file_limit(servers))
+        told = parts.core.reload_tls()
+        problems = self._obey(servers)
+        # By their places in the config that was asked for.
+        self._fail(*placed(self._new, "\n".join(problems)))
+        kept = servers_in_force(
+            parts.config, self._new, problems, {name for name, _ in parts.core.clients()}
+        )
+        if kept != self._new.servers:
+            self._keep(servers=kept)
+            servers, _ = self._resolved()
+            self._fail(*placed(self._new, "\n".join(self._obey(servers))))
+            self._replace_log()
+        parts.servers = servers
+        return [name for name, reason in told if reason is None]
+
+    def _resolved(self) -> tuple[list[tuple[ServerConfig, str]], list[str]]:
+        """The servers with their addresses, and a problem for each whose name nobody knows now.
+
+        Such a one goes on at its last addresses.
+        """
         servers, unresolved = resolve_servers(self._new)
         if unresolved:
-            servers += self._addresses_before({server.listen_interface for server, _ in servers})
-        self._fail(*unresolved, *raise_file_limit(servers))
+            servers += self._addresses_before({server.name for server, _ in servers})
+        return servers, unresolved
+
+    def _obey(self, servers: list[tuple[ServerConfig, str]]) -> list[str]:
+        """Tells the core; what it could not obey."""
         settings = core_settings(
             self._new,
             servers,
             check_recipients="validate" in tasks(self._new, self._plan.backend),
-            log_level=parts.logs.level,
+            log_level=self._parts.logs.level,
         )
-        told = parts.core.reload_tls()
         try:
-            problems = parts.core.reload(settings)
+            return self._parts.core.reload(settings)
         except ValueError as error:
             raise ConfigError(placed(self._new, str(error))) from error
-        self._fail(*placed(self._new, "\n".join(problems)))
-        parts.servers = servers
-        return [name for name, reason in told if reason is None]
 
     def _addresses_before(self, resolved: set[str]) -> list[tuple[ServerConfig, str]]:
         """Where servers go on whose host name nobody knows now."""
         return [
             (server, address)
             for server in self._new.servers
-            if server.is_enabled and server.listen_interface not in resolved
+            if server.is_enabled and server.name not in resolved
             for before, address in self._parts.servers
-            if before.listen_interface == server.listen_interface
+            if before.name == server.name
         ]
 
     def _replace_log(self) -> None:
@@ -167,14 +191,14 @@ class Reload:
             self._keep_logs(old)
 
     def _keep_logs(self, old: AppConfig) -> None:
-        before = {server.listen_interface: server for server in old.servers}
+        before = {server.name: server for server in old.servers}
         self._keep(
             log_file=old.log_file,
             log_level=old.log_level,
             log_format=old.log_format,
             servers=tuple(
                 server.model_copy(update={"log_file": was.log_file, "log_level": was.log_level})
-                if (was := before.get(server.listen_interface))
+                if (was := before.get(server.name))
                 else server.model_copy(update={"log_file": None, "log_level": None})
                 for server in self._new.servers
             ),

@@ -58,14 +58,14 @@ def place(config: AppConfig, name: str) -> str:
         (
             f"servers[{index}]"
             for index, server in enumerate(config.servers)
-            if server.is_enabled and server.listen_interface == name
+            if server.is_enabled and server.name == name
         ),
         name,
     )
 
 
 def _placed(config: AppConfig, line: str) -> str:
-    names = [server.listen_interface for server in config.servers if server.is_enabled]
+    names = [server.name for server in config.servers if server.is_enabled]
     found = [name for name in names if line.startswith(f"{name}: ")]
     if not found:
         return line
@@ -76,7 +76,7 @@ def _placed(config: AppConfig, line: str) -> str:
 
 def _server_settings(server: ServerConfig, address: str) -> ServerSettings:
     return {
-        "name": server.listen_interface,
+        "name": server.name,
         "address": address,
         "host_name": server.host_name,
         "max_size": server.max_size,

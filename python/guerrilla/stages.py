@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 from guerrilla import _core
@@ -39,7 +40,7 @@ class Segment(Protocol[Item]):
 class Pulse:
     """How far a chain has come: one whose pulse stands still hangs."""
 
-    __slots__ = ("asker", "count")
+    __slots__ = ("asker", "count", "watch")
 
     def __init__(self) -> None:
         """Starts at zero."""
@@ -47,6 +48,8 @@ class Pulse:
         """Items and batches it has gone through."""
         self.asker: Any = None
         """The plain stage or batch stage that was asked last."""
+        self.watch = _core.Stopwatch()
+        """Times its stages."""
 
     def state(self) -> tuple[int, object]:
         """Another one whenever there was progress."""
@@ -85,7 +88,7 @@ class OneByOne(Generic[Item]):
         self.pulse = pulse
         self.last = False
         """What passes is accepted here and now: no segment follows."""
-        self._steps = tuple((asker.ask, asker.name, asker) for asker in askers)
+        self._steps = tuple((one.ask, one.timer.done, one.name, one) for one in askers)
 
     def run(self, items: Sequence[Item]) -> Sequence[Item]:
         """See `Segment`."""
@@ -93,22 +96,27 @@ class OneByOne(Generic[Item]):
         pulse = self.pulse
         task = self.task
         is_timed = task.is_timed()
+        start = pulse.watch.start
         for index, item in enumerate(items):
             pulse.count += 1
             outcome = None
+            start()
             try:
                 # The pulse beats with each stage, at the price of the loop's own assignment.
-                for ask, name, pulse.asker in self._steps:
+                for ask, done, name, pulse.asker in self._steps:
                     if is_timed:
                         task.enter(item, name)
                     outcome = ask(item)
+                    done()
                     if outcome is not None:
                         break
             except Unavailable as error:
                 # Each of the others would only run into the same time limit.
+                pulse.asker.timer.done(len(items) - index)
                 _unavailable(pulse.asker, items[index:], task, error)
                 break
             except Exception as error:  # noqa: BLE001 - a stage may raise anything
+                pulse.asker.timer.done()
                 outcome = _refusal(pulse.asker, item, task, error)
             if outcome is not None:
                 task.settle(item, outcome, pulse.asker)
@@ -138,13 +146,19 @@ class Batched(Generic[Item]):
         if is_timed:
             for item in items:
                 self.task.enter(item, self.asker.name)
+        timer = self.asker.timer
+        self.pulse.watch.start()
         try:
             outcomes = self.asker.ask(items)
         except Unavailable as error:
+            timer.done(len(items))
             _unavailable(self.asker, items, self.task, error)
             return []
         except Exception as error:  # noqa: BLE001 - a stage may raise anything
+            # Those that are asked again are counted then.
+            timer.done(0 if self._asks_again(items) else len(items))
             return self._failed(items, error)
+        timer.done(len(items))
         if is_timed:
             for item in items:
                 self.task.leave(item)
@@ -168,14 +182,18 @@ class Batched(Generic[Item]):
             "%s gave %s for a batch of %d: answered 451: %s",
             self.asker.name, given, len(items), _labels(items, self.task),
         )  # fmt: skip
+        self.asker.timer.fail(len(items))
         _answer_all(items, TRY_LATER)
         return []
+
+    def _asks_again(self, items: Sequence[Item]) -> bool:
+        return self.asker.repeatable and len(items) > 1
 
     def _failed(self, items: Sequence[Item], error: Exception) -> Sequence[Item]:
         if len(items) == 1:
             self.task.settle(items[0], _refusal(self.asker, items[0], self.task, error), self.asker)
             return []
-        if self.asker.repeatable:
+        if self._asks_again(items):
             log.warning(
                 "%s failed for a batch of %d (%s): asked again one by one",
                 self.asker.name, len(items), type(error).__name__,
@@ -186,6 +204,7 @@ class Batched(Generic[Item]):
             "%s failed: answered 451: %s",
             self.asker.name, _labels(items, self.task), exc_info=error,
         )  # fmt: skip
+        self.asker.timer.fail(len(items))
         _answer_all(items, TRY_LATER)
         return []
 
@@ -194,14 +213,18 @@ class Batched(Generic[Item]):
         for index, item in enumerate(items):
             self.pulse.count += 1
             alone = (item,)
+            self.pulse.watch.start()
             try:
                 outcomes = self.asker.ask(alone)
             except Unavailable as error:
+                self.asker.timer.done(len(items) - index)
                 _unavailable(self.asker, items[index:], self.task, error)
                 break
             except Exception as error:  # noqa: BLE001 - a stage may raise anything
+                self.asker.timer.done()
                 self._failed(alone, error)
             else:
+                self.asker.timer.done()
                 passed.extend(self._settle(alone, outcomes))
         return passed
 
@@ -239,7 +262,10 @@ class Concurrent(Generic[Item]):
             is_timed = self.task.is_timed()
             if is_timed:
                 self.task.enter(item, self.asker.name)
+            began = time.perf_counter()
             outcome = await self._outcome(item)
+            # Others run meanwhile: each has a time of its own.
+            self.asker.timer.took(time.perf_counter() - began, 1)
             if is_timed:
                 self.task.leave(item)
         self.pulse.count += 1
@@ -266,6 +292,7 @@ class Concurrent(Generic[Item]):
             # Not us: the stage let a cancellation of its own escape.
             return _refusal(self.asker, item, self.task, error)
         except Unavailable as error:
+            self.asker.timer.fail(1)
             _log_unavailable(self.asker, self.task.label(item), error)
         except Exception as error:  # noqa: BLE001 - a stage may raise anything
             return _refusal(self.asker, item, self.task, error)
@@ -301,6 +328,8 @@ def _answer_all(items: Sequence[Item], reply: Reply) -> None:
 def _refusal(asker: Asker[Item], item: Item, task: Task[Item], error: BaseException) -> Reply:
     """The reply for an error that concerns one item; logged once."""
     reply = reply_for(error)
+    if reply.code == TRY_LATER.code:
+        asker.timer.fail(1)
     if isinstance(error, DeliveryError):
         log.info("%s: %s answered %d: %s", task.label(item), asker.name, reply.code, error)
     else:
@@ -312,11 +341,13 @@ def _unavailable(
     asker: Asker[Item], items: Sequence[Item], task: Task[Item], error: Unavailable
 ) -> None:
     """Answers all of them: what the stage needs is away, and the senders keep their mails."""
+    asker.timer.fail(len(items))
     _log_unavailable(asker, _labels(items, task), error)
     _answer_all(items, TRY_LATER)
 
 
 def _log_late(asker: Asker[Any], label: str) -> None:
+    asker.timer.fail(1)
     log.error("%s: %s cancelled at its time limit: answered 451", label, asker.name)
 
 

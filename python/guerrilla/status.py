@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from guerrilla.parts import Parts
 
 
-def counters(parts: Parts) -> dict[str, int]:
-    """All counters of the core, of the workers and of reloads."""
-    found = parts.core.stats()
+def counters(parts: Parts) -> dict[str, Any]:
+    """All counters of the core, of the workers and of reloads, and `stages`: those of each stage.
+
+    The last are as `StageBook.snapshot` has them.
+    """
+    found: dict[str, Any] = dict(parts.core.stats())
     for pool in parts.pools:
         name = pool.settings.name
         found[f"{name}_workers"] = pool.size
@@ -25,6 +28,7 @@ def counters(parts: Parts) -> dict[str, int]:
         found[f"{name}_workers_replaced"] = pool.replaced
     found["reloads"] = parts.reloads
     found["reload_failures"] = parts.reload_failures
+    found["stages"] = parts.book.snapshot()
     return found
 
 
@@ -35,7 +39,6 @@ def status(parts: Parts | None, config: AppConfig, warnings: Sequence[str]) -> d
         "pid": os.getpid(),
         "uptime": 0.0 if parts is None else round(time.monotonic() - parts.began, 3),
         "servers": _servers(parts, config),
-        "chain": config.backend_config.save_process,
         "validate_process": config.backend_config.validate_process,
         "reloads": 0 if parts is None else parts.reloads,
         "warnings": list(warnings),
@@ -49,14 +52,14 @@ def _servers(parts: Parts | None, config: AppConfig) -> list[dict[str, Any]]:
     if parts is not None:
         clients = dict(parts.core.clients())
         for (server, _), address in zip(parts.servers, parts.addresses(), strict=False):
-            addresses.setdefault(server.listen_interface, []).append(address)
+            addresses.setdefault(server.name, []).append(address)
     return [
         {
-            "name": server.listen_interface,
+            "name": server.name,
             "host_name": server.host_name,
             "is_enabled": server.is_enabled,
-            "addresses": addresses.get(server.listen_interface, []),
-            "clients": clients.get(server.listen_interface, 0),
+            "addresses": addresses.get(server.name, []),
+            "clients": clients.get(server.name, 0),
             "max_clients": server.max_clients,
         }
         for server in config.servers

@@ -43,6 +43,8 @@ _LOOK: Final = 0.1
 class Stream:
     """A backend that hands its envelopes to consumers; for `Daemon(config, backend=Stream())`.
 
+    It is one daemon's at a time.
+
     Args:
         max_waiting: envelopes that wait for a consumer. While there are so many, workers wait, and
             what lies in the core waits with them, each until its time limit.
@@ -65,6 +67,8 @@ class Stream:
         self._idle: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
         """Consumers that wait, with their loops."""
         self._consumers = 0
+        self._begun = False
+        """A daemon has it, from its start to its end."""
         self._stopping = False
         self._ended = False
 
@@ -102,8 +106,16 @@ class Stream:
     # The daemon: called as it starts and stops.
 
     def begin(self) -> None:
-        """The daemon starts."""
+        """The daemon starts.
+
+        Raises:
+            RuntimeError: another daemon has it, whose end would be that of this one's mails.
+        """
         with self._changed:
+            if self._begun:
+                message = "this Stream is another daemon's, which still runs: make one for each"
+                raise RuntimeError(message)
+            self._begun = True
             self._stopping = self._ended = False
 
     def stop(self) -> None:
@@ -115,6 +127,7 @@ class Stream:
     def end(self) -> None:
         """The daemon has stopped: iterators end, what was not taken is answered `451`."""
         with self._changed:
+            self._begun = False
             self._ended = True
             self._refuse_all()
             while self._idle:

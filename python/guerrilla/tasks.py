@@ -13,7 +13,7 @@ from guerrilla.reply import TAKEN, TRY_LATER, Replies, Reply, fold
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from guerrilla._core import Check, Envelope
+    from guerrilla._core import Check, Envelope, StageTimer
 
 log = logging.getLogger("guerrilla.chain")
 _mail_log = logging.getLogger("guerrilla.mail")
@@ -30,6 +30,8 @@ class Asker(Generic[Item]):
     """The name it has in the chain, for logs."""
     ask: Callable[[Any], Any]
     """One item, or a sequence of them; its outcome, or what to await for it."""
+    timer: StageTimer
+    """Where it counts what it was asked, how long that took and what it failed for."""
     repeatable: bool = False
     """A batch that raised can be asked again one by one: nothing of it was done."""
     discards: bool = False
@@ -140,6 +142,7 @@ class CheckTask:
 
 
 def _nonsense(asker: Asker[Any], outcome: object, label: str) -> None:
+    asker.timer.fail(1)
     what = type(outcome).__name__
     if isinstance(outcome, Replies):
         what = f"{len(outcome)} replies for another number of recipients"

@@ -129,11 +129,6 @@ impl<T> Swap<T> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether this is the value now.
-    pub fn holds(&self, value: &Arc<T>) -> bool {
-        Arc::ptr_eq(&self.0.read().unwrap_or_else(PoisonError::into_inner), value)
-    }
-
     /// Replaces it.
     pub fn store(&self, value: T) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);

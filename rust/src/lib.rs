@@ -21,6 +21,7 @@
 //! | [`tls`] | certificates and all else of a handshake |
 //! | [`config`] | the settings it obeys |
 //! | [`events`] | what embedders hear of |
+//! | [`faults`] | what goes wrong on purpose, for `guerrilla.testing` |
 //! | [`certificate`] | self-signed certificates |
 //! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |
 //! | [`few`] | a list that is nearly always empty, and then next to nothing |
@@ -33,6 +34,7 @@ pub mod config;
 pub mod course;
 pub mod delivery;
 pub mod events;
+pub mod faults;
 pub mod few;
 pub mod log;
 pub mod mail;

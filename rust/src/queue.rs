@@ -15,6 +15,7 @@ pub struct Queue<T> {
 struct QueueInner<T> {
     items: VecDeque<T>,
     sleepers: usize,
+    interrupts: u64,
     closed: bool,
 }
 
@@ -31,7 +32,8 @@ impl<T> QueueInner<T> {
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        let inner = QueueInner { items: VecDeque::new(), sleepers: 0, closed: false };
+        let inner =
+            QueueInner { items: VecDeque::new(), sleepers: 0, interrupts: 0, closed: false };
         Self { inner: Mutex::new(inner), filled: Condvar::new() }
     }
 }
@@ -66,8 +68,9 @@ impl<T> Queue<T> {
     /// `None` when it is closed and empty.
     pub fn receive(&self, max: usize, timeout: Duration) -> Option<Vec<T>> {
         let mut inner = self.lock();
+        let interrupts = inner.interrupts;
         let deadline = Instant::now().checked_add(timeout);
-        while inner.items.is_empty() && !inner.closed {
+        while inner.items.is_empty() && !inner.closed && inner.interrupts == interrupts {
             let left = deadline
                 .map_or(Duration::from_hours(1), |at| at.saturating_duration_since(Instant::now()));
             if left.is_zero() {
@@ -90,6 +93,12 @@ impl<T> Queue<T> {
         let mut inner = self.lock();
         let at = inner.items.iter().position(matches)?;
         inner.items.remove(at)
+    }
+
+    /// Who waits returns, and sees what has changed elsewhere.
+    pub fn interrupt(&self) {
+        self.lock().interrupts += 1;
+        self.filled.notify_all();
     }
 
     /// Takes no more; who waits returns.
@@ -139,5 +148,25 @@ mod tests {
         assert_eq!(queue.try_receive(9), Some(vec![1, 3]));
         let empty: Queue<u8> = Queue::default();
         assert_eq!(empty.receive(2, Duration::from_millis(1)), Some(vec![]));
+    }
+
+    #[test]
+    fn an_interrupt_ends_every_wait_of_now_and_none_of_later() {
+        let queue: Queue<u8> = Queue::default();
+        queue.interrupt();
+        std::thread::scope(|scope| {
+            let waits: Vec<_> =
+                (0..3).map(|_| scope.spawn(|| queue.receive(2, Duration::from_mins(1)))).collect();
+            while queue.lock().sleepers < waits.len() {
+                std::thread::yield_now();
+            }
+            queue.interrupt();
+            for wait in waits {
+                assert_eq!(wait.join().ok(), Some(Some(vec![])));
+            }
+            let later = scope.spawn(|| queue.receive(2, Duration::from_mins(1)));
+            queue.push(1);
+            assert_eq!(later.join().ok(), Some(Some(vec![1])));
+        });
     }
 }

@@ -16,6 +16,7 @@ use crate::buffer::{Budget, Spiller};
 use crate::config::{CoreConfig, ServerConfig, Swap};
 use crate::delivery::{Asked, Check, Delivery};
 use crate::events::Events;
+use crate::faults::Faults;
 use crate::log::{Level, Log};
 use crate::net::{Bound, Failures, Listeners, Shutdown, bind_all};
 use crate::pending::{Pending, Wakes};
@@ -45,6 +46,8 @@ pub struct Shared {
     pub replies: Replies,
     /// Events on their way to Python.
     pub events: Events,
+    /// What goes wrong on purpose.
+    pub faults: Faults,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Memory for bodies.
@@ -171,6 +174,7 @@ impl Server {
             log,
             replies: Replies::default(),
             events: Events::default(),
+            faults: Faults::default(),
             stats,
             budget,
             memory_freed,

@@ -1,8 +1,10 @@
 //! Counters, and one snapshot of them.
 
 mod replies;
+mod stages;
 
 pub use replies::Replies;
+pub use stages::{BOUNDS, StageFigures, Stopwatch};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,8 +57,22 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections open now.
+    /// Connections open now. Each is one of the sessions that follow.
     connections_open,
+    /// Sessions before their greeting: their PROXY header, `greet_delay`.
+    sessions_opening,
+    /// Sessions in a TLS handshake.
+    sessions_handshake,
+    /// Sessions of which a command is awaited, with no transaction open.
+    sessions_idle,
+    /// Sessions of which a command is awaited, with a transaction open.
+    sessions_transaction,
+    /// Sessions whose message comes: from DATA until the final dot.
+    sessions_data,
+    /// Sessions that wait for an answer on a recipient or a whole message.
+    sessions_waiting,
+    /// Sessions that have had their last reply.
+    sessions_closing,
     /// Connections accepted since the start.
     connections_accepted,
     /// Connections refused with 421 because a server had `max_clients`.

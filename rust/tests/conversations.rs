@@ -1,7 +1,8 @@
 //! The golden conversations of `tests/conversations` on a bare session: no socket, no clock, no Python.
 //!
-//! Each file runs three times: what the client says between two replies at once, octet by octet, and
-//! pipelined, which is all it says in one piece, or in one before TLS and one within. The format:
+//! Each file runs four times: what the client says between two replies at once, octet by octet, and
+//! pipelined, which is all it says in one piece, or in one before TLS and one within; and once more so,
+//! with each command asked about before it is obeyed. The format:
 //! `tests/conversations/README.md`.
 
 #![allow(
@@ -46,7 +47,7 @@ fn every_conversation_goes_as_written() {
                 continue;
             }
         };
-        for pace in [Pace::Whole, Pace::Octets, Pace::Pipelined] {
+        for pace in [Pace::Whole, Pace::Octets, Pace::Pipelined, Pace::Asked] {
             if let Err(problem) = play(&script, pace) {
                 writeln!(failures, "{name}:{problem} ({pace:?})").unwrap();
             }
@@ -64,6 +65,8 @@ enum Pace {
     Octets,
     /// All of the file at once, as far as TLS lets it.
     Pipelined,
+    /// The same, and nothing is obeyed before the session was told that it may.
+    Asked,
 }
 
 /// The driver of a session, without time and sockets.
@@ -95,8 +98,9 @@ fn play(script: &Script, pace: Pace) -> Result<(), Problem> {
     if script.trusted {
         driver.session.trust();
     }
+    driver.session.ask_first(pace == Pace::Asked);
     driver.greet()?;
-    if pace == Pace::Pipelined {
+    if matches!(pace, Pace::Pipelined | Pace::Asked) {
         for blocks in script.blocks.split_inclusive(|block| block.tls) {
             let sent: Vec<u8> = blocks.iter().flat_map(|block| block.sent.clone()).collect();
             driver.play([sent.as_slice()], blocks)?;
@@ -177,6 +181,7 @@ impl Driver<'_> {
                     self.session.secured();
                     self.secured = true;
                 }
+                Step::Before(_) => self.session.proceed(None),
                 Step::XClient(_) => self.session.greet(GREETING),
                 Step::Deliver(transaction, body) => self.deliver(transaction, body)?,
             }

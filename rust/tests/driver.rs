@@ -148,6 +148,10 @@ impl Driver {
                 self.events.push(Event::XClient(format!("{said:?}")));
                 self.session.greet("SMTP");
             }
+            Step::Before(_) => {
+                self.questions -= 1;
+                self.session.proceed(None);
+            }
             Step::NeedInput | Step::Close => {}
         }
     }

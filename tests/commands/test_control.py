@@ -85,7 +85,7 @@ def test_stop(control: Control, daemon: FakeDaemon, capsys: pytest.CaptureFixtur
     assert daemon.did == ["shutdown"]
     assert main(["stop"]) == 1
     _, (error,) = said(capsys)
-    assert error == f"guerrillad: {control.path}: no daemon answers there: is it running?"
+    assert error.startswith(f"guerrillad: no daemon answers at {control.path}: is it running? ")
 
 
 def test_status(control: Control, daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,6 +132,7 @@ FULL: dict[str, Any] = {
         {"name": ":27", "addresses": [":27"], "is_enabled": True, "clients": 1, "max_clients": 9},
     ],
     "warnings": ["w"],
+    "stats": {"sessions_idle": 3, "sessions_data": 0, "sessions_waiting": 1, "spilled": 2},
 }  # fmt: skip
 
 
@@ -143,6 +144,7 @@ def test_status_for_a_person() -> None:
         "  server     :27: 1 of 9 clients",
         "  chain      A|B",
         "  reloads    2",
+        "  sessions   3 idle, 1 waiting",
         "  warning    w",
     ]
     for seconds, text in ((0.9, "0s"), (61, "1m 1s"), (3600, "1h 0m"), (90_000, "1d 1h")):
@@ -157,7 +159,9 @@ def test_a_daemon_that_does_not_run(command: str, capsys: pytest.CaptureFixture[
     Path("guerrilla.toml").write_text('pid_file = "run.pid"', encoding="utf-8")
     assert main(command.split()) == 1
     path = Path("run.pid.sock").absolute()
-    error = f"guerrillad: {path}: no daemon answers there: is it running?"
+    beside = Path("guerrilla.toml.sock").absolute()
+    error = f"guerrillad: no daemon answers at {path} nor at {beside}: is it running? "
+    error += "(one that was started with another pid_file is found by --socket PIDFILE.sock)"
     assert said(capsys) == ([], [error])
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))

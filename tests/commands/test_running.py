@@ -62,3 +62,45 @@ def test_stop_returns_when_it_has_stopped(daemon: RunningDaemon) -> None:
     assert ask(daemon, "stop") == 0
     assert daemon.process.wait(10) == 0
     assert not daemon.config_file.with_name(f"{daemon.config_file.name}.sock").exists()
+
+
+def test_the_socket_follows_the_pid_file(
+    daemon: RunningDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a command finds it where it was before the file named one."""
+    text = daemon.config_file.read_text()
+    beside = daemon.config_file.with_name(f"{daemon.config_file.name}.sock")
+    one, two = (daemon.folder / name for name in ("one.pid", "two.pid"))
+    daemon.config_file.write_text(f'pid_file = "{one}"\n{text}')
+    assert ask(daemon, "reload") == 0
+    assert ask(daemon, "status") == 0
+    assert Path(f"{one}.sock").is_socket()
+    assert not beside.exists()
+    # Now nothing that is read says where it is: it is asked for.
+    daemon.config_file.write_text(f'pid_file = "{two}"\n{text}')
+    capsys.readouterr()
+    assert ask(daemon, "reload") == 1
+    assert capsys.readouterr().err == (
+        f"guerrillad: no daemon answers at {two}.sock nor at {beside}: is it running? "
+        "(one that was started with another pid_file is found by --socket PIDFILE.sock)\n"
+    )
+    assert ask(daemon, "reload", "--socket", f"{one}.sock") == 0
+    assert not Path(f"{one}.sock").exists()
+    assert ask(daemon, "stop") == 0
+    assert daemon.process.wait(10) == 0
+    assert not Path(f"{two}.sock").exists()
+
+
+def test_a_socket_that_cannot_follow_stays(
+    daemon: RunningDaemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = daemon.config_file.read_text()
+    pid = daemon.folder / "run.pid"
+    Path(f"{pid}.sock").write_text("something of somebody's")
+    daemon.config_file.write_text(f'pid_file = "{pid}"\n{text}')
+    assert ask(daemon, "reload") == 0
+    assert "the control socket stays at " in daemon.log_text()
+    assert Path(f"{pid}.sock").read_text() == "something of somebody's"
+    capsys.readouterr()
+    assert ask(daemon, "stop", "--socket", f"{daemon.config_file}.sock") == 0
+    assert daemon.process.wait(10) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import assert_type
+from typing import Any, assert_type
 
 import guerrilla
 from guerrilla import (
@@ -62,7 +62,7 @@ def run(daemon: Daemon) -> None:
         with daemon as running:
             assert_type(running, Daemon)
             assert_type(running.addresses, list[str])
-            assert_type(running.stats(), dict[str, int])
+            assert_type(running.stats(), dict[str, Any])
             assert_type(running.wait(1.0), bool)
     except (ConfigError, StartError) as error:
         assert_type(error.problems, tuple[str, ...])

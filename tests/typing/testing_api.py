@@ -6,7 +6,7 @@ from email.message import EmailMessage
 from typing import assert_type
 
 from guerrilla import Address, Envelope, Processor, Reply
-from guerrilla.testing import GuerrillaServer, Stage, make_envelope, run_chain
+from guerrilla.testing import GuerrillaServer, Stage, Where, make_envelope, run_chain
 
 
 class Own(Processor):
@@ -28,9 +28,11 @@ run_chain([7], make_envelope())  # type: ignore[list-item]
 
 
 def test_of_a_user(guerrilla_server: GuerrillaServer) -> None:
-    guerrilla_server.refuse(Reply.retry(), at="rcpt", count=1)
+    where: Where = "rcpt"
+    guerrilla_server.refuse(Reply.retry(), at=where, count=1)
     guerrilla_server.delay(0.1, at="data")
-    guerrilla_server.drop(at="connect")  # type: ignore[arg-type]
+    guerrilla_server.drop(at="connect", reset=True)
+    guerrilla_server.drop(at="noop")  # type: ignore[arg-type]
     guerrilla_server.behave()
     assert_type(guerrilla_server.wait_for(1, timeout=5), list[Envelope])
     assert_type(guerrilla_server.received, list[Envelope])

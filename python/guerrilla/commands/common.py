@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from guerrilla.chain import read_options
-from guerrilla.config import chain_names, load
+from guerrilla.config import chain_stages, load
 from guerrilla.errors import GuerrillaError
 from guerrilla.processors.sql import SQL, MySQL
 from guerrilla.store.schema import check_table_name
@@ -105,10 +105,11 @@ def sql_options(backend: BackendConfig) -> SQL.Options | None:
     Raises:
         ConfigError: a bad value; a line each.
     """
-    found = {"sql": SQL, "mysql": MySQL}
-    for name in chain_names(backend.save_process):
-        if name.lower() in found:
-            options = read_options(name, found[name.lower()], backend.values())
+    kinds = {"sql": SQL, "mysql": MySQL}
+    for stage in chain_stages(backend.save_process):
+        kind = kinds.get(stage.processor.lower())
+        if kind is not None:
+            options = read_options(stage.name, kind, backend.values())
             return options if isinstance(options, SQL.Options) else None
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -19,19 +20,20 @@ from guerrilla.commands.common import (
 from guerrilla.config import AppConfig, load
 from guerrilla.config.parsing import guess_format, parse
 from guerrilla.control import control_path
-from guerrilla.controlclient import ask
+from guerrilla.controlclient import NobodyThereError, ask
 from guerrilla.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from guerrilla.commands.common import Subparsers
 
 _MORE: Final = """\
-The daemon is asked over its control socket: control_socket of the config, else the pid file or
-else the config file with .sock appended. Where it was started with another pid file (serve -p), in
-another folder, or before the config named another one, say where its socket is with --socket.
+The daemon is asked over its control socket: control_socket of the config, the pid file with .sock
+appended, or the config file with .sock appended, at the first of these where one answers. Where it
+was started with another pid file (serve -p, or the config before it was edited), or in another
+folder, say where its socket is with --socket.
 """
 
 _PLACES: Final = ("control_socket", "pid_file")
@@ -68,7 +70,7 @@ def _add(
 
 def reload(args: argparse.Namespace) -> int:
     """`reload`: a line for each thing that changed; 1 with every failure."""
-    answer = ask(find_socket(args.config, args.socket), "reload")
+    answer = ask_one(args, "reload")
     for change in (answer.get("result") or {}).get("changes", []):
         print(shown(str(change)))
     return _end(answer, "reloaded")
@@ -76,12 +78,12 @@ def reload(args: argparse.Namespace) -> int:
 
 def reopen_logs(args: argparse.Namespace) -> int:
     """`reopen-logs`."""
-    return _end(ask(find_socket(args.config, args.socket), "reopen-logs"), "logs are open anew")
+    return _end(ask_one(args, "reopen-logs"), "logs are open anew")
 
 
 def stop(args: argparse.Namespace) -> int:
     """`stop`: returns when the daemon has stopped."""
-    return _end(ask(find_socket(args.config, args.socket), "stop"), "stopped")
+    return _end(ask_one(args, "stop"), "stopped")
 
 
 def status(args: argparse.Namespace) -> int:
@@ -101,10 +103,20 @@ def stats(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found))
     else:
-        width = max(map(len, found), default=0)
-        for name, value in found.items():
+        lines = dict(_figures(found))
+        width = max(map(len, lines), default=0)
+        for name, value in lines.items():
             print(shown(f"{name:<{width}}  {value}"))
     return 0
+
+
+def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """A name and a number each; of a stage without its histogram."""
+    yield from ((name, value) for name, value in found.items() if name != "stages")
+    for stage in found.get("stages", []):
+        place = ".".join(str(stage.get(key)) for key in ("backend", "task", "stage"))
+        for key in ("count", "errors", "calls", "seconds"):
+            yield f"stages.{place}.{key}", stage.get(key)
 
 
 def asked(args: argparse.Namespace, command: str) -> Mapping[str, Any]:
@@ -114,31 +126,55 @@ def asked(args: argparse.Namespace, command: str) -> Mapping[str, Any]:
         ControlError: no daemon answers.
         CommandError: what it says against it.
     """
-    answer = ask(find_socket(args.config, args.socket), command)
+    answer = ask_one(args, command)
     if not answer["ok"]:
         raise CommandError("\n".join(shown(str(line)) for line in answer.get("errors", ["failed"])))
     found: Mapping[str, Any] = answer["result"]
     return found
 
 
-def find_socket(config: str | None, given: str | None) -> str:
-    """Where the daemon is asked that the command line means.
+def ask_one(args: argparse.Namespace, command: str) -> dict[str, Any]:
+    """Asks the daemon that the command line means, at the first place where one answers.
+
+    Raises:
+        ControlError: none does, or not as it should.
+        CommandError: no config file, or one whose daemon has no control socket.
+        ConfigError: a config file that does not even tell where the socket is.
+    """
+    places = [args.socket] if args.socket is not None else sockets_of(args.config)
+    for place in places:
+        with suppress(NobodyThereError):
+            return ask(place, command)
+    looked = " nor at ".join(os.path.abspath(place) for place in places)
+    hint = (
+        ""
+        if args.socket is not None
+        else " (one that was started with another pid_file is found by --socket PIDFILE.sock)"
+    )
+    raise NobodyThereError(f"no daemon answers at {looked}: is it running?{hint}")
+
+
+def sockets_of(config: str | None) -> list[str]:
+    """Where the daemon of a config file may be asked, the likeliest place first.
+
+    One that was started before the file named a pid file has its socket beside the config file.
 
     Raises:
         CommandError: no config file, or one whose daemon has no control socket.
         ConfigError: a config file that does not even tell where the socket is.
     """
-    if given is not None:
-        return given
     path = find_config(config)
     if path is None:
         msg = f"{no_config()}: name one with -c, or the daemon's control socket with --socket"
         raise CommandError(msg)
-    found = control_path(_places(path), path)
+    named = _places(path)
+    found = control_path(named, path)
     if found is None:
         msg = f"{path}: control_socket is off: only signals reach its daemon"
         raise CommandError(msg)
-    return found
+    without = named.model_copy(update={"control_socket": None})
+    beside = [control_path(without, path), control_path(AppConfig.default(), path)]
+    return list(dict.fromkeys([found, *(place for place in beside if place is not None)]))
 
 
 def _places(path: Path) -> AppConfig:
@@ -176,9 +212,24 @@ def describe(found: Mapping[str, Any]) -> list[str]:
     for server in found.get("servers", []):
         where = ", ".join(server.get("addresses", [])) or server.get("name", "")
         lines.append(f"  server     {where}: {_state(server)}")
-    lines += [f"  {key:<10} {found[key]}" for key in ("chain", "reloads") if key in found]
+    lines += [
+        f"  {key:<10} {found[key]}" for key in ("chain", "backend", "reloads") if key in found
+    ]
+    lines += _sessions(found.get("stats", {}))
+    lines += [f"  stage      {_stage(one)}" for one in found.get("stats", {}).get("stages", [])]
     lines += [f"  warning    {warning}" for warning in found.get("warnings", [])]
     return lines
+
+
+def _sessions(figures: Mapping[str, int]) -> list[str]:
+    """How many there are in each state that has any."""
+    counts = {
+        name.removeprefix("sessions_"): count
+        for name, count in figures.items()
+        if name.startswith("sessions_") and count
+    }
+    text = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return [f"  sessions   {text}"] if text else []
 
 
 def _state(server: Mapping[str, Any]) -> str:
@@ -186,6 +237,13 @@ def _state(server: Mapping[str, Any]) -> str:
         return "disabled"
     most = f" of {server['max_clients']}" if "max_clients" in server else ""
     return f"{server.get('clients', 0)}{most} clients"
+
+
+def _stage(stage: Mapping[str, Any]) -> str:
+    """How many items, and the mean time of a call."""
+    mean = 1000 * stage["seconds"] / stage["calls"] if stage["calls"] else 0.0
+    what = f"{stage['count']} items, {stage['errors']} errors, {mean:.3g} ms a call"
+    return f"{stage['backend']} {stage['task']} {stage['stage']}: {what}"
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,17 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from guerrilla import _core
-from guerrilla.commands import cert, check, config, control, mail, schema, send, serve
+from guerrilla.commands import (
+    cert,
+    check,
+    config,
+    control,
+    mail,
+    processors,
+    schema,
+    send,
+    serve,
+)
 from guerrilla.commands.common import (
     add_command,
     add_config,
@@ -95,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add(commands)
     check.add(commands)
     config.add(commands)
+    processors.add(commands)
     control.add(commands)
     mail.add(commands)
     schema.add(commands)

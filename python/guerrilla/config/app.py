@@ -23,7 +23,12 @@ from guerrilla.config.fields import (
 from guerrilla.config.listen import ListenAddress, parse_listen_interface
 from guerrilla.config.oddities import server_oddities
 from guerrilla.config.section import Section
-from guerrilla.config.server import DEFAULT_LISTEN_INTERFACE, ServerConfig, machine_name
+from guerrilla.config.server import (
+    DEFAULT_LISTEN_INTERFACE,
+    ServerConfig,
+    machine_name,
+    ordinals,
+)
 from guerrilla.errors import ConfigError, expected
 from guerrilla.units import Bytes, Seconds, parse_bytes
 
@@ -36,6 +41,11 @@ def _memory(value: object) -> int:
         # The first step of a body buffer; with less, no message could ever be taken.
         raise expected("a size of at least 64 KiB", value)
     return size
+
+
+def _numbered(servers: tuple[ServerConfig, ...]) -> tuple[ServerConfig, ...]:
+    numbers = ordinals(server.listen_interface for server in servers)
+    return tuple(map(ServerConfig.numbered, servers, numbers))
 
 
 def _listen(value: object) -> str:
@@ -137,7 +147,10 @@ class AppConfig(Section):
     """The whole config. Every key has a default; `AppConfig.default()` is Go-Guerrilla's."""
 
     servers: Annotated[
-        tuple[Annotated[ServerConfig, TABLE], ...], ITEMS, BeforeValidator(_default_server)
+        tuple[Annotated[ServerConfig, TABLE], ...],
+        ITEMS,
+        BeforeValidator(_default_server),
+        AfterValidator(_numbered),
     ] = Field(default=(), validate_default=True)
     """The servers. Default: one on 127.0.0.1:2525."""
 
@@ -213,10 +226,19 @@ class AppConfig(Section):
 
     def warnings(self) -> list[str]:
         """What is odd and yet works, one line each with the path of the key."""
+        backends = {f"backends.{name}": backend for name, backend in self.backends.items()}
+        backends = {"backend_config": self.backend_config, **backends}
         return [
-            f"servers[{index}].{oddity}"
-            for index, server in enumerate(self.servers)
-            for oddity in server_oddities(server)
+            *(
+                f"servers[{index}].{oddity}"
+                for index, server in enumerate(self.servers)
+                for oddity in server_oddities(server)
+            ),
+            *(
+                f"{path}.{oddity}"
+                for path, backend in backends.items()
+                for oddity in backend.oddities()
+            ),
         ]
 
     @model_validator(mode="after")
@@ -235,6 +257,8 @@ class AppConfig(Section):
         first: dict[ListenAddress, int] = {}
         problems = []
         for index, server in enumerate(self.servers):
+            if server.address.is_of_the_system:
+                continue
             other = first.setdefault(server.address, index)
             if other != index:
                 problems.append(

@@ -11,7 +11,7 @@ from typing import Any, Final
 from guerrilla.config.app import AppConfig
 from guerrilla.config.masking import mask_value
 from guerrilla.config.section import Section
-from guerrilla.config.server import ServerConfig
+from guerrilla.config.server import ServerConfig, ordinals, server_name
 from guerrilla.events import Change, ConfigChange, Event, ServerChange
 
 _KEYS: Final = {
@@ -49,19 +49,19 @@ def changes(old: AppConfig, new: AppConfig, *, tls_changed: Collection[str] = ()
     Args:
         old: what is in force.
         new: what is to be.
-        tls_changed: `listen_interface` of servers whose files of TLS changed on disk, which the
+        tls_changed: names of servers whose files of TLS changed on disk, which the
             keys do not show.
 
     Returns:
         Never empty: a reload opens the logs of servers anew that stay where they are.
     """
     found = [Change(event, ConfigChange(old, new)) for event in _config_events(old, new)]
-    if old != new or any(server.listen_interface in tls_changed for server in new.servers):
+    if old != new or any(server.name in tls_changed for server in new.servers):
         at = 1 if found and found[0].event is Event.BACKEND_CONFIG else 0
         found.insert(at, Change(Event.NEW_CONFIG, ConfigChange(old, new)))
-    before = {server.listen_interface: server for server in old.servers}
+    before = {server.name: server for server in old.servers}
     for server in new.servers:
-        name = server.listen_interface
+        name = server.name
         change = ServerChange(name, before.pop(name, None), server)
         events = _server_events(change.old, server, tls_changed=name in tls_changed)
         found += [Change(event, change) for event in events]
@@ -70,6 +70,18 @@ def changes(old: AppConfig, new: AppConfig, *, tls_changed: Collection[str] = ()
         for name, server in before.items()
     ]
     return found
+
+
+def reopened(config: AppConfig) -> list[Change]:
+    """The events for logs that were opened anew without a reload: the main one, then each server's.
+
+    A server without a log of its own is told of too, as at a reload.
+    """
+    servers = [ServerChange(server.listen_interface, server, server) for server in config.servers]
+    return [
+        Change(Event.REOPEN_LOG_FILE, ConfigChange(config, config)),
+        *(Change(Event.SERVER_REOPEN_LOG_FILE, server) for server in servers),
+    ]
 
 
 def describe(change: Change) -> str:
@@ -153,7 +165,8 @@ def _leaves(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
 
 def _names(servers: Iterable[Mapping[str, Any]]) -> list[str]:
     """Servers by name: what changed in each is told by its own events."""
-    return [server["listen_interface"] for server in servers]
+    interfaces = [server["listen_interface"] for server in servers]
+    return list(map(server_name, interfaces, ordinals(interfaces)))
 
 
 def _shown(value: object) -> str:

@@ -30,6 +30,11 @@ class ListenAddress:
     port: int = 0
     path: str = ""
 
+    @property
+    def is_of_the_system(self) -> bool:
+        """Whether the system chooses the port: another one each time."""
+        return self.kind == "tcp" and self.port == 0
+
     def __str__(self) -> str:
         """The form that `parse_listen_interface` reads."""
         if self.kind == "unix":

@@ -1,9 +1,11 @@
 """A server: one listener with its settings."""
 
 import socket
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, model_validator
 
 from guerrilla.config.fields import (
     ITEMS,
@@ -83,6 +85,19 @@ class AuthConfig(Section):
     """Takes AUTH outside TLS; passwords then cross the network in the clear."""
 
 
+def server_name(listen_interface: str, ordinal: int) -> str:
+    """See `ServerConfig.name`."""
+    return listen_interface if ordinal == 1 else f"{listen_interface}#{ordinal}"
+
+
+def ordinals(listen_interfaces: Iterable[str]) -> Iterator[int]:
+    """For each, how many of the same there are up to it."""
+    seen: Counter[str] = Counter()
+    for one in listen_interfaces:
+        seen[one] += 1
+        yield seen[one]
+
+
 class ServerConfig(Section):
     """A server: `servers[]`. It needs `listen_interface`; all else has a default.
 
@@ -94,7 +109,7 @@ class ServerConfig(Section):
 
     listen_interface: Annotated[str, BeforeValidator(_listen_interface)]
     """Where it listens: `ip:port`, `:25` (all of IPv4 and IPv6), `[::]:25`, `host:25`,
-    `unix:/path`. Port 0 lets the system choose. Unique among the servers."""
+    `unix:/path`. Port 0 lets the system choose; but for it, unique among the servers."""
 
     host_name: Annotated[Host, BeforeValidator(_host_name)] = Field(default_factory=machine_name)
     """What the server calls itself in the greeting and in `Received:`. Default: the machine's."""
@@ -186,6 +201,25 @@ class ServerConfig(Section):
 
     auth: Annotated[AuthConfig, TABLE] = AuthConfig()
     """AUTH: who must, and what it allows."""
+
+    _ordinal: int = PrivateAttr(default=1)
+
+    @property
+    def name(self) -> str:
+        """What it is matched by in another config, and called in logs and figures.
+
+        `listen_interface`; of several with the same, which only port 0 allows, the second has `#2`
+        behind it, and so on.
+        """
+        return server_name(self.listen_interface, self._ordinal)
+
+    def numbered(self, ordinal: int) -> Self:
+        """The same server as the nth with its `listen_interface`."""
+        if ordinal == self._ordinal:
+            return self
+        copy = self.model_copy()
+        copy._ordinal = ordinal  # noqa: SLF001  # one of its own
+        return copy
 
     @property
     def address(self) -> ListenAddress:

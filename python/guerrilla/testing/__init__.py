@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from guerrilla.testing.chains import Stage, run_chain
     from guerrilla.testing.envelopes import make_envelope
+    from guerrilla.testing.faults import Where
     from guerrilla.testing.server import GuerrillaServer
 
-__all__ = ["GuerrillaServer", "Stage", "make_envelope", "run_chain"]
+__all__ = ["GuerrillaServer", "Stage", "Where", "make_envelope", "run_chain"]
 
 _LAZY = {
     "GuerrillaServer": "server",
     "Stage": "chains",
+    "Where": "faults",
     "make_envelope": "envelopes",
     "run_chain": "chains",
 }

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from guerrilla._core import Check, Envelope
+from guerrilla._core import Envelope
 from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.reply import TAKEN, Outcome, Reply
+from guerrilla.testing.faults import Fault, Faults, Where
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-__all__ = ["GuerrillaServer", "Where"]
+    from guerrilla._core import Check
 
-Where: TypeAlias = Literal["rcpt", "data"]
-"""The command that misbehaviour answers: RCPT, for each recipient, or the end of DATA."""
+__all__ = ["GuerrillaServer"]
 
 PATIENCE: Final = 10.0
 """Seconds to wait for mails, by default."""
 
-_CLOSING: Final = Reply(421, "4.3.2", "Closing the connection")
+_UNHEARD: Final = Reply.retry("4.3.2", "Nobody hears this")
+"""The outcome of a mail whose sender is dropped."""
 _STOP: Final = 1.0
 """Seconds that clients have to finish at the end of a test."""
-
-
-@dataclass(slots=True)
-class _Fault:
-    """Something that goes wrong on purpose."""
-
-    at: Where
-    left: int | None
-    """How often; None: each time."""
-    reply: Reply | None = None
-    seconds: float = 0.0
 
 
 class GuerrillaServer:
@@ -45,9 +34,9 @@ class GuerrillaServer:
     A real daemon in threads of this process; a context manager. Nothing is shared between two of
     them, nor with other processes: no file, no port, no log but `logging`'s `guerrilla`.
 
-    `refuse`, `delay` and `drop` make it misbehave; several are used up in the order they were
-    asked for. There is nothing to hook on before RCPT, so a connection, EHLO or MAIL cannot be
-    refused by them; `max_clients` and the other limits of a config can.
+    `refuse`, `delay` and `drop` make it misbehave at a stage of a session; several at the same
+    stage are used up in the order they were asked for. They come before all else that the server
+    would look at, but the syntax of a command. What is not used up ends with `behave` or `stop`.
 
     Args:
         server: keys of the server, as `max_size` or `tls`.
@@ -63,15 +52,12 @@ class GuerrillaServer:
         base = {"listen_interface": "127.0.0.1:0", "host_name": "localhost"}
         keys = {"allowed_hosts": ["."], "log_file": "off", "log_level": "info", **config}
         keys["servers"] = [base | dict(server or {})]
-        # What is delayed at RCPT has a thread to wait in.
-        keys["backend_config"] = {"validate_workers_size": 4, **keys.get("backend_config", {})}
-        self.daemon = Daemon(from_mapping(keys), backend=lambda: _Keeper(self))
+        self.daemon = Daemon(from_mapping(keys), backend=_Keeper(self))
         self._changed = threading.Condition()
         self._received: list[Envelope] = []
         self._refused: list[Envelope] = []
-        self._faults: list[_Fault] = []
+        self._faults = Faults()
         self._late: set[threading.Timer] = set()
-        self._ending = threading.Event()
 
     @property
     def address(self) -> str:
@@ -90,7 +76,7 @@ class GuerrillaServer:
 
     @property
     def received(self) -> list[Envelope]:
-        """Copies of the mails that were answered 2xx, in order.
+        """Copies of the mails that were taken, in order.
 
         A mail is here before its sender is answered.
         """
@@ -99,7 +85,7 @@ class GuerrillaServer:
 
     @property
     def refused(self) -> list[Envelope]:
-        """Copies of the mails that were refused after their data, in order."""
+        """Copies of the mails that were refused or dropped after their data, in order."""
         with self._changed:
             return list(self._refused)
 
@@ -122,30 +108,47 @@ class GuerrillaServer:
             self._received.clear()
             self._refused.clear()
 
-    def refuse(self, reply: Reply, *, at: Where = "data", count: int | None = None) -> None:
+    def refuse(self, reply: Reply, *, at: Where = "message", count: int | None = None) -> None:
         """Answers with `reply`, 4xx or 5xx, the next `count` times; each time without it.
 
+        A 421 closes the connection too, and so does any refusal at `connect`.
+
+        Args:
+            reply: what is said.
+            at: `connect`, `helo`, `mail`, `rcpt`, `data`, `message` (the final dot) or `saved`: the
+                final dot of a mail that is taken all the same.
+            count: how often.
+
         Raises:
-            ValueError: a reply that takes the mail.
+            ValueError: a reply that takes the mail, or another argument that is none.
         """
         if reply.is_success:
             message = f"a refusal is a 4xx or 5xx reply, not {reply.code}"
             raise ValueError(message)
-        self._add(_Fault(at, count, reply))
+        self._add(Fault(at, count, reply))
 
-    def delay(self, seconds: float, *, at: Where = "data", count: int | None = None) -> None:
+    def delay(self, seconds: float, *, at: Where = "message", count: int | None = None) -> None:
         """Answers so much later the next `count` times; each time without it.
 
-        The time limits of the config hold: `gw_val_rcpt_timeout`, 5 s, and `gw_save_timeout`, 30 s.
-        """
-        self._add(_Fault(at, count, seconds=seconds))
+        At the final dot the time limit of the config holds: `gw_save_timeout`, 30 s.
 
-    def drop(self, *, at: Where = "data", count: int | None = None) -> None:
-        """Says 421 and closes the connection the next `count` times; each time without it.
-
-        The core closes none without a word (RFC 5321 section 3.8).
+        Raises:
+            ValueError: an argument that is none.
         """
-        self._add(_Fault(at, count, _CLOSING))
+        self._add(Fault(at, count, seconds=seconds))
+
+    def drop(self, *, at: Where = "message", count: int | None = None, reset: bool = False) -> None:
+        """Closes the connection without a word the next `count` times; each time without it.
+
+        Args:
+            at: as for `refuse`.
+            count: how often.
+            reset: by a RST, as a machine does that has lost the connection; else by a FIN.
+
+        Raises:
+            ValueError: an argument that is none.
+        """
+        self._add(Fault(at, count, cut="reset" if reset else "close"))
 
     def behave(self) -> None:
         """Undoes `refuse`, `delay` and `drop`, but for answers that are under way."""
@@ -159,16 +162,21 @@ class GuerrillaServer:
             StartError: it cannot, as where a file of `tls` is not there.
         """
         self.daemon.start()
+        parts = self.daemon._parts  # noqa: SLF001  # what misbehaves is the core itself
+        if parts is not None:
+            with self._changed:
+                self._faults.begin(parts.core)
 
     def stop(self) -> None:
         """Stops; what is delayed is answered at once, clients have a second to finish."""
-        self._ending.set()
         with self._changed:
             late = set(self._late)
         for timer in late:
             timer.cancel()
             timer.function()
         self.daemon.shutdown(_STOP)
+        with self._changed:
+            self._faults.end()
 
     def __enter__(self) -> Self:
         """Starts."""
@@ -184,45 +192,38 @@ class GuerrillaServer:
         """Stops."""
         self.stop()
 
-    def _add(self, fault: _Fault) -> None:
+    def _add(self, fault: Fault) -> None:
         with self._changed:
-            self._faults.append(fault)
-
-    def _next(self, at: Where) -> tuple[Reply | None, float]:
-        """What goes wrong now: a reply, and seconds to wait before it."""
-        with self._changed:
-            for fault in self._faults:
-                if fault.at != at:
-                    continue
-                if fault.left is not None:
-                    fault.left -= 1
-                    if fault.left <= 0:
-                        self._faults.remove(fault)
-                return fault.reply, fault.seconds
-        return None, 0.0
-
-    def _recipient(self) -> Reply | None:
-        reply, seconds = self._next("rcpt")
-        if seconds:
-            self._ending.wait(seconds)
-        return reply
+            self._faults.add(fault)
 
     def _save(self, envelope: Envelope) -> Outcome:
-        reply, seconds = self._next("data")
-        if seconds:
-            self._answer_late(envelope, reply, seconds)
+        with self._changed:
+            fault = self._faults.take("message", "saved")
+        if fault is None:
+            self._keep(envelope, self._received)
+            return None
+        if fault.cut is not None:
+            with self._changed:
+                self._faults.cut(envelope.queued_id, fault.cut)
+        is_taken = fault.at == "saved"
+        if is_taken:
+            self._keep(envelope, self._received)
+        elif fault.is_refusal:
+            self._keep(envelope, self._refused)
+        if fault.seconds:
+            self._answer_late(envelope, fault.seconds, is_kept=is_taken)
             return TAKEN
-        self._keep(envelope, reply)
-        return reply
+        return _UNHEARD if fault.cut is not None and not is_taken else fault.reply
 
-    def _answer_late(self, envelope: Envelope, reply: Reply | None, seconds: float) -> None:
+    def _answer_late(self, envelope: Envelope, seconds: float, *, is_kept: bool) -> None:
         def answer() -> None:
             with self._changed:
                 if timer not in self._late:
                     return
                 self._late.remove(timer)
-            self._keep(envelope, reply)
-            envelope.answer(reply)
+            if not is_kept:
+                self._keep(envelope, self._received)
+            envelope.answer(None)
 
         timer = threading.Timer(seconds, answer)
         timer.daemon = True
@@ -230,19 +231,24 @@ class GuerrillaServer:
             self._late.add(timer)
         timer.start()
 
-    def _keep(self, envelope: Envelope, reply: Reply | None) -> None:
+    def _keep(self, envelope: Envelope, among: list[Envelope]) -> None:
         # A copy: the test may keep it, or change its values, for as long as it likes.
         copy = Envelope.from_bytes(envelope.to_bytes())
         with self._changed:
-            (self._received if reply is None else self._refused).append(copy)
+            among.append(copy)
             self._changed.notify_all()
 
 
 class _Keeper:
-    """The backend of one worker."""
+    """The backend of every worker."""
+
+    checks_recipients: Final = False
 
     def __init__(self, server: GuerrillaServer) -> None:
         self._server = server
+
+    def __call__(self) -> _Keeper:
+        return self
 
     def open(self) -> None:
         """There is nothing to open."""
@@ -254,4 +260,4 @@ class _Keeper:
         return [self._server._save(envelope) for envelope in envelopes]  # noqa: SLF001
 
     def validate_batch(self, checks: Sequence[Check]) -> Sequence[Reply | None]:
-        return [self._server._recipient() for _ in checks]  # noqa: SLF001
+        return [None] * len(checks)  # it is not asked

@@ -4,6 +4,7 @@
 //! all connections read into one of the thread's, borrowed only while one of them is polled.
 
 mod messages;
+mod misbehaving;
 mod opening;
 mod pace;
 mod sending;
@@ -157,28 +158,38 @@ impl Connection {
     }
 
     async fn converse(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
-        if self.opens_at_once() {
+        if self.opens_at_once() && !self.shared.faults.are_armed() {
             let greeting = self.greeting();
             self.session.greet(&greeting);
         } else {
             Box::pin(self.open(signals)).await?;
         }
+        self.count();
         self.flush(signals).await?;
         loop {
             let step = poll_fn(|context| self.poll_step(context, signals)).await?;
+            self.count();
             self.flush(signals).await?;
             match step {
                 Step::NeedInput => {}
                 Step::Close if self.session.said_bye() => return Ok(()),
                 Step::Close => return self.linger(signals).await,
                 // Boxed, so that an idle connection has no room for what a mail needs.
-                question => Box::pin(self.ask(signals, question)).await?,
+                question => {
+                    Box::pin(self.ask(signals, question)).await?;
+                    self.count();
+                }
             }
             // What else the peer sent is answered in the same write, unless everything ends now.
             if self.unread.is_empty() || self.shared.shutdown.is_closing() {
                 self.flush(signals).await?;
             }
         }
+    }
+
+    /// Counts it by what it waits for from now on.
+    fn count(&mut self) {
+        self.place.turn_to(self.session.phase().into());
     }
 
     /// Gets the session the answer to its question.
@@ -195,6 +206,7 @@ impl Connection {
             },
             Step::Deliver(transaction, body) => self.deliver(signals, transaction, body).await,
             Step::StartTls => self.start_tls(signals).await,
+            Step::Before(stage) => self.answer_before(signals, stage).await,
             Step::XClient(said) => {
                 self.speak_for(*said);
                 Ok(())
@@ -222,27 +234,13 @@ impl Connection {
             self.session.end(&reply);
             return Poll::Ready(Ok(Step::Close));
         }
-        if !self.unread.is_empty() {
+        if !self.unread.is_empty() || self.session.may_go_on() {
             let unread = std::mem::take(&mut self.unread);
             let step = self.consume(&unread);
             return Poll::Ready(Ok(step));
         }
         for _ in 0..READS_A_TURN {
-            let room = self.session.body().map_or(usize::MAX, |body| body.appetite());
-            let polled = READ.with_borrow_mut(|buffer| {
-                let room = room.clamp(1, buffer.len());
-                let buffer = buffer.get_mut(..room).unwrap_or_default();
-                let count = std::task::ready!(self.stream.poll_read(context, buffer))?;
-                let octets = buffer.get(..count).unwrap_or(&[]);
-                if octets.is_empty() {
-                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof)));
-                }
-                if self.tls.is_some() {
-                    return Poll::Ready(self.consume_records(octets));
-                }
-                Poll::Ready(Ok(self.consume(octets)))
-            });
-            match polled {
+            match self.poll_read(context) {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Lost(error))),
                 Poll::Ready(Ok(Step::NeedInput)) if !self.has_output() => {
                     if self.is_too_slow() {
@@ -268,17 +266,34 @@ impl Connection {
         Poll::Pending
     }
 
+    /// The step that one read leads to.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Step>> {
+        let room = self.session.body().map_or(usize::MAX, |body| body.appetite());
+        READ.with_borrow_mut(|buffer| {
+            let room = room.clamp(1, buffer.len());
+            let buffer = buffer.get_mut(..room).unwrap_or_default();
+            let count = std::task::ready!(self.stream.poll_read(context, buffer))?;
+            let octets = buffer.get(..count).unwrap_or(&[]);
+            if octets.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if self.tls.is_some() {
+                return Poll::Ready(self.consume_records(octets));
+            }
+            Poll::Ready(Ok(self.consume(octets)))
+        })
+    }
+
     /// Where a session obeys a new config, and where it ends if it has to: gives the reply then.
     fn between_transactions(&mut self) -> Option<Reply> {
         if self.shared.shutdown.is_stopping() {
             return Some(Reply::shutting_down());
         }
-        let server = self.place.server();
-        if server.is_leaving() {
+        if self.place.server().is_leaving() {
             return Some(Reply::server_gone());
         }
-        if !server.obeys(&self.config) {
-            self.config = server.config();
+        if let Some(config) = self.place.changed_config() {
+            self.config = config;
             let settings = &self.config.session;
             if *self.client.host_name != *settings.host_name {
                 Arc::make_mut(&mut self.client).host_name = settings.host_name.as_str().into();
@@ -310,6 +325,7 @@ impl Connection {
     /// where there is none the question goes up to `converse`, which can wait.
     fn consume(&mut self, octets: &[u8]) -> Step {
         let mut input = octets;
+        self.session.ask_first(self.shared.faults.are_armed());
         loop {
             let step = self.session.step(&mut input);
             if let Step::BeginBody { declared } = step

@@ -1,7 +1,7 @@
 //! A server that runs: what it obeys now, and who is connected to it.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,16 @@ use super::stream::Stream;
 use crate::config::{AddressLimits, ServerConfig, Swap};
 use crate::log::Level;
 use crate::server::Shared;
-use crate::smtp::Reply;
+use crate::smtp::{Phase, Reply};
+use crate::stats::{Counter, Stats};
 
 /// A server, over all the addresses it listens on.
 #[derive(Debug)]
 pub(crate) struct Live {
     name: Arc<str>,
     config: Swap<ServerConfig>,
+    /// Of its configs, from 1: a look at it is cheaper than one at the config.
+    generation: AtomicU64,
     open: AtomicUsize,
     clients: Arc<Clients>,
     /// It was taken out of the config: its sessions end where a transaction does.
@@ -29,6 +32,7 @@ impl Live {
         Self {
             name: config.name.as_str().into(),
             config: Swap::new(config),
+            generation: AtomicU64::new(1),
             open: AtomicUsize::new(0),
             clients: Arc::default(),
             leaving: AtomicBool::new(false),
@@ -45,14 +49,11 @@ impl Live {
         self.config.load()
     }
 
-    /// Whether this is still what it obeys.
-    pub(super) fn obeys(&self, config: &Arc<ServerConfig>) -> bool {
-        self.config.holds(config)
-    }
-
     /// Obeys another config: new connections at once, those that are open once they have no transaction.
     pub(crate) fn obey(&self, config: ServerConfig) {
         self.config.store(config);
+        // Behind the store: whoever sees the new number finds the new config.
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Its sessions are to end; has to be followed by a word that wakes them.
@@ -147,10 +148,53 @@ fn refuse(config: &ServerConfig, stream: &Stream, reply: &Reply, shared: &Shared
     }
 }
 
+/// What a connection does, by which they are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// What comes before the greeting, but for TLS.
+    Opening,
+    Handshake,
+    Idle,
+    Transaction,
+    Data,
+    Waiting,
+    Closing,
+}
+
+impl Activity {
+    fn gauge(self, stats: &Stats) -> &Counter {
+        match self {
+            Self::Opening => &stats.sessions_opening,
+            Self::Handshake => &stats.sessions_handshake,
+            Self::Idle => &stats.sessions_idle,
+            Self::Transaction => &stats.sessions_transaction,
+            Self::Data => &stats.sessions_data,
+            Self::Waiting => &stats.sessions_waiting,
+            Self::Closing => &stats.sessions_closing,
+        }
+    }
+}
+
+impl From<Phase> for Activity {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Idle => Self::Idle,
+            Phase::Transaction => Self::Transaction,
+            Phase::Data => Self::Data,
+            Phase::Waiting => Self::Waiting,
+            Phase::Negotiating => Self::Handshake,
+            Phase::Closed => Self::Closing,
+        }
+    }
+}
+
 /// One of `max_clients`, given back on drop.
 pub(super) struct Place {
     live: Arc<Live>,
     seat: Option<Seat>,
+    activity: Activity,
+    /// The generation of the config that was seen last; 0 for none.
+    seen: u64,
     shared: Arc<Shared>,
     _counted: super::shutdown::Open,
 }
@@ -158,10 +202,14 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn take(live: &Arc<Live>, seat: Option<Seat>, shared: &Arc<Shared>) -> Self {
         live.open.fetch_add(1, Ordering::Relaxed);
-        shared.stats.connections_open.add_many(1);
+        let activity = Activity::Opening;
+        shared.stats.connections_open.add();
+        activity.gauge(&shared.stats).add();
         Self {
             live: Arc::clone(live),
             seat,
+            activity,
+            seen: 0,
             shared: Arc::clone(shared),
             _counted: shared.shutdown.enter(),
         }
@@ -170,6 +218,26 @@ impl Place {
     /// Its server.
     pub(super) fn server(&self) -> &Live {
         &self.live
+    }
+
+    /// What its server obeys now, where that has changed since it was last asked.
+    pub(super) fn changed_config(&mut self) -> Option<Arc<ServerConfig>> {
+        let generation = self.live.generation.load(Ordering::Acquire);
+        if generation == self.seen {
+            return None;
+        }
+        self.seen = generation;
+        Some(self.live.config())
+    }
+
+    /// What it does from now on. Only a change costs anything.
+    pub(super) fn turn_to(&mut self, activity: Activity) {
+        if activity != self.activity {
+            let stats = &self.shared.stats;
+            self.activity.gauge(stats).sub();
+            activity.gauge(stats).add();
+            self.activity = activity;
+        }
     }
 
     /// Counts it for the client that a proxy speaks for, in place of whom it was counted for before.
@@ -183,6 +251,92 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.live.open.fetch_sub(1, Ordering::Relaxed);
+        self.activity.gauge(&self.shared.stats).sub();
         self.shared.stats.connections_open.sub();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::config::{CoreConfig, ListenAddress};
+    use crate::server::Server;
+
+    const ALL: [Activity; 7] = [
+        Activity::Opening,
+        Activity::Handshake,
+        Activity::Idle,
+        Activity::Transaction,
+        Activity::Data,
+        Activity::Waiting,
+        Activity::Closing,
+    ];
+
+    fn place() -> (Arc<Shared>, Place) {
+        let server = ServerConfig {
+            name: "test".to_owned(),
+            address: ListenAddress::Unix("x".into()),
+            max_clients: 0,
+            timeout: Duration::ZERO,
+            data_timeout: Duration::ZERO,
+            min_data_rate: 0,
+            per_address: AddressLimits::default(),
+            greet_delay: Duration::ZERO,
+            proxy_protocol: false,
+            trusted_proxies: Vec::new(),
+            tls: None,
+            session: Arc::default(),
+        };
+        let core = Server::new(CoreConfig {
+            servers: Vec::new(),
+            max_memory: 0,
+            spill_size: 0,
+            save_timeout: Duration::ZERO,
+            check_timeout: Duration::ZERO,
+            log_level: 0,
+        });
+        let shared = Arc::clone(core.shared());
+        let place = Place::take(&Arc::new(Live::new(server)), None, &shared);
+        (shared, place)
+    }
+
+    fn gauges(shared: &Shared) -> [u64; 7] {
+        ALL.map(|activity| activity.gauge(&shared.stats).get())
+    }
+
+    #[test]
+    fn a_config_is_seen_once() {
+        let (_, mut place) = place();
+        let first = place.changed_config().unwrap();
+        assert!(place.changed_config().is_none());
+        place.live.obey(ServerConfig { max_clients: 7, ..ServerConfig::clone(&first) });
+        place.live.obey(ServerConfig { max_clients: 8, ..ServerConfig::clone(&first) });
+        assert_eq!(place.changed_config().unwrap().max_clients, 8);
+        assert!(place.changed_config().is_none());
+    }
+
+    #[test]
+    fn a_connection_is_in_one_gauge_and_leaves_it_however_it_ends() {
+        let (shared, mut place) = place();
+        assert_eq!(gauges(&shared), [1, 0, 0, 0, 0, 0, 0]);
+        for (index, activity) in ALL.into_iter().enumerate() {
+            place.turn_to(activity);
+            place.turn_to(activity);
+            let mut expected = [0; 7];
+            expected.iter_mut().skip(index).take(1).for_each(|gauge| *gauge = 1);
+            assert_eq!(gauges(&shared), expected);
+        }
+        place.turn_to(Activity::Data);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let mut place = place;
+            place.turn_to(Activity::Waiting);
+            panic!("in the middle");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(gauges(&shared), [0; 7]);
+        assert_eq!(shared.stats.connections_open.get(), 0);
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -85,6 +86,14 @@ impl Stream {
             Self::Unix(_) => None,
         }
         .map(|local| SocketAddr::new(local.ip().to_canonical(), local.port()))
+    }
+
+    /// Makes the close a RST; of a unix socket it stays a close.
+    pub(super) fn reset_on_close(&self) {
+        if let Self::Tcp(stream) = self {
+            // It fails when the connection is gone already.
+            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Sends a FIN; what the peer still sends can be read.

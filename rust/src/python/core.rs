@@ -11,10 +11,13 @@ use super::check::PyCheck;
 use super::config::{CoreSettings, seconds};
 use super::envelope::PyEnvelope;
 use super::events;
+use super::reply::PyReply;
 use crate::delivery::Question;
+use crate::faults::{Cut, Fault};
 use crate::log::{Batch, Format, Record, batches};
 use crate::queue::Queue;
 use crate::server::Server;
+use crate::smtp::Stage;
 
 /// `_core.LogRecord`.
 #[pyclass(frozen, name = "LogRecord", module = "guerrilla._core")]
@@ -108,6 +111,14 @@ fn take<T: Send>(
     }
 }
 
+fn parse_cut(name: &str) -> PyResult<Cut> {
+    match name {
+        "close" => Ok(Cut::Close),
+        "reset" => Ok(Cut::Reset),
+        other => Err(PyValueError::new_err(format!("no way to end a connection: {other}"))),
+    }
+}
+
 #[pymethods]
 impl PyCore {
     #[new]
@@ -145,6 +156,11 @@ impl PyCore {
         let Some(asked) = take(py, &self.0.shared().checks, max, timeout) else { return Ok(None) };
         let open = asked.into_iter().filter(|asked| !asked.0.pending().is_over());
         Ok(Some(open.map(PyCheck::new).collect()))
+    }
+
+    fn wake_workers(&self) {
+        self.0.shared().saves.interrupt();
+        self.0.shared().checks.interrupt();
     }
 
     #[pyo3(signature = (max, timeout, form = None))]
@@ -188,6 +204,33 @@ impl PyCore {
         let timeout = seconds("timeout", timeout)?;
         let events = py.detach(|| self.0.shared().events.receive(max, timeout));
         events.map(|events| events::to_list(py, events)).transpose()
+    }
+
+    #[pyo3(signature = (stage, count, delay, reply, cut))]
+    fn plan_fault(
+        &self,
+        stage: &str,
+        count: Option<u32>,
+        delay: f64,
+        reply: Option<PyReply>,
+        cut: Option<&str>,
+    ) -> PyResult<()> {
+        let stage = Stage::parse(stage)
+            .ok_or_else(|| PyValueError::new_err(format!("no stage: {stage}")))?;
+        let delay = seconds("delay", delay)?;
+        let cut = cut.map(parse_cut).transpose()?;
+        let fault = Fault { delay, reply: reply.map(|reply| reply.0), cut };
+        self.0.shared().faults.plan(stage, count, fault);
+        Ok(())
+    }
+
+    fn plan_cut(&self, queued_id: &str, cut: &str) -> PyResult<()> {
+        self.0.shared().faults.plan_cut(queued_id, parse_cut(cut)?);
+        Ok(())
+    }
+
+    fn clear_faults(&self) {
+        self.0.shared().faults.clear();
     }
 
     fn set_log_level(&self, level: u8) {

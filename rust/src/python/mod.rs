@@ -14,6 +14,7 @@ mod core;
 mod envelope;
 mod error;
 mod events;
+mod figures;
 mod header;
 mod octets;
 mod reply;
@@ -37,6 +38,8 @@ mod _core {
     use super::core::{PyCore, PyLogBatch, PyLogRecord};
     #[pymodule_export]
     use super::envelope::{PyEnvelope, claim};
+    #[pymodule_export]
+    use super::figures::{PyStageFigures, PyStageTimer, PyStopwatch};
     #[pymodule_export]
     use super::header::{PyHeader, parse_addresses};
     #[pymodule_export]

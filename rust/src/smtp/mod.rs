@@ -42,6 +42,6 @@ pub use hosts::{Glob, HostList, HostListError};
 pub use limits::{BareNewline, MAX_COMMAND_LINE, Settings};
 pub use line::{Line, LineReader};
 pub use reply::{Enhanced, Reply, ReplyError, Verdict};
-pub use session::{BodyAnswer, Refused, Session, Step};
+pub use session::{BodyAnswer, Phase, Refused, Session, Stage, Step};
 pub use transaction::Transaction;
 pub use xclient::{Said, XClient};

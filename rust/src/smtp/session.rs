@@ -13,13 +13,18 @@
 //!
 //! For any split of the input the replies, the questions and the deliveries are the same.
 
+mod asking;
 mod commands;
 mod judging;
+mod phase;
 
 use std::sync::Arc;
 
+use self::asking::Asking;
+pub use self::asking::Stage;
 pub use self::judging::Refused;
 use self::judging::too_large;
+pub use self::phase::Phase;
 use super::address::Address;
 use super::data::{DataReader, Ending};
 use super::error::PeerError;
@@ -62,6 +67,8 @@ pub enum Step {
     XClient(Box<XClient>),
     /// Save this message. Answer with [`Session::resume`].
     Deliver(Arc<Transaction>, Body),
+    /// May this be obeyed? Only where [`Session::ask_first`] was said; answer with [`Session::proceed`].
+    Before(Stage),
     /// Send what is written, then close.
     Close,
 }
@@ -97,6 +104,8 @@ enum State {
     Open(Open),
     /// Waiting for the verdict on a recipient.
     Checking(Open, Address),
+    /// Waiting for the word to obey a command.
+    Asking(Box<Asking>),
     /// Waiting for a body.
     Beginning(Arc<Transaction>),
     Receiving(Box<Receiving>),
@@ -132,6 +141,7 @@ pub struct Session {
     messages: u32,
     said_bye: bool,
     refused: Few<Refused>,
+    asks: bool,
 }
 
 impl Session {
@@ -150,6 +160,7 @@ impl Session {
             messages: 0,
             said_bye: false,
             refused: Few::default(),
+            asks: false,
         }
     }
 
@@ -208,7 +219,12 @@ impl Session {
             }
             match self.state {
                 State::Closed => return Step::Close,
+                State::Asking(_) if self.may_go_on() => match self.go_on() {
+                    Some(step) => return step,
+                    None => continue,
+                },
                 State::Checking(..)
+                | State::Asking(_)
                 | State::Beginning(_)
                 | State::Finishing(_)
                 | State::Negotiating
@@ -228,7 +244,7 @@ impl Session {
             match command {
                 Err(reply) => self.refuse(&reply),
                 Ok(command) => {
-                    if let Some(step) = self.obey(command) {
+                    if let Some(step) = self.ask(command) {
                         if matches!(step, Step::StartTls) {
                             // RFC 3207 §4.2: whoever put more behind it may not be the client.
                             *input = &[];

@@ -14,9 +14,10 @@ use super::{Connection, End, READ};
 use crate::log::Level;
 use crate::mail::delivery_header::rfc5322_date;
 use crate::net::clients::Refusal;
+use crate::net::live::Activity;
 use crate::net::proxy::{self, Endpoints, Parsed};
 use crate::net::tls::Records;
-use crate::smtp::{Reply, Said, XClient};
+use crate::smtp::{Reply, Said, Stage, XClient};
 
 impl Refusal {
     pub(in crate::net) fn reply(self) -> Reply {
@@ -44,12 +45,18 @@ impl Connection {
         }
         if implicit_tls {
             self.handshake(signals).await?;
+            self.place.turn_to(Activity::Opening);
         }
         if !self.config.greet_delay.is_zero() && !self.is_quiet(signals).await? {
             self.shared.stats.early_talkers.add();
             self.log(Level::Info, format_args!("refused: it spoke before the greeting"));
             self.unread = Vec::new();
             self.session.end(&Reply::early_talker());
+            return Ok(());
+        }
+        if let Some(refusal) = self.suffer(signals, Stage::Connect).await? {
+            self.unread = Vec::new();
+            self.session.end(&refusal);
             return Ok(());
         }
         let greeting = self.greeting();
@@ -157,6 +164,7 @@ impl Connection {
         let Some(tls) = self.config.tls.clone() else {
             return Err(End::Lost(io::ErrorKind::Unsupported.into()));
         };
+        self.place.turn_to(Activity::Handshake);
         let connection = tls.context.accept().map_err(|e| End::Lost(io::Error::other(e)))?;
         let mut records = Box::new(Records::new(connection));
         match self.negotiate(signals, &mut records).await {
@@ -212,6 +220,7 @@ impl Connection {
     /// A failed handshake ends the connection: nothing goes on in plaintext.
     async fn handshake_failed(&mut self, signals: &mut Signals<'_, '_>, why: &str) -> End {
         self.log(Level::Info, format_args!("the TLS handshake failed: {why}"));
+        self.place.turn_to(Activity::Closing);
         // So that the peer can read the alert.
         match self.linger(signals).await {
             Ok(()) => End::Lost(io::ErrorKind::InvalidData.into()),

@@ -98,6 +98,14 @@ impl Connection {
             let id = &delivery.queued_id;
             self.log(Level::Warning, format_args!("{id}: not saved in time, answered 451"));
         }
+        if self.shared.faults.are_armed()
+            && let Err(end) = self.suffer_saved(signals, &delivery).await
+        {
+            let is_saved = verdict.is_some_and(|verdict| verdict.fold().is_success());
+            self.shared.stats.answers_lost.add_many(u64::from(is_saved));
+            self.note(&delivery, None);
+            return Err(end);
+        }
         self.shared.watch_retained();
         let reply = verdict.map_or_else(Reply::save_timed_out, Verdict::fold);
         self.shared.count_reply(&reply);
@@ -142,7 +150,7 @@ impl Connection {
 
     /// Ready when the peer reset the connection. A peer that sends more, or only stopped sending, is
     /// still there: then the socket stays readable, and only its error is waited for.
-    fn poll_broken<'a>(
+    pub(super) fn poll_broken<'a>(
         &'a self,
         context: &mut Context<'_>,
         waiting: &mut Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,

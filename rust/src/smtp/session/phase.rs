@@ -1,0 +1,36 @@
+//! How far a session is, for whoever counts sessions.
+
+use super::{Session, State};
+
+/// What a session waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// A command, with no transaction open.
+    Idle,
+    /// A command, with a transaction open.
+    Transaction,
+    /// The message: from DATA until the final dot.
+    Data,
+    /// An answer on a recipient or on a whole message.
+    Waiting,
+    /// TLS, or the greeting behind XCLIENT.
+    Negotiating,
+    /// Nothing: it has ended.
+    Closed,
+}
+
+impl Session {
+    /// How far it is.
+    pub fn phase(&self) -> Phase {
+        match self.state {
+            State::Ready => Phase::Idle,
+            State::Open(_) => Phase::Transaction,
+            State::Beginning(_) | State::Receiving(_) => Phase::Data,
+            State::Checking(..) | State::Asking(_) | State::Finishing(_) | State::Delivering => {
+                Phase::Waiting
+            }
+            State::Negotiating => Phase::Negotiating,
+            State::Closed => Phase::Closed,
+        }
+    }
+}
