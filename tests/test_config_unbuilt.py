@@ -13,14 +13,13 @@ from tests.configs import KEY_FILES, backend, server, tls
     [
         ({"processes": 0}, ["processes"]),
         ({"spool": {"path": "/s"}}, ["spool"]),
-        ({"backends": {"hot": {}}}, ["backends"]),
         ({"dashboard": {"tick_interval": 1}}, ["dashboard"]),
         ({"metrics": {"listen_interface": ":1"}}, ["metrics"]),
         (server(protocol="lmtp"), ["servers[0].protocol"]),
         (server(extensions={"DSN": True}), ["servers[0].extensions"]),
         (
             {**server(backend="hot"), "backends": {"hot": {"breaker_failures": 1}}},
-            ["backends", "servers[0].backend", "backends.hot.breaker_failures"],
+            ["backends.hot.breaker_failures"],
         ),
         (server(auth={"required": True}), ["servers[0].auth.required"]),
         (server(auth={"relay": True}), ["servers[0].auth.relay"]),

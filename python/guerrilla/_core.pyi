@@ -11,6 +11,7 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "Address",
+    "Backend",
     "Check",
     "Core",
     "Envelope",
@@ -469,8 +470,20 @@ class ServerSettings(TypedDict):
     ipv6_prefix: int
     """Bits of an IPv6 address that are one client, 1 to 128."""
     greet_delay: float
+    backend: str
+    """The name of one of `backends`."""
     tls: TLSSettings | None
     """None: no TLS at all."""
+
+@type_check_only
+class BackendSettings(TypedDict):
+    """What a backend obeys."""
+
+    name: str
+    save_timeout: float
+    check_timeout: float
+    check_recipients: bool
+    """Whether its workers answer checks."""
 
 @type_check_only
 class CoreSettings(TypedDict):
@@ -481,9 +494,8 @@ class CoreSettings(TypedDict):
     max_memory: int
     spill_size: int
     """Octets of a body over which it goes to a file; 0: none does."""
-    save_timeout: float
-    check_timeout: float
-    check_recipients: bool
+    backends: list[BackendSettings]
+    """The default one, called `default`, among them."""
     log_level: int
     """A number of `logging`: records below it are not made."""
 
@@ -519,6 +531,27 @@ class LogBatch:
     def records(self) -> list[LogRecord]: ...
 
 @final
+class Backend:
+    """What the workers of one backend have of the core."""
+
+    @property
+    def name(self) -> str: ...
+    def receive(self, max: int, timeout: float) -> list[Envelope] | None:
+        """Takes up to `max` waiting envelopes; waits only when there is none.
+
+        Returns:
+            `[]` after `timeout` seconds. None once the queue is empty and nothing more will come:
+            the core is stopping, or the backend was taken out of the settings and the last
+            transaction that began with it has ended.
+        """
+    def receive_checks(self, max: int, timeout: float) -> list[Check] | None:
+        """As `receive`, for recipient checks."""
+    def set_intake(self, open: bool) -> None:
+        """Closed: every message for it is answered `451 4.3.2` before its data."""
+    def stats(self) -> dict[str, int]:
+        """Its counters and gauges now."""
+
+@final
 class Core:
     """A running receiver: one I/O thread with its listeners, and the queues to Python.
 
@@ -546,13 +579,15 @@ class Core:
             RuntimeError: not bound, or started before.
         """
     def receive(self, max: int, timeout: float) -> list[Envelope] | None:
-        """Takes up to `max` waiting envelopes; waits only when there is none.
-
-        Returns:
-            `[]` after `timeout` seconds; None once the core is stopping and the queue is empty.
-        """
+        """As `Backend.receive`, of the default one."""
     def receive_checks(self, max: int, timeout: float) -> list[Check] | None:
-        """As `receive`, for recipient checks."""
+        """As `Backend.receive_checks`, of the default one."""
+    def backend(self, name: str) -> Backend:
+        """What the workers of a backend need.
+
+        Raises:
+            ValueError: the settings have none of this name.
+        """
     def receive_logs(
         self, max: int, timeout: float, form: Literal["text", "json"] | None = None
     ) -> list[LogBatch] | None:
@@ -560,8 +595,6 @@ class Core:
 
         With `form`, `LogBatch.lines` are made too, without the GIL.
         """
-    def set_intake(self, open: bool) -> None:
-        """Closed: every message is answered `451 4.3.2` before its data, until opened again."""
     def want_events(self, mails: bool, connections: bool) -> None:
         """Which events are made from now on; none at first."""
     def receive_events(
@@ -613,4 +646,4 @@ class Core:
     def close(self) -> None:
         """Ends what is left, at once: queues give None, the I/O thread ends. Idempotent."""
     def stats(self) -> dict[str, int]:
-        """A snapshot of all counters."""
+        """A snapshot of all counters; those of queues are of the default backend."""

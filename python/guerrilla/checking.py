@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from guerrilla.backends import DEFAULT, backends_of, make_chain, placed_in, tasks
 from guerrilla.chain import read_options
 from guerrilla.config import chain_names, mask_value
 from guerrilla.config.writing import in_units, readable
@@ -17,13 +18,7 @@ from guerrilla.errors import ConfigError, StartError
 from guerrilla.opening import make_core
 from guerrilla.privileges import become, root_warnings, wanted_identity
 from guerrilla.registry import DECORATED, Registry
-from guerrilla.startup import (
-    config_problems,
-    make_chain,
-    raise_file_limit,
-    resolve_servers,
-    tasks,
-)
+from guerrilla.startup import config_problems, raise_file_limit, resolve_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,24 +79,26 @@ def check(
         problems += _core_problems(config, servers)
     warnings = [*config.warnings(), *root_warnings(config, servers)]
     if not problems:
-        for task in tasks(config, None):
-            warnings += make_chain(config, registry, task, None).warnings()
+        for name, task in _chains(config):
+            told = make_chain(config, registry, name, task, None).warnings()
+            warnings += placed_in(name, told) if name != DEFAULT else told
         if connect:
             problems += _connect_problems(config, registry, identity, open_limit)
     return Findings(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(warnings)))
 
 
 def effective(config: AppConfig) -> dict[str, Any]:
-    """The config with every default, secrets masked; in `backend_config` those of the chain too."""
+    """The config with every default, secrets masked; in a backend those of its chains too."""
     shown = readable(config)
-    backend = config.backend_config
     registry = Registry(DECORATED)
-    for name in chain_names(f"{backend.save_process}|{backend.validate_process}".strip("|")):
-        # One that is wrong is told by `check`; the rest is worth showing.
-        with suppress(ConfigError, ValueError):
-            options = read_options(name, registry.find(name), backend.values())
-            for key, value in _defaults(options):
-                shown["backend_config"].setdefault(key, value)
+    for name, backend in backends_of(config).items():
+        section = shown["backend_config"] if name == DEFAULT else shown["backends"][name]
+        for stage in chain_names(f"{backend.save_process}|{backend.validate_process}".strip("|")):
+            # One that is wrong is told by `check`; the rest is worth showing.
+            with suppress(ConfigError, ValueError):
+                options = read_options(stage, registry.find(stage), backend.values())
+                for key, value in _defaults(options):
+                    section.setdefault(key, value)
     return shown
 
 
@@ -158,7 +155,7 @@ def _core_problems(config: AppConfig, servers: list[tuple[ServerConfig, str]]) -
     """What the core cannot obey or read. Ports are not tried: a running daemon may have them."""
     try:
         # 50: `logging.CRITICAL`; a core that only reads has nothing to log.
-        make_core(config, servers, check_recipients=False, log_level=50).close()
+        make_core(config, servers, check_recipients=(), log_level=50).close()
     except StartError as error:
         return error.problems
     return ()
@@ -173,9 +170,16 @@ def _connect_problems(
             become(identity)
     except StartError as error:
         return list(error.problems)
-    for task in tasks(config, None):
-        problems += _try(make_chain(config, registry, task, None), task, limit)
+    for name, task in _chains(config):
+        told = _try(make_chain(config, registry, name, task, None), task, limit)
+        problems += placed_in(name, told)
     return problems
+
+
+def _chains(config: AppConfig) -> Iterator[tuple[str, TaskName]]:
+    """Every chain: its backend and what it is for."""
+    for name in backends_of(config):
+        yield from ((name, task) for task in tasks(config, name, None))
 
 
 def _try(chain: Chain[Any], task: TaskName, limit: float) -> list[str]:

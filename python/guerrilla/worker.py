@@ -24,6 +24,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic
 
+from guerrilla.backends import DEFAULT
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.reply import TRY_LATER
 from guerrilla.tasks import Item
@@ -31,6 +32,7 @@ from guerrilla.tasks import Item
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from guerrilla.base import TaskName
     from guerrilla.chain import Chain
 
 log = logging.getLogger("guerrilla.worker")
@@ -49,7 +51,7 @@ _MAX_BACKOFF: Final = 30.0
 class PoolSettings:
     """What a pool obeys."""
 
-    name: str
+    name: TaskName
     """`save` or `validate`: stands in thread names and logs."""
     size: int
     """Workers."""
@@ -60,6 +62,13 @@ class PoolSettings:
     where nobody waits for the batch any more."""
     open_limit: float = 60.0
     """Seconds a worker has to open its chain at the start."""
+    backend: str = DEFAULT
+    """The name of the backend whose work they do."""
+
+    @property
+    def label(self) -> str:
+        """What threads and log lines call the pool."""
+        return self.name if self.backend == DEFAULT else f"{self.name}-{self.backend}"
 
 
 class Worker(Generic[Item]):
@@ -148,6 +157,8 @@ class Worker(Generic[Item]):
         while not self.abandoned and not self._pool.retired:
             batch = self._pool.receive(self._pool.settings.batch_size, _RECEIVE_WAIT)
             if not batch:
+                if batch is None and self._pool.draining:
+                    self._pool.ending.set()
                 # None: the core is stopping. Sessions may bring something until the pool ends.
                 if self._pool.ending.wait(_DRAIN_POLL if batch is None else 0.0):
                     return
@@ -186,14 +197,14 @@ class WorkerPool(Generic[Item]):
     Args:
         settings: names, sizes, limits.
         make: makes a chain, not yet opened; called once a worker, in its thread.
-        receive: `Core.receive` or `Core.receive_checks`.
+        receive: `Backend.receive` or `Backend.receive_checks`; it may be set later, before `begin`.
     """
 
     def __init__(
         self,
         settings: PoolSettings,
         make: Callable[[], Chain[Item]],
-        receive: Callable[[int, float], list[Item] | None],
+        receive: Callable[[int, float], list[Item] | None] = lambda _most, _timeout: [],
     ) -> None:
         """Starts nothing."""
         self.settings = settings
@@ -206,6 +217,10 @@ class WorkerPool(Generic[Item]):
         """Workers that died or hung and have a successor."""
         self.retired = False
         """Another pool takes what comes."""
+        self.draining = False
+        """Nobody else takes what still comes: it ends behind the last of it."""
+        self.set_intake: Callable[[bool], None] = lambda _open: None
+        """Opens and closes the intake of its backend."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when a worker ended or opened; must not block."""
         self._make = make
@@ -216,6 +231,11 @@ class WorkerPool(Generic[Item]):
         self._made = 0
         self._failures = 0
         self._not_before = 0.0
+
+    @property
+    def task(self) -> TaskName:
+        """What its workers do."""
+        return self.settings.name
 
     @property
     def size(self) -> int:
@@ -282,6 +302,10 @@ class WorkerPool(Generic[Item]):
             self.retired = True
             self.ending.set()
 
+    def drain(self) -> None:
+        """Lets the workers end once the core has nothing more for them, and no sooner."""
+        self.draining = True
+
     def wake(self) -> None:
         """A worker tells that its state changed."""
         self.on_change()
@@ -307,7 +331,7 @@ class WorkerPool(Generic[Item]):
 
     def _add(self) -> Worker[Item]:
         self._made += 1
-        worker = Worker(f"guerrilla-{self.settings.name}-{self._made}", self._make, self)
+        worker = Worker(f"guerrilla-{self.settings.label}-{self._made}", self._make, self)
         # Only what has started can be waited for.
         worker.start()
         self._workers.append(worker)

@@ -109,6 +109,12 @@ impl<T> Queue<T> {
         self.lock().items.len()
     }
 
+    /// Whether none waits, nor will.
+    pub fn has_ended(&self) -> bool {
+        let inner = self.lock();
+        inner.closed && inner.items.is_empty()
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

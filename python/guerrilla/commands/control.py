@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from guerrilla.backends import DEFAULT
 from guerrilla.commands.common import (
     CommandError,
     add_command,
@@ -33,6 +34,9 @@ The daemon is asked over its control socket: control_socket of the config, else 
 else the config file with .sock appended. Where it was started with another pid file (serve -p), in
 another folder, or before the config named another one, say where its socket is with --socket.
 """
+
+_TABLES: Final = ("backends", "stages")
+"""What of `stats` is no number."""
 
 _PLACES: Final = ("control_socket", "pid_file")
 
@@ -110,7 +114,9 @@ def stats(args: argparse.Namespace) -> int:
 
 def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """A name and a number each; of a stage without its histogram."""
-    yield from ((name, value) for name, value in found.items() if name != "stages")
+    yield from ((name, value) for name, value in found.items() if name not in _TABLES)
+    for backend, figures in found.get("backends", {}).items():
+        yield from ((f"backends.{backend}.{name}", value) for name, value in figures.items())
     for stage in found.get("stages", []):
         place = ".".join(str(stage.get(key)) for key in ("backend", "task", "stage"))
         for key in ("count", "errors", "calls", "seconds"):
@@ -187,6 +193,11 @@ def describe(found: Mapping[str, Any]) -> list[str]:
         where = ", ".join(server.get("addresses", [])) or server.get("name", "")
         lines.append(f"  server     {where}: {_state(server)}")
     lines += [f"  {key:<10} {found[key]}" for key in ("chain", "reloads") if key in found]
+    lines += [
+        f"  backend    {name}: {backend.get('save_process', '')}"
+        for name, backend in found.get("backends", {}).items()
+        if name != DEFAULT
+    ]
     lines += [f"  stage      {_stage(one)}" for one in found.get("stats", {}).get("stages", [])]
     lines += [f"  warning    {warning}" for warning in found.get("warnings", [])]
     return lines

@@ -327,7 +327,7 @@ impl Connection {
 
     /// The answer to `BeginBody` that can be given at once; none when memory must be waited for.
     fn body_answer(&self, declared: Option<u64>) -> Option<BodyAnswer> {
-        if !self.shared.intake_is_open() {
+        if !self.config.backend.intake_is_open() {
             return Some(BodyAnswer::Refuse(Reply::intake_closed()));
         }
         Body::take(&self.shared.budget, declared, self.config.session.max_size)

@@ -1,19 +1,19 @@
 //! `Core`, `LogBatch` and `LogRecord`.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::backend::PyBackend;
 use super::check::PyCheck;
 use super::config::{CoreSettings, seconds};
 use super::envelope::PyEnvelope;
 use super::events;
-use crate::delivery::Question;
+use crate::backends::DEFAULT;
 use crate::log::{Batch, Format, Record, batches};
-use crate::queue::Queue;
 use crate::server::Server;
 
 /// `_core.LogRecord`.
@@ -92,22 +92,6 @@ impl PyLogBatch {
 #[pyclass(frozen, name = "Core", module = "guerrilla._core")]
 pub(super) struct PyCore(Server);
 
-/// What waits now, else what comes within `timeout`. The GIL is only released where it must wait: a
-/// release and a new acquisition cost more than taking what is there.
-fn take<T: Send>(
-    py: Python<'_>,
-    queue: &Queue<T>,
-    max: usize,
-    timeout: Duration,
-) -> Option<Vec<T>> {
-    match queue.try_receive(max) {
-        Some(items) if items.is_empty() && !timeout.is_zero() => {
-            py.detach(|| queue.receive(max, timeout))
-        }
-        taken => taken,
-    }
-}
-
 #[pymethods]
 impl PyCore {
     #[new]
@@ -129,10 +113,7 @@ impl PyCore {
         max: usize,
         timeout: f64,
     ) -> PyResult<Option<Vec<Py<PyEnvelope>>>> {
-        let timeout = seconds("timeout", timeout)?;
-        let Some(asked) = take(py, &self.0.shared().saves, max, timeout) else { return Ok(None) };
-        let open = asked.into_iter().filter(|asked| asked.0.fetch());
-        open.map(|asked| PyEnvelope::received(py, asked)).collect::<PyResult<_>>().map(Some)
+        self.backend(DEFAULT)?.receive(py, max, timeout)
     }
 
     fn receive_checks(
@@ -141,10 +122,12 @@ impl PyCore {
         max: usize,
         timeout: f64,
     ) -> PyResult<Option<Vec<PyCheck>>> {
-        let timeout = seconds("timeout", timeout)?;
-        let Some(asked) = take(py, &self.0.shared().checks, max, timeout) else { return Ok(None) };
-        let open = asked.into_iter().filter(|asked| !asked.0.pending().is_over());
-        Ok(Some(open.map(PyCheck::new).collect()))
+        self.backend(DEFAULT)?.receive_checks(py, max, timeout)
+    }
+
+    fn backend(&self, name: &str) -> PyResult<PyBackend> {
+        let found = self.0.shared().backend(name).map(PyBackend);
+        found.ok_or_else(|| PyValueError::new_err(format!("no backend {name}")))
     }
 
     #[pyo3(signature = (max, timeout, form = None))]
@@ -168,11 +151,6 @@ impl PyCore {
             let found = batches(records, format).into_iter();
             Some(found.map(|batch| PyLogBatch(Arc::new(batch))).collect())
         }))
-    }
-
-    #[pyo3(signature = (open))]
-    fn set_intake(&self, open: bool) {
-        self.0.shared().set_intake(open);
     }
 
     fn want_events(&self, mails: bool, connections: bool) {
