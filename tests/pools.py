@@ -77,7 +77,7 @@ class Bench:
         self.trials: list[Trial] = []
         self.fail: Exception | None = None
         self.pool: WorkerPool[Envelope] = WorkerPool(
-            PoolSettings("save", size, batch, HANG_AFTER, open_limit, backend),
+            PoolSettings("save", size, batch, HANG_AFTER, open_limit, backend=backend),
             self.make,
             self.feed.receive,
         )

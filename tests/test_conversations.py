@@ -178,6 +178,9 @@ class Script:
                     "save_timeout": PATIENCE,
                     "check_timeout": PATIENCE,
                     "check_recipients": flag("check_recipients", default=False),
+                    "cache_ttl": 0.0,
+                    "breaker_failures": 0,
+                    "breaker_reset": 10.0,
                 }
             ],
             "log_level": 40,

@@ -51,6 +51,9 @@ BACKEND: dict[str, Any] = {
     "save_timeout": 10.0,
     "check_timeout": 10.0,
     "check_recipients": False,
+    "cache_ttl": 0.0,
+    "breaker_failures": 0,
+    "breaker_reset": 10.0,
 }
 
 

@@ -91,7 +91,8 @@ UNPROBED: Final = {
     # What they do is seen after a minute, or is the same key's neighbour's.
     "min_data_rate",
     "max_header_size",
-    # Tested with what they need, by name: here and in test_reload.py, test_backends.py, test_tls_openssl.py.
+    # Tested with what they need, by name: here and in test_reload.py, test_backends.py,
+    # test_tls_openssl.py.
     "backend",
     "is_enabled",
     "listen_interface",

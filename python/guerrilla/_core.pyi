@@ -394,14 +394,21 @@ class Stopwatch:
     def __new__(cls) -> Self: ...
     def start(self) -> None:
         """The first stage begins."""
+    def take(self) -> tuple[int, int]:
+        """The batch has ended.
+
+        Returns:
+            How many items failed for a passing reason, and how many the deciding stage was asked
+            about and did not fail for, since it was last asked.
+        """
 
 @final
 class StageFigures:
     """What became of the items of one stage. Its workers count without a lock."""
 
     def __new__(cls) -> Self: ...
-    def timer(self, watch: Stopwatch) -> StageTimer:
-        """What a worker counts with."""
+    def timer(self, watch: Stopwatch, *, decides: bool = False) -> StageTimer:
+        """What a worker counts with; see `Stopwatch.take` for the stage that decides."""
     def snapshot(self) -> dict[str, Any]:
         """`count`, `errors`, `calls`, `seconds` and `buckets`.
 
@@ -419,6 +426,8 @@ class StageTimer:
         """A call about `items` items ended that took so many seconds."""
     def fail(self, items: int) -> None:
         """So many of them got a `451` because the stage failed."""
+    def defer(self, items: int) -> None:
+        """So many of them got a `451` as its answer, which is no error."""
 
 @type_check_only
 class TLSSettings(TypedDict):
@@ -484,6 +493,10 @@ class BackendSettings(TypedDict):
     check_timeout: float
     check_recipients: bool
     """Whether its workers answer checks."""
+    cache_ttl: float
+    """Seconds that answers of checks are kept; 0: not at all."""
+    breaker_failures: int
+    breaker_reset: float
 
 @type_check_only
 class CoreSettings(TypedDict):
@@ -542,10 +555,22 @@ class Backend:
         Returns:
             `[]` after `timeout` seconds. None once the queue is empty and nothing more will come:
             the core is stopping, or the backend was taken out of the settings and the last
-            transaction that began with it has ended.
+            transaction that began with it has ended. `[]` at once where another `Backend` of the
+            same name was renewed since.
         """
     def receive_checks(self, max: int, timeout: float) -> list[Check] | None:
         """As `receive`, for recipient checks."""
+    def renew(self) -> None:
+        """Other chains take over: answers that are kept are forgotten, the breakers close.
+
+        Those received by others are given nothing more, and their answers are not kept.
+        """
+    def admits(self, task: str) -> bool:
+        """Whether the workers of `save` or `validate` are to ask about what they received."""
+    def count_refused(self, items: int) -> None:
+        """So many were answered without being asked about."""
+    def report(self, task: str, failed: bool) -> Literal["opened", "closed"] | None:
+        """Whether a batch failed for a passing reason; what that did to the breaker, if anything."""
     def set_intake(self, open: bool) -> None:
         """Closed: every message for it is answered `451 4.3.2` before its data."""
     def stats(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla._core import Core
 from guerrilla.backends import backends_of, placed_in
+from guerrilla.breaker import Breaker
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs import LogOutput, LogSettings, log_problem
 from guerrilla.pidfile import PidFile
@@ -123,9 +124,14 @@ def make_pools(
 
 def begin_pools(pools: Sequence[WorkerPool[Any]], core: Core) -> None:
     """Lets their workers take what comes."""
+    backends = {name: core.backend(name) for name in {pool.settings.backend for pool in pools}}
+    for backend in backends.values():
+        # What those before them answered, and that they failed, says nothing of these.
+        backend.renew()
     for pool in pools:
-        backend = core.backend(pool.settings.backend)
-        saves = pool.settings.name == "save"
+        backend = backends[pool.settings.backend]
+        saves = pool.task == "save"
+        pool.breaker = Breaker(backend, pool.task) if pool.settings.breaks else None
         pool.receive = backend.receive if saves else backend.receive_checks
         pool.set_intake = backend.set_intake
         pool.begin()
@@ -215,7 +221,10 @@ def _pool_settings(name: str, task: TaskName, backend: BackendConfig) -> PoolSet
     size = backend.save_workers_size if saves else backend.validate_workers_size
     hang_after = 2 * (backend.gw_save_timeout if saves else backend.gw_val_rcpt_timeout)
     open_limit = max(_OPEN_LIMIT, hang_after)
-    return PoolSettings(task, size, backend.save_batch_size, hang_after, open_limit, name)
+    breaks = backend.breaker_failures > 0
+    return PoolSettings(
+        task, size, backend.save_batch_size, hang_after, open_limit, breaks, backend=name
+    )
 
 
 def _end_if_open(pool: WorkerPool[Any]) -> None:

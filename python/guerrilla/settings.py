@@ -114,6 +114,9 @@ def _backend_settings(
         "save_timeout": backend.gw_save_timeout,
         "check_timeout": backend.gw_val_rcpt_timeout,
         "check_recipients": check_recipients,
+        "cache_ttl": backend.validate_cache_ttl,
+        "breaker_failures": backend.breaker_failures,
+        "breaker_reset": backend.breaker_reset,
     }
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from guerrilla.base import TaskName
+    from guerrilla.breaker import Breaker
     from guerrilla.chain import Chain
 
 log = logging.getLogger("guerrilla.worker")
@@ -62,6 +63,8 @@ class PoolSettings:
     where nobody waits for the batch any more."""
     open_limit: float = 60.0
     """Seconds a worker has to open its chain at the start."""
+    breaks: bool = False
+    """Whether they are asked no more for a while where they fail again and again."""
     backend: str = DEFAULT
     """The name of the backend whose work they do."""
 
@@ -166,7 +169,7 @@ class Worker(Generic[Item]):
                 self.batches += 1
                 self.batch = batch
                 try:
-                    chain.run(batch)
+                    self._ask(chain, batch)
                 except BaseException as error:
                     self._fail(batch, error)
                     if not isinstance(error, Exception):
@@ -178,11 +181,23 @@ class Worker(Generic[Item]):
         if self.abandoned:
             log.warning("%s came back after it was abandoned; it ends now", self.name)
 
+    def _ask(self, chain: Chain[Item], batch: Sequence[Item]) -> None:
+        breaker = self._pool.breaker
+        if breaker is None:
+            chain.run(batch)
+        elif breaker.admits(len(batch)):
+            chain.run(batch)
+            breaker.report(failed=chain.failed(len(batch)))
+        else:
+            for item in batch:
+                item.answer(TRY_LATER)
+
     def _fail(self, batch: Sequence[Item], error: BaseException) -> None:
         """The one place where what escaped the stages ends."""
         log.error("%s failed: answered 451: %s", self.name, labels(batch), exc_info=error)
         for item in batch:
             item.answer(TRY_LATER)  # Takes no effect on those that are answered.
+        self._pool.report_failure()
 
     def _close(self, chain: Chain[Item]) -> None:
         try:
@@ -219,6 +234,8 @@ class WorkerPool(Generic[Item]):
         """Another pool takes what comes."""
         self.draining = False
         """Nobody else takes what still comes: it ends behind the last of it."""
+        self.breaker: Breaker | None = None
+        """Whether it is worth asking; None where that is not to be known."""
         self.set_intake: Callable[[bool], None] = lambda _open: None
         """Opens and closes the intake of its backend."""
         self.on_change: Callable[[], None] = lambda: None
@@ -306,6 +323,11 @@ class WorkerPool(Generic[Item]):
         """Lets the workers end once the core has nothing more for them, and no sooner."""
         self.draining = True
 
+    def report_failure(self) -> None:
+        """A batch came to no end of its own."""
+        if self.breaker is not None:
+            self.breaker.report(failed=True)
+
     def wake(self) -> None:
         """A worker tells that its state changed."""
         self.on_change()
@@ -351,6 +373,7 @@ class WorkerPool(Generic[Item]):
         worker.abandoned = True
         self._workers.remove(worker)
         self._abandoned.append(worker)
+        self.report_failure()
         _log_stack(
             worker,
             f"{worker.name} hangs for {still:.0f} s, abandoned: {labels(worker.batch or ())}",

@@ -57,17 +57,23 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes up to `max` items if there are any now. `None` when it is closed and empty.
-    pub fn try_receive(&self, max: usize) -> Option<Vec<T>> {
-        self.lock().take(max)
-    }
-
     /// Takes up to `max` items, waiting for the first one at most `timeout`; nothing after that.
     /// `None` when it is closed and empty.
     pub fn receive(&self, max: usize, timeout: Duration) -> Option<Vec<T>> {
+        self.receive_while(max, timeout, || true)
+    }
+
+    /// The same, but takes nothing and waits no longer where it is not `wanted`: who changes that wakes
+    /// those who wait, by [`wake_all`](Self::wake_all).
+    pub fn receive_while(
+        &self,
+        max: usize,
+        timeout: Duration,
+        wanted: impl Fn() -> bool,
+    ) -> Option<Vec<T>> {
         let mut inner = self.lock();
         let deadline = Instant::now().checked_add(timeout);
-        while inner.items.is_empty() && !inner.closed {
+        while wanted() && inner.items.is_empty() && !inner.closed {
             let left = deadline
                 .map_or(Duration::from_hours(1), |at| at.saturating_duration_since(Instant::now()));
             if left.is_zero() {
@@ -77,7 +83,13 @@ impl<T> Queue<T> {
             inner = self.filled.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
             inner.sleepers -= 1;
         }
-        inner.take(max)
+        if wanted() { inner.take(max) } else { Some(Vec::new()) }
+    }
+
+    /// Lets those who wait look whether they are still to.
+    pub fn wake_all(&self) {
+        drop(self.lock());
+        self.filled.notify_all();
     }
 
     /// What the oldest item tells, if there is one.
@@ -126,6 +138,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_is_not_wanted_any_more_takes_nothing() {
+        let queue = std::sync::Arc::new(Queue::default());
+        let wanted = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let order = std::sync::atomic::Ordering::SeqCst;
+        let waiting = std::thread::spawn({
+            let (queue, wanted) = (std::sync::Arc::clone(&queue), std::sync::Arc::clone(&wanted));
+            move || queue.receive_while(9, Duration::from_mins(1), || wanted.load(order))
+        });
+        wanted.store(false, order);
+        queue.wake_all();
+        assert_eq!(waiting.join().ok(), Some(Some(vec![])));
+        queue.push(1);
+        assert_eq!(queue.receive_while(9, Duration::ZERO, || false), Some(vec![]));
+        assert_eq!(queue.receive_while(9, Duration::ZERO, || true), Some(vec![1]));
+    }
+
+    #[test]
     fn a_closed_queue_gives_what_it_has_and_then_none() {
         let queue = Queue::default();
         queue.push(1);
@@ -142,7 +171,7 @@ mod tests {
             (queue.remove(|item| *item > 1), queue.remove(|item| *item > 3)),
             (Some(2), None)
         );
-        assert_eq!(queue.try_receive(9), Some(vec![1, 3]));
+        assert_eq!(queue.receive(9, Duration::ZERO), Some(vec![1, 3]));
         let empty: Queue<u8> = Queue::default();
         assert_eq!(empty.receive(2, Duration::from_millis(1)), Some(vec![]));
     }

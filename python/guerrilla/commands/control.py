@@ -198,6 +198,11 @@ def describe(found: Mapping[str, Any]) -> list[str]:
         for name, backend in found.get("backends", {}).items()
         if name != DEFAULT
     ]
+    lines += [
+        f"  breaker    {name}: open"
+        for name, figures in found.get("stats", {}).get("backends", {}).items()
+        if figures.get("breaker_open")
+    ]
     lines += [f"  stage      {_stage(one)}" for one in found.get("stats", {}).get("stages", [])]
     lines += [f"  warning    {warning}" for warning in found.get("warnings", [])]
     return lines

@@ -48,8 +48,6 @@ _SERVER: Final = (
 )
 
 _BACKEND: Final = (
-    _Later("validate_cache_ttl", "keeping answers of validate_process"),
-    _Later("breaker_failures", "the circuit breaker"),
     _Later("auth_process", "AUTH"),
     _Later("processors", "setting options by alias"),
 )

@@ -310,6 +310,7 @@ impl Connection {
     /// where there is none the question goes up to `converse`, which can wait.
     fn consume(&mut self, octets: &[u8]) -> Step {
         let mut input = octets;
+        self.session.ask_about_recipients(self.config.backend.is_broken());
         loop {
             let step = self.session.step(&mut input);
             if let Step::BeginBody { declared } = step

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::backends::breaker::Fuse;
 use crate::backends::{Asking, Limits};
 use crate::config::{AddressLimits, CoreConfig, ListenAddress, ServerConfig, Tls};
 use crate::smtp::{BareNewline, HostList, Settings};
@@ -81,6 +82,9 @@ struct BackendSettings {
     save_timeout: f64,
     check_timeout: f64,
     check_recipients: bool,
+    cache_ttl: f64,
+    breaker_failures: u32,
+    breaker_reset: f64,
 }
 
 impl BackendSettings {
@@ -90,6 +94,11 @@ impl BackendSettings {
             save_timeout: seconds("save_timeout", self.save_timeout)?,
             check_timeout: seconds("check_timeout", self.check_timeout)?,
             check_recipients: self.check_recipients,
+            cache_ttl: seconds("cache_ttl", self.cache_ttl)?,
+            fuse: Fuse {
+                failures: self.breaker_failures,
+                reset: seconds("breaker_reset", self.breaker_reset)?,
+            },
         };
         let running = now.and_then(|now| now.backend(&self.name)).map(Arc::clone);
         let new = || Arc::new(Asking::new(&self.name, limits.clone()));

@@ -126,7 +126,7 @@ impl PyCore {
     }
 
     fn backend(&self, name: &str) -> PyResult<PyBackend> {
-        let found = self.0.shared().backend(name).map(PyBackend);
+        let found = self.0.shared().backend(name).map(PyBackend::new);
         found.ok_or_else(|| PyValueError::new_err(format!("no backend {name}")))
     }
 

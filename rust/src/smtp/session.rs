@@ -132,6 +132,7 @@ pub struct Session {
     messages: u32,
     said_bye: bool,
     refused: Few<Refused>,
+    asks: bool,
 }
 
 impl Session {
@@ -150,6 +151,7 @@ impl Session {
             messages: 0,
             said_bye: false,
             refused: Few::default(),
+            asks: false,
         }
     }
 
@@ -174,6 +176,11 @@ impl Session {
     /// Other settings, from the next command on.
     pub fn configure(&mut self, settings: Arc<Settings>) {
         self.settings = settings;
+    }
+
+    /// Whether it asks about recipients even where nobody checks them, from the next command on.
+    pub fn ask_about_recipients(&mut self, asks: bool) {
+        self.asks = asks;
     }
 
     /// The peer is a proxy that is believed.

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -43,6 +43,23 @@ impl Connection {
             self.session.resume(Verdict::All(Reply::intake_closed()));
             return Ok(());
         }
+        // A transaction that was let in goes on; its message is refused where nothing has changed.
+        let begins = transaction.rcpt_to.is_empty();
+        if begins && backend.is_broken() && !backend.lets_in(std::time::Instant::now()) {
+            self.session.resume(Verdict::All(Reply::backend_down()));
+            return Ok(());
+        }
+        if !self.config.session.check_recipients {
+            self.session.resume(Verdict::All(Reply::recipient_ok()));
+            return Ok(());
+        }
+        let ttl = backend.limits().cache_ttl;
+        if !ttl.is_zero()
+            && let Some(reply) = backend.answers.get(&recipient, std::time::Instant::now())
+        {
+            self.session.resume(Verdict::All(reply));
+            return Ok(());
+        }
         if backend.checks.len() >= LARGEST_CHECK_BACKLOG {
             shared.stats.checks_expired.add();
             self.session.resume(Verdict::All(Reply::check_timed_out()));
@@ -53,12 +70,20 @@ impl Connection {
             transaction,
             recipient,
             pending: shared.pending_check(backend),
+            generation: AtomicU64::new(0),
         });
         shared.stats.checks.add();
         backend.checks.push(Asked(Arc::clone(&check)));
         let verdict = self.wait_for(signals, check.as_ref()).await?;
-        if verdict.is_none() {
-            self.shared.stats.checks_expired.add();
+        match &verdict {
+            Some(verdict) if !ttl.is_zero() => {
+                let generation = check.generation.load(Ordering::Relaxed);
+                let reply = verdict.clone().fold();
+                let now = std::time::Instant::now();
+                self.config.backend.answers.put(generation, &check.recipient, &reply, ttl, now);
+            }
+            Some(_) => {}
+            None => self.shared.stats.checks_expired.add(),
         }
         self.session.resume(verdict.unwrap_or_else(|| Verdict::All(Reply::check_timed_out())));
         Ok(())
