@@ -165,15 +165,24 @@ class Script:
                     "max_connection_rate_per_ip": 0,
                     "ipv6_prefix": 64,
                     "greet_delay": 0.0,
+                    "backend": "default",
                     "tls": tls if start_tls else None,
                 }
             ],
             "allowed_hosts": known.pop("allowed_hosts", ".").split(),
             "max_memory": number("max_memory", 256 << 20),
             "spill_size": number("spill_size", 0),
-            "save_timeout": PATIENCE,
-            "check_timeout": PATIENCE,
-            "check_recipients": flag("check_recipients", default=False),
+            "backends": [
+                {
+                    "name": "default",
+                    "save_timeout": PATIENCE,
+                    "check_timeout": PATIENCE,
+                    "check_recipients": flag("check_recipients", default=False),
+                    "cache_ttl": 0.0,
+                    "breaker_failures": 0,
+                    "breaker_reset": 10.0,
+                }
+            ],
             "log_level": 40,
         }
         assert not known, f"unknown settings: {sorted(known)}"
@@ -264,7 +273,7 @@ def receiver(script: Script, pair: tuple[str, str]) -> Iterator[tuple[socket.soc
     core = Core(script.core_settings(pair))
     (address,) = core.bind()
     core.start()
-    core.set_intake(script.settings.get("intake_open") != "false")
+    core.backend("default").set_intake(script.settings.get("intake_open") != "false")
     judge = Judge(core, script.verdicts)
     try:
         host, _, port = address.rpartition(":")

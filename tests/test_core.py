@@ -43,7 +43,17 @@ SERVER: dict[str, Any] = {
     "max_connection_rate_per_ip": 0,
     "ipv6_prefix": 64,
     "greet_delay": 0.0,
+    "backend": "default",
     "tls": None,
+}
+BACKEND: dict[str, Any] = {
+    "name": "default",
+    "save_timeout": 10.0,
+    "check_timeout": 10.0,
+    "check_recipients": False,
+    "cache_ttl": 0.0,
+    "breaker_failures": 0,
+    "breaker_reset": 10.0,
 }
 
 
@@ -54,9 +64,7 @@ def core(*, server: dict[str, Any] | None = None, **more: Any) -> Iterator[tuple
         "allowed_hosts": ["."],
         "max_memory": 256 * MIB,
         "spill_size": 0,
-        "save_timeout": 10.0,
-        "check_timeout": 10.0,
-        "check_recipients": False,
+        "backends": [BACKEND | {key: more.pop(key) for key in BACKEND if key in more}],
         "log_level": 30,
     }
     made = Core(settings | more)  # type: ignore[arg-type]
@@ -75,9 +83,7 @@ def unstarted(address: str) -> Core:
             "allowed_hosts": ["."],
             "max_memory": MIB,
             "spill_size": 0,
-            "save_timeout": 1.0,
-            "check_timeout": 1.0,
-            "check_recipients": False,
+            "backends": [BACKEND],  # type: ignore[list-item]
             "log_level": 30,
         }
     )
@@ -312,12 +318,12 @@ def test_what_becomes_of_checks_is_not_counted_as_messages() -> None:
 
 def test_a_closed_intake_asks_nobody_and_opens_again() -> None:
     with core(check_recipients=True) as (made, address):
-        made.set_intake(False)
+        made.backend("default").set_intake(False)
         client = Client(address)
         client.ask("HELO client\r\nMAIL FROM:<>\r\n", 2)
         assert client.ask("RCPT TO:<b@example.net>\r\n").startswith(b"451 4.3.2")
         assert made.stats()["check_queue_depth"] == 0
-        made.set_intake(True)
+        made.backend("default").set_intake(True)
         client.socket.sendall(b"RCPT TO:<b@example.net>\r\n")
         checks = made.receive_checks(1, 20)
         assert checks

@@ -228,8 +228,14 @@ def state() -> tuple[Counter[str], Counter[str]]:
     # SQLite closes no descriptor of a file that somebody in the process has a lock on: it keeps it
     # for the next who opens the file. So there are as many as workers have been at once.
     for name in [name for name in files if name.endswith("mail.db")]:
-        assert files.pop(name) <= 2 * MOST_WORKERS
+        assert files.pop(name) <= 3 * MOST_WORKERS
     return files, kinds
+
+
+def workers() -> dict[str, int]:
+    """How many workers of each pool there are."""
+    kinds = state()[1].items()
+    return {name: number for name, number in kinds if "-save-" in name or "-validate-" in name}
 
 
 def stored(folder: Path) -> list[str]:

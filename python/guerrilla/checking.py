@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from guerrilla.backends import DEFAULT, backends_of, make_chain, placed_in, tasks
 from guerrilla.chain import read_options
 from guerrilla.config import mask_value
 from guerrilla.config.writing import in_units, readable
@@ -17,13 +18,7 @@ from guerrilla.errors import ConfigError, StartError
 from guerrilla.opening import make_core
 from guerrilla.privileges import become, root_warnings, wanted_identity
 from guerrilla.registry import DECORATED, Registry
-from guerrilla.startup import (
-    config_problems,
-    make_chain,
-    raise_file_limit,
-    resolve_servers,
-    tasks,
-)
+from guerrilla.startup import config_problems, raise_file_limit, resolve_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,8 +79,9 @@ def check(
         problems += _core_problems(config, servers)
     warnings = [*config.warnings(), *root_warnings(config, servers)]
     if not problems:
-        for task in tasks(config, None):
-            warnings += make_chain(config, registry, task, None).warnings()
+        for name, task in _chains(config):
+            told = make_chain(config, registry, name, task, None).warnings()
+            warnings += placed_in(name, told) if name != DEFAULT else told
         if connect:
             problems += _connect_problems(config, registry, identity, open_limit)
     return Findings(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(warnings)))
@@ -168,7 +164,7 @@ def _core_problems(config: AppConfig, servers: list[tuple[ServerConfig, str]]) -
     """What the core cannot obey or read. Ports are not tried: a running daemon may have them."""
     try:
         # 50: `logging.CRITICAL`; a core that only reads has nothing to log.
-        make_core(config, servers, check_recipients=False, log_level=50).close()
+        make_core(config, servers, check_recipients=(), log_level=50).close()
     except StartError as error:
         return error.problems
     return ()
@@ -183,9 +179,16 @@ def _connect_problems(
             become(identity)
     except StartError as error:
         return list(error.problems)
-    for task in tasks(config, None):
-        problems += _try(make_chain(config, registry, task, None), task, limit)
+    for name, task in _chains(config):
+        told = _try(make_chain(config, registry, name, task, None), task, limit)
+        problems += placed_in(name, told)
     return problems
+
+
+def _chains(config: AppConfig) -> Iterator[tuple[str, TaskName]]:
+    """Every chain: its backend and what it is for."""
+    for name in backends_of(config):
+        yield from ((name, task) for task in tasks(config, name, None))
 
 
 def _try(chain: Chain[Any], task: TaskName, limit: float) -> list[str]:
