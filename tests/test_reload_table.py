@@ -228,18 +228,16 @@ def test_every_key_that_is_built_is_in_the_table() -> None:
 
 def everything() -> AppConfig:
     """A config in which all that is not built is on."""
-    raw = config(validate_cache_ttl=1, breaker_failures=1, auth_process="A", processors={"a": {}})
+    raw = config(auth_process="A", processors={"a": {}})
     raw |= {
         "processes": 2,
         "spool": {"path": "s"},
-        "backends": {"b": {}},
         "dashboard": {"is_enabled": True},
         "metrics": {"listen_interface": "127.0.0.1:0"},
     }
     raw["servers"][0] |= {
         "protocol": "lmtp",
         "extensions": {"SIZE": False},
-        "backend": "b",
         "auth": {"required": True, "relay": True, "allow_plaintext": True},
     }
     return from_mapping(raw)
