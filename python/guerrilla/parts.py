@@ -61,7 +61,10 @@ class Checked(NamedTuple):
     """Those that are enabled, with each of their addresses."""
     identity: Identity | None
     """Who it becomes once the ports are bound; None: it stays who it is."""
+    problems: list[str]
+    """What a start would refuse, a line each, which begins with the key of the config."""
     warnings: list[str]
+    """What works and is hardly meant, likewise."""
 
 
 @dataclass(frozen=True)
@@ -103,25 +106,39 @@ class Plan:
                 found += warnings if name == DEFAULT else placed_in(name, warnings)
         return found
 
-    def check(self) -> Checked:
-        """Everything that can be told without opening anything.
-
-        Raises:
-            StartError: all problems.
-        """
+    def look(self) -> Checked:
+        """All that can be told without opening anything, as the user that it is."""
         problems = self.problems()
         servers, unresolved = resolve_servers(self.config)
-        if unresolved:
-            problems += [*unresolved, *unusable(self.config, servers)]
-        problems += raise_file_limit(servers)
+        problems += [*unresolved, *raise_file_limit(servers)]
         identity = None
         try:
             identity = wanted_identity(self.config)
         except StartError as error:
             problems += error.problems
+        # Chains of a config with problems cannot be made.
+        warnings = self.config.warnings() if problems else self.warnings()
+        warnings += root_warnings(self.config, servers)
+        return Checked(servers, identity, problems, warnings)
+
+    def check(self) -> Checked:
+        """What `look` finds, where a start can begin with it.
+
+        Raises:
+            StartError: all problems; where a host is not known, those of binding the others too.
+        """
+        found = self.look()
+        problems = found.problems
+        if len({server.listen_interface for server, _ in found.servers}) < _enabled(self.config):
+            problems = problems + unusable(self.config, found.servers)
         if problems:
             raise StartError(problems)
-        return Checked(servers, identity, self.warnings() + root_warnings(self.config, servers))
+        return found
+
+
+def _enabled(config: AppConfig) -> int:
+    """How many servers there are to be."""
+    return max(1, sum(server.is_enabled for server in config.servers))
 
 
 def checking(kinds: Mapping[str, Sequence[TaskName]]) -> list[str]:
