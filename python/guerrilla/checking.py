@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from guerrilla.backends import DEFAULT, backends_of, placed_in
+from guerrilla.backends import placed_in
 from guerrilla.chain import read_options
 from guerrilla.config import mask_value
 from guerrilla.config.writing import in_units, readable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+from functools import partial
 from typing import TYPE_CHECKING
 
 from guerrilla.addresses import resolve

@@ -43,9 +43,6 @@ SPARE: Final = 4
 
 _RECEIVE_WAIT: Final = 2.0
 """Seconds an idle thread stays in the core; it wakes at once when there is something."""
-_RETIRE_WAIT: Final = 5.0
-"""Seconds that idle workers have to see that others take their place, which they do at once."""
-_RETIRE_POLL: Final = 0.001
 _DRAIN_POLL: Final = 0.05
 """Seconds between looks at a queue that is empty while the last sessions end."""
 _MAX_BACKOFF: Final = 30.0
@@ -96,8 +93,6 @@ class Worker(Generic[Item]):
         self.batch: Sequence[Item] | None = None
         """What it works on: None while it waits."""
         self.batches = 0
-        self.serves = False
-        """It takes batches."""
         self.ended = False
         """Nothing more comes of it; the thread is gone or about to."""
         self._make = make
@@ -153,12 +148,10 @@ class Worker(Generic[Item]):
         try:
             self._pool.begun.wait()
             if not self._pool.cancelled:
-                self.serves = True
                 self._serve(chain)
         except BaseException as error:  # noqa: BLE001 - the thread ends here; it is replaced
             log.critical("%s died of %s", self.name, type(error).__name__)
         finally:
-            self.serves = False
             self._close(chain)
             self.ended = True
             self._pool.wake()
@@ -320,25 +313,11 @@ class WorkerPool(Generic[Item]):
             worker.thread.join(None if limit is None else max(0.0, limit - time.monotonic()))
         return not any(worker.thread.is_alive() for worker in self._workers)
 
-    def retire(self, wake: Callable[[], object]) -> bool:
-        """Lets each worker end once it has answered what it has in hand: others take the rest.
-
-        Args:
-            wake: lets those go on that wait in the core.
-
-        Returns:
-            Whether each has seen it, within `_RETIRE_WAIT`: then none takes anything more.
-        """
+    def retire(self) -> None:
+        """Lets each worker end once it has answered what it has in hand: others take the rest."""
         with self._adding:
             self.retired = True
             self.ending.set()
-        limit = time.monotonic() + _RETIRE_WAIT
-        while any(worker.serves and worker.batch is None for worker in self._workers):
-            if time.monotonic() > limit:
-                return False
-            wake()  # More than once: one may just be on its way into the core.
-            time.sleep(_RETIRE_POLL)
-        return True
 
     def drain(self) -> None:
         """Lets the workers end once the core has nothing more for them, and no sooner."""

@@ -175,24 +175,4 @@ mod tests {
         let empty: Queue<u8> = Queue::default();
         assert_eq!(empty.receive(2, Duration::from_millis(1)), Some(vec![]));
     }
-
-    #[test]
-    fn an_interrupt_ends_every_wait_of_now_and_none_of_later() {
-        let queue: Queue<u8> = Queue::default();
-        queue.interrupt();
-        std::thread::scope(|scope| {
-            let waits: Vec<_> =
-                (0..3).map(|_| scope.spawn(|| queue.receive(2, Duration::from_mins(1)))).collect();
-            while queue.lock().sleepers < waits.len() {
-                std::thread::yield_now();
-            }
-            queue.interrupt();
-            for wait in waits {
-                assert_eq!(wait.join().ok(), Some(Some(vec![])));
-            }
-            let later = scope.spawn(|| queue.receive(2, Duration::from_mins(1)));
-            queue.push(1);
-            assert_eq!(later.join().ok(), Some(Some(vec![1])));
-        });
-    }
 }

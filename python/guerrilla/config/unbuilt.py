@@ -47,9 +47,7 @@ _SERVER: Final = (
     _Later("auth.allow_plaintext", "AUTH"),
 )
 
-_BACKEND: Final = (
-    _Later("auth_process", "AUTH"),
-)
+_BACKEND: Final = (_Later("auth_process", "AUTH"),)
 
 
 def unbuilt(config: AppConfig) -> list[str]:
