@@ -70,12 +70,14 @@ class Trial(Processor):
 class Bench:
     """A pool with its feed and the trials of its workers."""
 
-    def __init__(self, size: int = 1, batch: int = 8, open_limit: float = 30.0) -> None:
+    def __init__(
+        self, size: int = 1, batch: int = 8, open_limit: float = 30.0, backend: str = "default"
+    ) -> None:
         self.feed = Feed()
         self.trials: list[Trial] = []
         self.fail: Exception | None = None
         self.pool: WorkerPool[Envelope] = WorkerPool(
-            PoolSettings("test", size, batch, hang_after=HANG_AFTER, open_limit=open_limit),
+            PoolSettings("save", size, batch, HANG_AFTER, open_limit, backend=backend),
             self.make,
             self.feed.receive,
         )

@@ -13,20 +13,17 @@ from tests.configs import KEY_FILES, backend, server, tls
     [
         ({"processes": 0}, ["processes"]),
         ({"spool": {"path": "/s"}}, ["spool"]),
-        ({"backends": {"hot": {}}}, ["backends"]),
         ({"dashboard": {"tick_interval": 1}}, ["dashboard"]),
         ({"metrics": {"listen_interface": ":1"}}, ["metrics"]),
         (server(protocol="lmtp"), ["servers[0].protocol"]),
         (server(extensions={"DSN": True}), ["servers[0].extensions"]),
         (
-            {**server(backend="hot"), "backends": {"hot": {"breaker_failures": 1}}},
-            ["backends", "servers[0].backend", "backends.hot.breaker_failures"],
+            {**server(backend="hot"), "backends": {"hot": {"auth_process": "File"}}},
+            ["backends.hot.auth_process"],
         ),
         (server(auth={"required": True}), ["servers[0].auth.required"]),
         (server(auth={"relay": True}), ["servers[0].auth.relay"]),
         (server(auth={"allow_plaintext": True}), ["servers[0].auth.allow_plaintext"]),
-        (backend(validate_cache_ttl=1), ["backend_config.validate_cache_ttl"]),
-        (backend(breaker_failures=1), ["backend_config.breaker_failures"]),
         (backend(auth_process="File"), ["backend_config.auth_process"]),
     ],
 )

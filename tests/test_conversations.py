@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 import pytest
 
@@ -17,7 +17,7 @@ from guerrilla._core import Check, Core, Envelope, Reply, make_certificate
 from tests.certificates import unverified
 
 if TYPE_CHECKING:  # the stub alone has it
-    from guerrilla._core import CoreSettings, TLSSettings
+    from guerrilla._core import CoreSettings, ServerSettings, TLSSettings
 
 FOLDER = Path(__file__).parent / "conversations"
 FILES = sorted(FOLDER.glob("*.smtp"))
@@ -117,67 +117,87 @@ class Script:
 
     def core_settings(self, pair: tuple[str, str]) -> CoreSettings:
         """Defaults, and what the file says; the pair is a key's file and its certificate's."""
-        known = dict(self.settings)
+        known = {name: value for name, value in self.settings.items() if name != "intake_open"}
 
-        def number(name: str, default: int) -> int:
-            return int(known.pop(name, default))
+        def value(name: str, default: Any) -> Any:
+            """What the file says, as the default's kind."""
+            text = known.pop(name, None)
+            if text is None:
+                return default
+            return text.lower() == "true" if isinstance(default, bool) else type(default)(text)
 
-        def flag(name: str, *, default: bool) -> bool:
-            return known.pop(name, str(default)).lower() == "true"
-
-        known.pop("intake_open", None)
-        start_tls = flag("start_tls", default=False)
-        tls: TLSSettings = {
-            "start_tls": start_tls,
-            "always_on": False,
-            "required": flag("tls_required", default=False),
-            "certificates": [pair],
-            "root_cas_file": None,
-            "client_auth": "NoClientCert",
-            "protocols": ["tls1.2", "tls1.3"],
-            "ciphers": [],
-            "curves": [],
-            "prefer_server_ciphers": False,
-        }
+        start_tls, required = value("start_tls", False), value("tls_required", False)
+        server = {name: value(name, default) for name, default in ASKED.items()}
+        server["trusted_proxies"] = ["127.0.0.0/8"] if value("trusted", False) else []
+        server["tls"] = tls_settings(pair, required=required) if start_tls else None
         settings: CoreSettings = {
-            "servers": [
+            "servers": [cast("ServerSettings", {**FIXED, **server})],
+            "allowed_hosts": value("allowed_hosts", ".").split(),
+            "max_memory": value("max_memory", 256 << 20),
+            "spill_size": value("spill_size", 0),
+            "backends": [
                 {
-                    "name": "test",
-                    "address": "127.0.0.1:0",
-                    "host_name": known.pop("host_name", "mx.example.com"),
-                    "max_size": number("max_size", 10 << 20),
-                    "timeout": PATIENCE,
-                    "max_clients": 10,
-                    "max_recipients": number("max_recipients", 100),
-                    "max_errors": number("max_errors", 5),
-                    "max_idle_commands": number("max_idle_commands", 50),
-                    "max_header_size": 1 << 20,
-                    "max_received_hops": number("max_received_hops", 50),
-                    "helo_required": flag("helo_required", default=True),
-                    "bare_newline": known.pop("bare_newline", "fix"),
-                    "data_timeout": 600.0,
-                    "min_data_rate": 100,
-                    "xclient": flag("xclient", default=False),
-                    "proxy_protocol": False,
-                    "trusted_proxies": ["127.0.0.0/8"] if flag("trusted", default=False) else [],
-                    "max_messages": number("max_messages", 0),
-                    "max_connections_per_ip": 0,
-                    "max_connection_rate_per_ip": 0,
-                    "ipv6_prefix": 64,
-                    "greet_delay": 0.0,
-                    "tls": tls if start_tls else None,
+                    "name": "default",
+                    "save_timeout": PATIENCE,
+                    "check_timeout": PATIENCE,
+                    "check_recipients": value("check_recipients", False),
+                    "cache_ttl": 0.0,
+                    "breaker_failures": 0,
+                    "breaker_reset": 10.0,
                 }
             ],
-            "allowed_hosts": known.pop("allowed_hosts", ".").split(),
-            "max_memory": number("max_memory", 256 << 20),
-            "spill_size": number("spill_size", 0),
-            "save_timeout": PATIENCE,
-            "check_timeout": PATIENCE,
-            "check_recipients": flag("check_recipients", default=False),
             "log_level": 40,
         }
         assert not known, f"unknown settings: {sorted(known)}"
         return settings
+
+
+ASKED: Final[dict[str, Any]] = {
+    "host_name": "mx.example.com",
+    "max_size": 10 << 20,
+    "max_recipients": 100,
+    "max_errors": 5,
+    "max_idle_commands": 50,
+    "max_received_hops": 50,
+    "max_messages": 0,
+    "helo_required": True,
+    "bare_newline": "fix",
+    "xclient": False,
+}
+"""Settings of a server that a file may have, by their defaults."""
+
+FIXED: Final[dict[str, Any]] = {
+    "name": "test",
+    "address": "127.0.0.1:0",
+    "timeout": PATIENCE,
+    "max_clients": 10,
+    "max_header_size": 1 << 20,
+    "data_timeout": 600.0,
+    "min_data_rate": 100,
+    "proxy_protocol": False,
+    "max_connections_per_ip": 0,
+    "max_connection_rate_per_ip": 0,
+    "ipv6_prefix": 64,
+    "greet_delay": 0.0,
+    "backend": "default",
+}
+"""Those that it has not."""
+
+
+def tls_settings(pair: tuple[str, str], *, required: bool) -> TLSSettings:
+    """STARTTLS with all that there is; the pair is a key's file and its certificate's."""
+    return {
+        "start_tls": True,
+        "always_on": False,
+        "required": required,
+        "certificates": [pair],
+        "root_cas_file": None,
+        "client_auth": "NoClientCert",
+        "protocols": ["tls1.2", "tls1.3"],
+        "ciphers": [],
+        "curves": [],
+        "prefer_server_ciphers": False,
+    }
 
 
 def unescape(text: str) -> bytes:
@@ -264,7 +284,7 @@ def receiver(script: Script, pair: tuple[str, str]) -> Iterator[tuple[socket.soc
     core = Core(script.core_settings(pair))
     (address,) = core.bind()
     core.start()
-    core.set_intake(script.settings.get("intake_open") != "false")
+    core.backend("default").set_intake(script.settings.get("intake_open") != "false")
     judge = Judge(core, script.verdicts)
     try:
         host, _, port = address.rpartition(":")

@@ -1,268 +1,19 @@
-"""The core over sockets, with the test in the place of the workers: budgets, ends, counters."""
+"""The core over sockets, with the test in the place of the workers: ends, counters, ports."""
 
 from __future__ import annotations
 
-import encodings
 import os
 import socket
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from guerrilla import Envelope, Reply
-from guerrilla._core import Core
-
-MIB = 1 << 20
-SERVER: dict[str, Any] = {
-    "name": "test",
-    "address": "127.0.0.1:0",
-    "host_name": "mx.example.net",
-    "max_size": 32 * MIB,
-    "timeout": 10.0,
-    "max_clients": 1000,
-    "max_recipients": 100,
-    "max_errors": 5,
-    "max_idle_commands": 50,
-    "max_header_size": MIB,
-    "max_received_hops": 50,
-    "helo_required": True,
-    "bare_newline": "fix",
-    "data_timeout": 600.0,
-    "min_data_rate": 100,
-    "xclient": False,
-    "proxy_protocol": False,
-    "trusted_proxies": [],
-    "max_messages": 0,
-    "max_connections_per_ip": 0,
-    "max_connection_rate_per_ip": 0,
-    "ipv6_prefix": 64,
-    "greet_delay": 0.0,
-    "tls": None,
-}
-
-
-@contextmanager
-def core(*, server: dict[str, Any] | None = None, **more: Any) -> Iterator[tuple[Core, str]]:
-    settings: dict[str, Any] = {
-        "servers": [SERVER | (server or {})],
-        "allowed_hosts": ["."],
-        "max_memory": 256 * MIB,
-        "spill_size": 0,
-        "save_timeout": 10.0,
-        "check_timeout": 10.0,
-        "check_recipients": False,
-        "log_level": 30,
-    }
-    made = Core(settings | more)  # type: ignore[arg-type]
-    try:
-        (address,) = made.bind()
-        made.start()
-        yield made, address
-    finally:
-        made.close()
-
-
-def unstarted(address: str) -> Core:
-    return Core(
-        {
-            "servers": [SERVER | {"address": address}],  # type: ignore[list-item]
-            "allowed_hosts": ["."],
-            "max_memory": MIB,
-            "spill_size": 0,
-            "save_timeout": 1.0,
-            "check_timeout": 1.0,
-            "check_recipients": False,
-            "log_level": 30,
-        }
-    )
-
-
-_clients: list[Client] = []
-
-
-@pytest.fixture(autouse=True)
-def _close_clients() -> Iterator[None]:
-    yield
-    while _clients:
-        _clients.pop().socket.close()
-
-
-class Client:
-    """A client that says what it is told."""
-
-    def __init__(self, address: str) -> None:
-        if address.startswith("unix:"):
-            self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.connect(address.removeprefix("unix:"))
-        else:
-            host, port = address.rsplit(":", 1)
-            self.socket = socket.create_connection((host, int(port)))
-        self.socket.settimeout(20)
-        _clients.append(self)
-        self.read(1)
-
-    def read(self, lines: int) -> bytes:
-        """So many lines, or what there is when the server closes."""
-        data = b""
-        while data.count(b"\r\n") < lines:
-            octets = self.socket.recv(65536)
-            if not octets:
-                break
-            data += octets
-        return data
-
-    def ask(self, text: str, lines: int = 1) -> bytes:
-        self.socket.sendall(text.encode())
-        return self.read(lines)
-
-    def data(self, parameters: str = "") -> bytes:
-        """Everything up to the answer to DATA."""
-        self.ask("HELO client\r\n")
-        self.ask(f"MAIL FROM:<a@example.com>{parameters}\r\n")
-        self.ask("RCPT TO:<b@example.net>\r\n")
-        return self.ask("DATA\r\n")
-
-    def message(self, octets: int, parameters: str = "") -> None:
-        assert self.data(parameters).startswith(b"354")
-        self.socket.sendall(b"x" * octets + b"\r\n.\r\n")
-
-    def reset(self) -> None:
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.005)
-
-
-def listens(address: str) -> bool:
-    host, port = address.rsplit(":", 1)
-    with socket.socket() as probe:
-        return probe.connect_ex((host, int(port))) == 0
-
-
-def take(made: Core, count: int = 1) -> list[Envelope]:
-    taken: list[Envelope] = []
-    while len(taken) < count:
-        batch = made.receive(count - len(taken), 20)
-        assert batch, "nothing came"
-        taken += batch
-    return taken
-
-
-def test_memory_of_a_message_whose_worker_hangs_comes_back_when_the_peer_goes() -> None:
-    with core() as (made, address):
-        client = Client(address)
-        client.message(MIB)
-        held = take(made)
-        assert made.stats()["memory_used"] > MIB
-        client.reset()
-        until(lambda: made.stats()["memory_used"] == 0)
-        assert made.stats()["memory_retained"] > MIB
-        del held
-        assert made.stats()["memory_retained"] == 0
-
-
-def test_what_is_queued_stays_on_the_budget_until_a_worker_takes_it() -> None:
-    with core(save_timeout=0.2) as (made, address):
-        client = Client(address)
-        client.message(MIB)
-        told = b"451 4.3.0 Error: saving takes too long, please try again later\r\n"
-        assert client.read(1) == told
-        assert made.stats()["memory_used"] > MIB
-        assert made.receive(1, 0) == []  # its time is up: nobody gets it
-        assert (made.stats()["memory_used"], made.stats()["memory_retained"]) == (0, 0)
-
-
-def test_a_small_declared_size_does_not_make_a_queue_without_end() -> None:
-    with core() as (made, address):
-        client = Client(address)
-        client.message(0, " SIZE=1")
-        until(lambda: made.stats()["queue_depth"] == 1)
-        assert made.stats()["memory_used"] >= 4096
-
-
-def test_an_envelope_of_many_recipients_counts_with_them() -> None:
-    with core() as (made, address):
-        client = Client(address)
-        client.ask("HELO client\r\n")
-        client.ask("MAIL FROM:<> SIZE=1\r\n")
-        for number in range(100):
-            client.ask(f"RCPT TO:<recipient-{number}@{'long.' * 30}name.example>\r\n")
-        client.ask("DATA\r\n")
-        client.socket.sendall(b"x\r\n.\r\n")
-        until(lambda: made.stats()["queue_depth"] == 1)
-        assert made.stats()["memory_used"] > 40_000
-        take(made)[0].answer(None)
-        assert client.read(1).startswith(b"250")
-        assert made.stats()["memory_used"] == 0
-
-
-def test_a_message_in_a_file_is_counted_and_outlives_the_core() -> None:
-    with core(spill_size=MIB) as (made, address):
-        client = Client(address)
-        client.message(MIB)  # a CRLF more
-        (held,) = take(made)
-        figures = made.stats()
-        assert figures["memory_used"] < 2 * 4096
-        assert (figures["spilled"], figures["spilled_octets"]) == (1, MIB + 2)
-        assert held.answer(None)
-        assert client.read(1).startswith(b"250")
-        assert made.stats()["memory_used"] == 0
-        assert 0 < made.stats()["memory_retained"] < 2 * 4096
-        view = held.data
-        assert view.readonly
-        assert Envelope.from_bytes(held.to_bytes()).data == view
-        assert bytes(held) == view
-    del held
-    # The view holds the message, and closing the core does not take it away.
-    assert view == b"x" * MIB + b"\r\n"
-    assert made.stats()["spilled_octets"] == MIB + 2
-    view.release()
-    assert made.stats()["spilled_octets"] == made.stats()["memory_retained"] == 0
-
-
-def test_a_queue_that_nobody_empties_does_not_fill_the_disk() -> None:
-    with core(spill_size=1, save_timeout=0.2) as (made, address):
-        late, gone = Client(address), Client(address)
-        late.message(MIB)
-        assert late.read(1).startswith(b"451 4.3.0")
-        until(lambda: made.stats()["spilled_octets"] == 0)
-        gone.message(MIB)
-        until(lambda: made.stats()["queue_depth"] == 1)
-        gone.reset()
-        until(lambda: made.stats()["spilled_octets"] == 0)
-        figures = made.stats()
-        assert (figures["queue_depth"], figures["memory_used"]) == (0, 0)
-        assert (figures["expired_before_commit"], figures["peer_gone"]) == (1, 1)
-
-
-def test_an_envelope_that_is_dropped_closes_its_file() -> None:
-    with core(spill_size=1) as (made, address):
-        client = Client(address)
-        client.message(1)
-        take(made)
-        assert client.read(1).startswith(b"451")
-        until(lambda: made.stats()["spilled_octets"] == 0)
-        assert made.stats()["spill_failures"] == 0
-
-
-def test_growth_that_finds_no_memory_is_counted() -> None:
-    with core(max_memory=MIB) as (made, address):
-        client = Client(address)
-        client.message(2 * MIB)
-        assert client.read(1).startswith(b"452 4.3.1")
-        assert made.stats()["refused_for_memory"] == 1
-        assert client.ask("NOOP\r\n").startswith(b"250")
+from guerrilla import Reply
+from tests.cores import Client, core, listens, take, unstarted, until
+from tests.cores import close_clients as _close_clients  # an automatic fixture  # noqa: F401
 
 
 def test_everyone_who_is_answered_hears_it_when_all_is_closed() -> None:
@@ -312,12 +63,12 @@ def test_what_becomes_of_checks_is_not_counted_as_messages() -> None:
 
 def test_a_closed_intake_asks_nobody_and_opens_again() -> None:
     with core(check_recipients=True) as (made, address):
-        made.set_intake(False)
+        made.backend("default").set_intake(False)
         client = Client(address)
         client.ask("HELO client\r\nMAIL FROM:<>\r\n", 2)
         assert client.ask("RCPT TO:<b@example.net>\r\n").startswith(b"451 4.3.2")
         assert made.stats()["check_queue_depth"] == 0
-        made.set_intake(True)
+        made.backend("default").set_intake(True)
         client.socket.sendall(b"RCPT TO:<b@example.net>\r\n")
         checks = made.receive_checks(1, 20)
         assert checks
@@ -456,10 +207,3 @@ def test_a_unix_socket_goes_with_its_server_but_a_successors_stays(tmp_path: Pat
     assert path.exists()
     assert other == address
     successor.close()
-
-
-def test_a_subject_of_many_unheard_of_charsets_leaves_nothing_behind() -> None:
-    words = " ".join(f"=?unheard-of-{number}?q?a?=" for number in range(2_000))
-    known = len(encodings._cache)
-    assert "=?unheard-of-7?q?a?=" in Envelope.create(f"Subject: {words}\r\n\r\n".encode()).subject
-    assert len(encodings._cache) == known

@@ -53,6 +53,7 @@ def test_it_counts(make: Make) -> None:
     assert stats["save_workers"] == 1
     assert stats["save_workers_abandoned"] == 0
     assert [stage["stage"] for stage in stats.pop("stages")] == ["HeadersParser", "Keeper"]
+    assert stats.pop("backends")["default"].items() <= stats.items()
     assert all(isinstance(value, int) for value in stats.values())
 
 

@@ -14,8 +14,18 @@ from guerrilla.daemon import Daemon
 from guerrilla.errors import ConfigError
 from guerrilla.events import ConfigChange, Event, ServerChange
 from tests.daemons import Keeper, Make, config, connect, send, where
-from tests.reloads import MAIL, backend, free_port, is_closed, reload, server, shows, with_second
-from tests.wire import Wire, until
+from tests.reloads import (
+    MAIL,
+    backend,
+    changed,
+    free_port,
+    is_closed,
+    reload,
+    server,
+    shows,
+    with_second,
+)
+from tests.wire import HELLO, Wire, until
 
 GONE = "421 4.3.2 Not accepting mail here any more, please connect again"
 

@@ -34,7 +34,6 @@ SECTIONS: Final[dict[str, type[Section]]] = {
 
 UNPROBED: Final = {
     "servers[].min_data_rate": "what it does is seen only after the first minute of a DATA",
-    "backend_config.breaker_reset": "nothing has a breaker as long as `breaker_failures` is 0",
 }
 """Keys of the table that no test of a running daemon can show, each with the reason."""
 

@@ -23,7 +23,7 @@ def settings(raw: dict[str, Any]) -> dict[str, Any]:
     """Those of the only server, at one address."""
     whole = from_mapping(raw)
     made = core_settings(
-        whole, [(whole.servers[0], "127.0.0.1:25")], check_recipients=True, log_level=10
+        whole, [(whole.servers[0], "127.0.0.1:25")], check_recipients=["default"], log_level=10
     )
     assert made["spill_size"] == whole.spill_size
     return dict(made["servers"][0])
@@ -51,6 +51,7 @@ def test_every_limit_of_a_server_is_told_to_the_core() -> None:
         "max_connection_rate_per_ip": 13,
         "ipv6_prefix": 48,
         "greet_delay": 1.5,
+        "backend": "default",
     }
     made = settings(server(xclient_on=True, **keys))
     assert made == keys | {

@@ -162,7 +162,8 @@ def test_too_many_that_hang_close_the_intake_until_one_comes_back(
     bench: Bench, mail: Mail, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
     intake: list[bool] = []
-    supervisor = Supervisor([bench.pool], intake.append)
+    supervisor = Supervisor([bench.pool])
+    bench.pool.set_intake = intake.append
     bench.start()
     for number in range(1 + SPARE):
         until(lambda number=number: len(bench.trials) > number)  # type: ignore[misc]
@@ -182,7 +183,7 @@ def test_too_many_that_hang_close_the_intake_until_one_comes_back(
 
 
 def test_the_supervisor_replaces_on_its_own(bench: Bench, mail: Mail, until: Until) -> None:
-    supervisor = Supervisor([bench.pool], lambda is_open: None)
+    supervisor = Supervisor([bench.pool])
     bench.start()
     supervisor.start()
     bench.feed.put(mail("exit"))
@@ -201,7 +202,7 @@ def test_a_failing_supervisor_goes_on(
         raise RuntimeError
 
     monkeypatch.setattr(bench.pool, "check", check)
-    supervisor = Supervisor([bench.pool], lambda is_open: None)
+    supervisor = Supervisor([bench.pool])
     supervisor.start()
     bench.pool.wake()
     until(lambda: len(looks) >= 2)

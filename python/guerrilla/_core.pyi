@@ -11,6 +11,7 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "Address",
+    "Backend",
     "Check",
     "Core",
     "Envelope",
@@ -393,14 +394,21 @@ class Stopwatch:
     def __new__(cls) -> Self: ...
     def start(self) -> None:
         """The first stage begins."""
+    def take(self) -> tuple[int, int]:
+        """The batch has ended.
+
+        Returns:
+            How many items failed for a passing reason, and how many the deciding stage was asked
+            about and did not fail for, since it was last asked.
+        """
 
 @final
 class StageFigures:
     """What became of the items of one stage. Its workers count without a lock."""
 
     def __new__(cls) -> Self: ...
-    def timer(self, watch: Stopwatch) -> StageTimer:
-        """What a worker counts with."""
+    def timer(self, watch: Stopwatch, *, decides: bool = False) -> StageTimer:
+        """What a worker counts with; see `Stopwatch.take` for the stage that decides."""
     def snapshot(self) -> dict[str, Any]:
         """`count`, `errors`, `calls`, `seconds` and `buckets`.
 
@@ -418,6 +426,8 @@ class StageTimer:
         """A call about `items` items ended that took so many seconds."""
     def fail(self, items: int) -> None:
         """So many of them got a `451` because the stage failed."""
+    def defer(self, items: int) -> None:
+        """So many of them got a `451` as its answer, which is no error."""
 
 @type_check_only
 class TLSSettings(TypedDict):
@@ -469,8 +479,24 @@ class ServerSettings(TypedDict):
     ipv6_prefix: int
     """Bits of an IPv6 address that are one client, 1 to 128."""
     greet_delay: float
+    backend: str
+    """The name of one of `backends`."""
     tls: TLSSettings | None
     """None: no TLS at all."""
+
+@type_check_only
+class BackendSettings(TypedDict):
+    """What a backend obeys."""
+
+    name: str
+    save_timeout: float
+    check_timeout: float
+    check_recipients: bool
+    """Whether its workers answer checks."""
+    cache_ttl: float
+    """Seconds that answers of checks are kept; 0: not at all."""
+    breaker_failures: int
+    breaker_reset: float
 
 @type_check_only
 class CoreSettings(TypedDict):
@@ -481,9 +507,8 @@ class CoreSettings(TypedDict):
     max_memory: int
     spill_size: int
     """Octets of a body over which it goes to a file; 0: none does."""
-    save_timeout: float
-    check_timeout: float
-    check_recipients: bool
+    backends: list[BackendSettings]
+    """The default one, called `default`, among them."""
     log_level: int
     """A number of `logging`: records below it are not made."""
 
@@ -519,6 +544,39 @@ class LogBatch:
     def records(self) -> list[LogRecord]: ...
 
 @final
+class Backend:
+    """What the workers of one backend have of the core."""
+
+    @property
+    def name(self) -> str: ...
+    def receive(self, max: int, timeout: float) -> list[Envelope] | None:
+        """Takes up to `max` waiting envelopes; waits only when there is none.
+
+        Returns:
+            `[]` after `timeout` seconds. None once the queue is empty and nothing more will come:
+            the core is stopping, or the backend was taken out of the settings and the last
+            transaction that began with it has ended. `[]` at once where another `Backend` of the
+            same name was renewed since.
+        """
+    def receive_checks(self, max: int, timeout: float) -> list[Check] | None:
+        """As `receive`, for recipient checks."""
+    def renew(self) -> None:
+        """Other chains take over: answers that are kept are forgotten, the breakers close.
+
+        Those received by others are given nothing more, and their answers are not kept.
+        """
+    def admits(self, task: str) -> bool:
+        """Whether the workers of `save` or `validate` are to ask about what they received."""
+    def count_refused(self, items: int) -> None:
+        """So many were answered without being asked about."""
+    def report(self, task: str, failed: bool) -> Literal["opened", "closed"] | None:
+        """Whether a batch failed for a passing reason; what that did to the breaker, if anything."""
+    def set_intake(self, open: bool) -> None:
+        """Closed: every message for it is answered `451 4.3.2` before its data."""
+    def stats(self) -> dict[str, int]:
+        """Its counters and gauges now."""
+
+@final
 class Core:
     """A running receiver: one I/O thread with its listeners, and the queues to Python.
 
@@ -546,15 +604,15 @@ class Core:
             RuntimeError: not bound, or started before.
         """
     def receive(self, max: int, timeout: float) -> list[Envelope] | None:
-        """Takes up to `max` waiting envelopes; waits only when there is none.
-
-        Returns:
-            `[]` after `timeout` seconds; None once the core is stopping and the queue is empty.
-        """
+        """As `Backend.receive`, of the default one."""
     def receive_checks(self, max: int, timeout: float) -> list[Check] | None:
-        """As `receive`, for recipient checks."""
-    def wake_workers(self) -> None:
-        """Lets every thread that waits in `receive` or `receive_checks` return `[]`."""
+        """As `Backend.receive_checks`, of the default one."""
+    def backend(self, name: str) -> Backend:
+        """What the workers of a backend need.
+
+        Raises:
+            ValueError: the settings have none of this name.
+        """
     def receive_logs(
         self, max: int, timeout: float, form: Literal["text", "json"] | None = None
     ) -> list[LogBatch] | None:
@@ -562,8 +620,6 @@ class Core:
 
         With `form`, `LogBatch.lines` are made too, without the GIL.
         """
-    def set_intake(self, open: bool) -> None:
-        """Closed: every message is answered `451 4.3.2` before its data, until opened again."""
     def want_events(self, mails: bool, connections: bool) -> None:
         """Which events are made from now on; none at first."""
     def receive_events(
@@ -639,7 +695,7 @@ class Core:
     def close(self) -> None:
         """Ends what is left, at once: queues give None, the I/O thread ends. Idempotent."""
     def stats(self) -> dict[str, int]:
-        """A snapshot of all counters.
+        """A snapshot of all counters; those of queues are of the default backend.
 
         `connections_open` is, but for the moment between, the sum of the gauges of sessions:
 

@@ -126,6 +126,18 @@ class Chain(Generic[Item]):
         for item in items:
             item.answer()
 
+    def failed(self, items: int) -> bool | None:
+        """Whether the last batch, of so many items, failed for a passing reason.
+
+        A mail is saved, or at least refused, by the last stage that stores, a recipient by any: one
+        of the batch is enough for False. None where neither is so and no stage failed, as when
+        all were refused before.
+        """
+        failed, through = self.pulse.watch.take()
+        if self.task == "validate":
+            return failed >= items
+        return False if through else True if failed else None
+
     def _call(self, function: Callable[[], Any]) -> None:
         """Calls `open` or `close`, which may be async."""
         if inspect.iscoroutinefunction(function) and self._loop is not None:

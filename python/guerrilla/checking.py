@@ -9,21 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from guerrilla.backends import placed_in
 from guerrilla.chain import read_options
 from guerrilla.config import mask_value
 from guerrilla.config.writing import in_units, readable
 from guerrilla.control import OFF
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.opening import make_core
-from guerrilla.privileges import become, root_warnings, wanted_identity
+from guerrilla.parts import Plan
+from guerrilla.privileges import become
 from guerrilla.registry import DECORATED, Registry
-from guerrilla.startup import (
-    config_problems,
-    make_chain,
-    raise_file_limit,
-    resolve_servers,
-    tasks,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,23 +67,14 @@ def check(
             would else belong to root.
         open_limit: seconds that a chain has for it.
     """
-    registry = Registry(DECORATED)
-    problems = config_problems(config, registry, folder, None)
-    servers, unresolved = resolve_servers(config)
-    problems += unresolved
-    problems += raise_file_limit(servers)
-    identity, refused = _identity(config)
-    problems += refused
-    problems += _file_problems(config)
-    if servers:
-        problems += _core_problems(config, servers)
-    warnings = [*config.warnings(), *root_warnings(config, servers)]
-    if not problems:
-        for task in tasks(config, None):
-            warnings += make_chain(config, registry, task, None).warnings()
-        if connect:
-            problems += _connect_problems(config, registry, identity, open_limit)
-    return Findings(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(warnings)))
+    plan = Plan(config, Registry(DECORATED), folder, None)
+    found = plan.look()
+    problems = found.problems + _file_problems(config)
+    if found.servers:
+        problems += _core_problems(config, found.servers)
+    if connect and not problems:
+        problems += _connect_problems(plan, found.identity, open_limit)
+    return Findings(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(found.warnings)))
 
 
 def effective(config: AppConfig) -> dict[str, Any]:
@@ -121,13 +107,6 @@ def _defaults(options: BaseModel) -> Iterator[tuple[str, object]]:
         info = type(options).model_fields[field]
         key = (info.validation_alias if isinstance(info.validation_alias, str) else field).lower()
         yield key, mask_value(key, in_units(value, info))
-
-
-def _identity(config: AppConfig) -> tuple[Identity | None, tuple[str, ...]]:
-    try:
-        return wanted_identity(config), ()
-    except StartError as error:
-        return None, error.problems
 
 
 def _file_problems(config: AppConfig) -> list[str]:
@@ -168,23 +147,22 @@ def _core_problems(config: AppConfig, servers: list[tuple[ServerConfig, str]]) -
     """What the core cannot obey or read. Ports are not tried: a running daemon may have them."""
     try:
         # 50: `logging.CRITICAL`; a core that only reads has nothing to log.
-        make_core(config, servers, check_recipients=False, log_level=50).close()
+        make_core(config, servers, check_recipients=(), log_level=50).close()
     except StartError as error:
         return error.problems
     return ()
 
 
-def _connect_problems(
-    config: AppConfig, registry: Registry, identity: Identity | None, limit: float
-) -> list[str]:
+def _connect_problems(plan: Plan, identity: Identity | None, limit: float) -> list[str]:
     problems: list[str] = []
     try:
         if identity is not None:
             become(identity)
     except StartError as error:
         return list(error.problems)
-    for task in tasks(config, None):
-        problems += _try(make_chain(config, registry, task, None), task, limit)
+    for name, tasks in plan.tasks.items():
+        for task in tasks:
+            problems += placed_in(name, _try(plan.make_chain(name, task), task, limit))
     return problems
 
 

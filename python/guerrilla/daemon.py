@@ -52,7 +52,7 @@ class Daemon(AsyncDaemon):
         config: what to run; Go-Guerrilla's defaults without it.
         config_file: where the config came from: errors name it, and modules of `import` may lie
             beside it.
-        backend: makes what stands in place of the chains, once for each worker.
+        backend: makes what stands in place of the chains of `backend_config`, once for each worker.
         overrides: fields of `AppConfig` that go before those of the file, at each reload too.
     """
 

@@ -10,6 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla._core import Core
+from guerrilla.backends import backends_of, placed_in
+from guerrilla.breaker import Breaker
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs import LogOutput, LogSettings, log_problem
 from guerrilla.pidfile import PidFile
@@ -18,13 +20,12 @@ from guerrilla.settings import core_settings, placed
 from guerrilla.worker import PoolSettings, WorkerPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import ExitStack
 
-    from guerrilla._core import Check, Envelope
     from guerrilla.base import TaskName
     from guerrilla.chain import Chain
-    from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.config import AppConfig, BackendConfig, ServerConfig
     from guerrilla.privileges import Identity
 
 GRACE: Final = 2.0
@@ -88,7 +89,7 @@ def make_core(
     config: AppConfig,
     servers: Sequence[tuple[ServerConfig, str]],
     *,
-    check_recipients: bool,
+    check_recipients: Collection[str],
     log_level: int,
 ) -> Core:
     """The core, which has read the files of TLS and bound nothing; arguments as `core_settings`.
@@ -109,32 +110,31 @@ def make_core(
 
 def make_pools(
     config: AppConfig,
-    core: Core,
-    make_chain: Callable[[TaskName], Chain[Any]],
-    tasks: Sequence[TaskName],
+    make_chain: Callable[[str, TaskName], Chain[Any]],
+    wanted: Mapping[str, Sequence[TaskName]],
 ) -> list[WorkerPool[Any]]:
-    """The pools of `tasks`, not opened."""
-    backend = config.backend_config
-    saving: WorkerPool[Envelope] = WorkerPool(
-        _pool_settings(
-            "save", backend.save_workers_size, backend.save_batch_size, backend.gw_save_timeout
-        ),
-        partial(make_chain, "save"),
-        core.receive,
-    )
-    if "validate" not in tasks:
-        return [saving]
-    checking: WorkerPool[Check] = WorkerPool(
-        _pool_settings(
-            "validate",
-            backend.validate_workers_size,
-            backend.save_batch_size,
-            backend.gw_val_rcpt_timeout,
-        ),
-        partial(make_chain, "validate"),
-        core.receive_checks,
-    )
-    return [saving, checking]
+    """Pools, not opened, for these tasks of these backends."""
+    backends = backends_of(config)
+    return [
+        WorkerPool(_pool_settings(name, task, backends[name]), partial(make_chain, name, task))
+        for name, tasks in wanted.items()
+        for task in tasks
+    ]
+
+
+def begin_pools(pools: Sequence[WorkerPool[Any]], core: Core) -> None:
+    """Lets their workers take what comes."""
+    backends = {name: core.backend(name) for name in {pool.settings.backend for pool in pools}}
+    for backend in backends.values():
+        # What those before them answered, and that they failed, says nothing of these.
+        backend.renew()
+    for pool in pools:
+        backend = backends[pool.settings.backend]
+        saves = pool.task == "save"
+        pool.breaker = Breaker(backend, pool.task) if pool.settings.breaks else None
+        pool.receive = backend.receive if saves else backend.receive_checks
+        pool.set_intake = backend.set_intake
+        pool.begin()
 
 
 def open_pools(pools: Sequence[WorkerPool[Any]], opened: ExitStack) -> None:
@@ -148,7 +148,8 @@ def open_pools(pools: Sequence[WorkerPool[Any]], opened: ExitStack) -> None:
         try:
             pool.open()
         except (ConfigError, StartError) as error:
-            problems += [line for line in error.problems if line not in problems]
+            told = placed_in(pool.settings.backend, error.problems)
+            problems += [line for line in told if line not in problems]
         else:
             opened.callback(_end_if_open, pool)
     if problems:
@@ -194,7 +195,7 @@ def unusable(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]]) -> 
     """
     if not servers:
         return []
-    settings = core_settings(config, servers, check_recipients=False, log_level=logging.CRITICAL)
+    settings = core_settings(config, servers, check_recipients=(), log_level=logging.CRITICAL)
     problems: list[str] = []
     try:
         core = Core(settings)
@@ -215,9 +216,15 @@ def unusable(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]]) -> 
     return problems
 
 
-def _pool_settings(name: TaskName, size: int, batch_size: int, timeout: float) -> PoolSettings:
-    hang_after = 2 * timeout
-    return PoolSettings(name, size, batch_size, hang_after, max(_OPEN_LIMIT, hang_after))
+def _pool_settings(name: str, task: TaskName, backend: BackendConfig) -> PoolSettings:
+    saves = task == "save"
+    size = backend.save_workers_size if saves else backend.validate_workers_size
+    hang_after = 2 * (backend.gw_save_timeout if saves else backend.gw_val_rcpt_timeout)
+    open_limit = max(_OPEN_LIMIT, hang_after)
+    breaks = backend.breaker_failures > 0
+    return PoolSettings(
+        task, size, backend.save_batch_size, hang_after, open_limit, breaks, backend=name
+    )
 
 
 def _end_if_open(pool: WorkerPool[Any]) -> None:

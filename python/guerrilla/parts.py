@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from guerrilla.backends import DEFAULT, backends_of, make_chain, placed_in, tasks
 from guerrilla.errors import StartError
 from guerrilla.eventpump import EventPump
 from guerrilla.figures import StageBook
 from guerrilla.logpump import LogPump
 from guerrilla.opening import (
     GRACE,
+    begin_pools,
     drop_privileges,
     listen,
     make_core,
@@ -25,19 +27,13 @@ from guerrilla.opening import (
     unusable,
 )
 from guerrilla.privileges import root_warnings, wanted_identity
-from guerrilla.startup import (
-    config_problems,
-    make_chain,
-    raise_file_limit,
-    resolve_servers,
-    tasks,
-)
+from guerrilla.startup import config_problems, raise_file_limit, resolve_servers
 from guerrilla.stream import begin_stream
 from guerrilla.supervisor import Supervisor
 from guerrilla.tlswatch import make_watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -65,7 +61,10 @@ class Checked(NamedTuple):
     """Those that are enabled, with each of their addresses."""
     identity: Identity | None
     """Who it becomes once the ports are bound; None: it stays who it is."""
+    problems: list[str]
+    """What a start would refuse, a line each, which begins with the key of the config."""
     warnings: list[str]
+    """What works and is hardly meant, likewise."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +82,14 @@ class Plan:
     backend: BackendFactory | None
 
     @property
-    def tasks(self) -> list[TaskName]:
-        """What there are workers for."""
-        return tasks(self.config, self.backend)
+    def tasks(self) -> dict[str, list[TaskName]]:
+        """What there are workers for, by backend."""
+        names = backends_of(self.config)
+        return {name: tasks(self.config, name, self.backend) for name in names}
 
-    def make_chain(self, task: TaskName, book: StageBook | None = None) -> Chain[Any]:
-        """A new chain for one worker, not opened; its stages count in `book`."""
-        return make_chain(self.config, self.registry, task, self.backend, book)
+    def make_chain(self, backend: str, task: TaskName, book: StageBook | None = None) -> Chain[Any]:
+        """A new chain for one worker of a backend, not opened; its stages count in `book`."""
+        return make_chain(self.config, self.registry, backend, task, self.backend, book=book)
 
     def problems(self) -> list[str]:
         """What is wrong with the config, as far as its text tells."""
@@ -98,29 +98,52 @@ class Plan:
     def warnings(self) -> list[str]:
         """What works and is hardly meant; of a config without problems."""
         found = list(self.config.warnings())
-        for task in self.tasks if self.backend is None else ():
-            found += self.make_chain(task).warnings()
+        for name, kinds in self.tasks.items():
+            if self.backend is not None and name == DEFAULT:
+                continue
+            for task in kinds:
+                warnings = self.make_chain(name, task).warnings()
+                found += warnings if name == DEFAULT else placed_in(name, warnings)
         return found
 
-    def check(self) -> Checked:
-        """Everything that can be told without opening anything.
-
-        Raises:
-            StartError: all problems.
-        """
+    def look(self) -> Checked:
+        """All that can be told without opening anything, as the user that it is."""
         problems = self.problems()
         servers, unresolved = resolve_servers(self.config)
-        if unresolved:
-            problems += [*unresolved, *unusable(self.config, servers)]
-        problems += raise_file_limit(servers)
+        problems += [*unresolved, *raise_file_limit(servers)]
         identity = None
         try:
             identity = wanted_identity(self.config)
         except StartError as error:
             problems += error.problems
+        # Chains of a config with problems cannot be made.
+        warnings = self.config.warnings() if problems else self.warnings()
+        warnings += root_warnings(self.config, servers)
+        return Checked(servers, identity, problems, warnings)
+
+    def check(self) -> Checked:
+        """What `look` finds, where a start can begin with it.
+
+        Raises:
+            StartError: all problems; where a host is not known, those of binding the others too.
+        """
+        found = self.look()
+        problems = found.problems
+        if len({server.listen_interface for server, _ in found.servers}) < _enabled(self.config):
+            problems = problems + unusable(self.config, found.servers)
         if problems:
             raise StartError(problems)
-        return Checked(servers, identity, self.warnings() + root_warnings(self.config, servers))
+        return found
+
+
+def _enabled(config: AppConfig) -> int:
+    """How many servers there are to be."""
+    return max(1, sum(server.is_enabled for server in config.servers))
+
+
+def checking(kinds: Mapping[str, Sequence[TaskName]]) -> list[str]:
+    """The backends that answer checks."""
+    return [name for name, tasks in kinds.items() if "validate" in tasks]
 
 
 @dataclass
@@ -148,7 +171,6 @@ class Parts:
     core: Core
     logs: LogOutput
     pid: HeldPid
-    tasks: list[TaskName]
     pools: list[WorkerPool[Any]]
     supervisor: Supervisor
     watch: TLSWatch | None
@@ -201,7 +223,7 @@ def open_parts(
     opened.callback(pid.remove)
     watch = make_watch(config, watched)
     servers, kinds = checked.servers, plan.tasks
-    core = make_core(config, servers, check_recipients="validate" in kinds, log_level=logs.level)
+    core = make_core(config, servers, check_recipients=checking(kinds), log_level=logs.level)
     pump = LogPump(core, logs)
     opened.callback(pump.join)
     events = EventPump(core, bus)
@@ -212,17 +234,16 @@ def open_parts(
         # Before any other thread, and anything of the chains: all that is the new user's.
         drop_privileges(checked.identity, logs, pid.file, bound)
     book = StageBook()
-    pools = make_pools(config, core, partial(plan.make_chain, book=book), kinds)
-    supervisor = Supervisor(pools, core.set_intake)
+    pools = make_pools(config, partial(plan.make_chain, book=book), kinds)
+    supervisor = Supervisor(pools)
     opened.callback(supervisor.stop)
     pump.start()
     open_pools(pools, opened)
     serve(core)
     supervisor.start()
-    for pool in pools:
-        pool.begin()
+    begin_pools(pools, core)
     parts = Parts(
-        *(config, servers, bound, core, logs, pid, kinds, pools, supervisor, watch, watched),
+        *(config, servers, bound, core, logs, pid, pools, supervisor, watch, watched),
         book=book,
     )
     opened.callback(parts.stop_watch)
@@ -241,6 +262,6 @@ def wind_down(parts: Parts, timeout: float) -> bool:
     for pool in [*parts.pools, *parts.retired]:
         if not pool.end(max(limit - time.monotonic(), min(timeout, GRACE))):
             graceful = False
-            log.warning("%s workers did not end in time", pool.settings.name)
+            log.warning("%s workers did not end in time", pool.settings.label)
     log.info("stopped")
     return graceful

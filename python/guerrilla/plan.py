@@ -48,12 +48,13 @@ def plan(
     """
     busy = [stage for stage in stages if implements(stage[1], task)]
     store = _first_store(busy) if task == "save" else None
+    deciding = _deciding(busy)
     planner = _Planner(_work(task, settings, claimed=False), pulse, loop)
     for index, (name, processor) in enumerate(busy):
         if index == store:
             planner.claim(_work(task, settings, claimed=True))
         discards = store is not None and index < store
-        timer = settings.figures(name).timer(pulse.watch)
+        timer = settings.figures(name).timer(pulse.watch, decides=index == deciding)
         planner.add(_asker(name, processor, task, timer, discards=discards), processor, task)
     return planner.finish()
 
@@ -101,6 +102,12 @@ def _first_store(stages: Sequence[tuple[str, Processor]]) -> int | None:
     return next((index for index, (_, stage) in enumerate(stages) if stage.stores), None)
 
 
+def _deciding(stages: Sequence[tuple[str, Processor]]) -> int:
+    """The stage whose success is that of the chain: the last that stores, else the last."""
+    stores = [index for index, (_, stage) in enumerate(stages) if stage.stores]
+    return stores[-1] if stores else len(stages) - 1
+
+
 def _work(task: TaskName, settings: ChainSettings, *, claimed: bool) -> Task[Any]:
     if task == "validate":
         return CheckTask(settings.check_timeout)
@@ -120,7 +127,8 @@ def _asker(
 
     # A question can be repeated at will; a mail only where nothing of the batch was saved.
     repeatable = task == "validate" or bool(processor.atomic)
-    return Asker(name, ask, timer, repeatable=repeatable, discards=discards)
+    stores = task == "save" and bool(processor.stores)
+    return Asker(name, ask, timer, repeatable=repeatable, stores=stores, discards=discards)
 
 
 def _awaiting(asker: Asker[Any], work: Task[Any], loop: Loop) -> Asker[Any]:

@@ -12,20 +12,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from guerrilla.backends import backends_of, keep_backends, tasks
 from guerrilla.config.diff import changes
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs import LogSettings, log_problem
-from guerrilla.opening import make_pools, open_pools, take_pid_file
+from guerrilla.opening import GRACE, begin_pools, make_pools, open_pools, take_pid_file
 from guerrilla.settings import core_settings, placed
-from guerrilla.startup import raise_file_limit, resolve_servers, tasks
+from guerrilla.startup import raise_file_limit, resolve_servers
 from guerrilla.staying import servers_in_force
 from guerrilla.tlswatch import make_watch
 
 if TYPE_CHECKING:
+    from guerrilla.base import TaskName
     from guerrilla.config import AppConfig, ServerConfig
     from guerrilla.daemon import Daemon
     from guerrilla.events import Change
     from guerrilla.parts import Parts, Plan
+    from guerrilla.worker import WorkerPool
 
 log = logging.getLogger("guerrilla.reload")
 
@@ -75,8 +78,15 @@ class Reload:
         parts, old = self._parts, self._parts.config
         self._keep_what_only_a_start_can_change()
         self._replace_log()
-        self._replace_pools()
-        tls_changed = self._replace_core()
+        # First: what the core is to ask has to have somebody who answers.
+        opened = self._open_pools()
+        try:
+            tls_changed = self._replace_core()
+        except ConfigError:
+            for pool in opened:
+                pool.end(GRACE)
+            raise
+        self._replace_pools(opened)
         self._replace_pid_file()
         self._replace_watch()
         parts.config = self._new
@@ -102,31 +112,59 @@ class Reload:
                 self._fail(f"{key}: takes effect at the next start")
                 self._keep(**{key: getattr(old, key)})
 
-    def _replace_pools(self) -> None:
-        """Before the core: what it is to check has to have somebody who answers."""
-        parts, old = self._parts, self._parts.config
-        if old.backend_config == self._new.backend_config:
+    def _open_pools(self) -> list[WorkerPool[Any]]:
+        """The workers of what is new or changed, opened; what does not open leaves the old."""
+        parts, plan, opened = self._parts, self._plan, []
+        old, new = backends_of(parts.config), backends_of(self._new)
+        make_chain = partial(plan.make_chain, book=parts.book)
+        failed = []
+        for name in [name for name in new if old.get(name) != new[name]]:
+            pools = make_pools(self._new, make_chain, {name: self._tasks(name)})
+            try:
+                with ExitStack() as undo:
+                    open_pools(pools, undo)
+                    undo.pop_all()
+            except StartError as error:
+                self._fail(*error.problems)
+                failed.append(name)
+            else:
+                opened += pools
+        if failed:
+            self._new, homeless = keep_backends(parts.config, self._new, failed)
+            self._fail(*homeless)
+        return opened
+
+    def _tasks(self, name: str) -> list[TaskName]:
+        """Sessions that began with a check go on with it: once there, its workers stay."""
+        pools = [pool for pool in self._parts.pools if pool.settings.backend == name]
+        return list(dict.fromkeys([*self._plan.tasks[name], *(pool.task for pool in pools)]))
+
+    def _replace_pools(self, opened: list[WorkerPool[Any]]) -> None:
+        """Behind the core, which knows all backends now."""
+        parts = self._parts
+        if not opened and parts.config.backends.keys() == self._new.backends.keys():
             return
-        # Sessions that began with a check go on with it: once there, its workers stay.
-        wanted = self._plan.tasks
-        kept = [*wanted, *(task for task in parts.tasks if task not in wanted)]
-        make_chain = partial(self._plan.make_chain, book=parts.book)
-        pools = make_pools(self._new, parts.core, make_chain, kept)
-        try:
-            with ExitStack() as undo:
-                open_pools(pools, undo)
-                undo.pop_all()
-        except StartError as error:
-            self._fail(*error.problems)
-            self._keep(backend_config=old.backend_config)
-            return
-        before, parts.pools, parts.tasks = parts.pools, pools, kept
-        for pool in pools:
-            pool.begin()
-        for pool in before:
-            pool.retire(parts.core.wake_workers)
-        parts.retired = [pool for pool in parts.retired if pool.size] + before
-        parts.supervisor.replace(pools)
+        begin_pools(opened, parts.core)
+        replaced = {pool.settings.backend for pool in opened}
+        pools = {name: self._stay(name, replaced) for name in backends_of(self._new)}
+        for pool in opened:
+            pools[pool.settings.backend].append(pool)
+        now = [pool for those in pools.values() for pool in those]
+        gone = [pool for pool in parts.pools if pool not in now]
+        for pool in gone:
+            if pool.settings.backend in replaced:
+                pool.retire()
+            else:
+                # Transactions that began with it have nobody else.
+                pool.drain()
+        parts.pools = now
+        parts.retired = [pool for pool in parts.retired if pool.size] + gone
+        parts.supervisor.replace(now)
+
+    def _stay(self, name: str, replaced: set[str]) -> list[WorkerPool[Any]]:
+        """The pools of a backend that go on."""
+        pools = self._parts.pools if name not in replaced else ()
+        return [pool for pool in pools if pool.settings.backend == name]
 
     def _replace_core(self) -> list[str]:
         """Servers and limits; the names of the servers whose files of TLS changed."""
@@ -163,7 +201,11 @@ class Reload:
         settings = core_settings(
             self._new,
             servers,
-            check_recipients="validate" in tasks(self._new, self._plan.backend),
+            check_recipients=[
+                name
+                for name in backends_of(self._new)
+                if "validate" in tasks(self._new, name, self._plan.backend)
+            ],
             log_level=self._parts.logs.level,
         )
         try:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from guerrilla.backends import backends_of
 
-    from guerrilla._core import CoreSettings, ServerSettings, TLSSettings
-    from guerrilla.config import AppConfig, ServerConfig, TLSConfig
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from guerrilla._core import BackendSettings, CoreSettings, ServerSettings, TLSSettings
+    from guerrilla.config import AppConfig, BackendConfig, ServerConfig, TLSConfig
 
 
 def core_settings(
     config: AppConfig,
     servers: Sequence[tuple[ServerConfig, str]],
     *,
-    check_recipients: bool,
+    check_recipients: Collection[str],
     log_level: int,
 ) -> CoreSettings:
     """What the core obeys, from the config.
@@ -23,18 +25,18 @@ def core_settings(
     Args:
         config: what is to run.
         servers: as `resolve_servers` gives them.
-        check_recipients: whether anybody answers checks.
+        check_recipients: the backends that answer checks.
         log_level: a number of `logging`.
     """
-    backend = config.backend_config
     return {
         "servers": [_server_settings(server, address) for server, address in servers],
         "allowed_hosts": list(config.allowed_hosts),
         "max_memory": config.max_memory,
         "spill_size": config.spill_size,
-        "save_timeout": backend.gw_save_timeout,
-        "check_timeout": backend.gw_val_rcpt_timeout,
-        "check_recipients": check_recipients,
+        "backends": [
+            _backend_settings(name, backend, check_recipients=name in check_recipients)
+            for name, backend in backends_of(config).items()
+        ],
         "log_level": log_level,
     }
 
@@ -99,7 +101,22 @@ def _server_settings(server: ServerConfig, address: str) -> ServerSettings:
         "max_connection_rate_per_ip": server.max_connection_rate_per_ip,
         "ipv6_prefix": server.ipv6_prefix,
         "greet_delay": server.greet_delay,
+        "backend": server.backend,
         "tls": _tls_settings(server.tls) if server.tls.is_on else None,
+    }
+
+
+def _backend_settings(
+    name: str, backend: BackendConfig, *, check_recipients: bool
+) -> BackendSettings:
+    return {
+        "name": name,
+        "save_timeout": backend.gw_save_timeout,
+        "check_timeout": backend.gw_val_rcpt_timeout,
+        "check_recipients": check_recipients,
+        "cache_ttl": backend.validate_cache_ttl,
+        "breaker_failures": backend.breaker_failures,
+        "breaker_reset": backend.breaker_reset,
     }
 
 

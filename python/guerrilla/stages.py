@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, cast
 
 from guerrilla import _core
 from guerrilla.errors import DeliveryError, Unavailable
@@ -117,7 +117,8 @@ class OneByOne(Generic[Item]):
                 break
             except Exception as error:  # noqa: BLE001 - a stage may raise anything
                 pulse.asker.timer.done()
-                outcome = _refusal(pulse.asker, item, task, error)
+                item.answer(_refusal(pulse.asker, item, task, error))
+                continue
             if outcome is not None:
                 task.settle(item, outcome, pulse.asker)
             elif self.last:
@@ -191,7 +192,7 @@ class Batched(Generic[Item]):
 
     def _failed(self, items: Sequence[Item], error: Exception) -> Sequence[Item]:
         if len(items) == 1:
-            self.task.settle(items[0], _refusal(self.asker, items[0], self.task, error), self.asker)
+            items[0].answer(_refusal(self.asker, items[0], self.task, error))
             return []
         if self._asks_again(items):
             log.warning(
@@ -269,6 +270,9 @@ class Concurrent(Generic[Item]):
             if is_timed:
                 self.task.leave(item)
         self.pulse.count += 1
+        if isinstance(outcome, _Failed):
+            item.answer(outcome.reply)
+            return False
         if outcome is not None:
             self.task.settle(item, outcome, self.asker)
             return False
@@ -284,19 +288,25 @@ class Concurrent(Generic[Item]):
                 return await cast("Awaitable[object]", self.asker.ask(item))
         except TimeoutError as error:
             if not limit.expired():
-                return _refusal(self.asker, item, self.task, error)
+                return _Failed(_refusal(self.asker, item, self.task, error))
             _log_late(self.asker, self.task.label(item))
         except asyncio.CancelledError as error:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
             # Not us: the stage let a cancellation of its own escape.
-            return _refusal(self.asker, item, self.task, error)
+            return _Failed(_refusal(self.asker, item, self.task, error))
         except Unavailable as error:
             self.asker.timer.fail(1)
             _log_unavailable(self.asker, self.task.label(item), error)
         except Exception as error:  # noqa: BLE001 - a stage may raise anything
-            return _refusal(self.asker, item, self.task, error)
-        return TRY_LATER
+            return _Failed(_refusal(self.asker, item, self.task, error))
+        return _Failed(TRY_LATER)
+
+
+class _Failed(NamedTuple):
+    """In place of an outcome: the stage raised something, which is counted and logged."""
+
+    reply: Reply
 
 
 class Loop:

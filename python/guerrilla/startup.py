@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import resource
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from guerrilla.addresses import resolve
-from guerrilla.backend import backend_stage
-from guerrilla.chain import Chain, ChainSettings, build, option_keys
-from guerrilla.config import LATER_KEYS, chain_names, check_processor_keys, unbuilt
+from guerrilla.backends import DEFAULT, backends_of, make_chain, placed_in, tasks
+from guerrilla.chain import option_keys
+from guerrilla.config import (
+    LATER_KEYS,
+    BackendConfig,
+    chain_names,
+    check_processor_keys,
+    unbuilt,
+)
 from guerrilla.errors import ConfigError
-from guerrilla.figures import StageBook
 from guerrilla.registry import import_modules
 
 if TYPE_CHECKING:
@@ -20,15 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from guerrilla.backend import BackendFactory
-    from guerrilla.base import TaskName
     from guerrilla.config import AppConfig, ServerConfig
     from guerrilla.registry import Registry
-
-
-def tasks(config: AppConfig, backend: BackendFactory | None) -> list[TaskName]:
-    """What there are workers for: checks only where something answers them."""
-    checks = _is_asked(backend, "validate") or chain_names(config.backend_config.validate_process)
-    return ["save", "validate"] if checks else ["save"]
 
 
 def config_problems(
@@ -40,21 +38,24 @@ def config_problems(
         config: what is to run.
         registry: the daemon's.
         folder: of the config file, for modules beside it.
-        backend: what stands in place of the chains; their names and keys do not count then.
+        backend: what stands in place of the chains of `backend_config`, whose names and keys do
+            not count then.
     """
     problems = unbuilt(config)
-    if backend is not None:
-        return problems
-    failed = import_modules(config.backend_config.import_, folder)
+    names = [name for name in backends_of(config) if backend is None or name != DEFAULT]
+    failed = _import_all(config, names, folder)
     problems += failed
-    if failed:
+    if failed or not names:
         # What they would have registered cannot be told from what is misspelt.
         return problems
-    for task in tasks(config, None):
-        try:
-            make_chain(config, registry, task, None)
-        except ConfigError as error:
-            problems += error.problems
+    for name in names:
+        for task in tasks(config, name, None):
+            try:
+                make_chain(config, registry, name, task, None)
+            except ConfigError as error:
+                problems += error.problems
+    if backend is not None:
+        config = config.model_copy(update={"backend_config": BackendConfig()})
     try:
         known = _known_keys(config, registry)
         check_processor_keys(config, known, read_by=partial(_keys_read, registry))
@@ -63,29 +64,13 @@ def config_problems(
     return problems
 
 
-def make_chain(
-    config: AppConfig,
-    registry: Registry,
-    task: TaskName,
-    backend: BackendFactory | None,
-    book: StageBook | None = None,
-) -> Chain[Any]:
-    """A new chain for one worker, not opened; its stages count in `book`.
-
-    Raises:
-        ConfigError: every name and every option that is wrong.
-    """
-    keys = config.backend_config
-    settings = ChainSettings(
-        save_timeout=keys.gw_save_timeout,
-        check_timeout=keys.gw_val_rcpt_timeout,
-        concurrency=keys.save_concurrency,
-        figures=partial((book or StageBook()).of, "default", task),
-    )
-    if backend is not None and _is_asked(backend, task):
-        return Chain([("backend", backend_stage(backend()))], task, settings)
-    names = keys.save_process if task == "save" else keys.validate_process
-    return build(names, task, keys.values(), registry, settings)
+def _import_all(config: AppConfig, names: Sequence[str], folder: Path | None) -> list[str]:
+    """Imports the modules of those backends; a problem for each that does not import."""
+    backends = backends_of(config)
+    found: list[str] = []
+    for name in names:
+        found += placed_in(name, import_modules(backends[name].import_, folder))
+    return found
 
 
 def resolve_servers(config: AppConfig) -> tuple[list[tuple[ServerConfig, str]], list[str]]:
@@ -124,22 +109,16 @@ def raise_file_limit(servers: Sequence[tuple[ServerConfig, str]]) -> list[str]:
     return []
 
 
-def _is_asked(backend: BackendFactory | None, task: TaskName) -> bool:
-    """Whether a backend stands in place of that chain; it may have nothing to say to recipients."""
-    if task == "validate":
-        return bool(getattr(backend, "checks_recipients", backend is not None))
-    return backend is not None
-
-
 def _known_keys(config: AppConfig, registry: Registry) -> set[str]:
     """The keys that processors read: all known ones, where those of the chains do not suffice."""
-    backend = config.backend_config
-    options = {*backend.options, *(key for table in backend.processors.values() for key in table)}
     known = set(LATER_KEYS)
-    for chain in (backend.save_process, backend.validate_process):
-        known |= _keys_of(chain_names(chain), registry)
+    used: set[str] = set()
+    for backend in backends_of(config).values():
+        used.update(backend.options, *backend.processors.values())
+        for chain in (backend.save_process, backend.validate_process):
+            known |= _keys_of(chain_names(chain), registry)
     # Only now: it imports every processor there is, with its driver.
-    return known if known.issuperset(options) else known | _keys_of(registry.names(), registry)
+    return known if known >= used else known | _keys_of(registry.names(), registry)
 
 
 def _keys_of(names: Sequence[str], registry: Registry) -> set[str]:

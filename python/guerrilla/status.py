@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from guerrilla._core import __version__
+from guerrilla.backends import DEFAULT, backends_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,18 +17,26 @@ if TYPE_CHECKING:
 
 
 def counters(parts: Parts) -> dict[str, Any]:
-    """All counters of the core, of the workers and of reloads, and `stages`: those of each stage.
+    """All counters of the core, of the workers and of reloads.
 
-    The last are as `StageBook.snapshot` has them.
+    Those of the default backend stand at the top too; `backends` has those of each by its name,
+    and `stages` those of each stage, as `StageBook.snapshot`.
     """
     found: dict[str, Any] = dict(parts.core.stats())
+    names = backends_of(parts.config)
+    backends: dict[str, dict[str, int]] = {name: _of_queues(parts, name) for name in names}
     for pool in parts.pools:
-        name = pool.settings.name
-        found[f"{name}_workers"] = pool.size
-        found[f"{name}_workers_abandoned"] = pool.abandoned
-        found[f"{name}_workers_replaced"] = pool.replaced
+        task = pool.settings.name
+        workers = {
+            f"{task}_workers": pool.size,
+            f"{task}_workers_abandoned": pool.abandoned,
+            f"{task}_workers_replaced": pool.replaced,
+        }
+        backends[pool.settings.backend] |= workers
+    found |= backends[DEFAULT]
     found["reloads"] = parts.reloads
     found["reload_failures"] = parts.reload_failures
+    found["backends"] = backends
     found["stages"] = parts.book.snapshot()
     return found
 
@@ -40,10 +49,24 @@ def status(parts: Parts | None, config: AppConfig, warnings: Sequence[str]) -> d
         "uptime": 0.0 if parts is None else round(time.monotonic() - parts.began, 3),
         "servers": _servers(parts, config),
         "validate_process": config.backend_config.validate_process,
+        "backends": {
+            name: {
+                "save_process": backend.save_process,
+                "validate_process": backend.validate_process,
+            }
+            for name, backend in backends_of(config).items()
+        },
         "reloads": 0 if parts is None else parts.reloads,
         "warnings": list(warnings),
         "stats": {} if parts is None else counters(parts),
     }
+
+
+def _of_queues(parts: Parts, name: str) -> dict[str, int]:
+    try:
+        return parts.core.backend(name).stats()
+    except ValueError:  # A reload takes it out at this moment.
+        return {}
 
 
 def _servers(parts: Parts | None, config: AppConfig) -> list[dict[str, Any]]:
@@ -61,6 +84,7 @@ def _servers(parts: Parts | None, config: AppConfig) -> list[dict[str, Any]]:
             "addresses": addresses.get(server.name, []),
             "clients": clients.get(server.name, 0),
             "max_clients": server.max_clients,
+            "backend": server.backend,
         }
         for server in config.servers
     ]

@@ -7,8 +7,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from guerrilla.backends import DEFAULT
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from guerrilla.worker import WorkerPool
 
@@ -20,16 +22,13 @@ class Supervisor:
 
     Args:
         pools: all of the daemon's.
-        set_intake: `Core.set_intake`.
     """
 
-    def __init__(
-        self, pools: Sequence[WorkerPool[Any]], set_intake: Callable[[bool], None]
-    ) -> None:
+    def __init__(self, pools: Sequence[WorkerPool[Any]]) -> None:
         """Starts nothing."""
         self._pools = list(pools)
-        self._set_intake = set_intake
-        self._intake = True
+        self._closed: set[str] = set()
+        """Backends that take no mail."""
         self._stopping = False
         self.looked_at = time.monotonic()
         """When it last looked after the pools, as a monotonic time."""
@@ -73,15 +72,20 @@ class Supervisor:
                 log.exception("the supervisor failed; it goes on")
 
     def _adjust_intake(self) -> None:
-        wanted = not any(pool.exhausted for pool in self._pools if not pool.retired)
-        if wanted == self._intake:
-            return
-        self._intake = wanted
-        self._set_intake(wanted)
-        if wanted:
-            log.warning("workers came back: mail is taken again")
-        else:
-            log.critical("too many workers hang: no mail is taken, restart the daemon")
+        pools = [pool for pool in self._pools if not pool.retired]
+        exhausted = {pool.settings.backend for pool in pools if pool.exhausted}
+        for pool in pools:
+            name = pool.settings.backend
+            if (name in exhausted) == (name in self._closed):
+                continue
+            what = "mail" if name == DEFAULT else f"mail of the backend {name}"
+            pool.set_intake(name not in exhausted)
+            if name in exhausted:
+                self._closed.add(name)
+                log.critical("too many workers hang: no %s is taken, restart the daemon", what)
+            else:
+                self._closed.discard(name)
+                log.warning("workers came back: %s is taken again", what)
 
 
 def _interval(hang_after: float) -> float:

@@ -34,6 +34,8 @@ class Asker(Generic[Item]):
     """Where it counts what it was asked, how long that took and what it failed for."""
     repeatable: bool = False
     """A batch that raised can be asked again one by one: nothing of it was done."""
+    stores: bool = False
+    """It saves mails: a 451 of it says that what it saves them in is away."""
     discards: bool = False
     """A 2xx from here means that the mail is stored nowhere."""
 
@@ -78,10 +80,14 @@ class SaveTask:
         if type(outcome) is Reply:
             if asker.discards and outcome.is_success:
                 log.warning("%s: %s accepted it unsaved: discarded", item.queued_id, asker.name)
+            if asker.stores and outcome.code == TRY_LATER.code:
+                asker.timer.defer(1)
             item.answer(outcome)
         elif isinstance(outcome, Replies) and len(outcome) == len(item.rcpt_to) > 0:
             if asker.discards and fold(outcome).is_success:
                 log.warning("%s: %s accepted it unsaved: discarded", item.queued_id, asker.name)
+            if asker.stores and fold(outcome).code == TRY_LATER.code:
+                asker.timer.defer(1)
             item.answer(outcome)
         elif outcome is not TAKEN:
             _nonsense(asker, outcome, item.queued_id)

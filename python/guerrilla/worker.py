@@ -24,6 +24,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic
 
+from guerrilla.backends import DEFAULT
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.reply import TRY_LATER
 from guerrilla.tasks import Item
@@ -31,6 +32,8 @@ from guerrilla.tasks import Item
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from guerrilla.base import TaskName
+    from guerrilla.breaker import Breaker
     from guerrilla.chain import Chain
 
 log = logging.getLogger("guerrilla.worker")
@@ -40,9 +43,6 @@ SPARE: Final = 4
 
 _RECEIVE_WAIT: Final = 2.0
 """Seconds an idle thread stays in the core; it wakes at once when there is something."""
-_RETIRE_WAIT: Final = 5.0
-"""Seconds that idle workers have to see that others take their place, which they do at once."""
-_RETIRE_POLL: Final = 0.001
 _DRAIN_POLL: Final = 0.05
 """Seconds between looks at a queue that is empty while the last sessions end."""
 _MAX_BACKOFF: Final = 30.0
@@ -52,7 +52,7 @@ _MAX_BACKOFF: Final = 30.0
 class PoolSettings:
     """What a pool obeys."""
 
-    name: str
+    name: TaskName
     """`save` or `validate`: stands in thread names and logs."""
     size: int
     """Workers."""
@@ -63,6 +63,15 @@ class PoolSettings:
     where nobody waits for the batch any more."""
     open_limit: float = 60.0
     """Seconds a worker has to open its chain at the start."""
+    breaks: bool = False
+    """Whether they are asked no more for a while where they fail again and again."""
+    backend: str = DEFAULT
+    """The name of the backend whose work they do."""
+
+    @property
+    def label(self) -> str:
+        """What threads and log lines call the pool."""
+        return self.name if self.backend == DEFAULT else f"{self.name}-{self.backend}"
 
 
 class Worker(Generic[Item]):
@@ -84,8 +93,6 @@ class Worker(Generic[Item]):
         self.batch: Sequence[Item] | None = None
         """What it works on: None while it waits."""
         self.batches = 0
-        self.serves = False
-        """It takes batches."""
         self.ended = False
         """Nothing more comes of it; the thread is gone or about to."""
         self._make = make
@@ -141,12 +148,10 @@ class Worker(Generic[Item]):
         try:
             self._pool.begun.wait()
             if not self._pool.cancelled:
-                self.serves = True
                 self._serve(chain)
         except BaseException as error:  # noqa: BLE001 - the thread ends here; it is replaced
             log.critical("%s died of %s", self.name, type(error).__name__)
         finally:
-            self.serves = False
             self._close(chain)
             self.ended = True
             self._pool.wake()
@@ -155,6 +160,8 @@ class Worker(Generic[Item]):
         while not self.abandoned and not self._pool.retired:
             batch = self._pool.receive(self._pool.settings.batch_size, _RECEIVE_WAIT)
             if not batch:
+                if batch is None and self._pool.draining:
+                    self._pool.ending.set()
                 # None: the core is stopping. Sessions may bring something until the pool ends.
                 if self._pool.ending.wait(_DRAIN_POLL if batch is None else 0.0):
                     return
@@ -162,7 +169,7 @@ class Worker(Generic[Item]):
                 self.batches += 1
                 self.batch = batch
                 try:
-                    chain.run(batch)
+                    self._ask(chain, batch)
                 except BaseException as error:
                     self._fail(batch, error)
                     if not isinstance(error, Exception):
@@ -174,11 +181,23 @@ class Worker(Generic[Item]):
         if self.abandoned:
             log.warning("%s came back after it was abandoned; it ends now", self.name)
 
+    def _ask(self, chain: Chain[Item], batch: Sequence[Item]) -> None:
+        breaker = self._pool.breaker
+        if breaker is None:
+            chain.run(batch)
+        elif breaker.admits(len(batch)):
+            chain.run(batch)
+            breaker.report(failed=chain.failed(len(batch)))
+        else:
+            for item in batch:
+                item.answer(TRY_LATER)
+
     def _fail(self, batch: Sequence[Item], error: BaseException) -> None:
         """The one place where what escaped the stages ends."""
         log.error("%s failed: answered 451: %s", self.name, labels(batch), exc_info=error)
         for item in batch:
             item.answer(TRY_LATER)  # Takes no effect on those that are answered.
+        self._pool.report_failure()
 
     def _close(self, chain: Chain[Item]) -> None:
         try:
@@ -193,14 +212,14 @@ class WorkerPool(Generic[Item]):
     Args:
         settings: names, sizes, limits.
         make: makes a chain, not yet opened; called once a worker, in its thread.
-        receive: `Core.receive` or `Core.receive_checks`.
+        receive: `Backend.receive` or `Backend.receive_checks`; it may be set later, before `begin`.
     """
 
     def __init__(
         self,
         settings: PoolSettings,
         make: Callable[[], Chain[Item]],
-        receive: Callable[[int, float], list[Item] | None],
+        receive: Callable[[int, float], list[Item] | None] = lambda _most, _timeout: [],
     ) -> None:
         """Starts nothing."""
         self.settings = settings
@@ -213,6 +232,12 @@ class WorkerPool(Generic[Item]):
         """Workers that died or hung and have a successor."""
         self.retired = False
         """Another pool takes what comes."""
+        self.draining = False
+        """Nobody else takes what still comes: it ends behind the last of it."""
+        self.breaker: Breaker | None = None
+        """Whether it is worth asking; None where that is not to be known."""
+        self.set_intake: Callable[[bool], None] = lambda _open: None
+        """Opens and closes the intake of its backend."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when a worker ended or opened; must not block."""
         self._make = make
@@ -223,6 +248,11 @@ class WorkerPool(Generic[Item]):
         self._made = 0
         self._failures = 0
         self._not_before = 0.0
+
+    @property
+    def task(self) -> TaskName:
+        """What its workers do."""
+        return self.settings.name
 
     @property
     def size(self) -> int:
@@ -283,25 +313,20 @@ class WorkerPool(Generic[Item]):
             worker.thread.join(None if limit is None else max(0.0, limit - time.monotonic()))
         return not any(worker.thread.is_alive() for worker in self._workers)
 
-    def retire(self, wake: Callable[[], object]) -> bool:
-        """Lets each worker end once it has answered what it has in hand: others take the rest.
-
-        Args:
-            wake: lets those go on that wait in the core.
-
-        Returns:
-            Whether each has seen it, within `_RETIRE_WAIT`: then none takes anything more.
-        """
+    def retire(self) -> None:
+        """Lets each worker end once it has answered what it has in hand: others take the rest."""
         with self._adding:
             self.retired = True
             self.ending.set()
-        limit = time.monotonic() + _RETIRE_WAIT
-        while any(worker.serves and worker.batch is None for worker in self._workers):
-            if time.monotonic() > limit:
-                return False
-            wake()  # More than once: one may just be on its way into the core.
-            time.sleep(_RETIRE_POLL)
-        return True
+
+    def drain(self) -> None:
+        """Lets the workers end once the core has nothing more for them, and no sooner."""
+        self.draining = True
+
+    def report_failure(self) -> None:
+        """A batch came to no end of its own."""
+        if self.breaker is not None:
+            self.breaker.report(failed=True)
 
     def wake(self) -> None:
         """A worker tells that its state changed."""
@@ -328,7 +353,7 @@ class WorkerPool(Generic[Item]):
 
     def _add(self) -> Worker[Item]:
         self._made += 1
-        worker = Worker(f"guerrilla-{self.settings.name}-{self._made}", self._make, self)
+        worker = Worker(f"guerrilla-{self.settings.label}-{self._made}", self._make, self)
         # Only what has started can be waited for.
         worker.start()
         self._workers.append(worker)
@@ -348,6 +373,7 @@ class WorkerPool(Generic[Item]):
         worker.abandoned = True
         self._workers.remove(worker)
         self._abandoned.append(worker)
+        self.report_failure()
         _log_stack(
             worker,
             f"{worker.name} hangs for {still:.0f} s, abandoned: {labels(worker.batch or ())}",

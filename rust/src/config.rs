@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::backends::{Asking, Limits};
 use crate::smtp::Settings;
 use crate::tls::Context;
 
@@ -36,6 +37,8 @@ pub struct ServerConfig {
     pub tls: Option<Tls>,
     /// What its sessions obey.
     pub session: Arc<Settings>,
+    /// What saves its mails.
+    pub backend: Arc<Asking>,
 }
 
 impl ServerConfig {
@@ -106,12 +109,17 @@ pub struct CoreConfig {
     pub max_memory: u64,
     /// Octets of a body over which it goes to a file; 0: none does.
     pub spill_size: u64,
-    /// From the final dot to the answer.
-    pub save_timeout: Duration,
-    /// From RCPT to its answer.
-    pub check_timeout: Duration,
+    /// What saves mails, with what each is to obey; the default one among them.
+    pub backends: Vec<(Arc<Asking>, Limits)>,
     /// Log level, as Python's `logging` counts.
     pub log_level: u8,
+}
+
+impl CoreConfig {
+    /// The backend of that name.
+    pub fn backend(&self, name: &str) -> Option<&Arc<Asking>> {
+        self.backends.iter().map(|(backend, _)| backend).find(|backend| backend.name == name)
+    }
 }
 
 /// A value that is replaced whole: readers keep what they have, new ones get the new one.

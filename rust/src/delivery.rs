@@ -1,7 +1,7 @@
 //! What goes to Python: messages and recipients, each with who sent it and the answer it waits for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use crate::buffer::Body;
@@ -102,6 +102,8 @@ pub struct Check {
     pub recipient: Address,
     /// Its answer.
     pub pending: Pending,
+    /// Which chains have it: see [`Answers`](crate::backends::cache::Answers).
+    pub generation: AtomicU64,
 }
 
 /// A question in the hands of the Python side; dropped without an answer it answers `451 4.3.0`.
@@ -173,6 +175,7 @@ mod tests {
             transaction: Arc::default(),
             recipient: Address::null(),
             pending: Pending::new(Duration::from_mins(1), None, None),
+            generation: AtomicU64::new(0),
         });
         drop(Asked(Arc::clone(&check)));
         assert_eq!(

@@ -16,6 +16,7 @@
 //! | [`mail`] | header sections, encoded words, the delivery header |
 //! | [`net`] | sockets, deadlines, one task a connection |
 //! | [`delivery`], [`queue`], [`pending`] | what goes to Python, how it waits, what becomes of it |
+//! | [`backends`] | what saves mails: its queues, its limits |
 //! | [`buffer`] | bodies: in memory from one budget, or in files |
 //! | [`server`] | a running core: bind, start, stop |
 //! | [`tls`] | certificates and all else of a handshake |
@@ -28,6 +29,7 @@
 //! | [`course`] | what a message's time went into, for its line in the log |
 //! | `python` | everything PyO3, behind the feature `python` |
 
+pub mod backends;
 pub mod buffer;
 pub mod certificate;
 pub mod config;

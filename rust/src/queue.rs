@@ -15,7 +15,6 @@ pub struct Queue<T> {
 struct QueueInner<T> {
     items: VecDeque<T>,
     sleepers: usize,
-    interrupts: u64,
     closed: bool,
 }
 
@@ -32,8 +31,7 @@ impl<T> QueueInner<T> {
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        let inner =
-            QueueInner { items: VecDeque::new(), sleepers: 0, interrupts: 0, closed: false };
+        let inner = QueueInner { items: VecDeque::new(), sleepers: 0, closed: false };
         Self { inner: Mutex::new(inner), filled: Condvar::new() }
     }
 }
@@ -59,18 +57,23 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes up to `max` items if there are any now. `None` when it is closed and empty.
-    pub fn try_receive(&self, max: usize) -> Option<Vec<T>> {
-        self.lock().take(max)
-    }
-
     /// Takes up to `max` items, waiting for the first one at most `timeout`; nothing after that.
     /// `None` when it is closed and empty.
     pub fn receive(&self, max: usize, timeout: Duration) -> Option<Vec<T>> {
+        self.receive_while(max, timeout, || true)
+    }
+
+    /// The same, but takes nothing and waits no longer where it is not `wanted`: who changes that wakes
+    /// those who wait, by [`wake_all`](Self::wake_all).
+    pub fn receive_while(
+        &self,
+        max: usize,
+        timeout: Duration,
+        wanted: impl Fn() -> bool,
+    ) -> Option<Vec<T>> {
         let mut inner = self.lock();
-        let interrupts = inner.interrupts;
         let deadline = Instant::now().checked_add(timeout);
-        while inner.items.is_empty() && !inner.closed && inner.interrupts == interrupts {
+        while wanted() && inner.items.is_empty() && !inner.closed {
             let left = deadline
                 .map_or(Duration::from_hours(1), |at| at.saturating_duration_since(Instant::now()));
             if left.is_zero() {
@@ -80,7 +83,13 @@ impl<T> Queue<T> {
             inner = self.filled.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
             inner.sleepers -= 1;
         }
-        inner.take(max)
+        if wanted() { inner.take(max) } else { Some(Vec::new()) }
+    }
+
+    /// Lets those who wait look whether they are still to.
+    pub fn wake_all(&self) {
+        drop(self.lock());
+        self.filled.notify_all();
     }
 
     /// What the oldest item tells, if there is one.
@@ -93,12 +102,6 @@ impl<T> Queue<T> {
         let mut inner = self.lock();
         let at = inner.items.iter().position(matches)?;
         inner.items.remove(at)
-    }
-
-    /// Who waits returns, and sees what has changed elsewhere.
-    pub fn interrupt(&self) {
-        self.lock().interrupts += 1;
-        self.filled.notify_all();
     }
 
     /// Takes no more; who waits returns.
@@ -118,6 +121,12 @@ impl<T> Queue<T> {
         self.lock().items.len()
     }
 
+    /// Whether none waits, nor will.
+    pub fn has_ended(&self) -> bool {
+        let inner = self.lock();
+        inner.closed && inner.items.is_empty()
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -127,6 +136,23 @@ impl<T> Queue<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_not_wanted_any_more_takes_nothing() {
+        let queue = std::sync::Arc::new(Queue::default());
+        let wanted = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let order = std::sync::atomic::Ordering::SeqCst;
+        let waiting = std::thread::spawn({
+            let (queue, wanted) = (std::sync::Arc::clone(&queue), std::sync::Arc::clone(&wanted));
+            move || queue.receive_while(9, Duration::from_mins(1), || wanted.load(order))
+        });
+        wanted.store(false, order);
+        queue.wake_all();
+        assert_eq!(waiting.join().ok(), Some(Some(vec![])));
+        queue.push(1);
+        assert_eq!(queue.receive_while(9, Duration::ZERO, || false), Some(vec![]));
+        assert_eq!(queue.receive_while(9, Duration::ZERO, || true), Some(vec![1]));
+    }
 
     #[test]
     fn a_closed_queue_gives_what_it_has_and_then_none() {
@@ -145,28 +171,8 @@ mod tests {
             (queue.remove(|item| *item > 1), queue.remove(|item| *item > 3)),
             (Some(2), None)
         );
-        assert_eq!(queue.try_receive(9), Some(vec![1, 3]));
+        assert_eq!(queue.receive(9, Duration::ZERO), Some(vec![1, 3]));
         let empty: Queue<u8> = Queue::default();
         assert_eq!(empty.receive(2, Duration::from_millis(1)), Some(vec![]));
-    }
-
-    #[test]
-    fn an_interrupt_ends_every_wait_of_now_and_none_of_later() {
-        let queue: Queue<u8> = Queue::default();
-        queue.interrupt();
-        std::thread::scope(|scope| {
-            let waits: Vec<_> =
-                (0..3).map(|_| scope.spawn(|| queue.receive(2, Duration::from_mins(1)))).collect();
-            while queue.lock().sleepers < waits.len() {
-                std::thread::yield_now();
-            }
-            queue.interrupt();
-            for wait in waits {
-                assert_eq!(wait.join().ok(), Some(Some(vec![])));
-            }
-            let later = scope.spawn(|| queue.receive(2, Duration::from_mins(1)));
-            queue.push(1);
-            assert_eq!(later.join().ok(), Some(Some(vec![1])));
-        });
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,15 +12,14 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::backends::{Backend, DEFAULT};
 use crate::buffer::{Budget, Spiller};
 use crate::config::{CoreConfig, ServerConfig, Swap};
-use crate::delivery::{Asked, Check, Delivery};
 use crate::events::Events;
 use crate::faults::Faults;
 use crate::log::{Level, Log};
 use crate::net::{Bound, Failures, Listeners, Shutdown, bind_all};
 use crate::pending::{Pending, Wakes};
-use crate::queue::Queue;
 use crate::queued_id::Generator;
 use crate::smtp::Reply;
 use crate::stats::{Replies, Stats};
@@ -36,10 +35,8 @@ const LAST_WORD: Duration = Duration::from_millis(250);
 pub struct Shared {
     /// The settings.
     pub config: Swap<CoreConfig>,
-    /// Messages on their way to Python.
-    pub saves: Queue<Asked<Delivery>>,
-    /// Recipient checks on their way to Python.
-    pub checks: Queue<Asked<Check>>,
+    /// All backends that have not ended; some may be no longer in the settings.
+    backends: Mutex<Vec<Arc<Backend>>>,
     /// Records on their way to Python.
     pub log: Arc<Log>,
     /// Replies by code.
@@ -56,24 +53,41 @@ pub struct Shared {
     pub(crate) ids: Generator,
     pub(crate) shutdown: Arc<Shutdown>,
     wakes: Wakes,
-    intake_open: AtomicBool,
     retained_warned: AtomicBool,
 }
 
 impl Shared {
     /// The answer a message waits for.
-    pub(crate) fn pending_save(&self) -> Pending {
-        let patience = self.config.load().save_timeout;
+    pub(crate) fn pending_save(&self, backend: &Backend) -> Pending {
+        let patience = backend.limits().save_timeout;
         Pending::new(patience, Some(self.wakes.clone()), Some(Arc::clone(&self.stats)))
     }
 
     /// The answer a recipient waits for.
-    pub(crate) fn pending_check(&self) -> Pending {
-        Pending::new(self.config.load().check_timeout, Some(self.wakes.clone()), None)
+    pub(crate) fn pending_check(&self, backend: &Backend) -> Pending {
+        Pending::new(backend.limits().check_timeout, Some(self.wakes.clone()), None)
     }
 
-    pub(crate) fn intake_is_open(&self) -> bool {
-        self.intake_open.load(Ordering::Relaxed)
+    /// The backend of that name, for who answers it; none where the settings have none.
+    pub fn backend(&self, name: &str) -> Option<Arc<Backend>> {
+        self.config.load().backend(name).map(|backend| backend.answering())
+    }
+
+    fn all_backends(&self) -> MutexGuard<'_, Vec<Arc<Backend>>> {
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the backends of a config obey it, and knows those that are new.
+    fn obey(&self, config: &CoreConfig) {
+        let mut all = self.all_backends();
+        all.retain(|backend| !backend.has_ended());
+        for (asking, limits) in &config.backends {
+            asking.obey(limits.clone());
+            let backend = asking.answering();
+            if !all.iter().any(|known| Arc::ptr_eq(known, &backend)) {
+                all.push(backend);
+            }
+        }
     }
 
     pub(crate) fn count_reply(&self, reply: &Reply) {
@@ -100,27 +114,19 @@ impl Shared {
         }
     }
 
-    /// Closed: every message is told `451 4.3.2` before its data.
-    pub fn set_intake(&self, open: bool) {
-        self.intake_open.store(open, Ordering::Relaxed);
-    }
-
     /// Every counter and gauge by its name.
     pub fn snapshot(&self) -> Vec<(String, u64)> {
-        let oldest = |asked: &Asked<Delivery>| asked.0.received_at.elapsed().unwrap_or_default();
-        let age = self.saves.oldest(oldest).unwrap_or_default();
         let mut figures = self.stats.snapshot();
         figures.extend([
             ("refused_for_memory", self.budget.refused()),
             ("log_records_dropped", self.log.dropped()),
             ("events_dropped", self.events.dropped()),
-            ("queue_age_ms", u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-            ("queue_depth", self.saves.len() as u64),
-            ("check_queue_depth", self.checks.len() as u64),
             ("memory_limit", self.budget.limit()),
             ("memory_used", self.budget.used()),
             ("memory_retained", self.budget.retained()),
         ]);
+        // The others' are told by themselves.
+        figures.extend(self.backend(DEFAULT).map(|backend| backend.snapshot()).unwrap_or_default());
         let named = figures.into_iter().map(|(name, value)| (name.to_owned(), value));
         named.chain(self.replies.snapshot()).collect()
     }
@@ -169,8 +175,7 @@ impl Server {
         let freed = Arc::clone(&memory_freed);
         budget.on_release(move || freed.notify_waiters());
         let shared = Shared {
-            saves: Queue::default(),
-            checks: Queue::default(),
+            backends: Mutex::default(),
             log,
             replies: Replies::default(),
             events: Events::default(),
@@ -181,10 +186,10 @@ impl Server {
             ids: Generator::default(),
             shutdown: Arc::default(),
             wakes,
-            intake_open: AtomicBool::new(true),
             retained_warned: AtomicBool::new(false),
             config: Swap::new(config),
         };
+        shared.obey(&shared.config.load());
         Self { shared: Arc::new(shared), state: Mutex::new(State::Made(woken)) }
     }
 
@@ -240,8 +245,9 @@ impl Server {
     pub fn reload(&self, config: CoreConfig) -> Option<Failures> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State::Running(_, listeners) = &mut *state else { return None };
-        let failures = listeners.reload(&config.servers);
         let shared = &self.shared;
+        shared.obey(&config);
+        let failures = listeners.reload(&config.servers);
         shared.log.set_level(config.log_level);
         shared.budget.set_limit(config.max_memory);
         shared.budget.set_spill_size(config.spill_size);
@@ -296,8 +302,7 @@ impl Server {
 
     /// No more questions come: workers take what is queued, and then `None`.
     pub fn close_queues(&self) {
-        self.shared.saves.close();
-        self.shared.checks.close();
+        self.shared.all_backends().iter().for_each(|backend| backend.close());
     }
 
     /// Ends what is left, at once. A second call, from any thread, waits for the first.
@@ -309,8 +314,10 @@ impl Server {
             let _ = thread.join();
         }
         self.close_queues();
-        self.shared.saves.clear();
-        self.shared.checks.clear();
+        let backends = self.shared.all_backends().clone();
+        for backend in &backends {
+            backend.clear();
+        }
         self.shared.budget.close();
         self.shared.events.close();
         self.shared.log.close();

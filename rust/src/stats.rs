@@ -33,6 +33,11 @@ impl Counter {
         self.0.fetch_sub(count, Ordering::Relaxed);
     }
 
+    /// Its value, which begins anew.
+    pub fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+
     /// Its value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

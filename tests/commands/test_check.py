@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import guerrilla
-from guerrilla import checking
+from guerrilla import checking, parts
 from guerrilla.base import Processor
 from guerrilla.checking import check, effective
 from guerrilla.cli import main
@@ -262,7 +262,7 @@ def test_what_connect_makes_belongs_to_the_user_of_the_config(
     """Else the daemon, which is that user, could not write its own database."""
     did: list[object] = []
     somebody = Identity("user", "somebody", 500, 501, (501,))
-    monkeypatch.setattr(checking, "wanted_identity", lambda config: somebody)
+    monkeypatch.setattr(parts, "wanted_identity", lambda config: somebody)
     monkeypatch.setattr(checking, "become", did.append)
     monkeypatch.setattr(SQL, "open", lambda stage: did.append("open"))
     config = from_mapping(backend(save_process="SQL", sql_dsn="mail.db"))

@@ -103,7 +103,7 @@ ALL_UNBUILT = {
         auth={"required": True, "relay": True, "allow_plaintext": True},
     ),
     **backend(
-        validate_cache_ttl=1, breaker_failures=1, auth_process="File",
+        auth_process="File",
     ),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from guerrilla.backends import DEFAULT
 from guerrilla.commands.common import (
     CommandError,
     add_command,
@@ -35,6 +36,9 @@ appended, or the config file with .sock appended, at the first of these where on
 was started with another pid file (serve -p, or the config before it was edited), or in another
 folder, say where its socket is with --socket.
 """
+
+_TABLES: Final = ("backends", "stages")
+"""What of `stats` is no number."""
 
 _PLACES: Final = ("control_socket", "pid_file")
 
@@ -112,7 +116,9 @@ def stats(args: argparse.Namespace) -> int:
 
 def _figures(found: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """A name and a number each; of a stage without its histogram."""
-    yield from ((name, value) for name, value in found.items() if name != "stages")
+    yield from ((name, value) for name, value in found.items() if name not in _TABLES)
+    for backend, figures in found.get("backends", {}).items():
+        yield from ((f"backends.{backend}.{name}", value) for name, value in figures.items())
     for stage in found.get("stages", []):
         place = ".".join(str(stage.get(key)) for key in ("backend", "task", "stage"))
         for key in ("count", "errors", "calls", "seconds"):
@@ -216,6 +222,16 @@ def describe(found: Mapping[str, Any]) -> list[str]:
         f"  {key:<10} {found[key]}" for key in ("chain", "backend", "reloads") if key in found
     ]
     lines += _sessions(found.get("stats", {}))
+    lines += [
+        f"  backend    {name}: {backend.get('save_process', '')}"
+        for name, backend in found.get("backends", {}).items()
+        if name != DEFAULT
+    ]
+    lines += [
+        f"  breaker    {name}: open"
+        for name, figures in found.get("stats", {}).get("backends", {}).items()
+        if figures.get("breaker_open")
+    ]
     lines += [f"  stage      {_stage(one)}" for one in found.get("stats", {}).get("stages", [])]
     lines += [f"  warning    {warning}" for warning in found.get("warnings", [])]
     return lines

@@ -225,6 +225,7 @@ def describe(daemon: Daemon) -> list[str]:
         *(f"  listening  {address}" for address in daemon.addresses),
         f"  hosts      {'any' if hosts == '.' else hosts}",
         f"  chain      {backend.save_process}",
+        *(f"  backend    {name}: {one.save_process}" for name, one in config.backends.items()),
     ]
     options = sql_options(backend)
     if options is not None:

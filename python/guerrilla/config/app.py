@@ -82,7 +82,11 @@ def _default_hosts(value: object) -> object:
 
 
 def _lower_names(value: dict[str, BackendConfig]) -> dict[str, BackendConfig]:
-    return {name.lower(): backend for name, backend in value.items()}
+    names = [name.lower() for name in value]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"there are two of the name {twice!r}, which match in any case")
+    return dict(zip(names, value.values(), strict=True))
 
 
 def _default_backend() -> BackendConfig:

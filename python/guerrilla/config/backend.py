@@ -115,13 +115,19 @@ class BackendConfig(Section):
     """Threads that run `validate_process`."""
 
     validate_cache_ttl: Seconds = 0.0
-    """How long an answer of `validate_process` is kept. 0: not at all."""
+    """How long an answer of `validate_process` is kept, for the recipient whoever asks: not for a
+    chain that looks at more than the recipient. Only 2xx and 5xx are kept, 65,536 at most, until a
+    reload changes the backend. 0: not at all."""
 
     breaker_failures: Count = 0
-    """Batches failed in a row, after which mail is refused with 451 at once. 0: never."""
+    """Batches that failed in a row, after which the backend is asked no more for `breaker_reset`
+    and `451 4.3.0` is the answer to RCPT at once. One fails where no mail of it was saved because
+    stages raised something, were unavailable, hung, or a stage that stores answered 451; one of
+    recipients where none had an answer. 0: never."""
 
     breaker_reset: PositiveSeconds = 10.0
-    """Time after which a refused backend is tried again."""
+    """Time after which one transaction is let in to try it again: its success lets in all, its
+    failure none for as long again."""
 
     auth_process: Chain = ""
     """The chain that checks the credentials of AUTH."""

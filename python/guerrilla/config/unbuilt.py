@@ -35,7 +35,6 @@ def _is_shown(dashboard: DashboardConfig | None) -> bool:
 _TOP: Final = (
     _Later("processes", "more than one process"),
     _Later("spool", "the spool"),
-    _Later("backends", "more than one backend"),
     _Later("dashboard", "the dashboard", is_set=_is_shown),
     _Later("metrics", "metrics"),
 )
@@ -43,17 +42,12 @@ _TOP: Final = (
 _SERVER: Final = (
     _Later("protocol", "LMTP"),
     _Later("extensions", "turning extensions on and off"),
-    _Later("backend", "more than one backend"),
     _Later("auth.required", "AUTH"),
     _Later("auth.relay", "AUTH"),
     _Later("auth.allow_plaintext", "AUTH"),
 )
 
-_BACKEND: Final = (
-    _Later("validate_cache_ttl", "keeping answers of validate_process"),
-    _Later("breaker_failures", "the circuit breaker"),
-    _Later("auth_process", "AUTH"),
-)
+_BACKEND: Final = (_Later("auth_process", "AUTH"),)
 
 
 def unbuilt(config: AppConfig) -> list[str]:

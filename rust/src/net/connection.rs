@@ -326,6 +326,7 @@ impl Connection {
     fn consume(&mut self, octets: &[u8]) -> Step {
         let mut input = octets;
         self.session.ask_first(self.shared.faults.are_armed());
+        self.session.ask_about_recipients(self.config.backend.is_broken());
         loop {
             let step = self.session.step(&mut input);
             if let Step::BeginBody { declared } = step
@@ -343,7 +344,7 @@ impl Connection {
 
     /// The answer to `BeginBody` that can be given at once; none when memory must be waited for.
     fn body_answer(&self, declared: Option<u64>) -> Option<BodyAnswer> {
-        if !self.shared.intake_is_open() {
+        if !self.config.backend.intake_is_open() {
             return Some(BodyAnswer::Refuse(Reply::intake_closed()));
         }
         Body::take(&self.shared.budget, declared, self.config.session.max_size)

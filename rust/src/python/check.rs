@@ -1,5 +1,6 @@
 //! `Check`: a question about one recipient.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -87,6 +88,7 @@ pub(super) fn make_check(
         transaction: Arc::new(transaction),
         recipient: recipient.into_address()?,
         pending: Pending::new(Duration::from_hours(24 * 365), None, None),
+        generation: AtomicU64::new(0),
     };
     Ok(PyCheck::new(Asked(Arc::new(check))))
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::backends::breaker::Fuse;
+use crate::backends::{Asking, Limits};
 use crate::config::{AddressLimits, CoreConfig, ListenAddress, ServerConfig, Tls};
 use crate::smtp::{BareNewline, HostList, Settings};
 use crate::tls::{ClientAuth, Context, Problem, Settings as TlsFiles};
@@ -56,6 +58,7 @@ struct ServerSettings {
     max_connection_rate_per_ip: u32,
     ipv6_prefix: u8,
     greet_delay: f64,
+    backend: String,
     tls: Option<TlsSettings>,
 }
 
@@ -67,10 +70,40 @@ pub(super) struct CoreSettings {
     allowed_hosts: Vec<String>,
     max_memory: u64,
     spill_size: u64,
+    backends: Vec<BackendSettings>,
+    log_level: u8,
+}
+
+/// `_core.BackendSettings`.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct BackendSettings {
+    name: String,
     save_timeout: f64,
     check_timeout: f64,
     check_recipients: bool,
-    log_level: u8,
+    cache_ttl: f64,
+    breaker_failures: u32,
+    breaker_reset: f64,
+}
+
+impl BackendSettings {
+    /// The backend that runs under that name, or a new one.
+    fn into_backend(self, now: Option<&CoreConfig>) -> PyResult<(Arc<Asking>, Limits)> {
+        let limits = Limits {
+            save_timeout: seconds("save_timeout", self.save_timeout)?,
+            check_timeout: seconds("check_timeout", self.check_timeout)?,
+            check_recipients: self.check_recipients,
+            cache_ttl: seconds("cache_ttl", self.cache_ttl)?,
+            fuse: Fuse {
+                failures: self.breaker_failures,
+                reset: seconds("breaker_reset", self.breaker_reset)?,
+            },
+        };
+        let running = now.and_then(|now| now.backend(&self.name)).map(Arc::clone);
+        let new = || Arc::new(Asking::new(&self.name, limits.clone()));
+        Ok((running.unwrap_or_else(new), limits))
+    }
 }
 
 /// A `Duration` of seconds that Python gave.
@@ -98,10 +131,13 @@ impl CoreSettings {
     fn build(self, mut contexts: Contexts<'_>) -> PyResult<(CoreConfig, Lines)> {
         let hosts = HostList::new(&self.allowed_hosts)
             .map_err(|error| PyValueError::new_err(format!("allowed_hosts: {error}")))?;
+        let backends = self.backends.into_iter();
+        let backends = backends.map(|backend| backend.into_backend(contexts.now));
+        let backends: Vec<_> = backends.collect::<PyResult<_>>()?;
         let mut servers = Vec::new();
         let mut problems = Vec::new();
         for server in self.servers {
-            match server.into_config(&hosts, self.check_recipients, &mut contexts) {
+            match server.into_config(&hosts, &backends, &mut contexts) {
                 Ok(server) => servers.extend(server),
                 Err(lines) => problems.extend(lines),
             }
@@ -113,8 +149,7 @@ impl CoreSettings {
             servers,
             max_memory: self.max_memory,
             spill_size: self.spill_size,
-            save_timeout: seconds("save_timeout", self.save_timeout)?,
-            check_timeout: seconds("check_timeout", self.check_timeout)?,
+            backends,
             log_level: self.log_level,
         };
         Ok((config, contexts.problems))
@@ -181,7 +216,7 @@ impl ServerSettings {
     fn into_config(
         self,
         hosts: &HostList,
-        check_recipients: bool,
+        backends: &[(Arc<Asking>, Limits)],
         contexts: &mut Contexts<'_>,
     ) -> Result<Option<ServerConfig>, Lines> {
         let name = self.name.clone();
@@ -189,6 +224,11 @@ impl ServerSettings {
         let time = |key: &str, value: f64| {
             seconds(key, value).map_err(|_| bad(key, &format!("not a time in seconds: {value}")))
         };
+        let (backend, limits) =
+            backends
+                .iter()
+                .find(|(backend, _)| backend.name == self.backend)
+                .ok_or_else(|| bad("backend", &format!("unknown: {}", self.backend)))?;
         let address = ListenAddress::parse(&self.address)
             .ok_or_else(|| bad("address", "must be ip:port, [v6]:port or unix:/path"))?;
         let networks = self.trusted_proxies.iter().map(|network| {
@@ -205,7 +245,7 @@ impl ServerSettings {
             return Ok(None);
         }
         let tls = tls.flatten().or_else(|| running.and_then(|server| server.tls.clone()));
-        let mut session = self.session(hosts, check_recipients)?;
+        let mut session = self.session(hosts, limits.check_recipients)?;
         if let Some(running) = running {
             session.start_tls = running.session.start_tls;
             session.tls_required = running.session.tls_required;
@@ -226,6 +266,7 @@ impl ServerSettings {
             trusted_proxies: networks.collect::<Result<_, _>>()?,
             tls,
             session: Arc::new(session),
+            backend: Arc::clone(backend),
             name,
         }))
     }

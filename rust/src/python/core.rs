@@ -1,21 +1,21 @@
 //! `Core`, `LogBatch` and `LogRecord`.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::backend::PyBackend;
 use super::check::PyCheck;
 use super::config::{CoreSettings, seconds};
 use super::envelope::PyEnvelope;
 use super::events;
 use super::reply::PyReply;
-use crate::delivery::Question;
+use crate::backends::DEFAULT;
 use crate::faults::{Cut, Fault};
 use crate::log::{Batch, Format, Record, batches};
-use crate::queue::Queue;
 use crate::server::Server;
 use crate::smtp::Stage;
 
@@ -95,22 +95,6 @@ impl PyLogBatch {
 #[pyclass(frozen, name = "Core", module = "guerrilla._core")]
 pub(super) struct PyCore(Server);
 
-/// What waits now, else what comes within `timeout`. The GIL is only released where it must wait: a
-/// release and a new acquisition cost more than taking what is there.
-fn take<T: Send>(
-    py: Python<'_>,
-    queue: &Queue<T>,
-    max: usize,
-    timeout: Duration,
-) -> Option<Vec<T>> {
-    match queue.try_receive(max) {
-        Some(items) if items.is_empty() && !timeout.is_zero() => {
-            py.detach(|| queue.receive(max, timeout))
-        }
-        taken => taken,
-    }
-}
-
 fn parse_cut(name: &str) -> PyResult<Cut> {
     match name {
         "close" => Ok(Cut::Close),
@@ -140,10 +124,7 @@ impl PyCore {
         max: usize,
         timeout: f64,
     ) -> PyResult<Option<Vec<Py<PyEnvelope>>>> {
-        let timeout = seconds("timeout", timeout)?;
-        let Some(asked) = take(py, &self.0.shared().saves, max, timeout) else { return Ok(None) };
-        let open = asked.into_iter().filter(|asked| asked.0.fetch());
-        open.map(|asked| PyEnvelope::received(py, asked)).collect::<PyResult<_>>().map(Some)
+        self.backend(DEFAULT)?.receive(py, max, timeout)
     }
 
     fn receive_checks(
@@ -152,15 +133,12 @@ impl PyCore {
         max: usize,
         timeout: f64,
     ) -> PyResult<Option<Vec<PyCheck>>> {
-        let timeout = seconds("timeout", timeout)?;
-        let Some(asked) = take(py, &self.0.shared().checks, max, timeout) else { return Ok(None) };
-        let open = asked.into_iter().filter(|asked| !asked.0.pending().is_over());
-        Ok(Some(open.map(PyCheck::new).collect()))
+        self.backend(DEFAULT)?.receive_checks(py, max, timeout)
     }
 
-    fn wake_workers(&self) {
-        self.0.shared().saves.interrupt();
-        self.0.shared().checks.interrupt();
+    fn backend(&self, name: &str) -> PyResult<PyBackend> {
+        let found = self.0.shared().backend(name).map(PyBackend::new);
+        found.ok_or_else(|| PyValueError::new_err(format!("no backend {name}")))
     }
 
     #[pyo3(signature = (max, timeout, form = None))]
@@ -184,11 +162,6 @@ impl PyCore {
             let found = batches(records, format).into_iter();
             Some(found.map(|batch| PyLogBatch(Arc::new(batch))).collect())
         }))
-    }
-
-    #[pyo3(signature = (open))]
-    fn set_intake(&self, open: bool) {
-        self.0.shared().set_intake(open);
     }
 
     fn want_events(&self, mails: bool, connections: bool) {

@@ -22,6 +22,10 @@ impl PyStopwatch {
     fn start(&self) {
         self.0.start();
     }
+
+    fn take(&self) -> (u64, u64) {
+        self.0.take()
+    }
 }
 
 /// `_core.StageFigures`.
@@ -35,8 +39,9 @@ impl PyStageFigures {
         Self(Arc::default())
     }
 
-    fn timer(&self, watch: PyRef<'_, PyStopwatch>) -> PyStageTimer {
-        PyStageTimer { figures: Arc::clone(&self.0), watch: Arc::clone(&watch.0) }
+    #[pyo3(signature = (watch, *, decides = false))]
+    fn timer(&self, watch: PyRef<'_, PyStopwatch>, decides: bool) -> PyStageTimer {
+        PyStageTimer { figures: Arc::clone(&self.0), watch: Arc::clone(&watch.0), decides }
     }
 
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -64,6 +69,15 @@ impl PyStageFigures {
 pub(super) struct PyStageTimer {
     figures: Arc<StageFigures>,
     watch: Arc<Stopwatch>,
+    decides: bool,
+}
+
+impl PyStageTimer {
+    fn asked(&self, items: u64) {
+        if self.decides {
+            self.watch.tally().decided.add_many(items);
+        }
+    }
 }
 
 #[pymethods]
@@ -71,14 +85,25 @@ impl PyStageTimer {
     #[pyo3(signature = (items = 1))]
     fn done(&self, items: u64) {
         self.figures.add(self.watch.lap(), items);
+        self.asked(items);
     }
 
     fn took(&self, duration: f64, items: u64) -> PyResult<()> {
         self.figures.add(seconds("duration", duration)?, items);
+        self.asked(items);
         Ok(())
     }
 
     fn fail(&self, items: u64) {
         self.figures.errors.add_many(items);
+        self.defer(items);
+    }
+
+    fn defer(&self, items: u64) {
+        let tally = self.watch.tally();
+        tally.failed.add_many(items);
+        if self.decides {
+            tally.undecided.add_many(items);
+        }
     }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod address;
+mod backend;
 mod certificate;
 mod charset;
 mod check;
@@ -30,6 +31,8 @@ mod _core {
 
     #[pymodule_export]
     use super::address::PyAddress;
+    #[pymodule_export]
+    use super::backend::PyBackend;
     #[pymodule_export]
     use super::certificate::make_certificate;
     #[pymodule_export]

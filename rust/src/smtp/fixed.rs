@@ -70,6 +70,8 @@ pub(super) const INTAKE_CLOSED: Reply =
     Reply::fixed(451, (4, 3, 2), "Not accepting mail now, please try again later");
 pub(super) const SAVE_FAILED: Reply =
     Reply::fixed(451, (4, 3, 0), "Error: could not save, please try again later");
+pub(super) const BACKEND_DOWN: Reply =
+    Reply::fixed(451, (4, 3, 0), "Error: storage is not available, please try again later");
 pub(super) const SAVE_TIMEOUT: Reply =
     Reply::fixed(451, (4, 3, 0), "Error: saving takes too long, please try again later");
 pub(super) const CHECK_TIMEOUT: Reply = Reply::fixed(

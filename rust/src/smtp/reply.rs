@@ -133,6 +133,11 @@ impl Reply {
         fixed::SAVE_FAILED
     }
 
+    /// What saves messages is known to fail.
+    pub const fn backend_down() -> Self {
+        fixed::BACKEND_DOWN
+    }
+
     /// The time to save a message is up.
     pub const fn save_timed_out() -> Self {
         fixed::SAVE_TIMEOUT

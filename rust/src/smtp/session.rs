@@ -187,6 +187,11 @@ impl Session {
         self.settings = settings;
     }
 
+    /// Whether it asks about recipients even where nobody checks them, from the next command on.
+    pub fn ask_about_recipients(&mut self, asks: bool) {
+        self.asks = asks;
+    }
+
     /// The peer is a proxy that is believed.
     pub fn trust(&mut self) {
         self.peer.trusted = true;

@@ -72,7 +72,21 @@ impl StageFigures {
 
 /// The clock of one worker: a stage ends where the next one begins, so one look is enough for both.
 #[derive(Debug, Default)]
-pub struct Stopwatch(AtomicU64);
+pub struct Stopwatch {
+    at: AtomicU64,
+    tally: Tally,
+}
+
+/// What became of one batch: of it, not of all batches.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Items that some stage failed for.
+    pub failed: Counter,
+    /// Items that the deciding stage was asked about: the last that stores.
+    pub decided: Counter,
+    /// Those of them that it failed for.
+    pub undecided: Counter,
+}
 
 /// What stopwatches count from.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -84,16 +98,30 @@ impl Stopwatch {
 
     /// Begins anew.
     pub fn start(&self) {
-        self.0.store(Self::now(), Ordering::Relaxed);
+        self.at.store(Self::now(), Ordering::Relaxed);
     }
 
     /// The time since it was last started or asked.
     pub fn lap(&self) -> Duration {
         let now = Self::now();
         // Only its worker asks: nothing comes between the two.
-        let before = self.0.load(Ordering::Relaxed);
-        self.0.store(now, Ordering::Relaxed);
+        let before = self.at.load(Ordering::Relaxed);
+        self.at.store(now, Ordering::Relaxed);
         Duration::from_nanos(now.saturating_sub(before))
+    }
+}
+
+impl Stopwatch {
+    /// Where the worker's batch is counted.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// The batch has ended: how many failed, and how many the deciding stage did not fail for.
+    pub fn take(&self) -> (u64, u64) {
+        let Tally { failed, decided, undecided } = &self.tally;
+        let through = decided.take().saturating_sub(undecided.take());
+        (failed.take(), through)
     }
 }
 
@@ -119,9 +147,11 @@ mod tests {
     #[test]
     fn a_lap_is_the_time_since_the_one_before() {
         let watch = Stopwatch::default();
+        let began = Instant::now();
         watch.start();
         std::thread::sleep(Duration::from_millis(20));
-        assert!(watch.lap() >= Duration::from_millis(20));
-        assert!(watch.lap() < Duration::from_millis(20));
+        let (first, second) = (watch.lap(), watch.lap());
+        assert!(first >= Duration::from_millis(20));
+        assert!(first + second <= began.elapsed());
     }
 }

@@ -68,6 +68,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::backends::{Asking, Limits};
     use crate::config::{AddressLimits, ListenAddress};
 
     #[test]
@@ -85,6 +86,7 @@ mod tests {
             trusted_proxies: Vec::new(),
             tls: None,
             session: Arc::default(),
+            backend: Arc::new(Asking::new("", Limits::default())),
         };
         let too_slow = |octets, seconds, config: &ServerConfig| {
             let data = Data { began: Instant::now(), octets };

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::signals::Signals;
 use super::{Connection, End, READ};
+use crate::backends::Backend;
 use crate::buffer::Body;
 use crate::course::Course;
 use crate::delivery::{Asked, Check, Delivery, Question};
@@ -37,12 +38,29 @@ impl Connection {
         transaction: Arc<Transaction>,
         recipient: Address,
     ) -> Result<(), End> {
-        let shared = &self.shared;
-        if !shared.intake_is_open() {
+        let (shared, backend) = (&self.shared, &self.config.backend);
+        if !backend.intake_is_open() {
             self.session.resume(Verdict::All(Reply::intake_closed()));
             return Ok(());
         }
-        if shared.checks.len() >= LARGEST_CHECK_BACKLOG {
+        // A transaction that was let in goes on; its message is refused where nothing has changed.
+        let begins = transaction.rcpt_to.is_empty();
+        if begins && backend.is_broken() && !backend.lets_in(std::time::Instant::now()) {
+            self.session.resume(Verdict::All(Reply::backend_down()));
+            return Ok(());
+        }
+        if !self.config.session.check_recipients {
+            self.session.resume(Verdict::All(Reply::recipient_ok()));
+            return Ok(());
+        }
+        let ttl = backend.limits().cache_ttl;
+        if !ttl.is_zero()
+            && let Some(reply) = backend.answers.get(&recipient, std::time::Instant::now())
+        {
+            self.session.resume(Verdict::All(reply));
+            return Ok(());
+        }
+        if backend.checks.len() >= LARGEST_CHECK_BACKLOG {
             shared.stats.checks_expired.add();
             self.session.resume(Verdict::All(Reply::check_timed_out()));
             return Ok(());
@@ -51,13 +69,21 @@ impl Connection {
             client: Arc::clone(&self.client),
             transaction,
             recipient,
-            pending: shared.pending_check(),
+            pending: shared.pending_check(backend),
+            generation: AtomicU64::new(0),
         });
         shared.stats.checks.add();
-        shared.checks.push(Asked(Arc::clone(&check)));
+        backend.checks.push(Asked(Arc::clone(&check)));
         let verdict = self.wait_for(signals, check.as_ref()).await?;
-        if verdict.is_none() {
-            self.shared.stats.checks_expired.add();
+        match &verdict {
+            Some(verdict) if !ttl.is_zero() => {
+                let generation = check.generation.load(Ordering::Relaxed);
+                let reply = verdict.clone().fold();
+                let now = std::time::Instant::now();
+                self.config.backend.answers.put(generation, &check.recipient, &reply, ttl, now);
+            }
+            Some(_) => {}
+            None => self.shared.stats.checks_expired.add(),
         }
         self.session.resume(verdict.unwrap_or_else(|| Verdict::All(Reply::check_timed_out())));
         Ok(())
@@ -69,7 +95,7 @@ impl Connection {
         transaction: Arc<Transaction>,
         body: Body,
     ) -> Result<(), End> {
-        let shared = &self.shared;
+        let (shared, backend) = (&self.shared, Arc::clone(&self.config.backend));
         let received_at = SystemTime::now();
         let delivery = Arc::new(Delivery {
             client: Arc::clone(&self.client),
@@ -77,16 +103,15 @@ impl Connection {
             queued_id: shared.ids.next(received_at),
             received_at,
             max_header_size: self.config.session.max_header_size,
-            pending: shared.pending_save(),
+            pending: shared.pending_save(&backend),
             course: Course::new(shared.log.is_on(Level::Info)),
             fetched: AtomicBool::new(false),
             body,
         });
         shared.stats.messages_received.add();
         shared.stats.bytes_received.add_many(delivery.body.as_slice().len() as u64);
-        shared.saves.push(Asked(Arc::clone(&delivery)));
-        let queue = Arc::clone(shared);
-        let _queued = Queued(&queue, &delivery);
+        backend.saves.push(Asked(Arc::clone(&delivery)));
+        let _queued = Queued(&backend, &delivery);
         let verdict = match self.wait_for(signals, delivery.as_ref()).await {
             Ok(verdict) => verdict,
             Err(end) => {
@@ -208,8 +233,9 @@ impl Connection {
     pub(super) async fn catch_up(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
         let began = Instant::now();
         let shared = Arc::clone(&self.shared);
+        let patience = self.config.backend.limits().save_timeout;
         let session = &mut self.session;
-        let caught_up = wait_for_disk(&shared, signals, |context| {
+        let caught_up = wait_for_disk(&shared, patience, signals, |context| {
             session.body().map_or(Poll::Ready(()), |body| body.poll_caught_up(context))
         });
         if !caught_up.await? {
@@ -235,7 +261,10 @@ impl Connection {
         mut body: Body,
     ) -> Result<Option<(Arc<Transaction>, Body)>, End> {
         let shared = Arc::clone(&self.shared);
-        if !wait_for_disk(&shared, signals, |context| body.poll_finished(context)).await? {
+        let patience = self.config.backend.limits().save_timeout;
+        let finished =
+            wait_for_disk(&shared, patience, signals, |context| body.poll_finished(context));
+        if !finished.await? {
             self.give_up_disk();
             body.give_up();
         }
@@ -275,10 +304,11 @@ impl Connection {
 /// Waits for the thread that writes files; `false` where that hangs.
 async fn wait_for_disk(
     shared: &Shared,
+    patience: Duration,
     signals: &mut Signals<'_, '_>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<()>,
 ) -> Result<bool, End> {
-    let deadline = Instant::now() + shared.config.load().save_timeout;
+    let deadline = Instant::now() + patience;
     poll_fn(|context| {
         if poll(context).is_ready() {
             return Poll::Ready(Ok(true));
@@ -294,13 +324,13 @@ async fn wait_for_disk(
 
 /// A message in a file that nobody waits for any more does not stay in the queue: of the budget it takes
 /// next to nothing, so a queue that nobody empties would fill the disk.
-struct Queued<'a>(&'a Shared, &'a Arc<Delivery>);
+struct Queued<'a>(&'a Backend, &'a Arc<Delivery>);
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        let Self(shared, delivery) = self;
+        let Self(backend, delivery) = self;
         if delivery.body.is_spilled() && !delivery.fetched.load(Ordering::SeqCst) {
-            let found = shared.saves.remove(|asked| Arc::ptr_eq(&asked.0, delivery));
+            let found = backend.saves.remove(|asked| Arc::ptr_eq(&asked.0, delivery));
             // It is counted as if a worker had found it.
             if let Some(asked) = found {
                 asked.0.fetch();

@@ -145,7 +145,7 @@ impl Session {
             self.say(&reply);
             return None;
         }
-        if !self.settings.check_recipients {
+        if !self.settings.check_recipients && !self.asks {
             Arc::make_mut(&mut open.transaction).rcpt_to.push(recipient);
             self.say(&fixed::RCPT_OK);
             return None;

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
+use crate::backends::{Asking, DEFAULT, Limits};
 use crate::buffer::ByHand;
 use crate::config::{AddressLimits, CoreConfig, ListenAddress, ServerConfig};
 use crate::server::Server;
@@ -20,6 +21,8 @@ struct Slow {
 }
 
 fn slow(save_timeout: Duration) -> Slow {
+    let limits = Limits { save_timeout, ..Limits::default() };
+    let backend = Arc::new(Asking::new(DEFAULT, limits.clone()));
     let server = Server::new(CoreConfig {
         servers: vec![ServerConfig {
             name: "test".to_owned(),
@@ -34,11 +37,11 @@ fn slow(save_timeout: Duration) -> Slow {
             trusted_proxies: Vec::new(),
             tls: None,
             session: Arc::new(Settings::default()),
+            backend: Arc::clone(&backend),
         }],
         max_memory: 1 << 20,
         spill_size: 1_000,
-        save_timeout,
-        check_timeout: save_timeout,
+        backends: vec![(backend, limits)],
         log_level: 0,
     });
     let disk = server.shared().budget.by_hand().unwrap();
@@ -79,7 +82,8 @@ fn a_slow_disk_is_not_the_clients_fault() {
     slow.disk.wait();
     std::thread::sleep(TIMEOUT + TIMEOUT / 5);
     slow.disk.work_held();
-    let asked = slow.server.shared().saves.receive(1, Duration::from_secs(20)).unwrap().remove(0);
+    let backend = slow.server.shared().backend(DEFAULT).unwrap();
+    let asked = backend.saves.receive(1, Duration::from_secs(20)).unwrap().remove(0);
     assert_eq!(asked.0.body.as_slice().len(), 1_502);
     asked.0.answer(Verdict::All(asked.0.accepted()));
     assert!(slow.reply().starts_with("250 2.0.0 "));
@@ -106,8 +110,7 @@ fn wait(poll: impl FnMut(&mut Context<'_>) -> Poll<()>, closing: bool) -> Result
         servers: Vec::new(),
         max_memory: 0,
         spill_size: 0,
-        save_timeout: Duration::from_millis(20),
-        check_timeout: Duration::ZERO,
+        backends: Vec::new(),
         log_level: 0,
     });
     let shared = server.shared();
@@ -119,7 +122,7 @@ fn wait(poll: impl FnMut(&mut Context<'_>) -> Poll<()>, closing: bool) -> Result
         let timer = pin!(tokio::time::sleep_until(Instant::now()));
         let changed = pin!(shared.shutdown.changed());
         let mut signals = Signals { timer, changed, shutdown: &shared.shutdown };
-        wait_for_disk(shared, &mut signals, poll).await
+        wait_for_disk(shared, Duration::from_millis(20), &mut signals, poll).await
     })
 }
 

@@ -1,0 +1,133 @@
+//! `Backend`: what the workers of one have of the core.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::check::PyCheck;
+use super::config::seconds;
+use super::envelope::PyEnvelope;
+use crate::backends::Backend;
+use crate::backends::breaker::{Breaker, Fuse, Turn};
+use crate::delivery::Question;
+use crate::queue::Queue;
+
+/// `_core.Backend`.
+#[pyclass(frozen, name = "Backend", module = "guerrilla._core")]
+pub(super) struct PyBackend {
+    backend: Arc<Backend>,
+    /// Of the chains that it is for.
+    generation: AtomicU64,
+}
+
+impl PyBackend {
+    pub(super) fn new(backend: Arc<Backend>) -> Self {
+        let generation = AtomicU64::new(backend.generation());
+        Self { backend, generation }
+    }
+
+    /// What waits now, else what comes within `timeout`; nothing once other chains have taken over. The
+    /// GIL is only released where it must wait: a release and a new acquisition cost more than taking
+    /// what is there.
+    fn take<T: Send>(
+        &self,
+        py: Python<'_>,
+        queue: &Queue<T>,
+        max: usize,
+        timeout: Duration,
+    ) -> Option<Vec<T>> {
+        let wanted = || self.backend.generation() == self.generation.load(Ordering::Relaxed);
+        match queue.receive_while(max, Duration::ZERO, wanted) {
+            Some(items) if items.is_empty() && !timeout.is_zero() => {
+                py.detach(|| queue.receive_while(max, timeout, wanted))
+            }
+            taken => taken,
+        }
+    }
+
+    /// The fuse and the breaker of a task.
+    fn breaker(&self, task: &str) -> PyResult<(Fuse, &Breaker)> {
+        let fuse = self.backend.limits().fuse;
+        match task {
+            "save" => Ok((fuse, &self.backend.saving)),
+            "validate" => Ok((fuse, &self.backend.checking)),
+            other => Err(PyValueError::new_err(format!("no task {other}"))),
+        }
+    }
+}
+
+#[pymethods]
+impl PyBackend {
+    #[getter]
+    fn name(&self) -> &str {
+        &self.backend.name
+    }
+
+    pub(super) fn receive(
+        &self,
+        py: Python<'_>,
+        max: usize,
+        timeout: f64,
+    ) -> PyResult<Option<Vec<Py<PyEnvelope>>>> {
+        let timeout = seconds("timeout", timeout)?;
+        let Some(asked) = self.take(py, &self.backend.saves, max, timeout) else { return Ok(None) };
+        let open = asked.into_iter().filter(|asked| asked.0.fetch());
+        open.map(|asked| PyEnvelope::received(py, asked)).collect::<PyResult<_>>().map(Some)
+    }
+
+    pub(super) fn receive_checks(
+        &self,
+        py: Python<'_>,
+        max: usize,
+        timeout: f64,
+    ) -> PyResult<Option<Vec<PyCheck>>> {
+        let timeout = seconds("timeout", timeout)?;
+        let Some(asked) = self.take(py, &self.backend.checks, max, timeout) else {
+            return Ok(None);
+        };
+        let generation = self.generation.load(Ordering::Relaxed);
+        let open = asked.into_iter().filter(|asked| !asked.0.pending().is_over());
+        let open = open.inspect(|asked| asked.0.generation.store(generation, Ordering::Relaxed));
+        Ok(Some(open.map(PyCheck::new).collect()))
+    }
+
+    fn renew(&self) {
+        self.generation.store(self.backend.renew(), Ordering::Relaxed);
+    }
+
+    fn admits(&self, task: &str) -> PyResult<bool> {
+        let (fuse, breaker) = self.breaker(task)?;
+        // Looked at without a lock: a breaker that is closed costs nothing.
+        Ok(!breaker.is_open() || breaker.admits(fuse, Instant::now()))
+    }
+
+    fn count_refused(&self, items: u64) {
+        self.backend.broken.add_many(items);
+    }
+
+    fn report(&self, task: &str, failed: bool) -> PyResult<Option<&'static str>> {
+        let (fuse, breaker) = self.breaker(task)?;
+        let turn = breaker.report(failed, fuse, Instant::now());
+        Ok(turn.map(|turn| match turn {
+            Turn::Opened => "opened",
+            Turn::Closed => "closed",
+        }))
+    }
+
+    #[pyo3(signature = (open))]
+    fn set_intake(&self, open: bool) {
+        self.backend.set_intake(open);
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let figures = PyDict::new(py);
+        for (name, value) in self.backend.snapshot() {
+            figures.set_item(name, value)?;
+        }
+        Ok(figures)
+    }
+}
