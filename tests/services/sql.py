@@ -17,6 +17,8 @@ class SQLServer(Protocol):
 
     driver: str
     """Its `sql_driver`."""
+    port: int
+    """Where it listens."""
 
     def dsn(self, database: str, **parameters: str) -> str:
         """The `sql_dsn` of a database, for `USER`."""
@@ -26,6 +28,9 @@ class SQLServer(Protocol):
 
     def query(self, statement: str, *values: object, database: str) -> list[dict[str, Any]]:
         """Every row, by who may do anything."""
+
+    def admin(self, database: str) -> Any:
+        """A session of who may do anything."""
 
     def start(self) -> None:
         """See `Service`."""

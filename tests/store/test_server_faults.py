@@ -16,6 +16,7 @@ from guerrilla.store.dialects import Dialect
 from tests.services.base import free_port
 from tests.services.mariadb import MariaDB
 from tests.services.postgresql import PostgreSQL
+from tests.services.relay import relay
 from tests.services.sql import PASSWORD, USER, Place
 from tests.store.mails import TABLE, envelope, rows
 
@@ -97,7 +98,7 @@ def test_database_that_root_does_not_find_is_said(mariadb: MariaDB) -> None:
 
 def test_server_that_is_not_there_is_said(place: Place) -> None:
     port = str(free_port())
-    own = str(getattr(place.server, "port", 0))
+    own = str(place.server.port)
     error = refused(place, place.dsn().replace(own, port, 1))
     assert f"127.0.0.1:{port}" in str(error)
     assert "cannot be reached" in str(error)
@@ -106,7 +107,7 @@ def test_server_that_is_not_there_is_said(place: Place) -> None:
 def test_server_that_does_not_answer_is_given_up(place: Place) -> None:
     """A socket that nobody accepts from: connected, then silent."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        own = str(getattr(place.server, "port", 0))
+        own = str(place.server.port)
         dsn = place.dsn().replace(own, str(silent.getsockname()[1]), 1)
         limit = "timeout=1s&readTimeout=1s" if place.driver == "mysql" else "connect_timeout=2"
         begin = time.monotonic()
@@ -264,7 +265,7 @@ def test_lock_on_the_row_is_unavailable_and_nothing_is_stored(place: Place, stor
 @contextlib.contextmanager
 def other(place: Place) -> Iterator[Any]:
     """A session of somebody else's."""
-    admin = place.server.admin(place.database)  # type: ignore[attr-defined]
+    admin = place.server.admin(place.database)
     try:
         yield admin
     finally:
@@ -390,6 +391,23 @@ def test_many_workers_at_once_disturb_each_other_never(place: Place) -> None:
         thread.join()
     assert errors == []
     assert place.count() == 6 * 30 * 20
+
+
+def test_garbage_is_unavailable_and_the_next_connection_is_made(place: Place) -> None:
+    own = str(place.server.port)
+    with relay(place.server.port) as between:
+        limit = {"readTimeout": "1s"}
+        store = connect_to(place, place.dsn(**limit).replace(own, str(between.port), 1))
+        for _ in range(5):
+            between.garbage = True
+            with pytest.raises(Unavailable):
+                insert(store)
+            between.garbage = False
+            until_stored(store)
+        between.garbage = True
+        with pytest.raises(StoreError):
+            connect_to(place, place.dsn(**limit).replace(own, str(between.port), 1))
+    assert 5 <= place.count() <= 10
 
 
 # --- A server that goes --------------------------------------------------------------------------

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from guerrilla.store import StoreError, Target, drivers, server
 from tests.certificates import Authority, Pair
 from tests.services.mariadb import MariaDB
 from tests.services.postgresql import PostgreSQL
+from tests.services.relay import relay
 from tests.services.sql import Place
 from tests.store.mails import TABLE
 
@@ -74,35 +73,10 @@ def test_mysql_under_another_name_is_refused(
 ) -> None:
     place = mariadb.fresh()
     dsn = place.dsn(ssl_ca=str(database_authority.certificate))
-    with forwarded("127.0.0.9", mariadb.port) as port:
-        elsewhere = dsn.replace(f"127.0.0.1:{mariadb.port}", f"127.0.0.9:{port}")
+    with relay(mariadb.port, "127.0.0.9") as other:
+        elsewhere = dsn.replace(f"127.0.0.1:{mariadb.port}", f"127.0.0.9:{other.port}")
         with pytest.raises(StoreError, match=r"not valid for '127.0.0.9'"):
             drivers.connect("mysql", elsewhere, Target(TABLE))
-
-
-@contextlib.contextmanager
-def forwarded(host: str, port: int) -> Iterator[int]:
-    """Another address of the server, for one connection: its port there."""
-
-    def copy(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while octets := source.recv(65_536):
-                sink.sendall(octets)
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
-
-    def forward() -> None:
-        with listener.accept()[0] as near, socket.create_connection(("127.0.0.1", port)) as far:
-            answers = threading.Thread(target=copy, args=(far, near))
-            answers.start()
-            copy(near, far)
-            answers.join()
-
-    with socket.create_server((host, 0)) as listener:
-        thread = threading.Thread(target=forward)
-        thread.start()
-        yield int(listener.getsockname()[1])
-        thread.join()
 
 
 def test_mysql_that_wants_a_certificate(

@@ -75,7 +75,7 @@ def _log_in(address: MySQLAddress) -> pymysql.Connection[pymysql.cursors.Cursor]
             ssl_disabled=address.tls == "false",
             program_name="guerrilla",
         )
-    except (pymysql.MySQLError, OSError, RuntimeError) as error:
+    except Exception as error:  # Whatever PyMySQL makes of what is no answer of a server.
         raise mysqlerrors.at_start(error, address) from error
 
 
@@ -111,7 +111,7 @@ class MySQLLink(Link):
             first = next(statements)
             second = next(statements, None)
             if second is None:
-                self._connection.query(first)
+                self._query(first)
             else:
                 self._transaction(first, second, statements)
         except pymysql.MySQLError as error:
@@ -131,7 +131,7 @@ class MySQLLink(Link):
             self._connection.close()
 
     def _transaction(self, first: bytes, second: bytes, others: Iterator[bytes]) -> None:
-        query = self._connection.query
+        query = self._query
         query(b"BEGIN")
         try:
             query(first)
@@ -141,13 +141,25 @@ class MySQLLink(Link):
             for statement in others:
                 query(statement)
         except BaseException:
-            with contextlib.suppress(pymysql.MySQLError):
+            with contextlib.suppress(pymysql.MySQLError, Unavailable):
                 query(b"ROLLBACK")
             raise
         try:
             query(b"COMMIT")
         except pymysql.MySQLError as error:
             raise pymysql.OperationalError(CR.CR_SERVER_LOST, f"COMMIT failed: {error}") from error
+
+    def _query(self, statement: bytes) -> None:
+        try:
+            self._connection.query(statement)
+        except pymysql.MySQLError:
+            raise
+        except Exception as error:  # No answer of a server: PyMySQL did not understand it.
+            self.close()
+            raise Unavailable(f"{self._name}: an answer makes no sense ({error!r})") from error
+        except BaseException:
+            self.close()
+            raise
 
     def _statements(self, rows: Sequence[Row]) -> Iterator[bytes]:
         """As many as the limits of a statement need."""

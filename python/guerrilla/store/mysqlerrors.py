@@ -63,6 +63,8 @@ def at_start(error: Exception, address: MySQLAddress) -> StoreError:
     """An error of a start, with what to do about it."""
     code, text = parts(error)
     before, after, key = _AT_START.get(code, ("", "", "sql_dsn"))
+    if "cryptography" in text:  # A password of MySQL 8 goes encrypted, by TLS or else by RSA.
+        after = ": use tls=true or a unix socket"
     return StoreError(f"MySQL {address.name}{before}: {text}{after}", key=key)
 
 

@@ -86,22 +86,21 @@ def _rows(connection: Connection, statement: str, *values: str) -> list[tuple[An
 
 def _look_at_server(connection: Connection, address: MySQLAddress) -> int:
     """The longest packet in bytes; warns of a server whose commits do not outlive a crash."""
+    names = "('max_allowed_packet', 'innodb_flush_log_at_trx_commit', 'innodb_lock_wait_timeout')"
+    found = dict(_rows(connection, f"SHOW SESSION VARIABLES WHERE Variable_name IN {names}"))
     # A lock is waited for no longer than an answer: else it would end as a lost connection.
-    wait = max(1, int(address.read) - 1)
-    _rows(
-        connection,
-        f"SET SESSION innodb_lock_wait_timeout = LEAST({wait}, @@SESSION.innodb_lock_wait_timeout)",
-    )
-    wanted = "SELECT @@max_allowed_packet, @@innodb_flush_log_at_trx_commit"
-    ((packet, flush),) = _rows(connection, wanted)
-    if int(flush) != 1:
+    longest = max(1, int(address.read) - 1)
+    if int(found.get("innodb_lock_wait_timeout", 0)) > longest:
+        _rows(connection, f"SET SESSION innodb_lock_wait_timeout = {longest}")
+    flush = str(found.get("innodb_flush_log_at_trx_commit", "1"))
+    if flush != "1":
         _log.warning(
             "MySQL %s: innodb_flush_log_at_trx_commit is %s: mails that were answered 250 are lost "
             "when its machine fails; set it to 1",
             address.name,
             flush,
         )
-    return int(packet)
+    return int(found["max_allowed_packet"])
 
 
 def _make(connection: Connection, address: MySQLAddress, target: Target) -> None:
