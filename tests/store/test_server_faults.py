@@ -188,6 +188,31 @@ def test_asynchronous_commits_of_postgresql_are_not_used(postgresql: PostgreSQL)
     assert shown == ("on",)
 
 
+def test_table_is_made_once_by_many_who_start_together(place: Place) -> None:
+    for number in range(8):
+        errors: list[BaseException] = []
+        target = Target(f"mails{number}")
+        together = threading.Barrier(6)
+        threads = [
+            threading.Thread(target=start, args=(place, target, together, errors)) for _ in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+
+
+def start(
+    place: Place, target: Target, together: threading.Barrier, errors: list[BaseException]
+) -> None:
+    try:
+        together.wait(10)
+        drivers.connect(place.driver, place.dsn(), target).close()
+    except BaseException as error:  # noqa: BLE001  # told by the test
+        errors.append(error)
+
+
 # --- While it runs -------------------------------------------------------------------------------
 
 

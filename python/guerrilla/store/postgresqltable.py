@@ -141,9 +141,10 @@ def _make(connection: Connection, address: PostgreSQLAddress, target: Target) ->
         return
     try:
         _rows(connection, PostgreSQLDialect().create_table(target.table, target.columns))
-    except psycopg.errors.UniqueViolation:  # Another worker made it at the same moment.
-        return
     except psycopg.Error as error:
+        # IF NOT EXISTS is no help where another worker makes it at the same moment.
+        if _columns(connection, target.table):
+            return
         raise StoreError(
             f"PostgreSQL {address.name} has no table {target.table} that the user may use, and it "
             f"cannot be made ({described(error)}): GRANT the rights, or make it with what "
