@@ -9,6 +9,7 @@ import pytest
 
 from guerrilla.store import database, sqlite
 from tests.store.mails import TABLE
+from tests.store.opened import OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,3 +30,11 @@ def store(path: Path) -> Iterator[sqlite.SQLiteStore]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
+
+
+@pytest.fixture(autouse=True)
+def _close_all() -> Iterator[None]:
+    """Closes what a test has opened on a server."""
+    yield
+    while OPEN:
+        OPEN.pop().close()
