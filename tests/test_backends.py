@@ -27,6 +27,7 @@ from guerrilla.worker import SPARE
 from tests.chains import Mail
 from tests.daemons import problems
 from tests.pools import HANG_AFTER, Bench
+from tests.reloads import shows
 from tests.wire import HELLO, TRANSACTION, Wire, until
 
 MAIL = b"Subject: hello"
@@ -284,6 +285,7 @@ def reload(daemon: Daemon, config: dict[str, Any]) -> None:
     assert daemon.config == new
 
 
+@shows("between transactions", "servers[].backend")
 def test_a_server_moves_between_transactions(start: Start, box: type[Box]) -> None:
     daemon = start(raw({}, "default"))
     with wire(daemon) as old, wire(daemon) as idle:
@@ -295,6 +297,7 @@ def test_a_server_moves_between_transactions(start: Start, box: type[Box]) -> No
     assert box.kept == {"main": ["begun"], "hot": ["next", "idle"]}
 
 
+@shows("at once", "backends")
 def test_only_what_changed_is_replaced(start: Start, box: type[Box]) -> None:
     daemon = start(raw({"hot": {}, "cold": {}}, "hot", "cold"))
     reload(daemon, raw({"hot": {"save_workers_size": 2}, "cold": {}}, "hot", "cold"))
