@@ -58,7 +58,7 @@ def test_a_misspelt_key_of_theirs_has_the_right_hint() -> None:
 
 
 @pytest.mark.parametrize("task", ["save", "validate"])
-@pytest.mark.parametrize("name", [*NAMES, "reDIS", "mysql"])
+@pytest.mark.parametrize("name", [*NAMES, "reDIS"])
 def test_a_chain_that_names_one_is_refused_in_one_line(name: str, task: str) -> None:
     (line,) = problems(**{f"{task}_process": f"HeadersParser|{name}|Hasher"})
     start = f"backend_config.{task}_process: the processor {name!r} is not built yet; "
@@ -128,7 +128,6 @@ def test_of_go_guerrillas_own_config_only_what_is_not_built_is_refused() -> None
         for task, name in [
             ("save", "Compressor"),
             ("save", "Redis"),
-            ("save", "MySql"),
             ("validate", "Wildcard"),
         ]
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,12 @@ import pytest
 from guerrilla._core import Address, Envelope, Reply, make_check
 from guerrilla.chain import build, read_options
 from guerrilla.errors import ConfigError, StartError, Unavailable
-from guerrilla.processors.sql import SQL
+from guerrilla.processors.sql import SQL, MySQL
 from guerrilla.registry import Registry
 from guerrilla.store import database
+from guerrilla.store.dialects import SQLiteDialect
 from guerrilla.store.rows import Row
+from guerrilla.store.statement import GO_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,11 +104,14 @@ def test_relative_path_begins_at_the_working_directory(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sql_driver": "mysql"}, "sql_driver 'mysql' is not built yet: expected 'sqlite'"),
-        ({"sql_driver": "postgres"}, "'postgres' is not built yet"),
-        ({"sql_driver": "oracle"}, "'oracle' is not known"),
-        ({"sql_insert": "INSERT INTO x"}, "sql_insert is not built yet"),
-        ({"sql_values": "(?)"}, "sql_values is not built yet"),
+        (
+            {"sql_driver": "oracle"},
+            "one of mysql, mariadb, postgres, postgresql, pgx, sqlite, sqlite3, got 'oracle'",
+        ),
+        ({"sql_driver": "mysql", "sql_dsn": "mail.db"}, "backend_config.sql_dsn: expected user:"),
+        ({"sql_driver": "pgx", "sql_dsn": "mail.db"}, "backend_config.sql_dsn: expected postgres"),
+        ({"sql_insert": "INSERT INTO x"}, "backend_config.sql_insert: "),
+        ({"sql_values": "(?)"}, "backend_config.sql_values: expected 14 marks"),
         (
             {"sql_dsn": ""},
             "backend_config.sql_dsn: expected the path of the database file, got ''",
@@ -140,6 +146,91 @@ def test_options_that_cannot_be_name_their_key(key: str, value: object) -> None:
     with pytest.raises(ConfigError) as error:
         read_options("SQL", SQL, {key: value})
     assert str(error.value).startswith(f"backend_config.{key}: ")
+
+
+@pytest.mark.parametrize(
+    ("driver", "module", "extra"),
+    [
+        ("mysql", "pymysql", "pip install 'guerrilla[mysql]'"),
+        ("postgresql", "psycopg", "pip install 'guerrilla[postgresql]'"),
+    ],
+)
+def test_driver_without_its_package_names_the_extra(
+    driver: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(f"guerrilla.store.{driver}")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    stage = SQL(SQL.Options(sql_driver=driver, sql_dsn="u@/db"))
+    with pytest.raises(StartError) as error:
+        stage.open()
+    assert "backend_config.sql_driver: " in str(error.value)
+    assert extra in str(error.value)
+
+
+def test_mysql_is_sql_with_that_driver() -> None:
+    assert MySQL.Options().sql_driver == "mysql"
+    read_options("MySQL", MySQL, {"sql_driver": "MariaDB"})
+    with pytest.raises(ConfigError) as error:
+        read_options("MySQL", MySQL, {"sql_driver": "sqlite"})
+    assert str(error.value).startswith("backend_config.sql_driver: expected 'mysql', or")
+    assert Registry().find("mysql") is MySQL
+
+
+def test_own_insert_into_sqlite(path: Path) -> None:
+    insert = "INSERT INTO own (note, octets, id) VALUES"
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        connection.execute("CREATE TABLE own (note, octets, id)")
+    stage = SQL(
+        SQL.Options(
+            sql_dsn=str(path), sql_insert=insert, sql_values="('?', :mail, upper(:queued_id))"
+        )
+    )
+    stage.open()
+    one = envelope("b@example.com", "c@example.com")
+    stage.save_batch([one])
+    stage.close()
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        found = connection.execute("SELECT * FROM own").fetchall()
+        assert connection.execute("SELECT count(*) FROM sqlite_schema").get == 1
+    assert found == [("?", DATA, one.queued_id.upper())] * 2
+
+
+@pytest.mark.parametrize("values", ["", "(NOW(), ?, ?, ?, ?, ?, 0, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?)"])
+def test_insert_of_go_guerrilla_into_sqlite(path: Path, values: str) -> None:
+    """Its own marks; SQLite has no NOW()."""
+    columns = [name for name in SQLiteDialect.types if name not in {"queued_id", "charset"}]
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        connection.execute(SQLiteDialect().create_table("new_mail", columns))
+    names = ", ".join(f'"{name}"' for name in GO_COLUMNS)
+    insert = f"INSERT INTO new_mail ({names}) VALUES"
+    values = values.replace("NOW()", "datetime()")
+    stage = SQL(SQL.Options(sql_dsn=str(path), sql_insert=insert, sql_values=values))
+    stage.open()
+    assert stage.save_batch([envelope("b@example.com")]) == [None]
+    stage.close()
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        wanted = "SELECT recipient, return_path, mail, length(ip_addr) FROM new_mail"
+        found = connection.execute(wanted).get
+    assert found == ("b@example.com", "a@example.org", DATA, 16)
+
+
+def test_mail_that_sqlite_never_takes_is_552(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"sql_dsn": str(path)}
+    real = Row.values
+
+    def values_of(row: Row) -> Any:
+        if row.envelope is large:
+            raise apsw.TooBigError
+        return real(row)
+
+    monkeypatch.setattr(Row, "values", values_of)
+    small, large, other = envelope(), envelope(), envelope()
+    with build("SQL", "save", values, Registry()) as chain:
+        chain.run([small, large, other])
+    assert large.answered == Reply(552, "5.3.4", "Message size exceeds what the storage takes")
+    assert (small.answered, other.answered) == (None, None)
+    assert count(path) == 2
 
 
 def test_options_of_go_guerrilla_are_taken() -> None:

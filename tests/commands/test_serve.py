@@ -262,7 +262,7 @@ def _serve_error(text: str | bytes | None, capsys: pytest.CaptureFixture[str]) -
         ),
         (
             '{"log_file": "off", "backend_config": {"save_process": "SQL", "sql_driver": "mysql"}}',
-            ["sql_driver 'mysql' is not built yet"],
+            ["backend_config.sql_dsn: expected user:password@tcp(127.0.0.1:3306)/database, got ''"],
         ),
     ],
 )

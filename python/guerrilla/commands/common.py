@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from guerrilla.chain import read_options
 from guerrilla.config import chain_stages, load
 from guerrilla.errors import GuerrillaError
-from guerrilla.processors.sql import SQL
+from guerrilla.processors.sql import SQL, MySQL
+from guerrilla.store.schema import check_table_name
 from guerrilla.units import parse_seconds
 
 if TYPE_CHECKING:
@@ -104,12 +105,13 @@ def sql_options(backend: BackendConfig) -> SQL.Options | None:
     Raises:
         ConfigError: a bad value; a line each.
     """
-    stages = chain_stages(backend.save_process)
-    found = next((stage for stage in stages if stage.processor.lower() == "sql"), None)
-    if found is None:
-        return None
-    options = read_options(found.name, SQL, backend.values())
-    return options if isinstance(options, SQL.Options) else None
+    kinds = {"sql": SQL, "mysql": MySQL}
+    for stage in chain_stages(backend.save_process):
+        kind = kinds.get(stage.processor.lower())
+        if kind is not None:
+            options = read_options(stage.name, kind, backend.values())
+            return options if isinstance(options, SQL.Options) else None
+    return None
 
 
 def find_store(config: str | None, database: str | None, table: str | None) -> StorePlace:
@@ -152,6 +154,18 @@ def duration(text: str) -> float:
     except ValueError as error:
         msg = f"expected a duration such as 30d, 2w, 36h or 90m, got {text!r}"
         raise argparse.ArgumentTypeError(msg) from error
+
+
+def table_name(text: str) -> str:
+    """An argument that names a table.
+
+    Raises:
+        argparse.ArgumentTypeError: it cannot be one.
+    """
+    try:
+        return check_table_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def program() -> str:

@@ -21,9 +21,9 @@ from guerrilla.commands.common import (
     duration,
     find_store,
     shown,
+    table_name,
 )
 from guerrilla.store.reader import Reader, StoredMail, purge
-from guerrilla.store.schema import check_table_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -111,7 +111,7 @@ def _add(
     add_config(parser)
     parser.add_argument("--db", metavar="FILE", help="database file (default: as in the config)")
     parser.add_argument(
-        "--table", metavar="NAME", type=_table, help="table (default: as in the config)"
+        "--table", metavar="NAME", type=table_name, help="table (default: as in the config)"
     )
     return parser
 
@@ -296,13 +296,6 @@ def _count(text: str) -> int:
         msg = f"expected a number of at least 1, got {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
-
-
-def _table(text: str) -> str:
-    try:
-        return check_table_name(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _since(text: str) -> str:
