@@ -35,6 +35,8 @@ TABLE: Final = Table(
         "Header": "guerrilla.processors.header:Header",
         "Hasher": "guerrilla.processors.hasher:Hasher",
         "Debugger": "guerrilla.processors.debugger:Debugger",
+        "Compressor": "guerrilla.processors.compressor:Compressor",
+        "Redis": "guerrilla.processors.redis:Redis",
         "SQL": "guerrilla.processors.sql:SQL",
     }
 )
