@@ -18,9 +18,11 @@ from guerrilla.units import MAX_SECONDS, Seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Entry", "RedisOptions", "RedisPlace", "parse_interface"]
+__all__ = ["TOO_LONG", "Entry", "RedisOptions", "RedisPlace", "parse_interface"]
 
 DEFAULT_PORT: Final = 6379
+TOO_LONG: Final = "longer than its proto-max-bulk-len"
+"""Why an entry was not sent."""
 _FORMS: Final = (
     "an address such as '127.0.0.1:6379', 'unix:/run/redis.sock', 'redis://host:6379/0' or "
     "'rediss://host:6379/0'"

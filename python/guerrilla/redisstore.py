@@ -18,6 +18,7 @@ import redis
 
 from guerrilla.errors import StartError, Unavailable
 from guerrilla.kept import Kept
+from guerrilla.redisplace import TOO_LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,31 +91,37 @@ class RedisStore:
         """Disconnects. Idempotent."""
         self._kept.close()
 
-    def holds(self, entry: Entry) -> bool:
-        """Whether Redis takes values as long as those of this entry."""
-        slack = 1 << 10  # The forms of recipients differ by their Delivered-To.
-        return entry.size < self._largest or len(entry.form(0)) + slack <= self._largest
-
     def save(self, entries: Sequence[Entry]) -> list[str | None]:
         """Stores entries by one pipeline; a key that is there already gets the new value.
 
         Returns:
-            Why Redis refused an entry, for each; None where all its keys are stored.
+            Why Redis does not have an entry, for each; None where all its keys are stored.
+            `TOO_LONG` is what Redis would never take.
 
         Raises:
             Unavailable: it cannot be reached, or its answers are not known.
         """
         connection = self._ready()
         deadline = time.monotonic() + self._limit
+        wanted = [self._takes(entry) for entry in entries]
+        sent = [entry for entry, is_wanted in zip(entries, wanted, strict=True) if is_wanted]
         try:
-            connection.send_packed_command(self._octets(connection, entries, deadline))
-            return [self._result(connection, entry, deadline) for entry in entries]
+            connection.send_packed_command(self._octets(connection, sent, deadline))
+            return [
+                self._result(connection, entry, deadline) if is_wanted else TOO_LONG
+                for entry, is_wanted in zip(entries, wanted, strict=True)
+            ]
         except Exception as error:
             self._kept.lost()
             raise Unavailable(f"{self.name}: {_text(error)}") from error
         except BaseException:
             self._kept.lost()
             raise
+
+    def _takes(self, entry: Entry) -> bool:
+        """Whether Redis takes values as long as those of this entry: else it would hang up."""
+        slack = 1 << 10  # The forms of recipients differ by their Delivered-To.
+        return entry.size < self._largest or len(entry.form(0)) + slack <= self._largest
 
     def _ready(self) -> RedisConnection:
         """A connection with nothing left to be read: an old reply must not answer a new mail.
@@ -151,7 +158,8 @@ class RedisStore:
                     for start in range(0, len(view), _SLICE):
                         _left(deadline)
                         yield view[start : start + _SLICE]
-        yield b"".join(gathered)
+        if gathered:
+            yield b"".join(gathered)
 
     def _commands(self, entry: Entry) -> Iterator[tuple[bytes, ...]]:
         several = len(entry.keys) > 1

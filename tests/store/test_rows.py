@@ -9,7 +9,7 @@ import pytest
 
 from guerrilla._core import Address, Envelope
 from guerrilla.store import sqlite
-from guerrilla.store.schema import COLUMNS
+from guerrilla.store.schema import FIELDS
 from tests.store.mails import PLAIN, envelope, rows, stored
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def test_text_is_cut_between_characters(path: Path, store: sqlite.SQLiteStore) -
 )
 def test_address_of_a_field(field: str, address: str) -> None:
     (row,) = rows(envelope(f"Sender: {field}\r\n\r\n".encode()))
-    assert dict(zip(COLUMNS, row.values(), strict=True))["sender"] == address
+    assert dict(zip(FIELDS, row.values(), strict=True))["sender"] == address
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_address_of_a_field(field: str, address: str) -> None:
 )
 def test_to_is_the_first_address_of_the_field_or_else_the_recipient(field: str, to: str) -> None:
     (row,) = rows(envelope(f"{field}\r\n\r\n".encode(), "rcpt@example.com"))
-    values = dict(zip(COLUMNS, row.values(), strict=True))
+    values = dict(zip(FIELDS, row.values(), strict=True))
     assert values["to"] == to
     assert values["recipient"] == "rcpt@example.com"
 
@@ -128,20 +128,20 @@ def test_to_is_the_first_address_of_the_field_or_else_the_recipient(field: str, 
 )
 def test_ip_addr_is_16_octets(ip: str, octets: bytes) -> None:
     (row,) = rows(envelope(remote_ip=ip))
-    assert dict(zip(COLUMNS, row.values(), strict=True))["ip_addr"] == octets
+    assert dict(zip(FIELDS, row.values(), strict=True))["ip_addr"] == octets
 
 
 def test_missing_message_id_is_made_of_the_hash() -> None:
     one = envelope(b"Subject: x\r\n\r\n", "user@example.com")
     one.hashes[:] = ["abc"]
     (row,) = rows(one)
-    values = dict(zip(COLUMNS, row.values(), strict=True))
+    values = dict(zip(FIELDS, row.values(), strict=True))
     assert values["message_id"] == "abc.user@mx.example.com"
 
 
 def test_null_path_is_an_empty_from() -> None:
     (row,) = rows(envelope(mail_from=""))
-    assert dict(zip(COLUMNS, row.values(), strict=True))["from"] == ""
+    assert dict(zip(FIELDS, row.values(), strict=True))["from"] == ""
 
 
 def test_recipients_that_only_differ_beyond_the_column_are_refused() -> None:

@@ -12,8 +12,9 @@ import apsw
 import pytest
 
 from guerrilla.store import StoreError, sqlite
+from guerrilla.store.dialects import SQLiteDialect
 from guerrilla.store.reader import Reader, purge
-from guerrilla.store.schema import COLUMNS, SQLiteDialect, check_table_name
+from guerrilla.store.schema import COLUMNS, check_table_name
 from tests.store.mails import PLAIN, TABLE, envelope, rows, stored, subjects
 
 if TYPE_CHECKING:

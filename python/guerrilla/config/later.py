@@ -28,8 +28,6 @@ class LaterProcessor:
 
 LATER_PROCESSORS: Final = (
     LaterProcessor(("250",)),
-    LaterProcessor(("MySQL",), advice="use 'SQL' with sql_driver 'sqlite'"),
-    LaterProcessor(("GuerrillaRedisDB", "GuerrillaDbRedis"), ("redis_sql_batch_timeout",)),
     LaterProcessor(("MailDir",), ("maildir_path", "maildir_user_map")),
     LaterProcessor(
         ("FastCGI",),

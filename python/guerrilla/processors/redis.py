@@ -10,11 +10,11 @@ from guerrilla.base import Processor
 from guerrilla.errors import StartError
 from guerrilla.processors.compressor import stored_form
 from guerrilla.processors.hasher import Hasher
-from guerrilla.redisplace import Entry, RedisOptions
+from guerrilla.redisplace import TOO_LONG, Entry, RedisOptions
 from guerrilla.reply import TRY_LATER, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from guerrilla._core import Envelope
     from guerrilla.redisstore import RedisStore
@@ -77,20 +77,16 @@ class Redis(Processor):
         outcomes: list[Outcome] = [TRY_LATER] * len(envelopes)
         wanted: list[tuple[int, Envelope, Entry]] = []
         for index, envelope in enumerate(envelopes):
-            entry = _entry(envelope)
-            if entry is None:
-                continue
-            if store.holds(entry):
+            if (entry := _entry(envelope)) is not None:
                 wanted.append((index, envelope, entry))
-            else:
-                log.error("%s: longer than Redis takes (proto-max-bulk-len)", envelope.queued_id)
-                outcomes[index] = TOO_LARGE
         reasons = store.save([entry for _, _, entry in wanted]) if wanted else []
         for (index, envelope, _), reason in zip(wanted, reasons, strict=True):
             if reason is None:
                 envelope.values[VALUE] = VALUE
                 outcomes[index] = None
-        log_refusals(store.name, [envelope for _, envelope, _ in wanted], reasons)
+            elif reason == TOO_LONG:
+                outcomes[index] = TOO_LARGE
+        log_refusals(store.name, [envelope for _, envelope, _ in wanted], reasons, "not stored")
         return outcomes
 
 
@@ -110,14 +106,16 @@ def open_store(options: RedisOptions) -> RedisStore:
     return store
 
 
-def log_refusals(name: str, envelopes: Sequence[Envelope], reasons: Sequence[str | None]) -> None:
+def log_refusals(
+    name: str, envelopes: Sequence[Envelope], reasons: Sequence[str | None], fate: str
+) -> None:
     """One line a reason: when Redis is full, that is one for the whole batch."""
     refused: dict[str, list[str]] = {}
     for envelope, reason in zip(envelopes, reasons, strict=True):
         if reason is not None:
             refused.setdefault(reason, []).append(envelope.queued_id)
     for reason, ids in refused.items():
-        log.error("%s refused: %s: not stored there: %s", name, reason, ", ".join(ids))
+        log.error("%s refused: %s: %s: %s", name, reason, fate, ", ".join(ids))
 
 
 def _entry(envelope: Envelope) -> Entry | None:
@@ -134,12 +132,12 @@ def _entry(envelope: Envelope) -> Entry | None:
     except (AttributeError, UnicodeError) as error:
         log.error("%s: not stored: a hash that is no text: %s", envelope.queued_id, error)  # noqa: TRY400
         return None
-    return entry_of(envelope, keys)
+    return entry_of(envelope, keys, partial(stored_form, envelope))
 
 
-def entry_of(envelope: Envelope, keys: Sequence[bytes]) -> Entry:
+def entry_of(envelope: Envelope, keys: Sequence[bytes], form: Callable[[int], bytes]) -> Entry:
     """The forms of its recipients under these keys, in order."""
-    return Entry(keys, partial(stored_form, envelope), envelope.size + _HEADERS)
+    return Entry(keys, form, envelope.size + _HEADERS)
 
 
 def _may_hash(stage: Processor) -> bool:

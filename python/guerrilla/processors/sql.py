@@ -9,9 +9,10 @@ import pydantic
 
 from guerrilla._core import Reply
 from guerrilla.base import Processor
-from guerrilla.errors import StartError
-from guerrilla.store import StoreError, StoreFullError, rows_of
-from guerrilla.store.schema import TEXT_LIMIT, check_table_name
+from guerrilla.errors import StartError, expected
+from guerrilla.store import RowTooLargeError, StoreError, StoreFullError, Target, rows_of
+from guerrilla.store.drivers import connect
+from guerrilla.store.schema import COLUMNS, TEXT_LIMIT, check_table_name
 from guerrilla.units import Seconds
 
 if TYPE_CHECKING:
@@ -19,26 +20,28 @@ if TYPE_CHECKING:
 
     from guerrilla._core import Address, Envelope, Transaction
     from guerrilla.reply import Outcome
-    from guerrilla.store import Store
+    from guerrilla.store import Row, Store
 
-__all__ = ["SQL"]
+__all__ = ["SQL", "MySQL"]
 
 log = logging.getLogger("guerrilla.processors.sql")
 
 FULL: Final = Reply(452, "4.3.1", "Insufficient system storage")
 USER_TOO_LONG: Final = Reply(550, "5.1.1", "User unknown in local recipient table")
-
-_NOT_YET: Final = frozenset({"mysql", "mariadb", "postgres", "postgresql", "pgx"})
+TOO_LARGE: Final = Reply(552, "5.3.4", "Message size exceeds what the storage takes")
 
 
 class SQL(Processor):
     """Stores envelopes in a table, a batch in one transaction; see `guerrilla.store`.
 
-    A full disk is answered `452 4.3.1`, a database that cannot be written now `451 4.3.0`.
+    A full disk is answered `452 4.3.1`, a database that cannot be written now `451 4.3.0`, a mail
+    that is too large for the database `552 5.3.4`.
     """
 
     stores: ClassVar[bool] = True
     atomic: ClassVar[bool] = True
+    columns: ClassVar[tuple[str, ...]] = COLUMNS
+    """Of its table."""
 
     class Options(Processor.Options):
         """Keys of `backend_config`."""
@@ -46,21 +49,23 @@ class SQL(Processor):
         model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
 
         sql_driver: str = "sqlite"
-        """The database; so far `sqlite`."""
+        """The database: `mysql` (or `mariadb`), `postgresql` (`postgres`, `pgx`), `sqlite`."""
         sql_dsn: str = ""
-        """For SQLite the path of the file, made if missing; relative to the working directory."""
+        """Where it is. MySQL: `user:password@tcp(127.0.0.1:3306)/database`, or a URL. PostgreSQL: a
+        URL, or `host=… dbname=…`. SQLite: the path of the file, made if missing; relative to the
+        working directory."""
         mail_table: str = "new_mail"
         """The table, made if missing."""
         primary_mail_host: str = ""
         """Stands in the `message_id` of a mail that has none."""
         sql_insert: str = ""
-        """Go-Guerrilla's own INSERT; not built yet, so it has to be empty."""
+        """An INSERT of one's own, up to its first row; empty for one into `mail_table`."""
         sql_values: str = ""
-        """The marks of a row for `sql_insert`; not built yet, so it has to be empty."""
+        """One row of it, with a mark for each value; empty for the columns of `mail_table`."""
         sql_max_open_conns: int = pydantic.Field(0, ge=0)
-        """Limits a pool of connections; SQLite has one connection a file whatever it says."""
+        """Limits a pool of connections; changes nothing: each worker has one, SQLite one a file."""
         sql_max_idle_conns: int = pydantic.Field(0, ge=0)
-        """Limits how many of them wait unused; nothing for SQLite."""
+        """Limits how many of them wait unused; changes nothing, as above."""
         sql_max_conn_lifetime: Seconds = 0.0
         """After how many seconds a connection is made anew, 0 for never; nothing for SQLite."""
 
@@ -84,29 +89,16 @@ class SQL(Processor):
         """Opens the database and makes the table if it is missing.
 
         Raises:
-            StartError: the driver is not built, or the database cannot be used.
+            StartError: the driver is not known or not installed, or the database cannot be used.
         """
         options = self._options
-        for key in ("sql_insert", "sql_values"):
-            if getattr(options, key):
-                msg = f"backend_config.{key} is not built yet: expected it to be empty"
-                raise StartError(msg)
-        driver = options.sql_driver.lower()
-        if driver not in {"sqlite", "sqlite3"}:
-            state = "is not built yet" if driver in _NOT_YET else "is not known"
-            msg = f"backend_config.sql_driver {options.sql_driver!r} {state}: expected 'sqlite'"
-            raise StartError(msg)
-        # Here, so that a chain without SQL does not need the driver's package.
+        target = Target(options.mail_table, self.columns, options.sql_insert, options.sql_values)
         try:
-            from guerrilla.store import sqlite  # noqa: PLC0415
-        except ImportError as error:
-            msg = f"sql_driver 'sqlite' needs the Python package apsw ({error})"
-            raise StartError(msg) from error
-        try:
-            self._store = sqlite.connect(options.sql_dsn, options.mail_table)
+            self._store = connect(
+                options.sql_driver, options.sql_dsn, target, options.sql_max_conn_lifetime
+            )
         except StoreError as error:
-            msg = f"backend_config.sql_dsn: {error}"
-            raise StartError(msg) from error
+            raise StartError(f"backend_config.{error.key}: {error}") from error
 
     def close(self) -> None:
         """Closes the database; the last chain that does completes the file."""
@@ -121,18 +113,44 @@ class SQL(Processor):
             guerrilla.errors.Unavailable: the database cannot be written now.
             Exception: an envelope's own fault; nothing of the batch was stored.
         """
-        store = cast("Store", self._store)  # A chain that is not open is never asked.
         host = self._options.primary_mail_host
         rows = [row for envelope in envelopes for row in rows_of(envelope, host)]
+        return self._insert(envelopes, rows)
+
+    def _insert(self, envelopes: Sequence[Envelope], rows: Sequence[Row]) -> Sequence[Outcome]:
+        """As `save_batch`, of the rows of these envelopes."""
+        store = cast("Store", self._store)  # A chain that is not open is never asked.
         try:
             store.insert(rows)
         except StoreFullError as error:
             ids = ", ".join(envelope.queued_id for envelope in envelopes)
             log.error("%s: not stored: %s", ids, error)  # no fault of the code  # noqa: TRY400
             return [FULL] * len(envelopes)
+        except RowTooLargeError as error:
+            if len(envelopes) > 1:
+                raise  # The chain asks for one at a time then, and finds out which it is.
+            log.error("%s: not stored: %s", envelopes[0].queued_id, error)  # noqa: TRY400
+            return [TOO_LARGE]
         return [None] * len(envelopes)
 
     def validate(self, transaction: Transaction, recipient: Address) -> Reply | None:
         """Refuses a user that the `recipient` column cannot hold."""
         del transaction
         return USER_TOO_LONG if len(recipient.user) > TEXT_LIMIT else None
+
+
+class MySQL(SQL):
+    """SQL with MySQL or MariaDB, by the name that Go-Guerrilla has for it."""
+
+    class Options(SQL.Options):
+        """Keys of `backend_config`."""
+
+        sql_driver: str = "mysql"
+        """The database: `mysql`, or `mariadb`, which is the same; for others name SQL."""
+
+        @pydantic.field_validator("sql_driver")
+        @classmethod
+        def _is_mysql(cls, name: str) -> str:
+            if name.lower() not in {"mysql", "mariadb"}:
+                raise expected("'mysql', or the processor SQL in the chain", name)
+            return name

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Final
 import apsw
 
 from guerrilla.errors import Unavailable
+from guerrilla.store.dialects import SQLiteDialect
 from guerrilla.store.files import Files, file_id, files_of, log_header, make_file, remove_rest
-from guerrilla.store.schema import COLUMNS, KEY, SQLiteDialect, StoreError
+from guerrilla.store.schema import KEY, StoreError
+from guerrilla.store.statement import Statement, Target, own_statement, written_statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from guerrilla.store.rows import Row, Value
+
+    _Insert = tuple[str, Callable[[tuple[Value, ...]], tuple[Value, ...]]]
 
 OLDEST: Final = (3, 51, 3)
 """Before it a write that meets a checkpoint in WAL mode can lose committed data."""
@@ -87,10 +91,10 @@ def describe(error: Exception, path: str) -> str:
 class Batch:
     """One worker's rows in line; `done` and `error` are set by whoever wrote them."""
 
-    __slots__ = ("done", "error", "rows", "table")
+    __slots__ = ("done", "error", "rows", "target")
 
-    def __init__(self, table: str, rows: Sequence[Row]) -> None:
-        self.table = table
+    def __init__(self, target: Target, rows: Sequence[Row]) -> None:
+        self.target = target
         self.rows = rows
         self.done = False
         self.error: Exception | None = None
@@ -106,10 +110,11 @@ class Database:
         """Those of the connection, or of the last one."""
         self._log_left = b""
         """What tells the log that an abandoned connection left beside the file."""
-        self._inserts: dict[str, tuple[str, bool]] = {}
+        self._inserts: dict[Target, _Insert] = {}
+        """The INSERT of one row, and what takes its values from a row."""
         self._said_moved = False
 
-    def prepare(self, tables: set[str]) -> apsw.Connection:
+    def prepare(self, targets: set[Target]) -> apsw.Connection:
         """An open connection to the file that the path names now, with these tables made."""
         connection = self._connection
         if connection is not None and self._files != files_of(self._path):
@@ -118,18 +123,18 @@ class Database:
         if connection is None:
             connection = self._connection = self._connect()
             self._said_moved = False
-        for table in tables - self._inserts.keys():
-            self._inserts[table] = _prepare_table(connection, table, self._path)
+        for target in targets - self._inserts.keys():
+            self._inserts[target] = _prepare(connection, target, self._path)
         return connection
 
     def write(self, batches: Sequence[Batch]) -> None:
         """All rows of all batches in one transaction, or none of them."""
-        connection = self.prepare({batch.table for batch in batches})
+        connection = self.prepare({batch.target for batch in batches})
         connection.execute("BEGIN IMMEDIATE")
         try:
             for batch in batches:
-                statement, keyed = self._inserts[batch.table]
-                connection.executemany(statement, _bindings(batch.rows, keyed=keyed))
+                statement, pick = self._inserts[batch.target]
+                connection.executemany(statement, (pick(row.values()) for row in batch.rows))
             connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(apsw.Error):
@@ -250,19 +255,35 @@ def _expect(path: str, what: str, found: object, *, wanted: object) -> None:
         raise StoreError(msg)
 
 
-def _prepare_table(connection: apsw.Connection, table: str, path: str) -> tuple[str, bool]:
-    """Makes the table if it is missing; the INSERT for it, and whether it has a queued_id."""
+def _prepare(connection: apsw.Connection, target: Target, path: str) -> _Insert:
+    """Makes the table if it is missing, and the INSERT for it."""
+    if target.is_own:
+        statement = _own_statement(connection, target, path)
+    else:
+        if not target.insert:
+            connection.execute(SQLiteDialect().create_table(target.table))
+        statement = written_statement(SQLiteDialect(), target)
+    text = f"{statement.head}{statement.row('?' * len(statement.columns))}{statement.tail}"
+    if not target.is_own:
+        try:
+            connection.execute(f"EXPLAIN {text}", [None] * len(statement.columns))
+        except apsw.SQLError as error:
+            key = "sql_insert" if target.insert else "sql_values"
+            raise StoreError(f"{path} does not take it: {error}", key=key) from error
+    return text, statement.picker()
+
+
+def _own_statement(connection: apsw.Connection, target: Target, path: str) -> Statement:
     dialect = SQLiteDialect()
-    connection.execute(dialect.create_table(table))
-    columns = table_columns(connection, table)
-    missing = [name for name in COLUMNS if name not in columns and name != "queued_id"]
+    connection.execute(dialect.create_table(target.table, target.columns))
+    there = table_columns(connection, target.table)
+    missing = [name for name in target.columns if name not in there and name != "queued_id"]
     if missing:
-        msg = f"the table {table} in {path} has no column {', '.join(missing)}"
+        msg = f"the table {target.table} in {path} has no column {', '.join(missing)}"
         raise StoreError(msg)
-    keyed = "queued_id" in columns
-    wanted = COLUMNS if keyed else COLUMNS[1:]
-    skip_repeats = _has_key(connection, table, path)
-    return dialect.insert(table, wanted, skip_repeats=skip_repeats), keyed
+    columns = [name for name in target.columns if name in there]
+    skip_repeats = _has_key(connection, target.table, path) and set(KEY) <= set(columns)
+    return own_statement(dialect, target.table, columns, skip_repeats=skip_repeats)
 
 
 def table_columns(connection: apsw.Connection, table: str) -> list[str]:
@@ -294,10 +315,3 @@ def _has_key(connection: apsw.Connection, table: str, path: str) -> bool:
                 )
                 raise StoreError(msg)
     return found
-
-
-def _bindings(rows: Sequence[Row], *, keyed: bool) -> Iterator[tuple[Value, ...]]:
-    """The values of each row, made when SQLite asks for them: one message at a time in memory."""
-    for row in rows:
-        values = row.values()
-        yield values if keyed else values[1:]

@@ -1,9 +1,9 @@
-"""The table of mails: its columns, and what each database's SQL says about them."""
+"""The table of mails: its columns, and the errors of a store. `dialects` says them in SQL."""
 
 from __future__ import annotations
 
 import re
-from typing import Final, Protocol
+from typing import Final
 
 from guerrilla.errors import GuerrillaError
 
@@ -30,9 +30,15 @@ COLUMNS: Final = (
     "sender",
     "mail",
 )
-"""The columns of a row in the order of `Row.values()`.
+"""The columns of the table.
 
 The message comes last: SQLite reads a row from its start, so a listing never touches it.
+"""
+
+FIELDS: Final = (*COLUMNS[:-1], "charset", COLUMNS[-1])
+"""Everything that a row has a value for, in the order of `Row.values()`: a table may have less.
+
+`charset` is a column of Go-Guerrilla's older tables, and of those of GuerrillaRedisDB.
 """
 
 KEY: Final = ("queued_id", "recipient")
@@ -42,21 +48,24 @@ _TABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
 class StoreError(GuerrillaError):
-    """A database that cannot be used as it is; the message says why and what was expected."""
+    """A database that cannot be used as it is; the message says why and what was expected.
+
+    Attributes:
+        key: of `backend_config`, the one to look at.
+    """
+
+    def __init__(self, message: str, *, key: str = "sql_dsn") -> None:
+        """The message holds no secret."""
+        super().__init__(message)
+        self.key = key
 
 
 class StoreFullError(StoreError):
     """No room left where the database is; nothing of the batch was stored."""
 
 
-class Dialect(Protocol):
-    """What differs between the databases. Columns are always given by their plain names."""
-
-    def create_table(self, table: str) -> str:
-        """The DDL that makes the table where there is none."""
-
-    def insert(self, table: str, columns: tuple[str, ...], *, skip_repeats: bool) -> str:
-        """The INSERT of one row; a repeat is passed over by `KEY` alone when it is to be."""
+class RowTooLargeError(StoreError):
+    """A row that the database never takes, since its mail is too large; nothing was stored."""
 
 
 def check_table_name(name: str) -> str:
@@ -75,48 +84,3 @@ def check_table_name(name: str) -> str:
         msg = f"{name!r} cannot name a table: names that begin with 'sqlite_' are reserved"
         raise ValueError(msg)
     return name
-
-
-class SQLiteDialect:
-    """SQLite's SQL."""
-
-    def create_table(self, table: str) -> str:
-        """DDL; `AUTOINCREMENT` so that a purged `mail_id` never means another mail later."""
-        return f"""
-            CREATE TABLE IF NOT EXISTS "{table}" (
-                mail_id INTEGER PRIMARY KEY AUTOINCREMENT,
-                queued_id VARCHAR(255) NOT NULL,
-                recipient VARCHAR(255) NOT NULL,
-                "date" DATETIME NOT NULL,
-                "to" VARCHAR(255) NOT NULL DEFAULT '',
-                "from" VARCHAR(255) NOT NULL DEFAULT '',
-                subject VARCHAR(255) NOT NULL DEFAULT '',
-                body VARCHAR(255) NOT NULL DEFAULT '',
-                spam_score FLOAT NOT NULL DEFAULT 0,
-                hash VARCHAR(255) NOT NULL DEFAULT '',
-                content_type VARCHAR(255) NOT NULL DEFAULT '',
-                has_attach INTEGER NOT NULL DEFAULT 0,
-                ip_addr BLOB NOT NULL,
-                return_path VARCHAR(255) NOT NULL DEFAULT '',
-                is_tls INTEGER NOT NULL DEFAULT 0,
-                message_id VARCHAR(255) NOT NULL DEFAULT '',
-                reply_to VARCHAR(255) NOT NULL DEFAULT '',
-                sender VARCHAR(255) NOT NULL DEFAULT '',
-                mail BLOB NOT NULL,
-                UNIQUE (queued_id, recipient)
-            )
-        """
-
-    def insert(self, table: str, columns: tuple[str, ...], *, skip_repeats: bool) -> str:
-        """INSERT with a conflict clause that names the key: any other conflict is an error.
-
-        `OR ABORT` overrules an existing table's own `ON CONFLICT IGNORE` or `REPLACE`, by which
-        this mail, or the one it meets, would vanish.
-        """
-        names = ", ".join(f'"{column}"' for column in columns)
-        marks = ", ".join("?" * len(columns))
-        # The table's name was checked (`check_table_name`), the columns are ours.
-        statement = f'INSERT OR ABORT INTO "{table}" ({names}) VALUES ({marks})'  # noqa: S608
-        if skip_repeats:
-            statement += f" ON CONFLICT ({', '.join(KEY)}) DO NOTHING"
-        return statement

@@ -17,7 +17,13 @@ import apsw
 from guerrilla.errors import Unavailable
 from guerrilla.store.database import PASSING, Batch, Database, describe, require_version
 from guerrilla.store.files import resolve
-from guerrilla.store.schema import StoreError, StoreFullError, check_table_name
+from guerrilla.store.schema import (
+    RowTooLargeError,
+    StoreError,
+    StoreFullError,
+    check_table_name,
+)
+from guerrilla.store.statement import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,29 +31,37 @@ if TYPE_CHECKING:
     from guerrilla.store.rows import Row
 
 
-def connect(dsn: str, table: str) -> SQLiteStore:
+def connect(dsn: str, target: Target | str, lifetime: float = 0.0) -> SQLiteStore:
     """Opens the database of a `sql_dsn`, which is a path, and makes the table if it is missing.
+
+    Args:
+        dsn: the path.
+        target: the table and what is inserted there; a name alone means our columns.
+        lifetime: means nothing here: no server has a connection to drop.
 
     Raises:
         StoreError: the database or its table cannot be used; the message says why.
     """
     require_version()
-    check_table_name(table)
+    del lifetime
+    if isinstance(target, str):
+        target = Target(target)
+    check_table_name(target.table)
     writer = _Writer.acquire(resolve(dsn))
     try:
-        writer.check(table)
+        writer.check(target)
     except BaseException:
         writer.release()
         raise
-    return SQLiteStore(writer, table)
+    return SQLiteStore(writer, target)
 
 
 class SQLiteStore:
     """A table in a database file; see `guerrilla.store.Store`."""
 
-    def __init__(self, writer: _Writer, table: str) -> None:
+    def __init__(self, writer: _Writer, target: Target) -> None:
         self._writer = writer
-        self._table = table
+        self._target = target
         self._closed = False
 
     @property
@@ -64,7 +78,7 @@ class SQLiteStore:
             Exception: a row's own fault; nothing was stored.
         """
         if rows:
-            self._writer.insert(Batch(self._table, rows))
+            self._writer.insert(Batch(self._target, rows))
 
     def close(self) -> None:
         """Gives up the file; the last one that does checkpoints and closes it. Idempotent."""
@@ -106,11 +120,11 @@ class _Writer:
         with self._exclusive():
             self._database.close()
 
-    def check(self, table: str) -> None:
+    def check(self, target: Target) -> None:
         """Opens the file and makes the table; an error is a StoreError that says why."""
         with self._exclusive():
             try:
-                self._database.prepare({table})
+                self._database.prepare({target})
             except (apsw.Error, OSError, Unavailable) as error:
                 self._database.abandon()
                 raise StoreError(describe(error, self.path)) from error
@@ -163,7 +177,7 @@ class _Writer:
             self._fail(batches, Unavailable, error)
         except Exception as error:  # noqa: BLE001  # a row's own fault, raised to whose row it is
             if len(batches) == 1:
-                batches[0].error = error
+                batches[0].error = _fault(error)
                 return
             for batch in batches:
                 self._write([batch])
@@ -185,3 +199,12 @@ class _Writer:
         for batch in batches:  # Each its own: an exception belongs to the thread that raises it.
             batch.error = kind(text)
             batch.error.__cause__ = error
+
+
+def _fault(error: Exception) -> Exception:
+    """The error of a row, in our words where they exist."""
+    if not isinstance(error, apsw.TooBigError):
+        return error
+    found = RowTooLargeError("a mail is larger than SQLite takes")
+    found.__cause__ = error
+    return found

@@ -1,0 +1,116 @@
+"""A private MariaDB: its own data folder, port and socket, with a database `mail`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pymysql
+
+from tests.services.base import Service, free_port, program
+
+USER = "mail"
+PASSWORD = "p@ss:w/o'rd\\?#%(é)"
+"""With all that means something somewhere in a DSN."""
+
+
+class MariaDB(Service):
+    """A MariaDB that syncs each commit; root may log in by the socket without a password.
+
+    Args:
+        folder: an empty one of its own.
+        options: more of mariadbd's, without the dashes.
+    """
+
+    name = "mariadb"
+
+    def __init__(self, folder: Path, **options: str) -> None:
+        super().__init__(folder)
+        self.port = free_port()
+        self.options = options
+        self._data = folder / "data"
+        self._made = False
+
+    @property
+    def socket(self) -> str:
+        """The path of its unix socket."""
+        return str(self.folder / "my.sock")
+
+    def dsn(self, database: str = "mail", **parameters: str) -> str:
+        """As Go writes it."""
+        query = "&".join(f"{name}={value}" for name, value in parameters.items())
+        return f"{USER}:{PASSWORD}@tcp(127.0.0.1:{self.port})/{database}{'?' * bool(query)}{query}"
+
+    def command(self) -> Sequence[str]:
+        """See `Service`; the data folder is made before the first start."""
+        if not self._data.exists():
+            self._install()
+        options = {
+            "datadir": str(self._data),
+            "socket": self.socket,
+            "port": str(self.port),
+            "bind-address": "127.0.0.1",
+            "innodb-flush-log-at-trx-commit": "1",
+            "innodb-buffer-pool-size": "64M",
+            "pid-file": str(self.folder / "pid"),
+            **{name.replace("_", "-"): value for name, value in self.options.items()},
+        }
+        flags = [f"--{name}={value}" for name, value in options.items()]
+        return [program("mariadbd", "mysqld"), "--no-defaults", *flags, *_as_root()]
+
+    def environment(self) -> Mapping[str, str] | None:
+        """See `Service`: a notify socket of the tests would be told of its start."""
+        return {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+
+    def is_ready(self) -> bool:
+        """See `Service`."""
+        with self.admin("mysql") as connection:
+            if not self._made:
+                cursor = connection.cursor()
+                password = connection.escape(PASSWORD)
+                cursor.execute(f"CREATE OR REPLACE USER {USER}@'%' IDENTIFIED BY {password}")
+                cursor.execute("CREATE DATABASE IF NOT EXISTS mail CHARACTER SET utf8mb4")
+                cursor.execute(f"GRANT ALL ON mail.* TO {USER}@'%'")
+                self._made = True
+        return True
+
+    def admin(self, database: str = "mail") -> pymysql.Connection[Any]:
+        """A connection of root, which commits each statement."""
+        return pymysql.connect(
+            unix_socket=self.socket,
+            user="root",
+            database=database,
+            autocommit=True,
+            ssl_disabled=True,
+            connect_timeout=5,
+            read_timeout=20,
+        )
+
+    def query(self, statement: str, *values: object, database: str = "mail") -> list[Any]:
+        """Every row, by root."""
+        with self.admin(database) as connection, connection.cursor() as cursor:
+            cursor.execute(statement, values or None)
+            return list(cursor.fetchall())
+
+    def _install(self) -> None:
+        subprocess.run(
+            [
+                program("mariadb-install-db", "mysql_install_db"),
+                "--no-defaults",
+                f"--datadir={self._data}",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                *_as_root(),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+
+
+def _as_root() -> list[str]:
+    """It refuses to run as root unless it is told to."""
+    return ["--user=root"] if os.geteuid() == 0 else []
