@@ -22,7 +22,6 @@ GO_FILE = Path(__file__).parent / "data" / "goguerrilla.conf.json"
 NAMES = [name for later in LATER_PROCESSORS for name in later.names]
 
 KEYS = {
-    "redis_sql_batch_timeout": 3,
     "maildir_path": "~/mail/[user]",
     "maildir_user_map": "alice=1000:1000",
     "fcgi_script_filename_save": "/srv/save.php",
@@ -56,7 +55,7 @@ def test_a_misspelt_key_of_theirs_has_the_right_hint() -> None:
 
 
 @pytest.mark.parametrize("task", ["save", "validate"])
-@pytest.mark.parametrize("name", [*NAMES, "mailDIR", "mysql"])
+@pytest.mark.parametrize("name", [*NAMES, "mailDIR"])
 def test_a_chain_that_names_one_is_refused_in_one_line(name: str, task: str) -> None:
     (line,) = problems(**{f"{task}_process": f"HeadersParser|{name}|Hasher"})
     start = f"backend_config.{task}_process: the processor {name!r} is not built yet; "
@@ -124,7 +123,6 @@ def test_of_go_guerrillas_own_config_only_what_is_not_built_is_refused() -> None
     later = [
         f"backend_config.{task}_process: the processor {name!r} is not built yet"
         for task, name in [
-            ("save", "MySql"),
             ("validate", "Wildcard"),
         ]
     ]
