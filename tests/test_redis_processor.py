@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import smtplib
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 import guerrilla
 from guerrilla import redisstore
 from guerrilla._core import Envelope
 from guerrilla.chain import Chain
+from guerrilla.cli import main
 from guerrilla.errors import StartError
 from guerrilla.processors.redis import TOO_LARGE, Redis
 from guerrilla.reply import Reply
@@ -23,6 +26,8 @@ from guerrilla.testing import make_envelope, run_chain
 from tests.certificates import Authority
 from tests.chains import chain_of, fates
 from tests.corpora import as_sent, corpus
+from tests.reference.pages import examples
+from tests.running import RunningDaemon
 from tests.services.redis import (
     DURABLE,
     Babbler,
@@ -167,6 +172,63 @@ def test_odd_mails_are_stored(store: RedisServer, message: bytes) -> None:
     assert codes(save(store, envelope)) == [250]
     (value,) = store.values().values()
     assert value.endswith(message)
+
+
+def test_sql_after_it_keeps_no_message(store: RedisServer, tmp_path: Path) -> None:
+    envelope = make_envelope(rcpt_to=["a@example.com", "b@example.com"])
+    file = str(tmp_path / "mail.db")
+    chain = f"{COMPRESSED}|SQL"
+    assert codes(save(store, envelope, chain=chain, sql_dsn=file)) == [250]
+    with contextlib.closing(apsw.Connection(file)) as connection:
+        rows = connection.execute("SELECT hash, body, mail FROM new_mail").fetchall()
+    assert rows == [(digest, "redis", b"") for digest in envelope.hashes]
+    assert set(store.values()) == keys_of(envelope)
+
+
+def test_two_of_them_in_one_chain(store: RedisServer) -> None:
+    tables = {
+        "hot": {"redis_database": 1, "redis_expire_seconds": 60},
+        "cold": {"redis_database": 2},
+    }
+    chain = "Hasher|Redis:hot|Redis:cold"
+    assert codes(save(store, make_envelope(), chain=chain, processors=tables)) == [250]
+    assert [len(store.values(database)) for database in range(3)] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["Compressor", "Redis", "GuerrillaRedisDB"])
+def test_the_example_of_its_page_runs(store: RedisServer, tmp_path: Path, name: str) -> None:
+    (text,) = examples(name)
+    text = text.replace("127.0.0.1:6379", store.address)
+    place = '[[servers]]\nlisten_interface = "127.0.0.1:0"\n'
+    with (
+        RunningDaemon(tmp_path, config=f"{text}\n{place}") as daemon,
+        smtplib.SMTP("127.0.0.1", daemon.port, timeout=30) as client,
+    ):
+        assert client.sendmail("a@example.org", ["b@example.com"], "Subject: x\r\n\r\n") == {}
+        stored = list(store.values().values()) or [row["mail"] for row in daemon.rows()]
+    (value,) = stored
+    assert zlib.decompress(value).endswith(b"Subject: x\r\n\r\n")
+
+
+@pytest.mark.parametrize(("password", "status"), [("", 0), ("hidden", 1)])
+def test_check_tries_it_and_shows_no_password(
+    store: RedisServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    password: str,
+    status: int,
+) -> None:
+    file = tmp_path / "guerrilla.toml"
+    file.write_text(
+        f'allowed_hosts = ["."]\n[backend_config]\nsave_process = "{CHAIN}"\n'
+        f'redis_interface = "redis://:{password}@{store.address}"\n'
+        '[[servers]]\nlisten_interface = "127.0.0.1:0"\n'
+    )
+    assert main(["check", "--connect", "-c", str(file)]) == status
+    captured = capsys.readouterr()
+    assert "hidden" not in captured.out + captured.err
+    refused = f"backend_config.redis_password: redis {store.address}: "
+    assert (refused in captured.err) is bool(status)
 
 
 # --- The ways there ------------------------------------------------------------------------------
