@@ -12,6 +12,15 @@ import pytest
 from guerrilla._core import Envelope
 from guerrilla.registry import DECORATED
 from tests.daemons import keeper, make  # fixtures  # noqa: F401
+from tests.services.fixtures import (  # fixtures  # noqa: F401
+    database_authority,
+    mariadb,
+    mortal,
+    mortal_mariadb,
+    mortal_postgresql,
+    place,
+    postgresql,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,7 +26,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("", "serve", "check", "config", "processors", "version", "send", "cert"),
+        *("", "serve", "check", "config", "processors", "version", "schema", "send", "cert"),
         *("reload", "reopen-logs", "stop", "status", "stats"),
         *("mail", "mail list", "mail show", "mail export", "mail purge"),
     ],
@@ -53,6 +53,10 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         ["reload", "now"],
         ["stop", "--json"],
         ["version", "-c", "a.toml"],
+        ["schema"],
+        ["schema", "--driver", "oracle"],
+        ["schema", "--driver", "mysql", "-c", "a.toml"],
+        ["schema", "--driver", "mysql", "--table", "a b"],
         ["mail", "list", "--limit", "0"],
         ["mail", "list", "--table", "a b"],
         ["mail", "purge"],

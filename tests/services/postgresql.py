@@ -7,52 +7,60 @@ import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 
 from tests.services.base import Service, free_port, program
-
-USER = "mail"
-PASSWORD = "p@ss:w/o'rd\\?#%(é)"
-"""With all that means something somewhere in a DSN."""
-QUOTED = "p%40ss%3Aw%2Fo%27rd%5C%3F%23%25%28%C3%A9%29"
-"""As a URL has it."""
+from tests.services.sql import PASSWORD, USER, Place
 
 _VERSIONS = "/usr/lib/postgresql"
 
 
 class PostgreSQL(Service):
-    """A PostgreSQL that syncs each commit; `admin` may log in by the socket without a password.
+    """A PostgreSQL; `admin` may log in by the socket without a password.
 
     Args:
         folder: an empty one of its own.
+        files: more of its settings that name files, of which it gets copies.
         options: more of its settings.
     """
 
     name = "postgresql"
+    driver = "postgresql"
     stop_signal = signal.SIGINT  # a fast shutdown: ends the sessions
 
-    def __init__(self, folder: Path, **options: str) -> None:
+    def __init__(
+        self, folder: Path, files: Mapping[str, Path] | None = None, **options: str
+    ) -> None:
         super().__init__(folder)
         self.port = free_port()
-        self.options = options
+        self.files = dict(files or {})
+        self.options = {**options, **{name: str(folder / name) for name in self.files}}
         self._data = folder / "data"
         self._made = False
 
-    def dsn(self, database: str = "mail", **parameters: str) -> str:
+    def dsn(self, database: str, **parameters: str) -> str:
         """As a URL."""
-        query = "&".join(f"{name}={value}" for name, value in parameters.items())
-        where = f"postgresql://{USER}:{QUOTED}@127.0.0.1:{self.port}/{database}"
-        return f"{where}{'?' * bool(query)}{query}"
+        words = "&".join(f"{name}={value}" for name, value in parameters.items())
+        where = f"postgresql://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}"
+        return f"{where}?{words}" if words else where
 
-    def keywords(self) -> str:
+    def keywords(self, database: str) -> str:
         """As libpq's `name=value`."""
         password = PASSWORD.replace("\\", "\\\\").replace("'", "\\'")
-        where = f"host=127.0.0.1 port={self.port} dbname=mail"
+        where = f"host=127.0.0.1 port={self.port} dbname={database}"
         return f"{where} user={USER} password='{password}'"
+
+    def fresh(self) -> Place:
+        """A database that nobody has."""
+        place = Place(self)
+        self.query(f"CREATE DATABASE {place.database} OWNER {USER}", database="postgres")
+        place.query(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {USER}")
+        return place
 
     def command(self) -> Sequence[str]:
         """See `Service`; the data folder is made before the first start."""
@@ -76,11 +84,14 @@ class PostgreSQL(Service):
                 connection.execute(
                     psycopg.sql.SQL("CREATE ROLE mail LOGIN PASSWORD {}").format(quoted)
                 )
-                connection.execute("CREATE DATABASE mail OWNER mail TEMPLATE template0")
                 self._made = True
         return True
 
-    def admin(self, database: str = "mail") -> psycopg.Connection[Any]:
+    def discard(self) -> None:
+        """Ends it at once: nobody will start it again. Idempotent."""
+        self._end(signal.SIGQUIT)
+
+    def admin(self, database: str) -> psycopg.Connection[Any]:
         """A connection of the superuser, which commits each statement."""
         return psycopg.connect(
             host=str(self.folder),
@@ -91,17 +102,24 @@ class PostgreSQL(Service):
             connect_timeout=5,
         )
 
-    def query(self, statement: str, *values: object, database: str = "mail") -> list[Any]:
+    def query(self, statement: str, *values: object, database: str) -> list[dict[str, Any]]:
         """Every row, by the superuser."""
-        with self.admin(database) as connection:
-            cursor = connection.execute(statement.encode(), values or None)
+        with (
+            self.admin(database) as connection,
+            connection.cursor(row_factory=psycopg.rows.dict_row) as cursor,
+        ):
+            cursor.execute(statement.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
 
     def _install(self) -> None:
         self._data.mkdir(mode=0o700)
+        copies = [self.folder / name for name in self.files]
+        for copy, source in zip(copies, self.files.values(), strict=True):
+            copy.write_bytes(source.read_bytes())
+            copy.chmod(0o600)  # Else it takes no key.
         if os.geteuid() == 0:
             owner = _owner()
-            for path in (self.folder, self._data):
+            for path in (self.folder, self._data, *copies):
                 os.chown(path, owner.pw_uid, owner.pw_gid)
         words = ["-D", str(self._data), "-U", "admin", "-E", "UTF8", "--locale=C", "--no-sync"]
         command = [*_as_other(), _program("initdb"), *words, "--auth-local=trust"]

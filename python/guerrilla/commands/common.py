@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from guerrilla.chain import read_options
 from guerrilla.config import chain_stages, load
 from guerrilla.errors import GuerrillaError
-from guerrilla.processors.sql import SQL
+from guerrilla.processors.sql import SQL, MySQL
 from guerrilla.units import parse_seconds
 
 if TYPE_CHECKING:
@@ -104,12 +104,12 @@ def sql_options(backend: BackendConfig) -> SQL.Options | None:
     Raises:
         ConfigError: a bad value; a line each.
     """
-    stages = chain_stages(backend.save_process)
-    found = next((stage for stage in stages if stage.processor.lower() == "sql"), None)
-    if found is None:
-        return None
-    options = read_options(found.name, SQL, backend.values())
-    return options if isinstance(options, SQL.Options) else None
+    known = {"sql": SQL, "mysql": MySQL}
+    for stage in chain_stages(backend.save_process):
+        if found := known.get(stage.processor.lower()):
+            options = read_options(stage.name, found, backend.values())
+            return options if isinstance(options, SQL.Options) else None
+    return None
 
 
 def find_store(config: str | None, database: str | None, table: str | None) -> StorePlace:

@@ -9,7 +9,7 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from guerrilla import _core
-from guerrilla.commands import cert, check, config, control, mail, processors, send, serve
+from guerrilla.commands import cert, check, config, control, mail, processors, schema, send, serve
 from guerrilla.commands.common import (
     add_command,
     add_config,
@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     processors.add(commands)
     control.add(commands)
     mail.add(commands)
+    schema.add(commands)
     send.add(commands)
     cert.add(commands)
     add_command(commands, "version", _version, help_="print version and build")

@@ -10,7 +10,6 @@ import socket
 import threading
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from guerrilla._core import __version__
@@ -229,8 +228,10 @@ def describe(daemon: Daemon) -> list[str]:
     ]
     options = sql_options(backend)
     if options is not None:
-        path = Path(str(mask_value("sql_dsn", options.sql_dsn))).absolute()
-        lines.append(f"  stored in  {path}, table {options.mail_table}")
+        place = str(mask_value("sql_dsn", options.sql_dsn))
+        if options.sql_driver.lower() in {"sqlite", "sqlite3"}:
+            place = os.path.abspath(place)
+        lines.append(f"  stored in  {place}, table {options.mail_table}")
     lines += [f"  warning    {warning}" for warning in daemon.warnings()]
     if daemon.addresses:
         to = f"you@{_example_host(config.allowed_hosts)}"

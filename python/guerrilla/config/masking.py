@@ -12,7 +12,8 @@ _DSN_KEY = re.compile(r"dsn", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(://[^:/?#@\s]*):\S*@")
 _GO_PASSWORD = re.compile(r"^([^:/@]*):.*@", re.DOTALL)
 _ASSIGNED = re.compile(
-    r"((?:password|passwd|pwd|passphrase|secret|token)\s*=\s*)('[^']*'|[^&;\s]+)", re.IGNORECASE
+    r"((?:password|passwd|pwd|passphrase|secret|token)\s*=\s*)('(?:[^'\\]|\\.)*'|[^&;\s]+)",
+    re.IGNORECASE,
 )
 
 

@@ -208,6 +208,8 @@ def _try_written(
     key = "sql_insert" if target.insert else "sql_values"
     try:
         _rows(connection, f"PREPARE guerrilla AS {text}")
+        # It looks at the rights as well, and inserts nothing.
+        _rows(connection, f"EXPLAIN EXECUTE guerrilla ({', '.join(['NULL'] * len(marks))})")
         _rows(connection, "DEALLOCATE guerrilla")
     except psycopg.Error as error:
         raise StoreError(
