@@ -22,11 +22,8 @@ from guerrilla.reply import Reply
 from guerrilla.testing import make_envelope
 from tests.chains import fates
 from tests.corpora import as_sent, corpus
-from tests.services.mariadb import MariaDB
-from tests.services.postgresql import PostgreSQL
-from tests.services.redis import RedisServer, own_redis, redis_server, store
-
-__all__ = ["own_redis", "redis_server", "store"]
+from tests.services.redis import RedisServer
+from tests.services.sql import Place
 
 LATER = Reply.retry()
 ACCEPTED = "accepted"
@@ -58,18 +55,6 @@ def opened(tmp_path: Path) -> Iterator[Open]:
         yield start
 
 
-@pytest.fixture(scope="module")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
-    with MariaDB(tmp_path_factory.mktemp("mariadb")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    with PostgreSQL(tmp_path_factory.mktemp("postgresql")) as server:
-        yield server
-
-
 def through(chain: Chain[Any], *envelopes: Envelope) -> list[object]:
     chain.run(envelopes)
     return fates(envelopes)
@@ -98,9 +83,9 @@ def message(row: dict[str, Any], server: RedisServer) -> bytes:
 
 @pytest.mark.parametrize("name", ["GuerrillaRedisDB", "GuerrillaDbRedis", "guerrillaredisdb"])
 def test_the_stage_alone_does_it_all(
-    opened: Open, store: RedisServer, tmp_path: Path, name: str
+    opened: Open, empty_redis: RedisServer, tmp_path: Path, name: str
 ) -> None:
-    chain = opened(store, name, redis_expire_seconds=60)
+    chain = opened(empty_redis, name, redis_expire_seconds=60)
     assert chain.stores
     assert chain.warnings() == []
     envelope = make_envelope(
@@ -114,48 +99,48 @@ def test_the_stage_alone_does_it_all(
     assert (row["to"], row["recipient"]) == ("shown@example.com", "to@example.com")
     assert (row["from"], row["subject"]) == ("from@example.org", "café")
     assert (row["body"], row["charset"], row["spam_score"]) == ("redis", "UTF-8", 0)
-    kept = message(row, store)
+    kept = message(row, empty_redis)
     assert kept == envelope.bytes_for(0)
     assert kept.startswith(b"Delivered-To: to@mx.example.com\r\nReceived: ")
     assert kept.endswith(bytes(envelope.data))
-    assert 0 < store.ask("TTL", row["hash"]) <= 60
+    assert 0 < empty_redis.ask("TTL", row["hash"]) <= 60
 
 
 def test_every_recipient_has_his_row_and_his_form(
-    opened: Open, store: RedisServer, tmp_path: Path
+    opened: Open, empty_redis: RedisServer, tmp_path: Path
 ) -> None:
     people = ["to@example.com", "bcc@example.org", "third@example.net"]
     envelope = make_envelope(rcpt_to=people)
-    assert through(opened(store), envelope, make_envelope()) == [ACCEPTED] * 2
+    assert through(opened(empty_redis), envelope, make_envelope()) == [ACCEPTED] * 2
     found = rows(tmp_path)
     assert [row["recipient"] for row in found] == [*people, "to@example.com"]
     for index, row in enumerate(found[:3]):
-        assert message(row, store) == envelope.bytes_for(index)
+        assert message(row, empty_redis) == envelope.bytes_for(index)
         others = set(people) - {people[index]}
         assert not any(
-            other.partition("@")[0].encode() + b"@" in message(row, store) for other in others
+            other.partition("@")[0].encode() + b"@" in message(row, empty_redis) for other in others
         )
-    assert len(store.values()) == 4
+    assert len(empty_redis.values()) == 4
 
 
-def test_a_repeat_is_skipped(opened: Open, store: RedisServer, tmp_path: Path) -> None:
+def test_a_repeat_is_skipped(opened: Open, empty_redis: RedisServer, tmp_path: Path) -> None:
     octets = make_envelope(rcpt_to=["a@example.com", "b@example.com"]).to_bytes()
-    chain = opened(store)
+    chain = opened(empty_redis)
     for _ in range(2):
         assert through(chain, Envelope.from_bytes(octets)) == [ACCEPTED]
     assert len(rows(tmp_path)) == 2
-    assert len(store.values()) == 2
+    assert len(empty_redis.values()) == 2
 
 
 def test_the_corpus_comes_back_byte_for_byte(
-    opened: Open, store: RedisServer, tmp_path: Path
+    opened: Open, empty_redis: RedisServer, tmp_path: Path
 ) -> None:
     envelopes = [make_envelope(as_sent(path.read_bytes())) for path in corpus()]
-    assert set(through(opened(store), *envelopes)) == {ACCEPTED}
+    assert set(through(opened(empty_redis), *envelopes)) == {ACCEPTED}
     found = rows(tmp_path)
     assert len(found) == len(envelopes)
     for envelope, row in zip(envelopes, found, strict=True):
-        assert message(row, store) == envelope.bytes_for(0)
+        assert message(row, empty_redis) == envelope.bytes_for(0)
 
 
 def test_options_of_go_guerrilla_are_taken() -> None:
@@ -166,29 +151,18 @@ def test_options_of_go_guerrilla_are_taken() -> None:
     assert GuerrillaRedisDB.Options(redis_sql_batch_timeout="").redis_sql_batch_timeout == 0  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("database", ["mariadb", "postgresql"])
-def test_rows_in_a_database_server(
-    opened: Open, store: RedisServer, database: str, request: pytest.FixtureRequest
-) -> None:
-    server: MariaDB | PostgreSQL = request.getfixturevalue(database)
-    driver = "mysql" if database == "mariadb" else "postgresql"
-    chain = opened(store, sql_driver=driver, sql_dsn=server.dsn(), mail_table="redis_mail")
+def test_rows_in_a_database_server(opened: Open, empty_redis: RedisServer, place: Place) -> None:
+    chain = opened(empty_redis, sql_driver=place.driver, sql_dsn=place.dsn())
     people = ["a@example.com", "b@example.com"]
     first, second = make_envelope(rcpt_to=people), make_envelope(subject="\U0001f600")
     repeat = Envelope.from_bytes(first.to_bytes())
     assert through(chain, first, second) == [ACCEPTED] * 2
     assert through(chain, repeat) == [ACCEPTED]
-    store.pause()
-    store.resume()
-    found = server.query(
-        "SELECT recipient, hash, body, subject, mail FROM redis_mail ORDER BY mail_id"
-    )
-    assert [row[0] for row in found] == [*people, "to@example.com"]
-    assert [row[2] for row in found] == ["redis"] * 3
-    assert found[2][3] == "\U0001f600"
-    assert [bytes(row[4]) for row in found] == [b""] * 3
+    found = place.rows()
+    assert [row["recipient"] for row in found] == [*people, "to@example.com"]
+    assert found[2]["subject"] == "\U0001f600"
     for index, row in enumerate(found[:2]):
-        assert zlib.decompress(store.ask("GET", row[1])) == first.bytes_for(index)
+        assert message(row, empty_redis) == first.bytes_for(index)
 
 
 # --- One of them is away -------------------------------------------------------------------------
@@ -255,10 +229,10 @@ def test_a_repeat_while_redis_is_down_keeps_what_is_there(
 
 
 def test_the_database_locked_is_451(
-    opened: Open, store: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Open, empty_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("guerrilla.store.database.BUSY_TIMEOUT_MS", 10)
-    chain = opened(store)
+    chain = opened(empty_redis)
     with contextlib.closing(apsw.Connection(str(tmp_path / "mail.db"))) as connection:
         connection.execute("BEGIN IMMEDIATE")
         assert through(chain, make_envelope(), make_envelope()) == [LATER] * 2
@@ -269,38 +243,39 @@ def test_the_database_locked_is_451(
 
 def test_a_database_server_that_goes_away_is_451(
     opened: Open,
-    store: RedisServer,
-    tmp_path_factory: pytest.TempPathFactory,
+    empty_redis: RedisServer,
+    mortal: Place,
     until: Callable[[Callable[[], object]], None],
 ) -> None:
-    with MariaDB(tmp_path_factory.mktemp("mariadb")) as server:
-        chain = opened(store, sql_driver="mysql", sql_dsn=server.dsn())
-        assert through(chain, make_envelope()) == [ACCEPTED]
-        server.kill()
-        assert through(chain, make_envelope()) == [LATER]
-        server.start()
-        until(lambda: through(chain, make_envelope()) == [ACCEPTED])
-        assert server.query("SELECT count(*) FROM new_mail WHERE body = 'redis'")[0][0] == 2
+    chain = opened(empty_redis, sql_driver=mortal.driver, sql_dsn=mortal.dsn())
+    assert through(chain, make_envelope()) == [ACCEPTED]
+    mortal.server.kill()
+    assert through(chain, make_envelope()) == [LATER]
+    mortal.server.start()
+    until(lambda: through(chain, make_envelope()) == [ACCEPTED])
+    assert [row["body"] for row in mortal.rows()] == ["redis"] * 2
 
 
-def test_a_poison_fails_alone(opened: Open, store: RedisServer, tmp_path: Path) -> None:
+def test_a_poison_fails_alone(opened: Open, empty_redis: RedisServer, tmp_path: Path) -> None:
     host = ".".join(["h" * 60] * 4)
     people = [Address("u" * 128, f"{host}.example.{end}") for end in ("com", "org")]
     poison = make_envelope(rcpt_to=people)
     good, other = make_envelope(), make_envelope()
-    assert through(opened(store), good, poison, other) == [ACCEPTED, LATER, ACCEPTED]
+    assert through(opened(empty_redis), good, poison, other) == [ACCEPTED, LATER, ACCEPTED]
     assert {row["queued_id"] for row in rows(tmp_path)} == {good.queued_id, other.queued_id}
 
 
 # --- What cannot start ---------------------------------------------------------------------------
 
 
-def test_neither_may_be_missing_at_start(opened: Open, store: RedisServer, tmp_path: Path) -> None:
+def test_neither_may_be_missing_at_start(
+    opened: Open, empty_redis: RedisServer, tmp_path: Path
+) -> None:
     with pytest.raises(StartError, match=r"backend_config.sql_dsn: "):
-        opened(store, sql_dsn=str(tmp_path / "none" / "mail.db"))
+        opened(empty_redis, sql_dsn=str(tmp_path / "none" / "mail.db"))
     with pytest.raises(StartError, match=r"backend_config.redis_interface: "):
-        opened(store, redis_interface=f"unix:{tmp_path}/none.sock")
-    opened(store)
+        opened(empty_redis, redis_interface=f"unix:{tmp_path}/none.sock")
+    opened(empty_redis)
 
 
 def _until_in_redis(chain: Chain[Any], tmp_path: Path) -> dict[str, Any]:

@@ -10,9 +10,7 @@ import pytest
 
 from tests.ledger import CONNECTIONS, KILLS, MAILS, audit, deliver, killer, make_mails
 from tests.running import RunningDaemon
-from tests.services.redis import DURABLE, RedisServer, own_redis
-
-__all__ = ["own_redis"]
+from tests.services.redis import DURABLE, RedisServer
 
 CHAIN = "HeadersParser|Hasher|Header|Compressor|Redis"
 

@@ -32,12 +32,7 @@ from tests.services.redis import (
     DURABLE,
     Babbler,
     RedisServer,
-    own_redis,
-    redis_server,
-    store,
 )
-
-__all__ = ["own_redis", "redis_server", "store"]
 
 CHAIN = "HeadersParser|Hasher|Header|Redis"
 COMPRESSED = "HeadersParser|Hasher|Header|Compressor|Redis"
@@ -87,30 +82,30 @@ def through(chain: Chain[Any], *envelopes: Envelope) -> list[object]:
 # --- What is stored ------------------------------------------------------------------------------
 
 
-def test_it_stores_and_says_so(store: RedisServer) -> None:
+def test_it_stores_and_says_so(empty_redis: RedisServer) -> None:
     assert Redis.stores
     envelope = make_envelope()
-    (reply,) = save(store, envelope)
+    (reply,) = save(empty_redis, envelope)
     assert str(reply).startswith(f"250 2.0.0 {OK}")
-    assert store.values() == {envelope.hashes[0].encode(): envelope.bytes_for(0)}
+    assert empty_redis.values() == {envelope.hashes[0].encode(): envelope.bytes_for(0)}
     assert envelope.values["redis"] == "redis"
 
 
-def test_a_batch_goes_in_one_pipeline(store: RedisServer) -> None:
+def test_a_batch_goes_in_one_pipeline(empty_redis: RedisServer) -> None:
     envelopes = [make_envelope(subject=f"{number}") for number in range(64)]
-    before = store.ask("INFO", "commandstats").get("cmdstat_setex", {"calls": 0})["calls"]
-    assert codes(save(store, *envelopes, redis_expire_seconds=60)) == [250] * 64
-    after = store.ask("INFO", "commandstats")["cmdstat_setex"]["calls"]
+    before = empty_redis.ask("INFO", "commandstats").get("cmdstat_setex", {"calls": 0})["calls"]
+    assert codes(save(empty_redis, *envelopes, redis_expire_seconds=60)) == [250] * 64
+    after = empty_redis.ask("INFO", "commandstats")["cmdstat_setex"]["calls"]
     assert after - before == 64
-    assert set(store.values()) == keys_of(*envelopes)
+    assert set(empty_redis.values()) == keys_of(*envelopes)
 
 
-def test_the_corpus_comes_back_byte_for_byte(store: RedisServer) -> None:
+def test_the_corpus_comes_back_byte_for_byte(empty_redis: RedisServer) -> None:
     for chain, read in ((CHAIN, bytes), (COMPRESSED, zlib.decompress)):
-        store.ask("FLUSHALL")
+        empty_redis.ask("FLUSHALL")
         envelopes = [make_envelope(as_sent(path.read_bytes())) for path in corpus()]
-        assert set(codes(save(store, *envelopes, chain=chain))) == {250}
-        stored = store.values()
+        assert set(codes(save(empty_redis, *envelopes, chain=chain))) == {250}
+        stored = empty_redis.values()
         assert len(stored) == len(envelopes)
         for envelope in envelopes:
             kept = read(stored[envelope.hashes[0].encode()])
@@ -118,11 +113,11 @@ def test_the_corpus_comes_back_byte_for_byte(store: RedisServer) -> None:
             assert kept.endswith(bytes(envelope.data))
 
 
-def test_each_recipient_has_a_key_of_his_own_and_no_other(store: RedisServer) -> None:
+def test_each_recipient_has_a_key_of_his_own_and_no_other(empty_redis: RedisServer) -> None:
     people = ["to@example.com", "bcc@example.org", "third@example.net"]
     envelope = make_envelope(rcpt_to=people)
-    assert codes(save(store, envelope, chain=COMPRESSED)) == [250]
-    stored = store.values()
+    assert codes(save(empty_redis, envelope, chain=COMPRESSED)) == [250]
+    stored = empty_redis.values()
     assert len(stored) == 3
     for index, person in enumerate(people):
         text = zlib.decompress(stored[envelope.hashes[index].encode()])
@@ -131,88 +126,90 @@ def test_each_recipient_has_a_key_of_his_own_and_no_other(store: RedisServer) ->
             assert (other.partition("@")[0].encode() + b"@" in text) is (other == person)
 
 
-def test_a_hundred_recipients_among_other_mails(store: RedisServer) -> None:
+def test_a_hundred_recipients_among_other_mails(empty_redis: RedisServer) -> None:
     many = make_envelope(rcpt_to=[f"r{number}@example.com" for number in range(100)])
     others = [make_envelope(), make_envelope(rcpt_to=["same@example.com"] * 2)]
-    assert codes(save(store, others[0], many, others[1])) == [250] * 3
-    assert set(store.values()) == keys_of(many, *others)
-    assert len(store.values()) == 102
+    assert codes(save(empty_redis, others[0], many, others[1])) == [250] * 3
+    assert set(empty_redis.values()) == keys_of(many, *others)
+    assert len(empty_redis.values()) == 102
 
 
-def test_the_same_mail_again_changes_nothing(store: RedisServer) -> None:
+def test_the_same_mail_again_changes_nothing(empty_redis: RedisServer) -> None:
     octets = make_envelope().to_bytes()
     for _ in range(2):
-        assert codes(save(store, Envelope.from_bytes(octets))) == [250]
-    assert len(store.values()) == 1
+        assert codes(save(empty_redis, Envelope.from_bytes(octets))) == [250]
+    assert len(empty_redis.values()) == 1
 
 
 @pytest.mark.parametrize(("seconds", "least", "most"), [(0, -1, -1), (7200, 7190, 7200)])
-def test_it_expires_when_told_to(store: RedisServer, seconds: int, least: int, most: int) -> None:
+def test_it_expires_when_told_to(
+    empty_redis: RedisServer, seconds: int, least: int, most: int
+) -> None:
     envelopes = make_envelope(), make_envelope(rcpt_to=["a@example.com", "b@example.com"])
-    save(store, *envelopes, redis_expire_seconds=seconds)
-    times = [store.ask("TTL", key) for key in keys_of(*envelopes)]
+    save(empty_redis, *envelopes, redis_expire_seconds=seconds)
+    times = [empty_redis.ask("TTL", key) for key in keys_of(*envelopes)]
     assert len(times) == 3
     assert all(least <= left <= most for left in times)
 
 
-def test_a_large_mail_is_stored(store: RedisServer) -> None:
+def test_a_large_mail_is_stored(empty_redis: RedisServer) -> None:
     large = make_envelope(b"Subject: large\r\n\r\n" + b"\x00\xff\r\n" * (13 << 20))
     small = make_envelope()
-    assert codes(save(store, small, large, make_envelope())) == [250] * 3
-    assert store.ask("STRLEN", large.hashes[0]) == len(large.bytes_for(0))
-    assert store.ask("GET", large.hashes[0]) == large.bytes_for(0)
+    assert codes(save(empty_redis, small, large, make_envelope())) == [250] * 3
+    assert empty_redis.ask("STRLEN", large.hashes[0]) == len(large.bytes_for(0))
+    assert empty_redis.ask("GET", large.hashes[0]) == large.bytes_for(0)
 
 
 @pytest.mark.parametrize(
     "message",
     [b"\r\n", b"\x00\r\n", b"Subject: =?utf-8?q?=ff?=\r\n\r\n\xff\xfe\r\n", b"X: y\r\n" * 10_000],
 )
-def test_odd_mails_are_stored(store: RedisServer, message: bytes) -> None:
+def test_odd_mails_are_stored(empty_redis: RedisServer, message: bytes) -> None:
     envelope = make_envelope(message, mail_from=None)
-    assert codes(save(store, envelope)) == [250]
-    (value,) = store.values().values()
+    assert codes(save(empty_redis, envelope)) == [250]
+    (value,) = empty_redis.values().values()
     assert value.endswith(message)
 
 
-def test_sql_after_it_keeps_no_message(store: RedisServer, tmp_path: Path) -> None:
+def test_sql_after_it_keeps_no_message(empty_redis: RedisServer, tmp_path: Path) -> None:
     envelope = make_envelope(rcpt_to=["a@example.com", "b@example.com"])
     file = str(tmp_path / "mail.db")
     chain = f"{COMPRESSED}|SQL"
-    assert codes(save(store, envelope, chain=chain, sql_dsn=file)) == [250]
+    assert codes(save(empty_redis, envelope, chain=chain, sql_dsn=file)) == [250]
     with contextlib.closing(apsw.Connection(file)) as connection:
         rows = connection.execute("SELECT hash, body, mail FROM new_mail").fetchall()
     assert rows == [(digest, "redis", b"") for digest in envelope.hashes]
-    assert set(store.values()) == keys_of(envelope)
+    assert set(empty_redis.values()) == keys_of(envelope)
 
 
-def test_two_of_them_in_one_chain(store: RedisServer) -> None:
+def test_two_of_them_in_one_chain(empty_redis: RedisServer) -> None:
     tables = {
         "hot": {"redis_database": 1, "redis_expire_seconds": 60},
         "cold": {"redis_database": 2},
     }
     chain = "Hasher|Redis:hot|Redis:cold"
-    assert codes(save(store, make_envelope(), chain=chain, processors=tables)) == [250]
-    assert [len(store.values(database)) for database in range(3)] == [0, 1, 1]
+    assert codes(save(empty_redis, make_envelope(), chain=chain, processors=tables)) == [250]
+    assert [len(empty_redis.values(database)) for database in range(3)] == [0, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["Compressor", "Redis", "GuerrillaRedisDB"])
-def test_the_example_of_its_page_runs(store: RedisServer, tmp_path: Path, name: str) -> None:
+def test_the_example_of_its_page_runs(empty_redis: RedisServer, tmp_path: Path, name: str) -> None:
     (text,) = examples(name)
-    text = text.replace("127.0.0.1:6379", store.address)
+    text = text.replace("127.0.0.1:6379", empty_redis.address)
     place = '[[servers]]\nlisten_interface = "127.0.0.1:0"\n'
     with (
         RunningDaemon(tmp_path, config=f"{text}\n{place}") as daemon,
         smtplib.SMTP("127.0.0.1", daemon.port, timeout=30) as client,
     ):
         assert client.sendmail("a@example.org", ["b@example.com"], "Subject: x\r\n\r\n") == {}
-        stored = list(store.values().values()) or [row["mail"] for row in daemon.rows()]
+        stored = list(empty_redis.values().values()) or [row["mail"] for row in daemon.rows()]
     (value,) = stored
     assert zlib.decompress(value).endswith(b"Subject: x\r\n\r\n")
 
 
 @pytest.mark.parametrize(("password", "status"), [("", 0), ("hidden", 1)])
 def test_check_tries_it_and_shows_no_password(
-    store: RedisServer,
+    empty_redis: RedisServer,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     password: str,
@@ -221,30 +218,30 @@ def test_check_tries_it_and_shows_no_password(
     file = tmp_path / "guerrilla.toml"
     file.write_text(
         f'allowed_hosts = ["."]\n[backend_config]\nsave_process = "{CHAIN}"\n'
-        f'redis_interface = "redis://:{password}@{store.address}"\n'
+        f'redis_interface = "redis://:{password}@{empty_redis.address}"\n'
         '[[servers]]\nlisten_interface = "127.0.0.1:0"\n'
     )
     assert main(["check", "--connect", "-c", str(file)]) == status
     captured = capsys.readouterr()
     assert "hidden" not in captured.out + captured.err
-    refused = f"backend_config.redis_password: redis {store.address}: "
+    refused = f"backend_config.redis_password: redis {empty_redis.address}: "
     assert (refused in captured.err) is bool(status)
 
 
 # --- The ways there ------------------------------------------------------------------------------
 
 
-def test_a_unix_socket(store: RedisServer) -> None:
-    assert codes(save(f"unix:{store.socket}", make_envelope())) == [250]
-    assert len(store.values()) == 1
+def test_a_unix_socket(empty_redis: RedisServer) -> None:
+    assert codes(save(f"unix:{empty_redis.socket}", make_envelope())) == [250]
+    assert len(empty_redis.values()) == 1
 
 
 @pytest.mark.parametrize("url", [False, True])
-def test_another_database(store: RedisServer, url: bool) -> None:
-    where = f"redis://{store.address}/3" if url else store.address
+def test_another_database(empty_redis: RedisServer, url: bool) -> None:
+    where = f"redis://{empty_redis.address}/3" if url else empty_redis.address
     options: dict[str, Any] = {} if url else {"redis_database": 3}
     assert codes(save(where, make_envelope(), **options)) == [250]
-    assert (len(store.values(0)), len(store.values(3))) == (0, 1)
+    assert (len(empty_redis.values(0)), len(empty_redis.values(3))) == (0, 1)
 
 
 def test_a_password(own_redis: Start) -> None:
@@ -465,28 +462,28 @@ def test_of_several_recipients_one_error_is_enough(opened: Any) -> None:
 # --- What is wrong with a mail -------------------------------------------------------------------
 
 
-def test_without_hasher_it_does_not_start(store: RedisServer) -> None:
+def test_without_hasher_it_does_not_start(empty_redis: RedisServer) -> None:
     words = "save_process: Redis needs Hasher before it"
     for chain in ("Redis", "Header|Redis", "Redis|Hasher"):
         with pytest.raises(ValueError, match=words):
-            save(store, make_envelope(), chain=chain)
+            save(empty_redis, make_envelope(), chain=chain)
 
 
-def test_a_stage_of_ones_own_may_hash(store: RedisServer) -> None:
+def test_a_stage_of_ones_own_may_hash(empty_redis: RedisServer) -> None:
     @guerrilla.processor("MyHasher")
     def hash_it(envelope: Envelope) -> None:
         envelope.hashes[:] = [f"mine-{envelope.subject}"]
 
     envelope = make_envelope(subject="one")
-    assert codes(save(store, envelope, chain="MyHasher|Redis")) == [250]
-    assert set(store.values()) == {b"mine-one"}
+    assert codes(save(empty_redis, envelope, chain="MyHasher|Redis")) == [250]
+    assert set(empty_redis.values()) == {b"mine-one"}
 
 
 @pytest.mark.parametrize("hashes", [[], ["one"], ["one", ""], ["one", "\ud800"], ["one", 2]])
 def test_a_mail_without_its_hashes_fails_alone(
-    opened: Any, store: RedisServer, caplog: pytest.LogCaptureFixture, hashes: list[Any]
+    opened: Any, empty_redis: RedisServer, caplog: pytest.LogCaptureFixture, hashes: list[Any]
 ) -> None:
-    stage = opened(store).stages[0][1]
+    stage = opened(empty_redis).stages[0][1]
     bad = make_envelope(rcpt_to=["a@example.com", "b@example.com"])
     good = make_envelope()
     good.compute_hashes()
@@ -494,7 +491,7 @@ def test_a_mail_without_its_hashes_fails_alone(
     assert stage.save_batch([bad, good]) == [LATER, None]
     assert stage.save_batch([bad]) == [LATER]
     assert bad.queued_id in caplog.text
-    assert set(store.values()) == keys_of(good)
+    assert set(empty_redis.values()) == keys_of(good)
 
 
 def test_one_longer_than_redis_takes_is_refused_for_good(own_redis: Start, opened: Any) -> None:

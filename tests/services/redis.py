@@ -166,7 +166,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 @pytest.fixture
-def store(redis_server: RedisServer) -> RedisServer:
+def empty_redis(redis_server: RedisServer) -> RedisServer:
     """The same, empty."""
     redis_server.ask("FLUSHALL")
     return redis_server
