@@ -214,6 +214,19 @@ def test_what_redis_refuses_goes_into_the_table_alone(
     ]
 
 
+def test_a_paused_redis_costs_its_time_limit_and_no_mail(
+    opened: Open, own_redis: Callable[..., RedisServer], tmp_path: Path
+) -> None:
+    server = own_redis()
+    chain = opened(server, redis_timeout=0.1)
+    server.pause()
+    for _ in range(2):
+        assert through(chain, make_envelope(), make_envelope()) == [ACCEPTED] * 2
+    server.resume()
+    assert [row["body"] for row in rows(tmp_path)] == ["gzencode"] * 4
+    _until_in_redis(chain, tmp_path)
+
+
 def test_a_repeat_while_redis_is_down_keeps_what_is_there(
     opened: Open, own_redis: Callable[..., RedisServer], tmp_path: Path
 ) -> None:
