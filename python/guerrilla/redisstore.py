@@ -152,7 +152,8 @@ class RedisStore:
                         size += len(piece)
                         continue
                     _left(deadline)
-                    yield b"".join(gathered)
+                    if gathered:
+                        yield b"".join(gathered)
                     gathered, size = [], 0
                     view = memoryview(piece)
                     for start in range(0, len(view), _SLICE):
