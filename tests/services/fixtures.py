@@ -56,9 +56,13 @@ def mortal_mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB
 
 @pytest.fixture(scope="session")
 def mortal_postgresql() -> Iterator[PostgreSQL]:
-    """A PostgreSQL that tests kill, and start again before they end."""
+    """A PostgreSQL that tests kill, and start again before they end.
+
+    What it has written outlives the end of its processes without a sync: only a machine's end
+    would lose it.
+    """
     with _open_folder() as folder:
-        server = PostgreSQL(folder)
+        server = PostgreSQL(folder, fsync="off")
         with _running(server):
             yield server
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -86,6 +87,30 @@ class PostgreSQL(Service):
                 )
                 self._made = True
         return True
+
+    def kill(self) -> None:
+        """Ends all its processes at once. Idempotent."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGSTOP)  # So that it starts no others.
+            self._signal_children(signal.SIGKILL)
+        super().kill()
+
+    def pause(self) -> None:
+        """See `Service`; each session has a process of its own."""
+        super().pause()
+        self._signal_children(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """See `Service`."""
+        self._signal_children(signal.SIGCONT)
+        super().resume()
+
+    def _signal_children(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        pid = self.process.pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), number)
 
     def discard(self) -> None:
         """Ends it at once: nobody will start it again. Idempotent."""

@@ -28,7 +28,7 @@ ANSWER_LIMIT: Final = 20.0
 
 _PORT: Final = 3306
 _GO: Final = re.compile(
-    r"(?:(?P<who>.*)@)?(?P<net>[A-Za-z0-9]*)(?:\((?P<address>[^()]*)\))?"
+    r"(?:(?P<who>.*)@)?(?P<net>tcp|unix|[A-Za-z0-9]+(?=\()|)(?:\((?P<address>[^()]*)\))?"
     r"/(?P<database>[^/?]*)(?:\?(?P<parameters>.*))?",
     re.DOTALL,
 )

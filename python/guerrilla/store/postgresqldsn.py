@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -95,15 +94,12 @@ def _without_ours(dsn: str) -> tuple[str, dict[str, str]]:
         for found in _KEYWORD.finditer(dsn):
             ours[found[1].lower()] = found[2]
         return _KEYWORD.sub(" ", dsn), ours
-    try:
-        url = urlsplit(dsn)
-    except ValueError:
-        return dsn, ours
+    head, mark, query = dsn.partition("?")
     kept = []
-    for pair in filter(None, url.query.split("&")):
+    for pair in filter(None, query.split("&")):
         name, _, value = pair.partition("=")
         if name.lower() in _OURS:
             ours[name.lower()] = value
         else:
             kept.append(pair)
-    return urlunsplit(url._replace(query="&".join(kept))), ours
+    return head + mark + "&".join(kept), ours

@@ -21,7 +21,11 @@ def client_context(address: MySQLAddress) -> ssl.SSLContext | None:
     """
     if address.tls in {"false", "preferred"} and not address.cert:
         return None
-    context = ssl.create_default_context(cafile=_readable("ssl_ca", address.ca))
+    authorities = _readable("ssl_ca", address.ca)
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+    except ssl.SSLError as error:
+        raise StoreError(f"ssl_ca {address.ca}: no certificate ({error})") from None
     # Python 3.13 sets it, and MySQL's own generated authorities do not satisfy it.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if address.tls != "true":
