@@ -22,9 +22,6 @@ GO_FILE = Path(__file__).parent / "data" / "goguerrilla.conf.json"
 NAMES = [name for later in LATER_PROCESSORS for name in later.names]
 
 KEYS = {
-    "redis_interface": "127.0.0.1:6379",
-    "redis_expire_seconds": 1,
-    "redis_sql_batch_timeout": 3,
     "maildir_path": "~/mail/[user]",
     "maildir_user_map": "alice=1000:1000",
     "fcgi_script_filename_save": "/srv/save.php",
@@ -53,12 +50,12 @@ def test_their_keys_are_these() -> None:
 
 
 def test_a_misspelt_key_of_theirs_has_the_right_hint() -> None:
-    (line,) = problems(redis_expire_second=1)
-    assert line.endswith("unknown key; did you mean 'redis_expire_seconds'?")
+    (line,) = problems(maildir_paht=1)
+    assert line.endswith("unknown key; did you mean 'maildir_path'?")
 
 
 @pytest.mark.parametrize("task", ["save", "validate"])
-@pytest.mark.parametrize("name", [*NAMES, "reDIS"])
+@pytest.mark.parametrize("name", [*NAMES, "mailDIR"])
 def test_a_chain_that_names_one_is_refused_in_one_line(name: str, task: str) -> None:
     (line,) = problems(**{f"{task}_process": f"HeadersParser|{name}|Hasher"})
     start = f"backend_config.{task}_process: the processor {name!r} is not built yet; "
@@ -67,7 +64,7 @@ def test_a_chain_that_names_one_is_refused_in_one_line(name: str, task: str) -> 
 
 
 def test_both_chains_are_told_at_once() -> None:
-    found = problems(save_process="Redis", validate_process="Wildcard")
+    found = problems(save_process="MailDir", validate_process="Wildcard")
     assert [line.partition(":")[0] for line in found] == [
         "backend_config.save_process",
         "backend_config.validate_process",
@@ -88,8 +85,8 @@ def test_one_of_ones_own_takes_the_name(name: str) -> None:
 
 def test_a_decorated_one_takes_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DECORATED, "_classes", {})
-    guerrilla.processor("Redis")(Mine)
-    assert problems(Registry(DECORATED), save_process="Redis") == []
+    guerrilla.processor("MailDir")(Mine)
+    assert problems(Registry(DECORATED), save_process="MailDir") == []
 
 
 def test_an_imported_one_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,9 +101,9 @@ def test_an_imported_one_takes_the_name(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_an_installed_one_takes_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = importlib.metadata.EntryPoint("Compressor", f"{__name__}:Mine", "guerrilla.processors")
+    point = importlib.metadata.EntryPoint("Wildcard", f"{__name__}:Mine", "guerrilla.processors")
     monkeypatch.setattr("guerrilla.registry.importlib.metadata.entry_points", lambda group: [point])
-    assert problems(save_process="compressor") == []
+    assert problems(save_process="wildcard") == []
 
 
 def test_what_is_built_is_not_listed() -> None:
@@ -116,8 +113,8 @@ def test_what_is_built_is_not_listed() -> None:
 
 
 def test_a_find_outside_a_chain_is_refused_as_well() -> None:
-    with pytest.raises(ConfigError, match="'Redis' is not built yet"):
-        Registry().find("Redis")
+    with pytest.raises(ConfigError, match="'MailDir' is not built yet"):
+        Registry().find("MailDir")
 
 
 def test_of_go_guerrillas_own_config_only_what_is_not_built_is_refused() -> None:
@@ -126,8 +123,6 @@ def test_of_go_guerrillas_own_config_only_what_is_not_built_is_refused() -> None
     later = [
         f"backend_config.{task}_process: the processor {name!r} is not built yet"
         for task, name in [
-            ("save", "Compressor"),
-            ("save", "Redis"),
             ("validate", "Wildcard"),
         ]
     ]

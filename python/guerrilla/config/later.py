@@ -28,9 +28,6 @@ class LaterProcessor:
 
 LATER_PROCESSORS: Final = (
     LaterProcessor(("250",)),
-    LaterProcessor(("Compressor",)),
-    LaterProcessor(("Redis",), ("redis_interface", "redis_expire_seconds")),
-    LaterProcessor(("GuerrillaRedisDB", "GuerrillaDbRedis"), ("redis_sql_batch_timeout",)),
     LaterProcessor(("MailDir",), ("maildir_path", "maildir_user_map")),
     LaterProcessor(
         ("FastCGI",),

@@ -35,8 +35,12 @@ TABLE: Final = Table(
         "Header": "guerrilla.processors.header:Header",
         "Hasher": "guerrilla.processors.hasher:Hasher",
         "Debugger": "guerrilla.processors.debugger:Debugger",
+        "Compressor": "guerrilla.processors.compressor:Compressor",
+        "Redis": "guerrilla.processors.redis:Redis",
         "SQL": "guerrilla.processors.sql:SQL",
         "MySQL": "guerrilla.processors.sql:MySQL",
+        "GuerrillaRedisDB": "guerrilla.processors.guerrillaredisdb:GuerrillaRedisDB",
+        "GuerrillaDbRedis": "guerrilla.processors.guerrillaredisdb:GuerrillaRedisDB",
     }
 )
 """What can be named in a chain without installing or importing anything."""
