@@ -32,7 +32,6 @@ LATER_PROCESSORS: Final = (
     LaterProcessor(("Redis",), ("redis_interface", "redis_expire_seconds")),
     LaterProcessor(("MySQL",), advice="use 'SQL' with sql_driver 'sqlite'"),
     LaterProcessor(("GuerrillaRedisDB", "GuerrillaDbRedis"), ("redis_sql_batch_timeout",)),
-    LaterProcessor(("MailDir",), ("maildir_path", "maildir_user_map")),
     LaterProcessor(
         ("FastCGI",),
         (
@@ -42,7 +41,6 @@ LATER_PROCESSORS: Final = (
             "fcgi_connection_address",
         ),
     ),
-    LaterProcessor(("Wildcard", "WildcardProcessor"), ("wildcard_hosts",)),
 )
 """Every one, in the order of Go-Guerrilla's documentation."""
 

@@ -36,6 +36,9 @@ TABLE: Final = Table(
         "Hasher": "guerrilla.processors.hasher:Hasher",
         "Debugger": "guerrilla.processors.debugger:Debugger",
         "SQL": "guerrilla.processors.sql:SQL",
+        "MailDir": "guerrilla.processors.maildir:MailDir",
+        "Wildcard": "guerrilla.processors.wildcard:Wildcard",
+        "WildcardProcessor": "guerrilla.processors.wildcard:Wildcard",
     }
 )
 """What can be named in a chain without installing or importing anything."""

@@ -152,8 +152,12 @@ def _groups(
 
 
 def _processor_groups(own: set[str]) -> Iterator[Group]:
+    told: set[type[BaseModel]] = set()
     for reader in TABLE.names:
         options = options_of(reader)
+        if options in told:  # another name of the same processor
+            continue
+        told.add(options)
         properties = _properties(options, options)
         keys = [
             _key(name, f"backend_config.{name}", info, info.default, properties[name])
