@@ -28,7 +28,6 @@ from tests.configs import KEY_FILES, backend, server, tls
         (backend(validate_cache_ttl=1), ["backend_config.validate_cache_ttl"]),
         (backend(breaker_failures=1), ["backend_config.breaker_failures"]),
         (backend(auth_process="File"), ["backend_config.auth_process"]),
-        (backend(processors={"hot": {}}), ["backend_config.processors"]),
     ],
 )
 def test_a_key_whose_feature_comes_later_is_named(raw: dict[str, Any], paths: list[str]) -> None:
@@ -74,7 +73,9 @@ def test_an_unbuilt_line_says_what_the_default_is() -> None:
         server(ipv6_prefix=48, greet_delay="1s"),
         tls(start_tls_on=True, required=True, watch=True, certificates=[KEY_FILES]),
         tls(tls_always_on=True, curves=["P256"], root_cas_file="r", **KEY_FILES),
-        backend(save_batch_size=1, save_concurrency=2, validate_workers_size=3, processors={}),
+        backend(
+            save_batch_size=1, save_concurrency=2, validate_workers_size=3, processors={"hot": {}}
+        ),
         backend(save_workers_size=2, validate_process="SQL", breaker_reset=1, sql_dsn="a.db"),
         backend(**{"import": ["a"], "auth_process": "", "save_process": "2500|250|SQL:hot"}),
     ],

@@ -37,7 +37,13 @@ from guerrilla.registry import DECORATED, Registry
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     path
-    for folder in (ROOT, ROOT / "docs", ROOT / "benches", ROOT / "tests" / "corpus")
+    for folder in (
+        ROOT,
+        ROOT / "docs",
+        ROOT / "docs" / "processors",
+        ROOT / "benches",
+        ROOT / "tests" / "corpus",
+    )
     for path in folder.glob("*.md")
 )
 EXAMPLE = ROOT / "examples" / "processor.py"

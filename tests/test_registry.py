@@ -15,7 +15,8 @@ from guerrilla._core import Address, Envelope, Transaction
 from guerrilla.base import Processor, implements
 from guerrilla.chain import build
 from guerrilla.errors import ConfigError
-from guerrilla.registry import DECORATED, ENTRY_POINTS, Registry, import_modules
+from guerrilla.installed import ENTRY_POINTS
+from guerrilla.registry import DECORATED, Registry, import_modules
 from guerrilla.reply import Reply
 
 NO = Reply.reject()

@@ -31,7 +31,9 @@ class Processor:
     """True: when `save_batch` raises, nothing of the batch was saved."""
 
     class Options(pydantic.BaseModel):
-        """The keys of `backend_config` it reads."""
+        """The keys of `backend_config` it reads; a text below a key is what is said of it."""
+
+        model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
 
     def __init__(self, options: pydantic.BaseModel) -> None:
         """`options` is of this class's own `Options`, checked; nothing is opened yet."""
@@ -71,7 +73,7 @@ class Processor:
         return None
 
 
-def implements(processor: Processor, task: TaskName) -> bool:
+def implements(processor: Processor | type[Processor], task: TaskName) -> bool:
     """Whether it does anything for that task."""
     return _overrides(processor, task) or _overrides(processor, f"{task}_batch")
 
@@ -94,7 +96,7 @@ def is_async(processor: Processor) -> bool:
     return any(inspect.iscoroutinefunction(getattr(processor, name, None)) for name in names)
 
 
-def _overrides(processor: Processor, name: str) -> bool:
+def _overrides(processor: Processor | type[Processor], name: str) -> bool:
     """Whether class or instance has its own; a custom backend need not derive from `Processor`."""
     own = getattr(processor, name, None)
     return own is not None and getattr(own, "__func__", own) is not getattr(Processor, name)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 import pydantic
 
 from guerrilla.base import Processor, TaskName, implements, is_async
-from guerrilla.config import chain_names, mask_text, mask_value
+from guerrilla.config import Stage, chain_stages, mask_text, mask_value, stage_of
 from guerrilla.errors import ConfigError, GuerrillaError, StartError, shown
 from guerrilla.plan import ChainSettings, plan
 from guerrilla.stages import Loop, Pulse
@@ -161,29 +161,35 @@ def build(
     values: Mapping[str, object],
     registry: Registry,
     settings: ChainSettings | None = None,
+    *,
+    where: str = "backend_config",
 ) -> Chain[Any]:
     """Makes the chain a config names, with an instance of each processor; nothing is opened.
 
     Args:
         names: `save_process` or `validate_process`.
         task: which of the two.
-        values: the keys of `backend_config`, lower case; each processor takes its own.
+        values: the keys of the backend, lower case; each stage takes its own.
         registry: knows the names.
         settings: limits.
+        where: the path of the backend, which problems name.
 
     Raises:
         ConfigError: every name and every value that is wrong.
     """
     problems: list[str] = []
     stages: list[tuple[str, Processor]] = []
-    for name in chain_names(names):
+    tables = _Tables(values)
+    for stage in chain_stages(names):
+        name = stage.name
         try:
-            found = registry.find(name)
+            found = registry.find(stage.processor)
+            tables.take(stage, found)
         except ConfigError as error:
-            problems += [f"backend_config.{task}_process: {p}" for p in error.problems]
+            problems += [f"{where}.{task}_process: {p}" for p in error.problems]
             continue
         try:
-            stages.append((name, found(read_options(name, found, values))))
+            stages.append((name, found(read_options(name, found, values, where=where))))
         except ConfigError as error:
             problems += error.problems
         except GuerrillaError as error:
@@ -196,19 +202,60 @@ def build(
     return Chain(stages, task, settings)
 
 
+class _Tables:
+    """Whose options the tables below `processors` are, in one chain."""
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._values = values
+        self._owners: dict[str, tuple[str, type[Processor]]] = {}
+
+    def take(self, stage: Stage, processor: type[Processor]) -> None:
+        """Gives a stage its table.
+
+        Raises:
+            ConfigError: a stage of another processor has it.
+        """
+        if not stage.alias and not stage.own_options(self._values):
+            return
+        name, owner = self._owners.setdefault(stage.table, (stage.name, processor))
+        if owner is not processor:
+            raise ConfigError(
+                f"{name} and {stage.name} share the alias {stage.table!r} and are different "
+                "processors: give one of them another"
+            )
+
+
 def read_options(
-    name: str, processor: type[Processor], values: Mapping[str, object]
+    name: str,
+    processor: type[Processor],
+    values: Mapping[str, object],
+    *,
+    where: str = "backend_config",
 ) -> pydantic.BaseModel:
-    """The options of one processor out of all keys of `backend_config`.
+    """The options of one stage: its own over those of its backend.
+
+    Args:
+        name: as its chain has it: `Redis`, `Redis:hot`.
+        processor: its class.
+        values: the keys of the backend, lower case, those of `processors` too.
+        where: the path of the backend, which problems name.
 
     Raises:
         ConfigError: a value of the wrong type or range, or a missing one; the key is named.
     """
-    mine = {key: values[key.lower()] for key in _spelt(processor) if key.lower() in values}
+    stage = stage_of(name)
+    own = stage.own_options(values)
+    mine = {
+        key: own[low] if low in own else values[low]
+        for key in _spelt(processor)
+        if (low := key.lower()) in own or low in values
+    }
     try:
         return processor.Options.model_validate(mine)
     except pydantic.ValidationError as error:
-        raise ConfigError([_problem(name, detail) for detail in error.errors()]) from None
+        raise ConfigError(
+            [_problem(stage, detail, own, where) for detail in error.errors()]
+        ) from None
 
 
 def option_keys(processor: type[Processor]) -> set[str]:
@@ -223,7 +270,7 @@ def _spelt(processor: type[Processor]) -> list[str]:
     return [alias if isinstance(alias, str) else field for field, alias in aliases]
 
 
-def _problem(name: str, detail: Mapping[str, Any]) -> str:
+def _problem(stage: Stage, detail: Mapping[str, Any], own: Mapping[str, object], where: str) -> str:
     path = ".".join(str(part) for part in detail["loc"])
     cause = detail.get("ctx", {}).get("error")
     given = detail["input"]
@@ -233,6 +280,12 @@ def _problem(name: str, detail: Mapping[str, Any]) -> str:
         text = str(cause)
         if masked != given:  # The processor wrote the text, and may have quoted the value.
             text = text.replace(shown(given), shown(masked)).replace(str(given), str(masked))
-    if detail["type"] == "missing":
+    is_missing = detail["type"] == "missing"
+    if is_missing:
         text = "this key is required"
-    return mask_text(f"backend_config.{path or name}: {text} (read by {name})")
+    key = str(detail["loc"][0]).lower() if detail["loc"] else ""
+    if key in own or (stage.alias and (is_missing or not key)):
+        place = f"{where}.processors.{stage.table}{'.' if path else ''}{path}"
+    else:
+        place = f"{where}.{path or stage.name}"
+    return mask_text(f"{place}: {text} (read by {stage.name})")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla.chain import read_options
-from guerrilla.config import chain_names, mask_value
+from guerrilla.config import mask_value
 from guerrilla.config.writing import in_units, readable
 from guerrilla.control import OFF
 from guerrilla.errors import ConfigError, StartError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from guerrilla.base import TaskName
     from guerrilla.chain import Chain
-    from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.config import AppConfig, BackendConfig, ServerConfig
     from guerrilla.privileges import Identity
 
 OPEN_LIMIT: Final = 60.0
@@ -92,17 +92,27 @@ def check(
 
 
 def effective(config: AppConfig) -> dict[str, Any]:
-    """The config with every default, secrets masked; in `backend_config` those of the chain too."""
+    """The config with every default, secrets masked; in each backend those of its chains too."""
     shown = readable(config)
-    backend = config.backend_config
     registry = Registry(DECORATED)
-    for name in chain_names(f"{backend.save_process}|{backend.validate_process}".strip("|")):
+    _add_options(shown["backend_config"], config.backend_config, registry)
+    for name, backend in config.backends.items():
+        _add_options(shown["backends"][name], backend, registry)
+    return shown
+
+
+def _add_options(shown: dict[str, Any], backend: BackendConfig, registry: Registry) -> None:
+    """All options of each stage: in the backend's table, or in its own where it has one."""
+    values = backend.values()
+    for stage in backend.stages:
+        place = shown
+        if stage.alias or stage.table in backend.processors:
+            place = shown["processors"].setdefault(stage.table, {})
         # One that is wrong is told by `check`; the rest is worth showing.
         with suppress(ConfigError, ValueError):
-            options = read_options(name, registry.find(name), backend.values())
+            options = read_options(stage.name, registry.find(stage.processor), values)
             for key, value in _defaults(options):
-                shown["backend_config"].setdefault(key, value)
-    return shown
+                place.setdefault(key, value)
 
 
 def _defaults(options: BaseModel) -> Iterator[tuple[str, object]]:

@@ -2,17 +2,20 @@
 
 In this order, the first that knows the name wins: `Daemon.add_processor`, the decorators of this
 module, the table of built-in processors, installed packages (entry points of the group
-`guerrilla.processors`). Names are compared without case.
+`guerrilla.processors`). Names are compared without case. So a program, and a module of `import`,
+may put its own in the place of a built-in processor, and a package that is merely installed cannot.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from guerrilla import installed
 from guerrilla.base import Processor
+from guerrilla.config.chains import stage_of
 from guerrilla.config.fields import nearest
 from guerrilla.config.later import refusal
 from guerrilla.errors import ConfigError
@@ -22,9 +25,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-ENTRY_POINTS = "guerrilla.processors"
-
 _Stage = TypeVar("_Stage", bound="Callable[..., Any]")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a processor comes from.
+
+    Attributes:
+        kind: `module` for one that is registered by code of one's own.
+        module: where it is defined.
+        package: the name of its package; empty where it is of none.
+        version: of the package.
+    """
+
+    kind: Literal["built-in", "package", "module"]
+    module: str
+    package: str = ""
+    version: str = ""
+
+    def __str__(self) -> str:
+        """In words: `package NAME VERSION`."""
+        if self.kind == "package":
+            return f"package {self.package or self.module} {self.version}".rstrip()
+        return f"module {self.module}" if self.kind == "module" else self.kind
 
 
 class Registry:
@@ -66,14 +90,18 @@ class Registry:
     def find(self, name: str) -> type[Processor]:
         """The class of that name; a built-in one is imported now.
 
+        Args:
+            name: with an alias or without: `Redis:hot` is `Redis`.
+
         Raises:
             ConfigError: no such name (the message has the nearest one), it cannot be imported, or
                 it is one of Go-Guerrilla's that is not built yet.
         """
+        name = stage_of(name).processor
         found = self._lookup(name)
         if found is not None:
             return found
-        found = _installed(name)
+        found = installed.load(name)
         if found is not None:
             return found
         later = refusal(name)
@@ -87,10 +115,24 @@ class Registry:
     def names(self) -> list[str]:
         """Every name that can stand in a chain, sorted, as its author writes it."""
         names = {_key(name): name for name in TABLE.names}
-        for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-            names.setdefault(point.name.casefold(), point.name)
+        for key, points in installed.entry_points().items():
+            names.setdefault(key, points[0].name)
         names.update(self._own_names())
         return sorted(names.values(), key=str.casefold)
+
+    def origin(self, name: str) -> Origin | None:
+        """Where the processor of that name comes from; nothing is imported. None: nobody knows."""
+        own = self.own(name)
+        if own is not None:
+            return Origin("module", own.__module__)
+        if self._parent is not None:
+            return self._parent.origin(name)
+        target = TABLE.target(name)
+        if target is not None:
+            return Origin("built-in", target.partition(":")[0])
+        for point in installed.entry_points().get(name.strip().casefold(), []):
+            return Origin("package", point.module, *installed.package_of(point))
+        return None
 
     def _lookup(self, name: str) -> type[Processor] | None:
         """Own names, then the parent's, then the table."""
@@ -231,19 +273,3 @@ def _load(name: str, target: str) -> type[Processor]:
     except (ImportError, AttributeError) as error:
         raise ConfigError([f"processor {name} cannot be loaded: {error}"]) from error
     return found
-
-
-def _installed(name: str) -> type[Processor] | None:
-    """From an installed package."""
-    key = name.strip().casefold()
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        if point.name.casefold() != key:
-            continue
-        try:
-            found = point.load()
-        except Exception as error:
-            raise ConfigError([f"processor {name} cannot be loaded: {error}"]) from error
-        if not (isinstance(found, type) and issubclass(found, Processor)):
-            raise ConfigError([f"processor {name}: {point.value} is no subclass of Processor"])
-        return found
-    return None

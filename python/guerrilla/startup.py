@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from guerrilla.addresses import resolve
@@ -14,7 +15,7 @@ from guerrilla.errors import ConfigError
 from guerrilla.registry import import_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from guerrilla.backend import BackendFactory
@@ -54,7 +55,8 @@ def config_problems(
         except ConfigError as error:
             problems += error.problems
     try:
-        check_processor_keys(config, _known_keys(config, registry))
+        known = _known_keys(config, registry)
+        check_processor_keys(config, known, read_by=partial(_keys_read, registry))
     except ConfigError as error:
         problems += error.problems
     return problems
@@ -125,8 +127,8 @@ def _is_asked(backend: BackendFactory | None, task: TaskName) -> bool:
 
 def _known_keys(config: AppConfig, registry: Registry) -> set[str]:
     """The keys that processors read: all known ones, where those of the chains do not suffice."""
-    options: Mapping[str, Any] = config.backend_config.options
     backend = config.backend_config
+    options = {*backend.options, *(key for table in backend.processors.values() for key in table)}
     known = set(LATER_KEYS)
     for chain in (backend.save_process, backend.validate_process):
         known |= _keys_of(chain_names(chain), registry)
@@ -135,11 +137,13 @@ def _known_keys(config: AppConfig, registry: Registry) -> set[str]:
 
 
 def _keys_of(names: Sequence[str], registry: Registry) -> set[str]:
-    keys: set[str] = set()
-    for name in names:
-        try:
-            keys |= option_keys(registry.find(name))
-        except ConfigError:
-            # One without its driver, or unknown: told elsewhere where a chain names it.
-            continue
-    return keys
+    # One without its driver, or unknown: told elsewhere where a chain names it.
+    return {key for name in names for key in _keys_read(registry, name) or ()}
+
+
+def _keys_read(registry: Registry, name: str) -> set[str] | None:
+    """What the processor of that name reads; None for one that is not there."""
+    try:
+        return option_keys(registry.find(name))
+    except ConfigError:
+        return None

@@ -26,7 +26,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("", "serve", "check", "config", "version", "send", "cert"),
+        *("", "serve", "check", "config", "processors", "version", "send", "cert"),
         *("reload", "reopen-logs", "stop", "status", "stats"),
         *("mail", "mail list", "mail show", "mail export", "mail purge"),
     ],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from guerrilla.chain import read_options
-from guerrilla.config import chain_names, load
+from guerrilla.config import chain_stages, load
 from guerrilla.errors import GuerrillaError
 from guerrilla.processors.sql import SQL
 from guerrilla.units import parse_seconds
@@ -104,9 +104,11 @@ def sql_options(backend: BackendConfig) -> SQL.Options | None:
     Raises:
         ConfigError: a bad value; a line each.
     """
-    if "sql" not in (name.lower() for name in chain_names(backend.save_process)):
+    stages = chain_stages(backend.save_process)
+    found = next((stage for stage in stages if stage.processor.lower() == "sql"), None)
+    if found is None:
         return None
-    options = read_options("SQL", SQL, backend.values())
+    options = read_options(found.name, SQL, backend.values())
     return options if isinstance(options, SQL.Options) else None
 
 

@@ -9,7 +9,7 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from guerrilla import _core
-from guerrilla.commands import cert, check, config, control, mail, send, serve
+from guerrilla.commands import cert, check, config, control, mail, processors, send, serve
 from guerrilla.commands.common import (
     add_command,
     add_config,
@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add(commands)
     check.add(commands)
     config.add(commands)
+    processors.add(commands)
     control.add(commands)
     mail.add(commands)
     send.add(commands)

@@ -16,9 +16,9 @@ from guerrilla.config.app import (
 from guerrilla.config.backend import (
     DEFAULT_SAVE_PROCESS,
     BackendConfig,
-    chain_names,
     check_processor_keys,
 )
+from guerrilla.config.chains import Stage, chain_names, chain_stages, stage_of
 from guerrilla.config.fields import LogLevel
 from guerrilla.config.later import LATER_KEYS
 from guerrilla.config.listen import ListenAddress, parse_listen_interface
@@ -50,8 +50,10 @@ __all__ = [
     "Section",
     "ServerConfig",
     "SpoolConfig",
+    "Stage",
     "TLSConfig",
     "chain_names",
+    "chain_stages",
     "check_processor_keys",
     "from_mapping",
     "load",
@@ -61,6 +63,7 @@ __all__ = [
     "mask_value",
     "masked",
     "parse_listen_interface",
+    "stage_of",
     "unbuilt",
 ]
 

@@ -213,10 +213,19 @@ class AppConfig(Section):
 
     def warnings(self) -> list[str]:
         """What is odd and yet works, one line each with the path of the key."""
+        backends = {f"backends.{name}": backend for name, backend in self.backends.items()}
+        backends = {"backend_config": self.backend_config, **backends}
         return [
-            f"servers[{index}].{oddity}"
-            for index, server in enumerate(self.servers)
-            for oddity in server_oddities(server)
+            *(
+                f"servers[{index}].{oddity}"
+                for index, server in enumerate(self.servers)
+                for oddity in server_oddities(server)
+            ),
+            *(
+                f"{path}.{oddity}"
+                for path, backend in backends.items()
+                for oddity in backend.oddities()
+            ),
         ]
 
     @model_validator(mode="after")

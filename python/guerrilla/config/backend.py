@@ -1,10 +1,11 @@
 """The backend: its chains, workers, and the keys of its processors."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
+from guerrilla.config.chains import Stage, alias_oddities, chain_names, chain_stages
 from guerrilla.config.fields import (
     ITEMS,
     TABLE,
@@ -25,23 +26,6 @@ if TYPE_CHECKING:
     from guerrilla.config.app import AppConfig
 
 DEFAULT_SAVE_PROCESS = "HeadersParser|Header|Debugger"
-
-
-def chain_names(text: str) -> list[str]:
-    """The stages of a chain: `"HeadersParser | SQL"` gives `["HeadersParser", "SQL"]`.
-
-    An empty text is an empty chain.
-
-    Raises:
-        ConfigError: a stage has no name, as in `"Header||SQL"`.
-    """
-    if not text.strip():
-        return []
-    names = [name.strip() for name in text.split("|")]
-    if "" in names:
-        at = names.index("") + 1
-        raise ConfigError(f"stage {at} of the chain {text[:60]!r} has no name")
-    return names
 
 
 def _chain(value: object) -> str:
@@ -70,6 +54,15 @@ def _processors(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         alias.lower(): {key.lower(): item for key, item in options.items()}
         for alias, options in value.items()
     }
+
+
+def backend_values(given: Mapping[str, object]) -> dict[str, object]:
+    """The keys of a backend as `BackendConfig.values` gives them, from any case and unchecked."""
+    values = {key.lower(): value for key, value in given.items()}
+    tables = values.get("processors")
+    if isinstance(tables, Mapping):
+        values["processors"] = _processors(dict(tables))
+    return values
 
 
 Chain = Annotated[str, BeforeValidator(_chain)]
@@ -136,7 +129,8 @@ class BackendConfig(Section):
     processors: Annotated[
         dict[str, Annotated[dict[str, Any], TABLE]], AfterValidator(_processors), TABLE
     ] = Field(default_factory=dict)
-    """Options of processors by alias, for two of a kind in one chain."""
+    """Options for single stages, over those of the backend, in a table each: `processors.hot` for
+    the stage `Redis:hot`, `processors.redis` for `Redis`."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -147,6 +141,19 @@ class BackendConfig(Section):
         """Every key with its value, the backend's own and those of processors, by config name."""
         own = {key_of(type(self), field): getattr(self, field) for field in type(self).model_fields}
         return self.options | own
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Those of all its chains."""
+        return [stage for chain in self._chains for stage in chain_stages(chain)]
+
+    @property
+    def _chains(self) -> tuple[str, ...]:
+        return self.save_process, self.validate_process, self.auth_process
+
+    def oddities(self) -> list[str]:
+        """What works and is hardly meant, one line each which begins with the key."""
+        return list(alias_oddities(self._chains, self.processors))
 
     def unknown_keys(self, known: Collection[str]) -> list[str]:
         """The keys that neither the backend nor any processor reads.
@@ -159,7 +166,11 @@ class BackendConfig(Section):
 
 
 def check_processor_keys(
-    config: "AppConfig", known_keys_by_any_processor: Collection[str], *, source: str | None = None
+    config: "AppConfig",
+    known_keys_by_any_processor: Collection[str],
+    *,
+    source: str | None = None,
+    read_by: Callable[[str], Collection[str] | None] | None = None,
 ) -> None:
     """Refuses backend keys that nobody reads, unless `ignore_unknown_keys` is on.
 
@@ -167,6 +178,8 @@ def check_processor_keys(
         config: the config to check.
         known_keys_by_any_processor: what all registered processors read together, in any case.
         source: the file that the problems name, if any.
+        read_by: what the processor of that name reads, None where nobody knows it. With it, a table
+            of a stage has to have that stage's keys; without it, those of any processor.
 
     Raises:
         ConfigError: a line each with the path of the key and the nearest known one.
@@ -174,28 +187,46 @@ def check_processor_keys(
     if config.ignore_unknown_keys:
         return
     prefix = f"{source}: " if source else ""
-    own = [key_of(BackendConfig, field) for field in BackendConfig.model_fields]
-    problems = [
-        f"{prefix}{path}: unknown key{nearest(path.rpartition('.')[2], known)}"
-        for path, known in _unread(config, own, known_keys_by_any_processor)
-    ]
-    if problems:
-        raise ConfigError(problems)
-
-
-def _unread(
-    config: "AppConfig", own: Collection[str], known: Collection[str]
-) -> Iterator[tuple[str, Collection[str]]]:
-    """The path of each key that nobody reads, and the keys that could stand there."""
     backends: Mapping[str, BackendConfig] = {
         "backend_config": config.backend_config,
         **{f"backends.{name}": backend for name, backend in config.backends.items()},
     }
-    folded = {key.casefold() for key in known}
+    own = [key_of(BackendConfig, field) for field in BackendConfig.model_fields]
+    known = known_keys_by_any_processor
+    problems = []
     for path, backend in backends.items():
-        for key in backend.unknown_keys(known):
-            yield f"{path}.{key}", [*own, *known]
-        for alias, options in backend.processors.items():
-            for key in options:
-                if key.casefold() not in folded:
-                    yield f"{path}.processors.{alias}.{key}", known
+        problems += [
+            f"{path}.{key}: unknown key{nearest(key, [*own, *known])}"
+            for key in backend.unknown_keys(known)
+        ]
+        for table, options in backend.processors.items():
+            readers = [stage.processor for stage in backend.stages if stage.table == table]
+            found = _unread(options, readers if read_by else [], known, read_by)
+            problems += [f"{path}.processors.{table}.{problem}" for problem in found]
+    if problems:
+        raise ConfigError([f"{prefix}{problem}" for problem in problems])
+
+
+def _unread(
+    options: Mapping[str, object],
+    readers: Collection[str],
+    known: Collection[str],
+    read_by: Callable[[str], Collection[str] | None] | None,
+) -> Iterator[str]:
+    """The keys of a table that nobody reads: of its readers, or of all where it has none."""
+    keys = set(known)
+    if readers and read_by is not None:
+        found = [read_by(name) for name in readers]
+        if None in found:
+            return  # A processor that is not there is told elsewhere.
+        keys = {key for theirs in found for key in theirs or ()}
+    folded = {key.casefold() for key in keys}
+    for key in options:
+        if key.casefold() in folded:
+            continue
+        if not readers:
+            yield f"{key}: unknown key{nearest(key, keys)}"
+        else:
+            listed = f"; expected one of {', '.join(sorted(keys))}" if keys else ""
+            who = " and ".join(dict.fromkeys(readers))
+            yield f"{key}: no key that {who} reads{nearest(key, keys) or listed}"

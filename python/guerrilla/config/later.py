@@ -51,13 +51,11 @@ _BY_NAME: Final = {name.casefold(): later for later in LATER_PROCESSORS for name
 
 
 def refusal(name: str) -> str | None:
-    """Why a chain cannot have that name, in any case, or its alias; None for any other name.
+    """Why a chain cannot have that name, in any case; None for any other name.
 
     Returns:
         What is not built, and what to do: the rest of a problem line after the key.
     """
     plain = name.strip()
-    if ":" in plain:
-        return f"the alias in {plain!r} is not built yet; name the processor alone"
     later = _BY_NAME.get(plain.casefold())
     return f"the processor {plain!r} is not built yet; {later.advice}" if later else None

@@ -53,7 +53,6 @@ _BACKEND: Final = (
     _Later("validate_cache_ttl", "keeping answers of validate_process"),
     _Later("breaker_failures", "the circuit breaker"),
     _Later("auth_process", "AUTH"),
-    _Later("processors", "setting options by alias"),
 )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, get_origin
 
-from guerrilla.config import AppConfig, Section, ServerConfig
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, JsonSchemaWarningKind
+
+from guerrilla.config import AppConfig, BackendConfig, Section, ServerConfig
 from guerrilla.config.fields import MAX_COUNT
 from guerrilla.config.masking import may_hold_secret
 from guerrilla.config.section import key_of, section_in
@@ -16,7 +18,7 @@ from guerrilla.config.writing import in_units
 from guerrilla.processors import TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
@@ -87,7 +89,7 @@ class Group:
         keys: in the order of the model.
         is_default: the config without a file has it.
         is_built: its feature is.
-        reader: the processor that reads the keys; empty for those of the table's own.
+        readers: the processors that read the keys; none for those of the table's own.
     """
 
     path: str
@@ -95,7 +97,7 @@ class Group:
     keys: tuple[Key, ...]
     is_default: bool
     is_built: bool = True
-    reader: str = ""
+    readers: tuple[str, ...] = ()
 
 
 def groups() -> list[Group]:
@@ -108,11 +110,40 @@ def groups() -> list[Group]:
     return found
 
 
-def options_of(name: str) -> type[BaseModel]:
-    """The options of a built-in processor."""
+def built_in(name: str) -> type[Processor]:
+    """The class of a built-in processor."""
     module, _, attribute = (TABLE.target(name) or "").partition(":")
     found: type[Processor] = getattr(importlib.import_module(module), attribute)
-    return found.Options
+    return found
+
+
+def options_of(name: str) -> type[BaseModel]:
+    """The options of a built-in processor."""
+    return built_in(name).Options
+
+
+def option_keys(options: type[BaseModel]) -> list[Key]:
+    """The keys that a processor reads, also those of the backend's own that it shares.
+
+    What stands in `backend_config` when a key of the backend is not set, the backend says.
+    """
+    fields = BackendConfig.model_fields
+    shared = {key_of(BackendConfig, name): info for name, info in fields.items()}
+    properties = _properties(options, options)
+    keys = []
+    for field, info in options.model_fields.items():
+        name = info.validation_alias if isinstance(info.validation_alias, str) else field
+        source = shared.get(name, info)
+        value = None if source.is_required() else source.get_default(call_default_factory=True)
+        key = _key(name, f"backend_config.{name}", source, value, properties.get(name, {}))
+        keys.append(replace(key, meaning=sentence(info.description)))
+    return keys
+
+
+def of_processors(names: Sequence[str]) -> str:
+    """`the processors SQL and MySQL`."""
+    *most, last = names
+    return f"the processors {', '.join(most)} and {last}" if most else f"the processor {last}"
 
 
 def remarks(key: Key) -> str:
@@ -152,20 +183,17 @@ def _groups(
 
 
 def _processor_groups(own: set[str]) -> Iterator[Group]:
-    told: set[type[BaseModel]] = set()
-    for reader in TABLE.names:
-        options = options_of(reader)
-        if options in told:  # another name of the same processor
-            continue
-        told.add(options)
-        properties = _properties(options, options)
-        keys = [
-            _key(name, f"backend_config.{name}", info, info.default, properties[name])
-            for name, info in options.model_fields.items()
-            if name not in own
-        ]
-        if keys:
-            yield Group("backend_config", (), tuple(keys), is_default=True, reader=reader)
+    """Each key once, under the first processor that reads it and all others that do."""
+    readers = {name: option_keys(options_of(name)) for name in TABLE.names}
+    told = set(own)
+    for first, keys in readers.items():
+        mine = tuple(key for key in keys if key.name not in told)
+        names = {key.name for key in mine}
+        told |= names
+        if mine:
+            every = (name for name, of in readers.items() if names <= {key.name for key in of})
+            others = tuple(name for name in every if name != first)
+            yield Group("backend_config", (), mine, is_default=True, readers=(first, *others))
 
 
 def _key(name: str, path: str, info: FieldInfo, value: object, schema: dict[str, Any]) -> Key:
@@ -188,9 +216,27 @@ def _key(name: str, path: str, info: FieldInfo, value: object, schema: dict[str,
 
 
 def _properties(root: type[BaseModel], of: type[BaseModel]) -> dict[str, Any]:
-    schema = root.model_json_schema(by_alias=True)
-    found: dict[str, Any] = (schema if root is of else schema["$defs"][of.__name__])["properties"]
-    return found
+    schema = root.model_json_schema(by_alias=True, schema_generator=_Lenient)
+    inner = schema.get("$defs", {})
+    found: dict[str, Any] = (schema if root is of else inner[of.__name__])["properties"]
+    # An enumeration stands beside them.
+    return {
+        name: inner[item["$ref"].rpartition("/")[2]] if "$ref" in item else item
+        for name, item in found.items()
+    }
+
+
+class _Lenient(GenerateJsonSchema):
+    """A type that JSON has no form for, as a processor of others may have it, takes any value."""
+
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {  # as pydantic declares it  # noqa: RUF012
+        "skipped-choice",
+        "non-serializable-default",
+    }
+
+    def handle_invalid_for_json_schema(self, schema: object, error_info: str) -> JsonSchemaValue:
+        del schema, error_info
+        return {}
 
 
 def kind_of(schema: dict[str, Any]) -> str:
@@ -202,13 +248,13 @@ def kind_of(schema: dict[str, Any]) -> str:
         case ["integer" | "number" as first, "string"]:
             return "size" if first == "integer" else "duration"
         case "array":
-            return f"list: {kind_of(schema['items'])}"
+            return f"list: {kind_of(schema.get('items', {}))}"
         case "integer" | "number" as name:
             return _number(name, schema)
         case list():
             return "name or number"
-        case name:
-            return _WORDS[str(name)]
+        case name:  # One that is not here, as a model of its own, only its author can describe.
+            return _WORDS.get(str(name), "value")
 
 
 def _number(name: str, schema: dict[str, Any]) -> str:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from guerrilla.config.later import LATER_PROCESSORS
 from guerrilla.config.writing import toml_value
-from guerrilla.reference.keys import groups, remarks
+from guerrilla.reference.keys import groups, of_processors, remarks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from guerrilla.reference.keys import Group, Key
 
@@ -40,8 +40,8 @@ def page() -> str:
 
 
 def _section(group: Group) -> Iterator[str]:
-    if group.reader:
-        yield f"### Keys of the processor {group.reader}, in `backend_config`"
+    if group.readers:
+        yield f"### Keys of {of_processors(group.readers)}, in `backend_config`"
     elif group.path:
         yield f"## `{group.path}`"
         for paragraph in group.meaning:
@@ -50,8 +50,14 @@ def _section(group: Group) -> Iterator[str]:
         yield "## At the top"
     if not group.is_built:
         yield from ("", "**Not built yet**, all of it.")
-    yield from ("", "| key | takes | default | meaning |", "|---|---|---|---|")
-    yield from map(_row, group.keys)
+    yield ""
+    yield from table(group.keys)
+
+
+def table(keys: Iterable[Key]) -> Iterator[str]:
+    """The lines of a table of keys."""
+    yield from ("| key | takes | default | meaning |", "|---|---|---|---|")
+    yield from map(_row, keys)
 
 
 def _row(key: Key) -> str:

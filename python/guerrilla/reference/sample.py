@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from guerrilla.config.later import LATER_PROCESSORS
 from guerrilla.config.writing import toml_value
-from guerrilla.reference.keys import EXAMPLES, groups, remarks
+from guerrilla.reference.keys import EXAMPLES, groups, of_processors, remarks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,14 +30,14 @@ def sample() -> str:
     lines = [*_prose(_HEAD.split("\n\n"))]
     for group in groups():
         lines += ["", *_group(group)] if group.path else _group(group)
-        if group.path == "backend_config" and not group.reader:
+        if group.path == "backend_config" and not group.readers:
             lines += _later()
     return "\n".join(lines) + "\n"
 
 
 def _group(group: Group) -> Iterator[str]:
-    if group.reader:  # Their keys stand in the backend's table, which is open already.
-        yield from _prose([f"Keys of the processor {group.reader}, in `backend_config`:"])
+    if group.readers:  # Their keys stand in the backend's table, which is open already.
+        yield from _prose([f"Keys of {of_processors(group.readers)}, in `backend_config`:"])
     elif group.path:
         more = () if group.is_built else ("Not built yet.",)
         yield from _prose((*group.meaning, *more))
@@ -46,7 +46,7 @@ def _group(group: Group) -> Iterator[str]:
         yield f"{mark}[[{name}]]" if group.path.endswith("[]") else f"{mark}[{name}]"
     for key in group.keys:
         yield ""
-        yield from _key(key, is_set=group.is_default and not group.reader)
+        yield from _key(key, is_set=group.is_default and not group.readers)
 
 
 def _key(key: Key, *, is_set: bool) -> Iterator[str]:

@@ -26,8 +26,8 @@ def schema() -> dict[str, Any]:
     """
     found: dict[str, Any] = _tidy(AppConfig.model_json_schema(by_alias=True))
     for group in groups():
-        if group.reader:
-            _add_options(found, group.reader, [key.name for key in group.keys])
+        if group.readers:
+            _add_options(found, group.readers[0], [key.name for key in group.keys])
         if not group.is_built and group.path:
             found["properties"][group.path]["description"] += " Not built yet."
         for key in group.keys:

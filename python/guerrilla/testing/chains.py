@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from guerrilla._core import Envelope
 from guerrilla.base import Processor
 from guerrilla.chain import Chain, ChainSettings, build, read_options
+from guerrilla.config.backend import backend_values
 from guerrilla.registry import DECORATED, Registry
 from guerrilla.reply import TRY_LATER, Reply, fold
 
@@ -54,7 +55,7 @@ def run_chain(
     if used:
         message = f"answered before, so make another one: {', '.join(used)}"
         raise ValueError(message)
-    values = {key.lower(): value for key, value in (options or {}).items()}
+    values = backend_values(options or {})
     with _chain(chain, values, ChainSettings(save_timeout=save_timeout)) as running:
         running.run(batch)
     for envelope in batch:
