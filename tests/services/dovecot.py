@@ -33,11 +33,11 @@ def shared_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def fetch(maildir: Path) -> list[dict[str, str]]:
+def fetch(maildir: Path, fields: str = "text size.physical mailbox") -> list[dict[str, str]]:
     """Every message of the inbox, read as its owner would.
 
     Returns:
-        `text` (with CRLF), `size.physical` and `mailbox` each.
+        The `fields` of each, as `doveadm-fetch(1)` names them; `text` has CRLF.
     """
     with shared_folder() as home:
         if os.geteuid() == 0:
@@ -53,7 +53,7 @@ def fetch(maildir: Path) -> list[dict[str, str]]:
         done = subprocess.run(
             [
                 *(program("doveadm"), "-c", os.fspath(config), "-f", "json"),
-                *("fetch", "text size.physical mailbox", "all"),
+                *("fetch", fields, "all"),
             ],
             env={"HOME": os.fspath(home), "USER": "alice", "PATH": "/usr/bin:/bin"},
             cwd=home,
