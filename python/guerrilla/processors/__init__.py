@@ -37,6 +37,7 @@ TABLE: Final = Table(
         "Debugger": "guerrilla.processors.debugger:Debugger",
         "SQL": "guerrilla.processors.sql:SQL",
         "MailDir": "guerrilla.processors.maildir:MailDir",
+        "Pipe": "guerrilla.processors.pipe:Pipe",
         "Wildcard": "guerrilla.processors.wildcard:Wildcard",
         "WildcardProcessor": "guerrilla.processors.wildcard:Wildcard",
     }
