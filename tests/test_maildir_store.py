@@ -206,7 +206,8 @@ def fill(folder: Path, *command: str, limit: int = 0, size: int) -> tuple[list[s
 
 
 def can_mount(command: list[str]) -> bool:
-    return subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+    whole = [*command, sys.executable, "-c", ""]
+    return subprocess.run(whole, capture_output=True, check=False).returncode == 0
 
 
 def test_a_full_disk_is_452_and_what_was_saved_is_whole(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from guerrilla._core import Envelope
 
-__all__ = ["Folder", "base_name", "make", "remove_stale"]
+__all__ = ["Folder", "base_name", "make", "remove_stale", "sync_made"]
 
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
@@ -71,8 +71,7 @@ class Folder:
         Raises:
             OSError: it could not be written; nothing is left of it.
         """
-        name = _unique_name()
-        fd = os.open(name, _NEW_FILE, FILE_MODE, dir_fd=self._tmp)
+        name, fd = self._created()
         try:
             try:
                 _give(fd, self.owner)
@@ -84,6 +83,19 @@ class Folder:
             self.discard(name)
             raise
         return name
+
+    def try_writing(self) -> None:
+        """Makes a file and removes it.
+
+        Raises:
+            OSError: it cannot be made, or given to the owner.
+        """
+        name, fd = self._created()
+        try:
+            _give(fd, self.owner)
+        finally:
+            os.close(fd)
+            self.discard(name)
 
     def has(self, name: str) -> bool:
         """Whether there is such a message in `new`."""
@@ -132,6 +144,10 @@ class Folder:
     ) -> None:
         self.close()
 
+    def _created(self) -> tuple[str, int]:
+        name = _unique_name()
+        return name, os.open(name, _NEW_FILE, FILE_MODE, dir_fd=self._tmp)
+
 
 def base_name(envelope: Envelope, index: int) -> str:
     """The name of the copy for `rcpt_to[index]` but for its size: the same at each repeat.
@@ -142,7 +158,7 @@ def base_name(envelope: Envelope, index: int) -> str:
     return f"{seconds}.M{part:06}Q{envelope.queued_id}_{index}.{_host()}"
 
 
-def make(parent: str, names: Sequence[str], owner: Owner) -> None:
+def make(parent: str, names: Sequence[str], owner: Owner) -> bool:
     """Makes what is missing of a maildir, with mode 0700 and of its owner, and tries to write it.
 
     Args:
@@ -150,20 +166,38 @@ def make(parent: str, names: Sequence[str], owner: Owner) -> None:
         names: of the folders below it; the last is the maildir.
         owner: whose they become.
 
+    Returns:
+        Whether anything was made; `sync_made` has to follow then.
+
     Raises:
         OSError: one cannot be made, given or used; `filename` is its path.
     """
     path = parent.rstrip("/")
+    is_made = False
     with contextlib.ExitStack() as opened:
         with _named(parent):
             at = _opened(parent, opened)
         for name in names:
             path = f"{path}/{name}"
-            at = _made(name, opened, at, owner, path)
+            at, is_new = _made(name, opened, at, owner, path)
+            is_made |= is_new
         for name in (_TMP, _NEW, _CUR):
-            _made(name, opened, at, owner, f"{path}/{name}")
+            is_made |= _made(name, opened, at, owner, f"{path}/{name}")[1]
     with Folder(path, owner) as folder, _named(f"{path}/{_TMP}"):
-        folder.discard(folder.write([b"\n"]))
+        folder.try_writing()
+    return is_made
+
+
+def sync_made(parent: str, names: Sequence[str]) -> None:
+    """Makes folders that were made survive a power failure; arguments as for `make`."""
+    path = parent
+    for name in ("", *names):
+        path = os.path.join(path, name)
+        fd = os.open(path, _OPEN_FOLDER)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def remove_stale(path: str) -> int:
@@ -188,22 +222,23 @@ def remove_stale(path: str) -> int:
     return removed
 
 
-def _made(name: str, opened: contextlib.ExitStack, at: int, owner: Owner, path: str) -> int:
-    """A folder, opened; made and given where it is missing."""
+def _made(
+    name: str, opened: contextlib.ExitStack, at: int, owner: Owner, path: str
+) -> tuple[int, bool]:
+    """A folder, opened; made and given where it is missing, which the second value tells."""
     with _named(path):
         try:
             os.mkdir(name, FOLDER_MODE, dir_fd=at)
         except FileExistsError:
-            return _opened(name, opened, at)
+            return _opened(name, opened, at), False
         try:
             fd = _opened(name, opened, at, flags=os.O_NOFOLLOW)
             _give(fd, owner)
-            os.fsync(at)
         except OSError:
             with contextlib.suppress(OSError):
                 os.rmdir(name, dir_fd=at)
             raise
-        return fd
+        return fd, True
 
 
 def _opened(
