@@ -7,6 +7,7 @@ the last steps failed, the renaming and the syncing of folders; its copies are r
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 
     from guerrilla._core import Envelope
     from guerrilla.maildir.quota import Usage
+    from guerrilla.maildir.syncing import Syncer
     from guerrilla.maildir.users import Owner
 
 __all__ = ["Box", "Mail", "store"]
 
 _MOST_FOLDERS = 64
 """Folders that are open at a time, two files each; a mail with more recipients opens its own."""
+
+_MOST_FILES = 128
+"""Files that are written before they are synced; likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,15 @@ class _Copy:
     """Where room is reserved."""
     temporary: str = ""
     """Its name in `tmp`; empty when it is there no more."""
+    descriptor: int | None = None
+    """Of the file, until it is synced."""
     is_shown: bool = False
     """It was moved to `new` by us."""
+
+    def let_go(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
 
     def undo(self) -> None:
         if self.temporary:
@@ -102,7 +114,11 @@ class Mail:
                 raise QuotaExceeded
             copy = _Copy(box, folder, name, size, usage)
             self._copies.append(copy)
-            copy.temporary = folder.write((head, data))
+            copy.temporary, copy.descriptor = folder.write((head, data))
+
+    def written(self) -> list[_Copy]:
+        """The copies that are to be synced."""
+        return list(self._copies)
 
     def publish(self, folders: _Folders) -> None:
         """Shows every copy."""
@@ -114,6 +130,7 @@ class Mail:
     def end(self) -> None:
         """Undoes what is to be undone, and says how much room it took."""
         for copy in self._copies:
+            copy.let_go()
             if not self.is_stored:
                 copy.undo()
             if copy.usage is not None:
@@ -144,40 +161,56 @@ class _Folders:
         return found
 
 
-def store(mails: Sequence[Mail], quota: int) -> None:
+def store(mails: Sequence[Mail], quota: int, syncer: Syncer) -> None:
     """Stores mails, or gives each that is not stored its `error`.
 
     Args:
         mails: fresh ones.
         quota: octets for each maildir, 0 for no limit.
+        syncer: waits for the disk.
     """
     for group in _groups(mails):
         with contextlib.ExitStack() as opened:
             folders = _Folders(opened)
             try:
-                _store(group, folders, quota)
+                _store(group, folders, quota, syncer)
             finally:
                 for mail in group:
                     mail.end()
 
 
-def _store(mails: Sequence[Mail], folders: _Folders, quota: int) -> None:
+def _store(mails: Sequence[Mail], folders: _Folders, quota: int, syncer: Syncer) -> None:
     for mail in mails:
         with _noted(mail):
             mail.write(folders, quota)
+    _sync_files([mail for mail in mails if mail.error is None], syncer)
     for mail in mails:
         if mail.error is None:
             with _noted(mail):
                 mail.publish(folders)
-    for box in folders.dirty:
-        try:
-            folders.get(box).sync()
-        except OSError as error:
+    boxes = list(folders.dirty)
+    errors = syncer.sync([folders.get(box).fileno() for box in boxes])
+    for box, error in zip(boxes, errors, strict=True):
+        if error is not None:
+            error.filename = os.path.join(box.path, "new")
             for mail in mails:
                 if box in mail.boxes.values():
                     mail.error = mail.error or error
     for mail in mails:
         mail.is_stored = mail.error is None
+
+
+def _sync_files(mails: Sequence[Mail], syncer: Syncer) -> None:
+    copies = [(mail, copy) for mail in mails for copy in mail.written()]
+    errors = syncer.sync([copy.descriptor for _, copy in copies if copy.descriptor is not None])
+    for (mail, copy), error in zip(copies, errors, strict=True):
+        copy.let_go()
+        if error is not None:
+            error.filename = os.path.join(copy.box.path, "tmp", copy.temporary)
+            mail.error = mail.error or error
+    for mail in mails:
+        if mail.error is not None:
+            mail.end()
 
 
 @contextlib.contextmanager
@@ -191,14 +224,16 @@ def _noted(mail: Mail) -> Iterator[None]:
 
 
 def _groups(mails: Sequence[Mail]) -> Iterator[list[Mail]]:
-    """The mails in their order, so that a group needs few folders."""
+    """The mails in their order, so that a group needs few folders and files at a time."""
     group: list[Mail] = []
     boxes: set[Box] = set()
+    copies = 0
     for mail in mails:
         mine = set(mail.boxes.values())
-        if group and len(boxes | mine) > _MOST_FOLDERS:
+        copies += len(mail.boxes)
+        if group and (len(boxes | mine) > _MOST_FOLDERS or copies > _MOST_FILES):
             yield group
-            group, boxes = [], set()
+            group, boxes, copies = [], set(), len(mail.boxes)
         group.append(mail)
         boxes |= mine
     if group:

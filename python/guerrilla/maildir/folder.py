@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import socket
@@ -62,27 +63,24 @@ class Folder:
             self._new = _opened(_NEW, opened, root, owner=owner, flags=os.O_NOFOLLOW)
             self._descriptors = opened.pop_all()
 
-    def write(self, data: Sequence[bytes | memoryview]) -> str:
-        """Writes a file in `tmp` and syncs it.
+    def write(self, data: Iterable[bytes | memoryview]) -> tuple[str, int]:
+        """Writes a file in `tmp`; it has to be synced and closed.
 
         Returns:
-            Its name there.
+            Its name there, and its descriptor.
 
         Raises:
             OSError: it could not be written; nothing is left of it.
         """
         name, fd = self._created()
         try:
-            try:
-                _give(fd, self.owner)
-                _write_all(fd, data)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            _give(fd, self.owner)
+            _write_all(fd, data)
         except BaseException:
+            os.close(fd)
             self.discard(name)
             raise
-        return name
+        return name, fd
 
     def try_writing(self) -> None:
         """Makes a file and removes it.
@@ -112,7 +110,7 @@ class Folder:
         return False
 
     def publish(self, temporary: str, name: str) -> None:
-        """Makes a file of `tmp` a message; `sync` makes that last."""
+        """Makes a file of `tmp` a message; `new` has to be synced then."""
         os.rename(temporary, name, src_dir_fd=self._tmp, dst_dir_fd=self._new)
 
     def take_back(self, name: str) -> None:
@@ -125,9 +123,9 @@ class Folder:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=self._tmp)
 
-    def sync(self) -> None:
-        """Makes what was published survive a power failure."""
-        os.fsync(self._new)
+    def fileno(self) -> int:
+        """Of `new`: when that is synced, what was published survives a power failure."""
+        return self._new
 
     def close(self) -> None:
         """Idempotent."""
@@ -267,10 +265,13 @@ def _give(fd: int, owner: Owner) -> None:
 
 
 def _write_all(fd: int, parts: Iterable[bytes | memoryview]) -> None:
-    for part in parts:
-        left = memoryview(part)
-        while left:
-            left = left[os.write(fd, left) :]
+    left = [memoryview(part) for part in parts if len(part)]
+    while left:
+        written = os.writev(fd, left)
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if left:
+            left[0] = left[0][written:]
 
 
 def _unique_name() -> str:
@@ -279,6 +280,7 @@ def _unique_name() -> str:
     return f"{seconds}.M{part:06}P{os.getpid()}_{next(_sequence)}.{_host()}"
 
 
+@functools.cache
 def _host() -> str:
     """The name of this machine, as it may stand in the name of a file."""
     name = socket.gethostname()

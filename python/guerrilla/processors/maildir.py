@@ -16,6 +16,7 @@ from guerrilla.errors import StartError, expected
 from guerrilla.maildir import folder
 from guerrilla.maildir.delivery import Box, Mail, store
 from guerrilla.maildir.quota import usage_of
+from guerrilla.maildir.syncing import Syncer
 from guerrilla.maildir.users import KEEP, expand, parse_users, place
 from guerrilla.reply import TRY_LATER, reply_for
 from guerrilla.units import Bytes
@@ -92,6 +93,7 @@ class MailDir(Processor):
         self._options = options
         self._boxes: dict[str, Box] = {}
         self._opened_at = 0.0
+        self._syncer = Syncer()
 
     def open(self) -> None:
         """Makes the maildirs that are missing, tries to write each, and tidies them.
@@ -121,10 +123,15 @@ class MailDir(Processor):
         self._boxes = boxes
         self._opened_at = time.time()
 
+    def close(self) -> None:
+        """Ends its threads."""
+        self._syncer.close()
+
     def save_batch(self, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
         """Stores all copies of each envelope, or none of them."""
         mails = [self._mail(envelope) for envelope in envelopes]
-        store([mail for mail in mails if mail is not None], self._options.maildir_quota)
+        wanted = [mail for mail in mails if mail is not None]
+        store(wanted, self._options.maildir_quota, self._syncer)
         return [NO_USER if mail is None else _outcome(mail) for mail in mails]
 
     def validate(self, transaction: Transaction, recipient: Address) -> Reply | None:
