@@ -16,7 +16,8 @@ from guerrilla._core import Envelope
 from guerrilla.base import Processor
 from guerrilla.chain import build
 from guerrilla.checking import effective
-from guerrilla.config import Stage, chain_stages, from_mapping
+from guerrilla.config import Stage, chain_stages, from_mapping, loads
+from guerrilla.config.writing import toml
 from guerrilla.errors import ConfigError
 from guerrilla.registry import DECORATED, Registry
 from guerrilla.reply import Outcome
@@ -283,6 +284,16 @@ def test_the_effective_config_has_the_options_of_each(monkeypatch: pytest.Monkey
             "hot": {"post_password": "***", "post_place": "ram", "post_limit": 7}
         }
         assert (backend_["post_place"], backend_["post_limit"]) == ("here", 7)
+
+
+def test_what_is_shown_can_be_started() -> None:
+    """Read back, it is sound and says the same."""
+    keys = {"save_process": "SQL:hot|SQL", "sql_dsn": "a.db", "processors": {"hot": {}}}
+    shown = effective(from_mapping(backend(**keys)))
+    again = loads(toml(shown), format="toml")
+    assert config_problems(again, Registry(), None, None) == []
+    assert again.backend_config.processors["hot"]["sql_dsn"] == "a.db"
+    assert effective(again) == shown
 
 
 # A daemon

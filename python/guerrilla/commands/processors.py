@@ -83,7 +83,13 @@ def _text(one: Described) -> Iterator[str]:
     if one.problem:
         yield f"{one.name}  ({one.origin}; cannot be used)"
         yield from _paragraph(one.problem, "  ")
-        return
+    else:
+        yield from _of_a_sound_one(one)
+    for package in one.unused:
+        yield f"  The package {package} offers one of this name too, which is not used."
+
+
+def _of_a_sound_one(one: Described) -> Iterator[str]:
     what = ["stores"] if one.stores else []
     what += [f"{chain}_process" for chain in one.chains]
     yield f"{one.name}  ({'; '.join([str(one.origin), *what])})"
@@ -122,6 +128,8 @@ def _object(one: Described) -> dict[str, Any]:
     }
     if one.origin.package:
         found |= {"package": one.origin.package, "version": one.origin.version}
+    if one.unused:
+        found["unused"] = list(one.unused)
     if one.problem:
         return {**found, "problem": one.problem}
     options = [

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from guerrilla import installed
 from guerrilla.base import implements
 from guerrilla.errors import ConfigError
 from guerrilla.processors import TABLE
@@ -79,7 +80,8 @@ class Described:
         chains: those that it does something in.
         meaning: the first paragraph of its docstring.
         keys: of its options.
-        problem: why it cannot be used; then all but name and origin is empty.
+        problem: why it cannot be used; then what could be told of it only by importing it is empty.
+        unused: packages that offer one of this name too, in vain.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Described:
     meaning: str = ""
     keys: tuple[Key, ...] = ()
     problem: str = ""
+    unused: tuple[str, ...] = ()
 
 
 def described(name: str, registry: Registry) -> Described:
@@ -101,11 +104,15 @@ def described(name: str, registry: Registry) -> Described:
     if origin is None:
         registry.find(name)
         raise ConfigError(f"unknown processor {name!r}")  # What `find` says too.
+    points = installed.entry_points().get(name.casefold(), [])
+    packages = (" ".join(installed.package_of(point)).strip() or point.value for point in points)
+    unused = () if origin.kind == "package" else tuple(packages)
     try:
         found = registry.find(name)
         return Described(
             name,
             origin,
+            unused=unused,
             stores=bool(found.stores),
             chains=tuple(tasks_of(found)),
             meaning=summary(found),
@@ -113,7 +120,7 @@ def described(name: str, registry: Registry) -> Described:
         )
     except Exception as error:  # noqa: BLE001 - code of others
         text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-        return Described(name, origin, problem=text)
+        return Described(name, origin, problem=text, unused=unused)
 
 
 def _options(name: str) -> str:
