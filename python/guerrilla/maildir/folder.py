@@ -57,6 +57,7 @@ class Folder:
     def __init__(self, path: str, owner: Owner) -> None:
         self.path = path
         self.owner = owner
+        self._read: frozenset[str] | None = None
         with _named(path), contextlib.ExitStack() as opened, contextlib.ExitStack() as before:
             root = _opened(path, before, owner=owner)
             self._tmp = _opened(_TMP, opened, root, owner=owner, flags=os.O_NOFOLLOW)
@@ -104,10 +105,16 @@ class Folder:
         return True
 
     def has_read(self, base: str) -> bool:
-        """Whether there is a message in `cur` whose name begins so: a reader moved it there."""
-        with contextlib.suppress(FileNotFoundError), os.scandir(f"{self.path}/{_CUR}") as entries:
-            return any(entry.name.startswith(base) for entry in entries)
-        return False
+        """Whether there is a message of this `base_name` in `cur`: a reader moved it there.
+
+        `cur` is read once, since it may hold a lot.
+        """
+        if self._read is None:
+            names: list[str] = []
+            with contextlib.suppress(FileNotFoundError):
+                names = os.listdir(os.path.join(self.path, _CUR))
+            self._read = frozenset(name.partition(",S=")[0] for name in names)
+        return base in self._read
 
     def publish(self, temporary: str, name: str) -> None:
         """Makes a file of `tmp` a message; `new` has to be synced then."""
