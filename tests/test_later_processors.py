@@ -24,11 +24,13 @@ NAMES = [name for later in LATER_PROCESSORS for name in later.names]
 KEYS = {
     "maildir_path": "~/mail/[user]",
     "maildir_user_map": "alice=1000:1000",
+    "redis_interface": "127.0.0.1:6379",
+    "redis_expire_seconds": 1,
+    "redis_sql_batch_timeout": 3,
     "fcgi_script_filename_save": "/srv/save.php",
     "fcgi_script_filename_validate": "/srv/validate.php",
     "fcgi_connection_type": "unix",
     "fcgi_connection_address": "/run/php.sock",
-    "wildcard_hosts": "*.example.com",
 }
 
 
@@ -65,6 +67,7 @@ def test_a_chain_that_names_one_is_refused_in_one_line(name: str, task: str) -> 
 
 def test_both_chains_are_told_at_once() -> None:
     found = problems(save_process="MailDir", validate_process="Wildcard")
+    found = problems(save_process="Redis", validate_process="FastCGI")
     assert [line.partition(":")[0] for line in found] == [
         "backend_config.save_process",
         "backend_config.validate_process",
@@ -72,8 +75,8 @@ def test_both_chains_are_told_at_once() -> None:
 
 
 def test_an_alias_of_one_is_refused_in_one_line() -> None:
-    (line,) = problems(save_process="MailDir:hot")
-    assert line.startswith("backend_config.save_process: the processor 'MailDir' is not built yet")
+    (line,) = problems(save_process="FastCGI:hot")
+    assert line.startswith("backend_config.save_process: the processor 'FastCGI' is not built yet")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,11 +95,11 @@ def test_a_decorated_one_takes_the_name(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_imported_one_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DECORATED, "_classes", {})
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "later_own_maildir.py").write_text(
-        "import guerrilla\n@guerrilla.processor('MailDir')\ndef keep(envelope): return None\n",
+    (tmp_path / "later_own_fastcgi.py").write_text(
+        "import guerrilla\n@guerrilla.processor('FastCGI')\ndef keep(envelope): return None\n",
         encoding="utf-8",
     )
-    keys = {"import": ["later_own_maildir"], "save_process": "MailDir"}
+    keys = {"import": ["later_own_fastcgi"], "save_process": "FastCGI"}
     assert problems(Registry(DECORATED), **keys) == []
 
 
@@ -124,6 +127,9 @@ def test_of_go_guerrillas_own_config_only_what_is_not_built_is_refused() -> None
         f"backend_config.{task}_process: the processor {name!r} is not built yet"
         for task, name in [
             ("validate", "Wildcard"),
+            ("save", "Compressor"),
+            ("save", "Redis"),
+            ("save", "MySql"),
         ]
     ]
     found = config_problems(config, Registry(), None, None)

@@ -28,7 +28,6 @@ class LaterProcessor:
 
 LATER_PROCESSORS: Final = (
     LaterProcessor(("250",)),
-    LaterProcessor(("MailDir",), ("maildir_path", "maildir_user_map")),
     LaterProcessor(
         ("FastCGI",),
         (
@@ -38,7 +37,6 @@ LATER_PROCESSORS: Final = (
             "fcgi_connection_address",
         ),
     ),
-    LaterProcessor(("Wildcard", "WildcardProcessor"), ("wildcard_hosts",)),
 )
 """Every one, in the order of Go-Guerrilla's documentation."""
 

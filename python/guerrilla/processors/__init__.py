@@ -41,6 +41,10 @@ TABLE: Final = Table(
         "MySQL": "guerrilla.processors.sql:MySQL",
         "GuerrillaRedisDB": "guerrilla.processors.guerrillaredisdb:GuerrillaRedisDB",
         "GuerrillaDbRedis": "guerrilla.processors.guerrillaredisdb:GuerrillaRedisDB",
+        "MailDir": "guerrilla.processors.maildir:MailDir",
+        "Pipe": "guerrilla.processors.pipe:Pipe",
+        "Wildcard": "guerrilla.processors.wildcard:Wildcard",
+        "WildcardProcessor": "guerrilla.processors.wildcard:Wildcard",
     }
 )
 """What can be named in a chain without installing or importing anything."""
