@@ -27,10 +27,6 @@ KEYS = {
     "redis_sql_batch_timeout": 3,
     "maildir_path": "~/mail/[user]",
     "maildir_user_map": "alice=1000:1000",
-    "fcgi_script_filename_save": "/srv/save.php",
-    "fcgi_script_filename_validate": "/srv/validate.php",
-    "fcgi_connection_type": "unix",
-    "fcgi_connection_address": "/run/php.sock",
     "wildcard_hosts": "*.example.com",
 }
 

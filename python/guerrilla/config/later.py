@@ -33,15 +33,6 @@ LATER_PROCESSORS: Final = (
     LaterProcessor(("MySQL",), advice="use 'SQL' with sql_driver 'sqlite'"),
     LaterProcessor(("GuerrillaRedisDB", "GuerrillaDbRedis"), ("redis_sql_batch_timeout",)),
     LaterProcessor(("MailDir",), ("maildir_path", "maildir_user_map")),
-    LaterProcessor(
-        ("FastCGI",),
-        (
-            "fcgi_script_filename_save",
-            "fcgi_script_filename_validate",
-            "fcgi_connection_type",
-            "fcgi_connection_address",
-        ),
-    ),
     LaterProcessor(("Wildcard", "WildcardProcessor"), ("wildcard_hosts",)),
 )
 """Every one, in the order of Go-Guerrilla's documentation."""

@@ -36,6 +36,7 @@ TABLE: Final = Table(
         "Hasher": "guerrilla.processors.hasher:Hasher",
         "Debugger": "guerrilla.processors.debugger:Debugger",
         "SQL": "guerrilla.processors.sql:SQL",
+        "FastCGI": "guerrilla.processors.fastcgi:FastCGI",
     }
 )
 """What can be named in a chain without installing or importing anything."""
