@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from guerrilla.fcgi import Connection
-from tests.services.base import Service, free_port, program
+from tests.services.base import STOP_TIMEOUT, Service, free_port, program
 
 
 class PhpFpm(Service):
@@ -87,9 +88,13 @@ class PhpFpm(Service):
 
     def kill(self) -> None:
         """Ends it and its workers at once: those outlive their master and would go on serving."""
-        workers = self.workers() if self.process is not None else []
+        workers = [os.pidfd_open(pid) for pid in self.workers()] if self.process else []
         super().kill()
-        _signal(workers, signal.SIGKILL)
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(worker, signal.SIGKILL)
+            assert select.select([worker], [], [], STOP_TIMEOUT)[0], "a worker did not end"
+            os.close(worker)
 
     def pause(self) -> None:
         super().pause()
