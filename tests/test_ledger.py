@@ -1,0 +1,70 @@
+"""The senders that keep count, and what their audit finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.ledger import Ledger, Mail, audit, deliver, killer, make_mails, token_of
+from tests.running import RunningDaemon
+
+MAILS = [Mail(str(number), b"X-Ledger: %d\r\n\r\nhello\r\n" % number) for number in range(3)]
+HEADER = b"Received: by mx\r\n"
+
+
+def ledger() -> Ledger:
+    """Two of three were accepted, one of them after a 4xx."""
+    made = Ledger(MAILS)
+    made.accepted.update(["0", "1"])
+    made.deferred.update(["1", "2"])
+    return made
+
+
+def stored(*numbers: int) -> list[bytes]:
+    return [HEADER + MAILS[number].message for number in numbers]
+
+
+def test_what_agrees_is_found_to_agree() -> None:
+    assert audit(ledger(), stored(0, 1)) == 0
+    assert audit(ledger(), stored(0, 1, 1, 2)) == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "error"),
+    [
+        pytest.param(stored(0), r"1 answered 250 and not stored: \['1'\]", id="lost"),
+        pytest.param([*stored(0, 1), stored(0)[0][:-3] + b"\n"], "altered: 0", id="altered"),
+        pytest.param(stored(0, 0, 1), "0: stored 2 times, 1 attempts", id="copy"),
+        pytest.param([*stored(0, 1), b"X-Ledger: 9\r\n\r\n"], "never sent: 9", id="never sent"),
+        pytest.param([*stored(0, 1), b"Subject: hello\r\n\r\n"], "no mail of ours", id="foreign"),
+    ],
+)
+def test_what_disagrees_is_named(found: list[bytes], error: str) -> None:
+    with pytest.raises(AssertionError, match=error):
+        audit(ledger(), found)
+
+
+def test_too_many_copies_and_other_answers_are_named() -> None:
+    with pytest.raises(AssertionError, match="1 copies, at most 0"):
+        audit(ledger(), stored(0, 1, 1), most_copies=0)
+    other = ledger()
+    other.other.append("554 5.0.0 no")
+    with pytest.raises(AssertionError, match="554"):
+        audit(other, stored(0, 1))
+
+
+def test_a_table_that_goes_and_comes_back(tmp_path: Path) -> None:
+    """The folder of SQLite's file is renamed, and back, three times while mail comes in."""
+    mails = make_mails(600)
+    folder, aside = tmp_path / "daemon", tmp_path / "aside"
+    folder.mkdir()
+    with RunningDaemon(folder, backend="save_workers_size = 2") as daemon:
+        disturb = killer(600, lambda: folder.rename(aside), lambda: aside.rename(folder))
+        sent = deliver(daemon.port, mails, connections=20, disturb=disturb)
+        assert sent.refusals >= 30
+        assert sent.dropped == sent.unanswered.total() == 0
+        rows = [row["mail"] for row in daemon.rows()]
+    # What was committed in the moment in which its file went is answered 451, and comes again.
+    assert audit(sent, rows) <= 3 * 20
+    assert {token_of(row) for row in rows} == {mail.token for mail in mails}
