@@ -45,6 +45,7 @@ TABLE: Final = Table(
         "Pipe": "guerrilla.processors.pipe:Pipe",
         "Wildcard": "guerrilla.processors.wildcard:Wildcard",
         "WildcardProcessor": "guerrilla.processors.wildcard:Wildcard",
+        "FastCGI": "guerrilla.processors.fastcgi:FastCGI",
     }
 )
 """What can be named in a chain without installing or importing anything."""
