@@ -99,6 +99,8 @@ class Weather:
             "save_concurrency": one([1, 64]),
             "gw_save_timeout": one([30, 60]),
             "gw_val_rcpt_timeout": one([20, 30]),
+            "validate_cache_ttl": one([0, 60]),
+            "breaker_failures": one([0, 1]),
         }
         top: dict[str, Any] = {
             "allowed_hosts": one([["."], ["example.com"], ["*.com", "example.net"]]),

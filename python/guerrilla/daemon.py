@@ -161,6 +161,8 @@ class Daemon(AsyncDaemon):
             finally:
                 self._busy = False
             log.info("started with the chain %s", self.config.backend_config.save_process)
+            for name, backend in self.config.backends.items():
+                log.info("backend %s: the chain %s", name, backend.save_process)
             for warning in self._warnings:
                 log.warning("%s", warning)
             if self._stop_wanted:
