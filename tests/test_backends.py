@@ -275,6 +275,19 @@ def test_check_looks_at_all_of_them(tmp_path: Path) -> None:
     assert (shown["mail_table"], shown["save_workers_size"]) == ("new_mail", 1)
 
 
+def test_the_example_saves_apart(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "examples" / "backends.toml").read_text()
+    text = text.replace("127.0.0.1:2525", "127.0.0.1:0").replace("127.0.0.1:2526", "127.0.0.2:0")
+    path = tmp_path / "backends.toml"
+    for name in ("mail", "archive"):
+        text = text.replace(f'"{name}.db"', json.dumps(str(tmp_path / f"{name}.db")))
+    path.write_text(text)
+    with Daemon.from_file(path) as daemon:
+        assert send(daemon, "kept", 1).startswith("250 ")
+        stages = {(one["backend"], one["stage"]): one["count"] for one in daemon.stats()["stages"]}
+    assert (stages["archive", "SQL"], stages["default", "SQL"]) == (1, 0)
+
+
 # --- Reloads --------------------------------------------------------------------------------------
 
 
