@@ -22,6 +22,7 @@ from tests.services.fixtures import (  # fixtures  # noqa: F401
     place,
     postgresql,
 )
+from tests.services.redis import empty_redis, own_redis, redis_server  # fixtures  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -27,6 +27,7 @@ from guerrilla.worker import SPARE
 from tests.chains import Mail
 from tests.daemons import problems
 from tests.pools import HANG_AFTER, Bench
+from tests.reloads import shows
 from tests.wire import HELLO, TRANSACTION, Wire, until
 
 MAIL = b"Subject: hello"
@@ -274,6 +275,19 @@ def test_check_looks_at_all_of_them(tmp_path: Path) -> None:
     assert (shown["mail_table"], shown["save_workers_size"]) == ("new_mail", 1)
 
 
+def test_the_example_saves_apart(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "examples" / "backends.toml").read_text()
+    text = text.replace("127.0.0.1:2525", "127.0.0.1:0").replace("127.0.0.1:2526", "127.0.0.2:0")
+    path = tmp_path / "backends.toml"
+    for name in ("mail", "archive"):
+        text = text.replace(f'"{name}.db"', json.dumps(str(tmp_path / f"{name}.db")))
+    path.write_text(text)
+    with Daemon.from_file(path) as daemon:
+        assert send(daemon, "kept", 1).startswith("250 ")
+        stages = {(one["backend"], one["stage"]): one["count"] for one in daemon.stats()["stages"]}
+    assert (stages["archive", "SQL"], stages["default", "SQL"]) == (1, 0)
+
+
 # --- Reloads --------------------------------------------------------------------------------------
 
 
@@ -284,6 +298,7 @@ def reload(daemon: Daemon, config: dict[str, Any]) -> None:
     assert daemon.config == new
 
 
+@shows("between transactions", "servers[].backend")
 def test_a_server_moves_between_transactions(start: Start, box: type[Box]) -> None:
     daemon = start(raw({}, "default"))
     with wire(daemon) as old, wire(daemon) as idle:
@@ -295,6 +310,7 @@ def test_a_server_moves_between_transactions(start: Start, box: type[Box]) -> No
     assert box.kept == {"main": ["begun"], "hot": ["next", "idle"]}
 
 
+@shows("at once", "backends")
 def test_only_what_changed_is_replaced(start: Start, box: type[Box]) -> None:
     daemon = start(raw({"hot": {}, "cold": {}}, "hot", "cold"))
     reload(daemon, raw({"hot": {"save_workers_size": 2}, "cold": {}}, "hot", "cold"))

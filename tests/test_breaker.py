@@ -20,6 +20,7 @@ from guerrilla.config import AppConfig, from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.reply import TRY_LATER, Outcome, Replies, Reply
 from tests.chains import NO, Atomic, Batch, Mail, Stage, Store, chain_of, throw, when
+from tests.reloads import shows
 from tests.wire import HELLO, Wire, until
 
 DOWN = "451 4.3.0 Error: storage is not available, please try again later"
@@ -264,6 +265,7 @@ def test_an_outage_under_several_senders_loses_nothing(start: Start, shop: type[
     assert figures(daemon)["breaker_opened"] >= 3
 
 
+@shows("at once", "backend_config.breaker_failures", "backend_config.breaker_reset")
 def test_a_reload_closes_that_of_what_it_changes_alone(start: Start, shop: type[Shop]) -> None:
     daemon = start()
     break_it(daemon, shop)

@@ -207,6 +207,14 @@ def test_a_chain_and_the_keys_of_its_processors_change(recorder: Daemon) -> None
             assert busy.ask(MAIL + b"\r\n.\r\n").startswith(f"250 2.0.0 {text}")
 
 
+@shows("at once", "backend_config.processors")
+def test_the_keys_of_a_stage_of_its_own_change(recorder: Daemon) -> None:
+    for keys in ({"said_text": "one"}, {"said_text": "two"}):
+        reload(recorder, from_mapping(recording(processors={"recorder": keys})))
+        with connect(recorder) as wire:
+            assert wire.deliver(MAIL).startswith(f"250 2.0.0 {keys['said_text']}")
+
+
 def test_no_mail_goes_to_the_old_chain_once_a_reload_is_over(recorder: Daemon) -> None:
     """Not to a worker either that has been waiting for one since before."""
     with connect(recorder) as wire:

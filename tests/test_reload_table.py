@@ -8,20 +8,26 @@ from guerrilla.config import AppConfig, BackendConfig, ServerConfig, TLSConfig
 from guerrilla.config.section import Section, key_of
 from guerrilla.config.unbuilt import unbuilt_keys
 from tests import (  # they say what they show when they are loaded
+    test_backends,
+    test_breaker,
     test_reload,
     test_reload_backend,
     test_reload_process,
     test_reload_sessions,
     test_reload_tls,
+    test_validate_cache,
 )
 from tests.reloads import SHOWN, TABLE
 
 MODULES: Final = (
+    test_backends,
+    test_breaker,
     test_reload,
     test_reload_backend,
     test_reload_process,
     test_reload_sessions,
     test_reload_tls,
+    test_validate_cache,
 )
 
 LATER: Final = "not built yet"

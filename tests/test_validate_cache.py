@@ -15,6 +15,7 @@ from guerrilla.base import Processor
 from guerrilla.config import AppConfig, from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.reply import Reply
+from tests.reloads import shows
 from tests.wire import HELLO, Wire, until
 
 
@@ -201,6 +202,17 @@ def test_a_reload_forgets_those_of_the_backend_that_it_changes(
     assert daemon.reload_config(other).ok
     ask(daemon, "no@example.com")
     assert len(book.asked) == 3
+
+
+@shows("at once", "backend_config.validate_cache_ttl")
+def test_a_reload_turns_it_off_and_on(start: Start, book: type[Book]) -> None:
+    daemon = start()
+    ask(daemon, "no@example.com")
+    for ttl, asked in ((0, 3), ("1h", 4)):
+        assert daemon.reload_config(config(validate_cache_ttl=ttl)).ok
+        for _ in range(2):
+            assert ask(daemon, "no@example.com") == ["550 5.1.1 not in one"]
+        assert len(book.asked) == asked
 
 
 def test_an_answer_of_the_old_chain_is_not_kept_by_the_new(start: Start, book: type[Book]) -> None:

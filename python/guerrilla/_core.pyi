@@ -303,6 +303,12 @@ class Envelope(Transaction):
         """The added fields as they will stand, newest first."""
     def bytes_for(self, index: int) -> bytes:
         """Added headers, `delivery_header_for(index)`, message."""
+    def compressed_for(self, index: int) -> bytes:
+        """`bytes_for(index)` as a zlib stream (RFC 1950) of the fastest level; made anew, always the same.
+
+        Raises:
+            IndexError: no such recipient.
+        """
     def __bytes__(self) -> bytes: ...
     @property
     def values(self) -> dict[str, Any]:

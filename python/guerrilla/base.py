@@ -39,6 +39,14 @@ class Processor:
         """`options` is of this class's own `Options`, checked; nothing is opened yet."""
         self.options = options
 
+    def misplaced(self, before: Sequence[Processor]) -> str:
+        """What is wrong with a `save_process` that has these stages before it; empty when nothing.
+
+        Said at start, as "NAME " and this text.
+        """
+        del before
+        return ""
+
     def open(self) -> None:
         """Connects and checks. What it raises stops the start; it cleans up after itself then."""
 

@@ -209,9 +209,20 @@ def build(
         except Exception as error:
             log.debug("making %s failed", name, exc_info=True)
             problems.append(f"{name}: {type(error).__name__}: {error}")
+    if not problems and task == "save":
+        problems = _misplaced(stages, where)
     if problems:
         raise ConfigError(problems)
     return Chain(stages, task, settings)
+
+
+def _misplaced(stages: Sequence[tuple[str, Processor]], where: str) -> list[str]:
+    """Stages that miss something before them, one line each."""
+    found = []
+    for index, (name, processor) in enumerate(stages):
+        if reason := processor.misplaced([before for _, before in stages[:index]]):
+            found.append(f"{where}.save_process: {name} {reason}")
+    return found
 
 
 class _Tables:

@@ -165,6 +165,8 @@ class Daemon(AsyncDaemon):
             finally:
                 self._busy = False
             log.info("started with the %s %s", *self._saves())
+            for name, backend in self.config.backends.items():
+                log.info("backend %s: the chain %s", name, backend.save_process)
             for warning in self._warnings:
                 log.warning("%s", warning)
             if self._stop_wanted:

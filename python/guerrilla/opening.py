@@ -130,8 +130,8 @@ def begin_pools(pools: Sequence[WorkerPool[Any]], core: Core) -> None:
         backend.renew()
     for pool in pools:
         backend = backends[pool.settings.backend]
-        saves = pool.task == "save"
-        pool.breaker = Breaker(backend, pool.task) if pool.settings.breaks else None
+        saves = pool.settings.name == "save"
+        pool.breaker = Breaker(backend, pool.settings.name) if pool.settings.breaks else None
         pool.receive = backend.receive if saves else backend.receive_checks
         pool.set_intake = backend.set_intake
         pool.begin()

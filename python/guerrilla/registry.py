@@ -17,13 +17,15 @@ from guerrilla import installed
 from guerrilla.base import Processor
 from guerrilla.config.chains import stage_of
 from guerrilla.config.fields import nearest
-from guerrilla.config.later import refusal
 from guerrilla.errors import ConfigError
 from guerrilla.processors import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
+
+SPOOL = "250"
+"""What stands in a chain for the spool: all behind it comes after the answer."""
 
 _Stage = TypeVar("_Stage", bound="Callable[..., Any]")
 
@@ -95,7 +97,7 @@ class Registry:
 
         Raises:
             ConfigError: no such name (the message has the nearest one), it cannot be imported, or
-                it is one of Go-Guerrilla's that is not built yet.
+                it stands for the spool, which is not built yet.
         """
         name = stage_of(name).processor
         found = self._lookup(name)
@@ -104,9 +106,8 @@ class Registry:
         found = installed.load(name)
         if found is not None:
             return found
-        later = refusal(name)
-        if later is not None:
-            raise ConfigError(later)
+        if name.strip() == SPOOL:
+            raise ConfigError(f"{SPOOL!r}, the spool, is not built yet; take it out of the chain")
         known = self.names()
         hint = nearest(name.strip(), known) or f"; known: {', '.join(known)}"
         message = f"unknown processor {name.strip()!r}{hint}"

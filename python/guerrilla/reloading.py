@@ -137,7 +137,9 @@ class Reload:
     def _tasks(self, name: str) -> list[TaskName]:
         """Sessions that began with a check go on with it: once there, its workers stay."""
         pools = [pool for pool in self._parts.pools if pool.settings.backend == name]
-        return list(dict.fromkeys([*self._plan.tasks[name], *(pool.task for pool in pools)]))
+        return list(
+            dict.fromkeys([*self._plan.tasks[name], *(pool.settings.name for pool in pools)])
+        )
 
     def _replace_pools(self, opened: list[WorkerPool[Any]]) -> None:
         """Behind the core, which knows all backends now."""

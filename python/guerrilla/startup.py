@@ -11,7 +11,6 @@ from guerrilla.addresses import resolve
 from guerrilla.backends import DEFAULT, backends_of, make_chain, placed_in, tasks
 from guerrilla.chain import option_keys
 from guerrilla.config import (
-    LATER_KEYS,
     BackendConfig,
     chain_names,
     check_processor_keys,
@@ -111,7 +110,7 @@ def raise_file_limit(servers: Sequence[tuple[ServerConfig, str]]) -> list[str]:
 
 def _known_keys(config: AppConfig, registry: Registry) -> set[str]:
     """The keys that processors read: all known ones, where those of the chains do not suffice."""
-    known = set(LATER_KEYS)
+    known: set[str] = set()
     used: set[str] = set()
     for backend in backends_of(config).values():
         used.update(backend.options, *backend.processors.values())

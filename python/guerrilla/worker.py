@@ -250,11 +250,6 @@ class WorkerPool(Generic[Item]):
         self._not_before = 0.0
 
     @property
-    def task(self) -> TaskName:
-        """What its workers do."""
-        return self.settings.name
-
-    @property
     def size(self) -> int:
         """Workers at work."""
         return len(self._workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -17,16 +18,23 @@ from typing import Self
 READY_TIMEOUT = 30.0
 STOP_TIMEOUT = 20.0
 
+_PORTS = range(10_000, 32_000)
+"""Linux gives clients those from 32,768 on, other systems higher ones."""
 _PLACES = ("/usr/sbin", "/usr/bin", "/usr/local/bin", "/sbin", "/bin")
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that was free a moment ago; for servers that cannot be given port 0."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that was free a moment ago; for servers that cannot be given port 0.
+
+    None that the kernel gives to clients: one of them would have it while the server is down.
+    """
+    # Not the order of the test session, which another one beside it may have too.
+    for port in random.SystemRandom().sample(_PORTS, 1_000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return port
+    raise AssertionError(f"no port from {_PORTS.start} to {_PORTS.stop} is free")
 
 
 def program(*names: str) -> str:

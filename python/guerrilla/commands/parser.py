@@ -9,17 +9,7 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from guerrilla import _core
-from guerrilla.commands import (
-    cert,
-    check,
-    config,
-    control,
-    mail,
-    processors,
-    schema,
-    send,
-    serve,
-)
+from guerrilla.commands import cert, check, config, control, mail, processors, schema, send, serve
 from guerrilla.commands.common import (
     add_command,
     add_config,

@@ -20,7 +20,6 @@ from guerrilla.config.backend import (
 )
 from guerrilla.config.chains import Stage, chain_names, chain_stages, stage_of
 from guerrilla.config.fields import LogLevel
-from guerrilla.config.later import LATER_KEYS
 from guerrilla.config.listen import ListenAddress, parse_listen_interface
 from guerrilla.config.loading import from_mapping, load, loads
 from guerrilla.config.masking import mask_text, mask_value
@@ -37,7 +36,6 @@ from guerrilla.config.unbuilt import unbuilt
 __all__ = [
     "DEFAULT_LISTEN_INTERFACE",
     "DEFAULT_SAVE_PROCESS",
-    "LATER_KEYS",
     "AppConfig",
     "AuthConfig",
     "BackendConfig",

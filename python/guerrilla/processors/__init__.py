@@ -35,8 +35,17 @@ TABLE: Final = Table(
         "Header": "guerrilla.processors.header:Header",
         "Hasher": "guerrilla.processors.hasher:Hasher",
         "Debugger": "guerrilla.processors.debugger:Debugger",
+        "Compressor": "guerrilla.processors.compressor:Compressor",
+        "Redis": "guerrilla.processors.redis:Redis",
         "SQL": "guerrilla.processors.sql:SQL",
         "MySQL": "guerrilla.processors.sql:MySQL",
+        "GuerrillaRedisDB": "guerrilla.processors.guerrillaredisdb:GuerrillaRedisDB",
+        "GuerrillaDbRedis": "guerrilla.processors.guerrillaredisdb:GuerrillaRedisDB",
+        "MailDir": "guerrilla.processors.maildir:MailDir",
+        "Pipe": "guerrilla.processors.pipe:Pipe",
+        "Wildcard": "guerrilla.processors.wildcard:Wildcard",
+        "WildcardProcessor": "guerrilla.processors.wildcard:Wildcard",
+        "FastCGI": "guerrilla.processors.fastcgi:FastCGI",
     }
 )
 """What can be named in a chain without installing or importing anything."""

@@ -12,7 +12,7 @@ from guerrilla.base import Processor
 from guerrilla.errors import StartError, expected
 from guerrilla.store import RowTooLargeError, StoreError, StoreFullError, Target, rows_of
 from guerrilla.store.drivers import connect
-from guerrilla.store.schema import TEXT_LIMIT, check_table_name
+from guerrilla.store.schema import COLUMNS, TEXT_LIMIT, check_table_name
 from guerrilla.units import Seconds
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from guerrilla._core import Address, Envelope, Transaction
     from guerrilla.reply import Outcome
-    from guerrilla.store import Store
+    from guerrilla.store import Row, Store
 
 __all__ = ["SQL", "MySQL"]
 
@@ -40,6 +40,8 @@ class SQL(Processor):
 
     stores: ClassVar[bool] = True
     atomic: ClassVar[bool] = True
+    columns: ClassVar[tuple[str, ...]] = COLUMNS
+    """Of its table."""
 
     class Options(Processor.Options):
         """Keys of `backend_config`."""
@@ -90,7 +92,7 @@ class SQL(Processor):
             StartError: the driver is not known or not installed, or the database cannot be used.
         """
         options = self._options
-        target = Target(options.mail_table, insert=options.sql_insert, values=options.sql_values)
+        target = Target(options.mail_table, self.columns, options.sql_insert, options.sql_values)
         try:
             self._store = connect(
                 options.sql_driver, options.sql_dsn, target, options.sql_max_conn_lifetime
@@ -111,9 +113,13 @@ class SQL(Processor):
             guerrilla.errors.Unavailable: the database cannot be written now.
             Exception: an envelope's own fault; nothing of the batch was stored.
         """
-        store = cast("Store", self._store)  # A chain that is not open is never asked.
         host = self._options.primary_mail_host
         rows = [row for envelope in envelopes for row in rows_of(envelope, host)]
+        return self._insert(envelopes, rows)
+
+    def _insert(self, envelopes: Sequence[Envelope], rows: Sequence[Row]) -> Sequence[Outcome]:
+        """As `save_batch`, of the rows of these envelopes."""
+        store = cast("Store", self._store)  # A chain that is not open is never asked.
         try:
             store.insert(rows)
         except StoreFullError as error:

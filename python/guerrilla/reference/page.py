@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from guerrilla.config.later import LATER_PROCESSORS
 from guerrilla.config.writing import toml_value
 from guerrilla.reference.keys import groups, of_processors, remarks
 
@@ -33,9 +32,6 @@ def page() -> str:
     lines = _HEAD.splitlines()
     for group in groups():
         lines += ["", *_section(group)]
-    keys = [f"`{key}` ({later.names[0]})" for later in LATER_PROCESSORS for key in later.keys]
-    lines += ["", "## Keys of processors that are not built yet", ""]
-    lines += [f"Known, and read by nobody: {', '.join(keys)}."]
     return "\n".join(lines) + "\n"
 
 

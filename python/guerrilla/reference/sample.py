@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Final
 
-from guerrilla.config.later import LATER_PROCESSORS
 from guerrilla.config.writing import toml_value
 from guerrilla.reference.keys import EXAMPLES, groups, of_processors, remarks
 
@@ -30,8 +29,6 @@ def sample() -> str:
     lines = [*_prose(_HEAD.split("\n\n"))]
     for group in groups():
         lines += ["", *_group(group)] if group.path else _group(group)
-        if group.path == "backend_config" and not group.readers:
-            lines += _later()
     return "\n".join(lines) + "\n"
 
 
@@ -55,13 +52,6 @@ def _key(key: Key, *, is_set: bool) -> Iterator[str]:
     if value is None:
         value, mark = EXAMPLES[key.path], "#"
     yield f"{mark}{key.name} = {toml_value(value)}"
-
-
-def _later() -> Iterator[str]:
-    """Keys whose processors come later: known, and read by nobody."""
-    keys = [key for later in LATER_PROCESSORS for key in later.keys]
-    yield ""
-    yield from _prose([f"Read by processors that are not built yet: {', '.join(keys)}."])
 
 
 def _prose(paragraphs: Iterable[str]) -> Iterator[str]:

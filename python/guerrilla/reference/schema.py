@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from guerrilla.config import AppConfig
-from guerrilla.config.later import LATER_PROCESSORS
 from guerrilla.reference.keys import Key, groups, options_of, remarks, sentence
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -32,11 +31,6 @@ def schema() -> dict[str, Any]:
             found["properties"][group.path]["description"] += " Not built yet."
         for key in group.keys:
             _mark(found, key)
-    backend = found["$defs"]["BackendConfig"]["properties"]
-    for later in LATER_PROCESSORS:
-        for name in later.keys:
-            text = f"Read by the processor {later.names[0]}, which is not built yet."
-            backend[name] = {"description": text}
     return {"$schema": _DIALECT, **found, "title": _TITLE, "description": _DESCRIPTION}
 
 

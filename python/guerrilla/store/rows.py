@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-import zlib
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -12,7 +11,7 @@ from guerrilla._core import parse_addresses
 from guerrilla.store.schema import TEXT_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from guerrilla._core import Envelope, Header
 
@@ -57,7 +56,7 @@ class Row(NamedTuple):
         """The delivery header of this recipient + message, or what `body` says."""
         if not self.body:
             return self.envelope.bytes_for(self.number)
-        return b"" if self.body == REDIS else _compressed(self.envelope, self.number)
+        return b"" if self.body == REDIS else self.envelope.compressed_for(self.number)
 
 
 def rows_of(envelope: Envelope, primary_mail_host: str, body: str | None = None) -> list[Row]:
@@ -113,13 +112,6 @@ def _body(values: dict[str, Any]) -> str:
     if values.get(REDIS):
         return "redis"
     return "gzip" if values.get(COMPRESSOR) else ""
-
-
-def _compressed(envelope: Envelope, number: int) -> bytes:
-    compress: Callable[[int], bytes] | None = getattr(envelope, "compressed_for", None)
-    if compress is not None:
-        return compress(number)
-    return zlib.compress(envelope.bytes_for(number), zlib.Z_BEST_SPEED)
 
 
 def _text(value: str) -> str:

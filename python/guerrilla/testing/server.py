@@ -58,6 +58,7 @@ class GuerrillaServer:
         self._refused: list[Envelope] = []
         self._faults = Faults()
         self._late: set[threading.Timer] = set()
+        self._ending = False
 
     @property
     def address(self) -> str:
@@ -161,6 +162,7 @@ class GuerrillaServer:
         Raises:
             StartError: it cannot, as where a file of `tls` is not there.
         """
+        self._ending = False
         self.daemon.start()
         parts = self.daemon._parts  # noqa: SLF001  # what misbehaves is the core itself
         if parts is not None:
@@ -170,6 +172,7 @@ class GuerrillaServer:
     def stop(self) -> None:
         """Stops; what is delayed is answered at once, clients have a second to finish."""
         with self._changed:
+            self._ending = True
             late = set(self._late)
         for timer in late:
             timer.cancel()
@@ -229,7 +232,11 @@ class GuerrillaServer:
         timer.daemon = True
         with self._changed:
             self._late.add(timer)
-        timer.start()
+            is_ending = self._ending
+        if is_ending:
+            answer()  # `stop` has answered all that were late before
+        else:
+            timer.start()
 
     def _keep(self, envelope: Envelope, among: list[Envelope]) -> None:
         # A copy: the test may keep it, or change its values, for as long as it likes.

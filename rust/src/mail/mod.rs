@@ -7,8 +7,10 @@
 //! - [`rfc2047`]: decodes the encoded words in a field's value
 //! - [`address_list`]: the mailboxes in a `From`, `To` or `Reply-To` value
 //! - [`delivery_header`]: the `Delivered-To` and `Received` fields of a delivery
+//! - [`zlib`]: the compressed form of all of it
 
 pub mod address_list;
 pub mod delivery_header;
 pub mod header;
 pub mod rfc2047;
+pub mod zlib;

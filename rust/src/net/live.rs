@@ -262,6 +262,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
+    use crate::backends::{Asking, Limits};
     use crate::config::{CoreConfig, ListenAddress};
     use crate::server::Server;
 
@@ -289,13 +290,13 @@ mod tests {
             trusted_proxies: Vec::new(),
             tls: None,
             session: Arc::default(),
+            backend: Arc::new(Asking::new("", Limits::default())),
         };
         let core = Server::new(CoreConfig {
             servers: Vec::new(),
             max_memory: 0,
             spill_size: 0,
-            save_timeout: Duration::ZERO,
-            check_timeout: Duration::ZERO,
+            backends: Vec::new(),
             log_level: 0,
         });
         let shared = Arc::clone(core.shared());

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use md5::{Digest, Md5};
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
@@ -24,13 +24,15 @@ use crate::course::Course;
 use crate::delivery::{Asked, Client, Delivery};
 use crate::mail::delivery_header::{Trace, delivery_header};
 use crate::mail::header::{HeaderEnd, unfold};
-use crate::mail::rfc2047;
+use crate::mail::{rfc2047, zlib};
 use crate::pending::Pending;
 use crate::queued_id::Generator;
 use crate::smtp::{Address, Transaction, Verdict};
 
 /// A line of a message without its CRLF (RFC 5322 §2.1.1).
 const MAX_HEADER_LINE: usize = 998;
+/// From this size on a message is compressed without the GIL: below, that costs more than it gives.
+const LARGE: usize = 16 << 10;
 /// The deadline of an envelope that nobody waits for.
 const FOREVER: Duration = Duration::from_hours(24 * 365 * 10);
 
@@ -146,6 +148,24 @@ impl PyEnvelope {
         let delivery_header = self.delivery_header_of(recipient);
         let message = self.delivery().body.as_slice();
         concatenate(py, &[&added, &delivery_header, message])
+    }
+
+    /// The octets of [`Self::whole`] as a zlib stream; nothing is copied before.
+    fn compressed<'py>(
+        &self,
+        py: Python<'py>,
+        recipient: &Address,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let added = self.added().headers.clone();
+        let delivery_header = self.delivery_header_of(Some(recipient));
+        let parts = [&added, &delivery_header, self.delivery().body.as_slice()];
+        let octets = if self.size() < LARGE {
+            zlib::compress(&parts)
+        } else {
+            py.detach(|| zlib::compress(&parts))
+        };
+        let octets = octets.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        Ok(PyBytes::new(py, &octets))
     }
 
     fn parsed<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyHeader>> {
@@ -345,6 +365,10 @@ impl PyEnvelope {
 
     fn bytes_for<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyBytes>> {
         self.whole(py, Some(self.recipient(index)?))
+    }
+
+    fn compressed_for<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyBytes>> {
+        self.compressed(py, self.recipient(index)?)
     }
 
     fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {

@@ -142,6 +142,8 @@ pub struct Session {
     said_bye: bool,
     refused: Few<Refused>,
     asks: bool,
+    /// Before commands, for tests of programs that send mail.
+    asks_first: bool,
 }
 
 impl Session {
@@ -161,6 +163,7 @@ impl Session {
             said_bye: false,
             refused: Few::default(),
             asks: false,
+            asks_first: false,
         }
     }
 

@@ -38,33 +38,11 @@ impl Connection {
         transaction: Arc<Transaction>,
         recipient: Address,
     ) -> Result<(), End> {
-        let (shared, backend) = (&self.shared, &self.config.backend);
-        if !backend.intake_is_open() {
-            self.session.resume(Verdict::All(Reply::intake_closed()));
-            return Ok(());
-        }
-        // A transaction that was let in goes on; its message is refused where nothing has changed.
-        let begins = transaction.rcpt_to.is_empty();
-        if begins && backend.is_broken() && !backend.lets_in(std::time::Instant::now()) {
-            self.session.resume(Verdict::All(Reply::backend_down()));
-            return Ok(());
-        }
-        if !self.config.session.check_recipients {
-            self.session.resume(Verdict::All(Reply::recipient_ok()));
-            return Ok(());
-        }
-        let ttl = backend.limits().cache_ttl;
-        if !ttl.is_zero()
-            && let Some(reply) = backend.answers.get(&recipient, std::time::Instant::now())
-        {
+        if let Some(reply) = self.known_answer(&transaction, &recipient) {
             self.session.resume(Verdict::All(reply));
             return Ok(());
         }
-        if backend.checks.len() >= LARGEST_CHECK_BACKLOG {
-            shared.stats.checks_expired.add();
-            self.session.resume(Verdict::All(Reply::check_timed_out()));
-            return Ok(());
-        }
+        let (shared, backend) = (&self.shared, &self.config.backend);
         let check = Arc::new(Check {
             client: Arc::clone(&self.client),
             transaction,
@@ -76,17 +54,34 @@ impl Connection {
         backend.checks.push(Asked(Arc::clone(&check)));
         let verdict = self.wait_for(signals, check.as_ref()).await?;
         match &verdict {
-            Some(verdict) if !ttl.is_zero() => {
-                let generation = check.generation.load(Ordering::Relaxed);
-                let reply = verdict.clone().fold();
-                let now = std::time::Instant::now();
-                self.config.backend.answers.put(generation, &check.recipient, &reply, ttl, now);
-            }
-            Some(_) => {}
-            None => self.shared.stats.checks_expired.add(),
+            Some(verdict) => keep(backend, &check, verdict),
+            None => shared.stats.checks_expired.add(),
         }
         self.session.resume(verdict.unwrap_or_else(|| Verdict::All(Reply::check_timed_out())));
         Ok(())
+    }
+
+    /// The answer about a recipient that needs no worker.
+    fn known_answer(&self, transaction: &Transaction, recipient: &Address) -> Option<Reply> {
+        let (backend, now) = (&self.config.backend, std::time::Instant::now());
+        if !backend.intake_is_open() {
+            return Some(Reply::intake_closed());
+        }
+        // A transaction that was let in goes on; its message is refused where nothing has changed.
+        let begins = transaction.rcpt_to.is_empty();
+        if begins && backend.is_broken() && !backend.lets_in(now) {
+            return Some(Reply::backend_down());
+        }
+        if !self.config.session.check_recipients {
+            return Some(Reply::recipient_ok());
+        }
+        let keeps = !backend.limits().cache_ttl.is_zero();
+        let kept = keeps.then(|| backend.answers.get(recipient, now)).flatten();
+        if kept.is_none() && backend.checks.len() >= LARGEST_CHECK_BACKLOG {
+            self.shared.stats.checks_expired.add();
+            return Some(Reply::check_timed_out());
+        }
+        kept
     }
 
     pub(super) async fn deliver(
@@ -298,6 +293,16 @@ impl Connection {
             signals.poll_deadline(context, deadline).map(Ok)
         })
         .await
+    }
+}
+
+/// Keeps the answer of a check, where answers are kept.
+fn keep(backend: &Backend, check: &Check, verdict: &Verdict) {
+    let ttl = backend.limits().cache_ttl;
+    if !ttl.is_zero() {
+        let generation = check.generation.load(Ordering::Relaxed);
+        let reply = verdict.clone().fold();
+        backend.answers.put(generation, &check.recipient, &reply, ttl, std::time::Instant::now());
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Asking {
 impl Session {
     /// From now on [`Step::Before`] comes before each command that has a stage, or does no more.
     pub fn ask_first(&mut self, asks: bool) {
-        self.asks = asks;
+        self.asks_first = asks;
     }
 
     /// The answer to [`Step::Before`]: the command is obeyed at the next [`step`](Self::step), which
@@ -94,7 +94,7 @@ impl Session {
 
     /// Asks about a command, or obeys it where there is nothing to ask.
     pub(super) fn ask(&mut self, command: Command) -> Option<Step> {
-        let Some(stage) = Stage::of(&command).filter(|_| self.asks) else {
+        let Some(stage) = Stage::of(&command).filter(|_| self.asks_first) else {
             return self.obey(command);
         };
         let before = std::mem::replace(&mut self.state, State::Ready);

@@ -1,0 +1,81 @@
+"""Stores killed at random under load: what was answered 250 is there, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.ledger import CONNECTIONS, KILLS, MAILS, audit, deliver, killer, make_mails
+from tests.running import RunningDaemon
+from tests.services.mariadb import MariaDB
+from tests.services.redis import DURABLE, RedisServer
+
+CHAIN = "HeadersParser|Hasher|Header|Compressor|Redis"
+
+_CONFIG = """
+allowed_hosts = ["."]
+[[servers]]
+listen_interface = "127.0.0.1:0"
+[backend_config]
+save_process = "GuerrillaRedisDB"
+{backend}
+"""
+
+
+@pytest.mark.timeout(300)
+def test_what_was_answered_250_is_there(
+    tmp_path: Path, own_redis: Callable[..., RedisServer]
+) -> None:
+    server = own_redis(settings=DURABLE)
+    backend = f'redis_interface = "{server.address}"\nsave_workers_size = 2'
+    with RunningDaemon(tmp_path, chain=CHAIN, backend=backend) as daemon:
+        disturb = killer(MAILS, server.kill, server.start)
+        sent = deliver(daemon.port, make_mails(), disturb=disturb)
+        assert sent.refusals >= KILLS * 10
+        assert sent.dropped == sent.unanswered.total() == 0
+    # What Redis had when it was killed, and had not answered: a batch of each worker at most.
+    copies = audit(sent, map(zlib.decompress, server.values().values()))
+    assert copies <= KILLS * CONNECTIONS
+
+
+@pytest.mark.timeout(300)
+def test_both_stores_hold_what_was_answered_250(
+    tmp_path: Path,
+    own_redis: Callable[..., RedisServer],
+    mortal_mariadb: MariaDB,
+    until: Callable[[Callable[[], object]], None],
+) -> None:
+    """GuerrillaRedisDB: both are killed, and Redis comes back after the database."""
+    server, place = own_redis(settings=DURABLE), mortal_mariadb.fresh()
+    backend = (
+        f'redis_interface = "{server.address}"\nsave_workers_size = 2\n'
+        f'sql_driver = "mysql"\nsql_dsn = {json.dumps(place.dsn())}'
+    )
+
+    def kill() -> None:
+        server.kill()
+        mortal_mariadb.kill()
+
+    def restart() -> None:
+        mortal_mariadb.start()
+        until(lambda: place.count() > rows[-1])
+        rows.append(place.count())
+        server.start()
+
+    rows = [0]
+    config = _CONFIG.format(backend=backend)
+    with RunningDaemon(tmp_path, config=config) as daemon:
+        sent = deliver(daemon.port, make_mails(), disturb=killer(MAILS, kill, restart))
+        assert sent.refusals >= KILLS * 10
+        assert sent.dropped == sent.unanswered.total() == 0
+    values = server.values()
+    stored = place.rows()
+    in_table = [row["mail"] for row in stored if row["body"] == "gzencode"]
+    assert in_table
+    kept = [values[row["hash"].encode()] for row in stored if row["body"] == "redis"]
+    assert len(kept) + len(in_table) == len(stored)
+    assert audit(sent, map(zlib.decompress, kept + in_table)) <= KILLS * CONNECTIONS
