@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.store.mails import TABLE, envelope, rows
 from tests.store.opened import connect, connect_to, dialect, insert, limited, link, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from guerrilla.store import Store
 
@@ -111,6 +112,59 @@ def other(place: Place) -> Iterator[Any]:
 
 def run(connection: Any, statement: str) -> None:
     connection.cursor().execute(statement)
+
+
+WAITING = {
+    "mysql": "SELECT count(*) AS n FROM information_schema.innodb_trx "
+    "WHERE trx_state = 'LOCK WAIT'",
+    "postgresql": "SELECT count(*) AS n FROM pg_locks WHERE NOT granted",
+}
+"""How many wait for a lock."""
+LOSES = {
+    "mysql": f"UPDATE {TABLE} SET spam_score = 1 WHERE subject = 'heavy'",
+    "postgresql": "SET LOCAL deadlock_timeout = '1h'",
+}
+"""What makes a deadlock end with the other session as its victim."""
+
+
+def test_deadlock_is_unavailable_and_nothing_is_stored(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of two statements, and a session that does the same in the other order."""
+    for module in ("mysql", "postgresql"):
+        monkeypatch.setattr(f"guerrilla.store.{module}.STATEMENT_BYTES", 1)
+    store = connect(place)
+    first, second = rows(envelope()), rows(envelope())
+    heavy = [envelope(b"Subject: heavy\r\n\r\n") for _ in range(20)]
+    store.insert([*second, *rows(*heavy)])
+    with other(place) as connection, ThreadPoolExecutor(1) as pool:
+        # Else it would lock what is between rows as well.
+        words = "" if place.driver == "mysql" else "CHARACTERISTICS AS "
+        run(connection, f"SET SESSION {words}TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        run(connection, "BEGIN")
+        run(connection, LOSES[place.driver])
+        change = f"UPDATE {TABLE} SET recipient = 'x' WHERE queued_id = "
+        run(connection, f"{change}'{second[0].envelope.queued_id}'")
+        stored = pool.submit(store.insert, [*first, *second])
+        await_true(lambda: place.query(WAITING[place.driver])[0]["n"] > 0)
+        key = f"'{first[0].envelope.queued_id}', 'to@example.com', '2000-01-01'"
+        empty = "X''" if place.driver == "mysql" else "''"
+        date = dialect(place).quoted("date")
+        into = f"INSERT INTO {TABLE} (queued_id, recipient, {date}, ip_addr, mail)"
+        run(connection, f"{into} VALUES ({key}, {empty}, {empty})")
+        with pytest.raises(Unavailable, match=r"(?i)deadlock"):
+            stored.result()
+        run(connection, "ROLLBACK")
+    assert place.count() == 21
+    store.insert([*first, *second])
+    assert place.count() == 22
+
+
+def await_true(true: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.002)
 
 
 def test_table_that_went_is_unavailable_and_made_again(place: Place, store: Store) -> None:
