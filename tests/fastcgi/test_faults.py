@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +308,38 @@ def test_a_folder_that_cannot_be_written_is_451(tmp_path: Path) -> None:
             stage = opened(php)
             assert save(stage) == "451 4.3.0"
             stage.close()
+
+
+class Confined(PhpFpm):
+    """One whose mail folder has room for little, in the way that this machine allows.
+
+    As root it is a small file system that only PHP-FPM sees; else no file of its may be large.
+    """
+
+    def command(self) -> Sequence[str]:
+        folder = self.folder / "mail"
+        mount = 'mount -t tmpfs -o size=256k none "$0" && exec "$@"'
+        small = ["unshare", "-m", "sh", "-c", mount, str(folder)]
+        can = subprocess.run([*small, "true"], capture_output=True, check=False).returncode == 0
+        return [*(small if can else ["prlimit", "--fsize=100000"]), *super().command()]
+
+    def mails(self) -> list[Path]:
+        """What PHP-FPM sees."""
+        assert self.process is not None
+        return list(Path(f"/proc/{self.process.pid}/root{self.folder / 'mail'}").iterdir())
+
+
+def test_a_disk_that_is_full_is_451_and_what_was_saved_is_whole(tmp_path: Path) -> None:
+    box = Mailbox(tmp_path / "mail")
+    php = Confined(tmp_path, environment=box.environment)
+    with php:
+        stage = opened(php)
+        small, large = b"Subject: small\r\n\r\n", b"Subject: large\r\n\r\n" + b"x" * 300_000
+        fates = [save(stage, mail) for mail in (small, large, small, large, small)]
+        assert fates == ["saved", "451 4.3.0", "saved", "451 4.3.0", "saved"]
+        stage.close()
+        mails = [path for path in php.mails() if path.suffix == ".eml"]
+        assert [path.read_bytes() for path in mails] == [small] * 3
 
 
 def test_a_list_that_is_away_refuses_nobody(tmp_path: Path) -> None:
