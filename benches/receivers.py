@@ -20,6 +20,7 @@ from guerrilla._core import make_certificate
 from postfix import BenchError, Postfix
 
 CHAIN: Final = "HeadersParser|Header|Debugger"
+BACKEND: Final = f'save_process = "{CHAIN}"\nlog_received_mails = false'
 START_LIMIT: Final = 20.0
 SILENT: Final = 'log_file = "off"\nlog_level = "error"'
 LOGGED: Final = 'log_file = "load.log"\nlog_level = "info"'
@@ -46,20 +47,21 @@ class Receiver:
 
 @contextlib.contextmanager
 def guerrillad(
-    folder: Path, server: str = "max_clients = 1500", log: str = SILENT
+    folder: Path, server: str = "max_clients = 1500", log: str = SILENT, backend: str = BACKEND
 ) -> Iterator[Receiver]:
-    """Runs the daemon with the chain of the targets.
+    """Runs the daemon, with the chain of the targets unless told otherwise.
 
     Args:
         folder: for its config; it runs there.
         server: more lines of TOML for the server.
         log: the keys of the log, as TOML.
+        backend: `backend_config`, as TOML.
     """
     config = folder / "load.toml"
     config.write_text(
         f'allowed_hosts = ["."]\n{log}\n'
         f'[[servers]]\nlisten_interface = "127.0.0.1:0"\n{server}\n'
-        f'[backend_config]\nsave_process = "{CHAIN}"\nlog_received_mails = false\n'
+        f"[backend_config]\n{backend}\n"
     )
     command = [sys.executable, "-m", "guerrilla", "serve", "-c", str(config)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:

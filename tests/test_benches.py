@@ -1,13 +1,16 @@
-"""The scenarios of the edge work, in small: what they then print are no figures."""
+"""The edge and the chains that store, measured in small: what is printed then are no figures."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-EDGE = Path(__file__).parent.parent / "benches" / "edge.py"
+ROOT = Path(__file__).parent.parent
+EDGE = ROOT / "benches" / "edge.py"
+PROCESSORS = ROOT / "benches" / "processors.py"
 
 
 def test_the_edge_is_measured_in_small(tmp_path: Path) -> None:
@@ -23,3 +26,40 @@ def test_the_edge_is_measured_in_small(tmp_path: Path) -> None:
     assert "TLS / plain" in figures
     # A handshake is what makes the difference, on any machine.
     assert figures["EHLO, STARTTLS (P-256), EHLO, QUIT"] > 1.5 * figures["EHLO, QUIT"]
+
+
+def test_storing_is_measured_in_small(tmp_path: Path) -> None:
+    """A store in the daemon, a server behind it, and programs that it runs."""
+    told = tmp_path / "samples.json"
+    command = [sys.executable, str(PROCESSORS), "--stores", "SQL, SQLite;FastCGI;Pipe"]
+    command += ["--client", "python", "--connections", "1,10", "--seconds", "0.05"]
+    done = subprocess.run(
+        [*command, "--json", str(told)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("processors.py")) == (0, 0), done.stderr
+    samples = json.loads(told.read_text())["samples"]
+    found = {(one["store"], one["batch"], one["connections"]) for one in samples}
+    assert len(found) == len(samples) == 3 * 2 * 2
+    assert all(one["rate"] > 0 and one["server_us"] > 0 for one in samples)
+    # What is behind: nothing, PHP, and a program a mail.
+    behind = {one["store"]: one["behind_us"] for one in samples}
+    assert behind["SQL, SQLite"] == 0
+    assert behind["FastCGI"] > 0
+    assert behind["Pipe"] > 0
+    for store in behind:
+        assert f"\n{store} " in done.stdout
+
+
+def test_the_figures_of_storing_are_what_the_program_writes() -> None:
+    """Its block is in the README, with a line a chain and batch."""
+    text = (ROOT / "benches" / "README.md").read_text(encoding="utf-8")
+    block = text.partition("<!-- processors -->")[2].partition("<!-- end of processors -->")[0]
+    for store in ("SQL, SQLite", "SQL, MariaDB", "SQL, PostgreSQL", "Redis", "GuerrillaRedisDB"):
+        assert f"\n{store} " in block
+    for store in ("MailDir", "FastCGI", "Pipe"):
+        assert f"\n{store} " in block

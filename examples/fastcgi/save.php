@@ -15,11 +15,15 @@ function save(string $path, string $octets): bool
 {
     $partial = $path . '.' . getmypid() . '.tmp';
     $file = fopen($partial, 'wb');
-    return $file !== false
-        && fwrite($file, $octets) === strlen($octets)
-        && fsync($file)
-        && fclose($file)
-        && rename($partial, $path);
+    if ($file === false) {
+        return false;
+    }
+    $written = fwrite($file, $octets) === strlen($octets) && fsync($file);
+    if (fclose($file) && $written && rename($partial, $path)) {
+        return true;
+    }
+    unlink($partial);
+    return false;
 }
 
 // PHP may leave out what is over its limits, and runs the script all the same.

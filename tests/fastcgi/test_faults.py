@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from guerrilla.errors import Unavailable
-from guerrilla.kept import FIRST_DELAY
 from guerrilla.processors.fastcgi import FastCGI
 from guerrilla.testing import make_envelope, run_chain
 from tests.fastcgi.helpers import SAVE, UNRULY, VALIDATE, Mailbox, ask, opened, options
@@ -64,13 +65,6 @@ def closes_at_once(connection: socket.socket) -> None:
     connection.recv(8)
 
 
-def saves_before_it_has_read(connection: socket.socket) -> None:
-    connection.recv(8)
-    connection.sendall(SAVED)
-    while connection.recv(1 << 16):
-        pass
-
-
 @pytest.mark.parametrize(
     ("behaviour", "fate"),
     [
@@ -92,10 +86,12 @@ def saves_before_it_has_read(connection: socket.socket) -> None:
 )
 def test_what_a_server_does_with_a_mail(behaviour: Behaviour, fate: str) -> None:
     with Peer(behaviour, says(SAVED)) as peer:
-        stage = stage_at(peer, fcgi_timeout=0.5)
+        stage = stage_at(peer, fcgi_timeout=1)
         first = save(stage)
         assert fate in first
         assert first == fate or first.startswith("unavailable: FastCGI server 127.0.0.1:")
+        if first == "saved":
+            _wait_for_the_end(stage)
         # Whatever it was, the next mail has a new connection.
         assert save(stage) == "saved"
         stage.close()
@@ -126,9 +122,17 @@ def test_a_server_that_stops_reading_is_left_in_time() -> None:
 
 
 def test_saved_before_the_mail_was_heard_is_not_believed() -> None:
+    over = threading.Event()
+
+    def saves_before_it_has_read(connection: socket.socket) -> None:
+        connection.recv(8)
+        connection.sendall(SAVED)
+        over.wait(PATIENCE)
+
     with Peer(saves_before_it_has_read, says(SAVED)) as peer:
         stage = stage_at(peer)
         assert save(stage, LARGE) == "451 4.3.0"
+        over.set()
         assert save(stage) == "saved"
         stage.close()
 
@@ -245,8 +249,8 @@ def test_a_server_that_was_restarted_costs_nothing_after(tcp: bool, tmp_path: Pa
             assert save(stage).startswith("unavailable: FastCGI server ")
             assert "tried again in 0." in save(stage)
             php.start()
-            time.sleep(FIRST_DELAY)  # its own: this long it does not even try
-            assert save(stage) == "saved"
+            while (fate := save(stage)) != "saved":  # so long it does not even try
+                assert "tried again in 0." in fate
         # Restarted between two mails: nobody hears of it.
         php.stop()
         php.start()
@@ -258,7 +262,7 @@ def test_a_server_that_was_restarted_costs_nothing_after(tcp: bool, tmp_path: Pa
 def test_a_server_that_hangs_is_left_in_time_and_found_again(tmp_path: Path) -> None:
     box = Mailbox(tmp_path / "mail")
     with PhpFpm(tmp_path, environment=box.environment) as php:
-        stage = opened(php, fcgi_timeout=0.3)
+        stage = opened(php, fcgi_timeout=1)
         assert save(stage) == "saved"
         php.pause()
         assert save(stage).endswith("no answer in time")
@@ -273,7 +277,7 @@ def test_processes_that_end_after_some_requests(repeat: bool, tmp_path: Path) ->
     box = Mailbox(tmp_path / "mail")
     recycling = ["pm.max_requests = 10"]
     with PhpFpm(tmp_path, environment=box.environment, children=1, pool=recycling) as php:
-        mails = [make_envelope() for _ in range(200)]
+        mails = [make_envelope() for _ in range(100)]
         replies = run_chain("FastCGI", mails, options=options(php, fcgi_repeat=repeat))
     stored = box.mails()
     accepted = {
@@ -282,14 +286,14 @@ def test_processes_that_end_after_some_requests(repeat: bool, tmp_path: Path) ->
     assert accepted <= set(stored)
     assert {reply.code for reply in replies} <= {250, 451}
     refused = len(mails) - len(accepted)
-    assert refused == 0 if repeat else refused <= 20
+    assert refused == 0 if repeat else refused <= 10
 
 
 def test_a_pool_without_a_free_process_is_451_in_time(tmp_path: Path) -> None:
     """Each connection that is kept has a process of the pool."""
     box = Mailbox(tmp_path / "mail")
     with PhpFpm(tmp_path, environment=box.environment, children=1) as php:
-        first, second = opened(php), opened(php, fcgi_timeout=0.3)
+        first, second = opened(php), opened(php, fcgi_timeout=1)
         assert save(first) == "saved"
         assert save(second).endswith("no answer in time")
         first.close()
@@ -308,6 +312,38 @@ def test_a_folder_that_cannot_be_written_is_451(tmp_path: Path) -> None:
             stage.close()
 
 
+class Confined(PhpFpm):
+    """One whose mail folder has room for little, in the way that this machine allows.
+
+    As root it is a small file system that only PHP-FPM sees; else no file of its may be large.
+    """
+
+    def command(self) -> Sequence[str]:
+        folder = self.folder / "mail"
+        mount = 'mount -t tmpfs -o size=256k none "$0" && exec "$@"'
+        small = ["unshare", "-m", "sh", "-c", mount, str(folder)]
+        can = subprocess.run([*small, "true"], capture_output=True, check=False).returncode == 0
+        return [*(small if can else ["prlimit", "--fsize=100000"]), *super().command()]
+
+    def mails(self) -> list[Path]:
+        """What PHP-FPM sees."""
+        assert self.process is not None
+        return list(Path(f"/proc/{self.process.pid}/root{self.folder / 'mail'}").iterdir())
+
+
+def test_a_disk_that_is_full_is_451_and_what_was_saved_is_whole(tmp_path: Path) -> None:
+    box = Mailbox(tmp_path / "mail")
+    php = Confined(tmp_path, environment=box.environment)
+    with php:
+        stage = opened(php)
+        small, large = b"Subject: small\r\n\r\n", b"Subject: large\r\n\r\n" + b"x" * 300_000
+        fates = [save(stage, mail) for mail in (small, large, small, large, small)]
+        assert fates == ["saved", "451 4.3.0", "saved", "451 4.3.0", "saved"]
+        stage.close()
+        mails = [path for path in php.mails() if path.suffix == ".eml"]
+        assert [path.read_bytes() for path in mails] == [small] * 3
+
+
 def test_a_list_that_is_away_refuses_nobody(tmp_path: Path) -> None:
     with PhpFpm(tmp_path, environment={"RECIPIENTS": "/nowhere"}) as php:
         stage = opened(php)
@@ -320,8 +356,8 @@ def test_a_script_past_the_limit_fails_its_batch_at_once(unix_php: PhpFpm) -> No
     """The others would each wait as long."""
     subjects = ["good", "sleeps", "good", "sleeps", "sleeps"]
     mails = [make_envelope(subject=subject) for subject in subjects]
-    keys = {"fcgi_script_filename_save": UNRULY, "fcgi_timeout": 0.5}
+    keys = {"fcgi_script_filename_save": UNRULY, "fcgi_timeout": 1}
     began = time.monotonic()
     replies = run_chain("HeadersParser|FastCGI", mails, options=options(unix_php, **keys))
     assert [reply.code for reply in replies] == [250, 451, 451, 451, 451]
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 4

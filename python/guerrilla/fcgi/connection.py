@@ -126,8 +126,8 @@ class _Exchange:
     def run(self) -> Answer:
         """See `Connection.ask`."""
         while True:
-            while self._unsent is not None and self._send(self._unsent):
-                pass
+            if self._unsent is not None:
+                self._send(self._unsent)
             self._wait()
             if (answer := self._read()) is not None:
                 if self._unsent is not None:
@@ -135,21 +135,20 @@ class _Exchange:
                     raise LostError(f"it answered before it had heard all: {said!r}")
                 return answer
 
-    def _send(self, block: memoryview) -> bool:
-        """Sends some of it; False when there is no room now, or all was sent."""
+    def _send(self, block: memoryview) -> None:
+        """Sends what there is room for; then it is looked whether the server has spoken."""
         try:
             count = self._socket.send(block)
         except BlockingIOError:
-            return False
+            return
         except (BrokenPipeError, ConnectionResetError) as error:
             raise self._lost(error) from error
         self._sent += count
         if count < len(block):
             self._unsent = block[count:]
-            return True
+            return
         following = next(self._blocks, None)
         self._unsent = None if following is None else memoryview(following)
-        return self._unsent is not None
 
     def _lost(self, error: OSError) -> LostError:
         """It takes no more. It may have said why before that."""
