@@ -79,7 +79,7 @@ class Abused:
             asking.settimeout(10)
             asking.connect(str(self.running.folder / "counters.sock"))
             told = json.loads(b"".join(iter(lambda: asking.recv(65_536), b"")))
-        return {str(name): int(count) for name, count in told.items()}
+        return {str(name): count for name, count in told.items() if isinstance(count, int)}
 
     def state(self) -> State:
         """What it holds now."""
