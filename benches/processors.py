@@ -31,7 +31,7 @@ import clients
 from measuring import WARM_UP, Figure, table
 from postfix import BenchError, Load, Postfix, find_postfix
 from receivers import Receiver, guerrillad, machine, raise_file_limit, smtp_sink
-from stores import STORES, Places, Store, tree_cpu_ns
+from stores import STORES, Places, Store, started_cpu_ns, tree_cpu_ns
 
 CONNECTIONS: Final = (1, 10, 100)
 BATCHES: Final = (1, 64)
@@ -99,7 +99,7 @@ def measure(
 
     def behind_ns() -> int:
         # Programs that the daemon runs are behind it as well.
-        programs = tree_cpu_ns(receiver.pid) - receiver.cpu_ns()
+        programs = started_cpu_ns(receiver.pid)
         pids = [one.process.pid for one in store.services if one.process is not None]
         return programs + sum(map(tree_cpu_ns, pids))
 

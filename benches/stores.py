@@ -190,7 +190,12 @@ TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 def tree_cpu_ns(pid: int) -> int:
     """CPU time of a process, of those that it has started, and of those that it has waited for."""
-    own = _clock_ns(pid)
+    return _clock_ns(pid) + started_cpu_ns(pid)
+
+
+def started_cpu_ns(pid: int) -> int:
+    """The same without the process itself."""
+    own = 0
     with contextlib.suppress(FileNotFoundError):
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         own += sum(int(ticks) for ticks in fields[13:15]) * TICK_NS
