@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from guerrilla._core import Envelope
-from guerrilla.base import Processor, TaskName
-from guerrilla.chain import Chain, ChainSettings
+from guerrilla.engine.base import Processor, TaskName
+from guerrilla.engine.chain import Chain, ChainSettings
 from guerrilla.reply import TRY_LATER, Outcome, Reply
 
 Mail = Callable[..., Envelope]

@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 
 from guerrilla._core import Envelope
-from guerrilla.registry import DECORATED
+from guerrilla.engine.registry import DECORATED
 from tests.daemons import keeper, make  # fixtures  # noqa: F401
 from tests.reloads import running  # a fixture  # noqa: F401
 from tests.services.fixtures import (  # fixtures  # noqa: F401

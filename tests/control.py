@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from guerrilla import unixsockets
 from guerrilla.config import AppConfig, from_mapping
-from guerrilla.control import Control
+from guerrilla.control import sockets
+from guerrilla.control.server import Control
 
 PATIENCE = 20.0
 """Seconds; a client of a test waits no longer for anything."""
@@ -79,7 +79,7 @@ class Client:
     """A connection to a control socket."""
 
     def __init__(self, path: str | Path) -> None:
-        self.socket = unixsockets.connect(str(path), PATIENCE)
+        self.socket = sockets.connect(str(path), PATIENCE)
         self._file = self.socket.makefile("rb")
 
     def send(self, data: bytes) -> None:

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import pytest
 
 from guerrilla._core import Address, Envelope, Transaction
-from guerrilla.base import Processor
 from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
+from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError
 from guerrilla.reply import Outcome, Reply
 from tests.running import RunningDaemon

@@ -6,10 +6,10 @@ import queue
 import threading
 
 from guerrilla._core import Envelope
-from guerrilla.base import Processor
-from guerrilla.chain import Chain
+from guerrilla.engine.base import Processor
+from guerrilla.engine.chain import Chain
+from guerrilla.engine.worker import PoolSettings, WorkerPool
 from guerrilla.reply import Outcome, Reply
-from guerrilla.worker import PoolSettings, WorkerPool
 from tests.chains import Mail
 
 HANG_AFTER = 60.0

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from guerrilla.addresses import resolve
 from guerrilla.config import parse_listen_interface
+from guerrilla.running.addresses import resolve
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_an_address_stands_for_itself(text: str, addresses: list[str]) -> None:
 def test_a_port_alone_is_every_address(
     monkeypatch: pytest.MonkeyPatch, has_ipv6: bool, addresses: list[str]
 ) -> None:
-    monkeypatch.setattr("guerrilla.addresses._has_ipv6", lambda: has_ipv6)
+    monkeypatch.setattr("guerrilla.running.addresses._has_ipv6", lambda: has_ipv6)
     assert resolve(parse_listen_interface(":25")) == addresses
 
 
@@ -48,5 +48,5 @@ def test_a_name_is_each_of_its_addresses_once(
         return [v6, v4, v4]
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
-    monkeypatch.setattr("guerrilla.addresses._has_ipv6", lambda: has_ipv6)
+    monkeypatch.setattr("guerrilla.running.addresses._has_ipv6", lambda: has_ipv6)
     assert resolve(parse_listen_interface("mx.example.com:25")) == addresses

@@ -13,15 +13,15 @@ import pydantic
 import pytest
 
 from guerrilla._core import Envelope
-from guerrilla.base import Processor
-from guerrilla.chain import build
-from guerrilla.checking import effective
 from guerrilla.config import Stage, chain_stages, from_mapping, loads
 from guerrilla.config.writing import toml
+from guerrilla.engine.base import Processor
+from guerrilla.engine.chain import build
+from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.errors import ConfigError
-from guerrilla.registry import DECORATED, Registry
 from guerrilla.reply import Outcome
-from guerrilla.startup import config_problems
+from guerrilla.running.checking import effective
+from guerrilla.running.startup import config_problems
 from guerrilla.testing import make_envelope, run_chain
 from tests.chains import Mail
 from tests.configs import backend, problem_of

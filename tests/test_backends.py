@@ -13,17 +13,17 @@ import pydantic
 import pytest
 
 from guerrilla._core import Address, Check, Envelope, Transaction
-from guerrilla.backends import backends_of, keep_backends, placed_in
-from guerrilla.base import Processor
-from guerrilla.checking import check, effective
 from guerrilla.commands.control import describe
 from guerrilla.config import AppConfig, from_mapping
 from guerrilla.daemon import Daemon
+from guerrilla.engine.backends import backends_of, keep_backends, placed_in
+from guerrilla.engine.base import Processor
+from guerrilla.engine.supervisor import Supervisor
+from guerrilla.engine.worker import SPARE
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.events import Event
 from guerrilla.reply import Outcome, Reply
-from guerrilla.supervisor import Supervisor
-from guerrilla.worker import SPARE
+from guerrilla.running.checking import check, effective
 from tests.chains import Mail
 from tests.daemons import problems
 from tests.pools import HANG_AFTER, Bench

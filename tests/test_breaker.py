@@ -14,10 +14,10 @@ import pytest
 
 from guerrilla import StorageTooBusy, Unavailable
 from guerrilla._core import Address, Envelope, Transaction
-from guerrilla.base import Processor
 from guerrilla.commands.control import describe
 from guerrilla.config import AppConfig, from_mapping
 from guerrilla.daemon import Daemon
+from guerrilla.engine.base import Processor
 from guerrilla.reply import TRY_LATER, Outcome, Replies, Reply
 from tests.chains import NO, Atomic, Batch, Mail, Stage, Store, chain_of, throw, when
 from tests.reloads import shows

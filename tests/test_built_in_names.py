@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from guerrilla.base import Processor
 from guerrilla.config import from_mapping, load, unbuilt
+from guerrilla.engine.base import Processor
+from guerrilla.engine.registry import Registry
 from guerrilla.errors import ConfigError
 from guerrilla.processors import TABLE
-from guerrilla.registry import Registry
-from guerrilla.startup import config_problems
+from guerrilla.running.startup import config_problems
 from tests.configs import backend
 
 GO_FILE = Path(__file__).parent / "data" / "goguerrilla.conf.json"

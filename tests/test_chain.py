@@ -9,7 +9,7 @@ import pytest
 
 from guerrilla import errors
 from guerrilla._core import Address, Envelope, Transaction
-from guerrilla.base import Processor
+from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError
 from guerrilla.reply import TRY_LATER, Outcome, Replies, Reply
 from tests.chains import (
@@ -275,7 +275,7 @@ def test_who_is_not_waited_for_is_not_stored(
     mail: Mail, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(
-        "guerrilla.stages._core.claim", lambda mails: [m.subject != "gone" for m in mails]
+        "guerrilla.engine.stages._core.claim", lambda mails: [m.subject != "gone" for m in mails]
     )
     caplog.set_level(logging.INFO, "guerrilla")
     mails = [mail("a"), mail("gone"), mail("c")]
@@ -299,7 +299,7 @@ def test_a_batch_is_claimed_once_and_only_before_a_storing_stage(
     def note(name: str) -> Callable[[Envelope], None]:
         return lambda envelope: order.append(name)
 
-    monkeypatch.setattr("guerrilla.stages._core.claim", claim)
+    monkeypatch.setattr("guerrilla.engine.stages._core.claim", claim)
     run([mail()], Stage(note("before")), Store(note("first")), Store(note("second")))
     assert order == ["before", "claim 1", "first", "second"]
     order.clear()

@@ -11,7 +11,7 @@ import pytest
 
 from guerrilla import errors
 from guerrilla._core import Address, Check, Envelope, Transaction, make_check
-from guerrilla.base import Processor
+from guerrilla.engine.base import Processor
 from guerrilla.reply import TRY_LATER, Outcome, Reply
 from tests.chains import NO, Mail, Stage, fate, fates, run
 

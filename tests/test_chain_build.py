@@ -9,10 +9,10 @@ import pydantic
 import pytest
 
 from guerrilla._core import Envelope
-from guerrilla.base import Processor
-from guerrilla.chain import build
+from guerrilla.engine.base import Processor
+from guerrilla.engine.chain import build
+from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.errors import ConfigError, expected
-from guerrilla.registry import DECORATED, Registry
 from guerrilla.reply import TRY_LATER, Outcome
 from tests.chains import Mail, fate
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from guerrilla._core import Envelope
-from guerrilla.base import Processor
+from guerrilla.engine.base import Processor
 from guerrilla.processors.compressor import Compressor, stored_form
 from guerrilla.testing import make_envelope, run_chain
 from tests.corpora import corpus

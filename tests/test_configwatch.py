@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from guerrilla.configwatch import ConfigWatch, trail
+from guerrilla.running.configwatch import ConfigWatch, trail
 
 Until = Callable[[Callable[[], object]], None]
 
@@ -343,9 +343,9 @@ def test_without_an_event_a_file_that_looks_the_same_is_not_read(
     still.watch.look(happened=False)
     assert still.told == ["two"]
     with monkeypatch.context() as patch:
-        patch.setattr("guerrilla.configwatch._digest", None)
+        patch.setattr("guerrilla.running.configwatch._digest", None)
         still.watch.look(happened=False)
-    monkeypatch.setattr("guerrilla.configwatch._digest", None)
+    monkeypatch.setattr("guerrilla.running.configwatch._digest", None)
     with pytest.raises(TypeError):
         still.watch.look()
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from guerrilla.config import from_mapping
-from guerrilla.control import MAX_CLIENTS, MAX_LINE, TIMEOUT, Control
-from guerrilla.controlclient import ControlError, ask
+from guerrilla.control.client import ControlError, ask
+from guerrilla.control.server import MAX_CLIENTS, MAX_LINE, TIMEOUT, Control
 from guerrilla.errors import ConfigError
 from tests.control import Client, FakeDaemon, FakeReport, started
 
@@ -226,7 +226,7 @@ def test_stop_answers_at_once_and_lasts_until_it_has_stopped(
 def test_asking_for_a_stop_returns_when_it_has_stopped(
     control: Control, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("guerrilla.controlclient._LAST_BREATH", 0.01)
+    monkeypatch.setattr("guerrilla.control.client._LAST_BREATH", 0.01)
     daemon.hangs = True
     answers: list[dict[str, object]] = []
     asking = threading.Thread(target=lambda: answers.append(ask(control.path, "stop")))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from guerrilla import unixsockets
 from guerrilla.config import AppConfig, from_mapping
-from guerrilla.control import Control, control_path, open_control
-from guerrilla.controlclient import ask
+from guerrilla.control import sockets
+from guerrilla.control.client import ask
+from guerrilla.control.server import Control, control_path, open_control
 from guerrilla.errors import StartError
 from tests.control import FakeDaemon, started
 
@@ -137,7 +137,7 @@ def test_of_two_starts_one_waits_until_the_other_has_the_path(
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     both = threading.Barrier(2)
-    is_answered = unixsockets._is_answered
+    is_answered = sockets._is_answered
 
     def meet(near: str) -> bool:
         answered = is_answered(near)
@@ -147,7 +147,7 @@ def test_of_two_starts_one_waits_until_the_other_has_the_path(
         return answered
 
     met: list[str] = []
-    monkeypatch.setattr(unixsockets, "_is_answered", meet)
+    monkeypatch.setattr(sockets, "_is_answered", meet)
     controls = [Control(FakeDaemon(), path) for _ in range(2)]
 
     def start(control: Control) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pydantic
 import pytest
 
-from guerrilla.base import Processor
 from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
-from guerrilla.pidfile import PidFile
+from guerrilla.engine.base import Processor
+from guerrilla.running.pidfile import PidFile
 from tests.daemons import Keeper, Make, config, problems, send
 
 # What stops a start

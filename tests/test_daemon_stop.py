@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from guerrilla.base import Processor
 from guerrilla.config import AppConfig
 from guerrilla.daemon import Daemon
+from guerrilla.engine.base import Processor
 from guerrilla.reply import Outcome
-from guerrilla.tlswatch import TLSWatch
+from guerrilla.running.tlswatch import TLSWatch
 from tests.daemons import Keeper, Make, Until, config, problems, send, where
 from tests.wire import Wire
 
@@ -196,7 +196,7 @@ def test_the_watch_on_tls_files_lives_between_start_and_stop(
         did.append("make")
         return Watch()
 
-    monkeypatch.setattr("guerrilla.parts.make_watch", make_watch)
+    monkeypatch.setattr("guerrilla.running.parts.make_watch", make_watch)
     daemon = make()
     assert daemon.reload_tls() == []
     with daemon:
@@ -210,6 +210,6 @@ def test_a_start_that_fails_watches_nothing(make: Make, monkeypatch: pytest.Monk
         raw = config()
         raw["servers"][0]["listen_interface"] = f"127.0.0.1:{taken.getsockname()[1]}"
         watched = TLSWatch(["nowhere"], lambda: None, 60)
-        monkeypatch.setattr("guerrilla.parts.make_watch", lambda *_: watched)
+        monkeypatch.setattr("guerrilla.running.parts.make_watch", lambda *_: watched)
         problems(make(raw))
     assert "guerrilla-tls" not in {thread.name for thread in threading.enumerate()} - threads

@@ -14,7 +14,6 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from guerrilla import Envelope, Reply
-from guerrilla.chain import build
 from guerrilla.config import (
     AppConfig,
     ClientAuthType,
@@ -32,7 +31,8 @@ from guerrilla.config.tls import (
     GONE_PROTOCOLS,
     PROTOCOLS,
 )
-from guerrilla.registry import DECORATED, Registry
+from guerrilla.engine.chain import build
+from guerrilla.engine.registry import DECORATED, Registry
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(

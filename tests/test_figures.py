@@ -13,11 +13,11 @@ import pytest
 
 from guerrilla import NoSuchUser, QuotaExceeded, StorageTimeout, Unavailable
 from guerrilla._core import Envelope, StageFigures, Stopwatch
-from guerrilla.base import Processor
 from guerrilla.cli import main
 from guerrilla.commands.control import describe
 from guerrilla.daemon import Daemon
-from guerrilla.figures import StageBook
+from guerrilla.engine.base import Processor
+from guerrilla.engine.figures import StageBook
 from guerrilla.reply import Outcome
 from tests.chains import NO, Atomic, Batch, Mail, Stage, Store, chain_of, throw, when
 from tests.daemons import Keeper, Make, config, send

@@ -14,10 +14,10 @@ import apsw
 import pytest
 
 from guerrilla._core import Address, Envelope
-from guerrilla.chain import Chain, build
+from guerrilla.engine.chain import Chain, build
+from guerrilla.engine.registry import Registry
 from guerrilla.errors import StartError
 from guerrilla.processors.guerrillaredisdb import GuerrillaRedisDB
-from guerrilla.registry import Registry
 from guerrilla.reply import Reply
 from guerrilla.testing import make_envelope
 from tests.chains import fates

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from guerrilla.config import from_mapping
-from guerrilla.logpump import LogPump
-from guerrilla.logs import LogOutput, LogSettings, ServerLog, log_problem
+from guerrilla.logs.output import LogOutput, LogSettings, ServerLog, log_problem
+from guerrilla.logs.pump import LogPump
 from tests.test_logs import Batch, Record, Source, pumped
 
 log = logging.getLogger("guerrilla.test")

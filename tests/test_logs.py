@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from guerrilla.logpump import LogPump
-from guerrilla.logs import LEVELS, LogOutput
+from guerrilla.logs.output import LEVELS, LogOutput
+from guerrilla.logs.pump import LogPump
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [A-Z]+ guerrilla[\w.]* ")
 log = logging.getLogger("guerrilla.test")

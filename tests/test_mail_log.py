@@ -12,7 +12,7 @@ import pytest
 
 from guerrilla import Envelope, Replies, Reply
 from guerrilla.daemon import Daemon
-from guerrilla.registry import processor
+from guerrilla.engine.registry import processor
 from tests.daemons import Keeper, Make, Until, config, send, where
 from tests.wire import Wire
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from guerrilla._core import Address, Envelope, make_check
-from guerrilla.chain import build
+from guerrilla.engine.chain import build
+from guerrilla.engine.registry import Registry
 from guerrilla.maildir import delivery, folder
 from guerrilla.maildir.syncing import Syncer
 from guerrilla.processors.maildir import MailDir
-from guerrilla.registry import Registry
 from tests.maildirs import (
     DATA,
     contents,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from guerrilla.chain import build, read_options
+from guerrilla.engine.chain import build, read_options
+from guerrilla.engine.registry import Registry
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.processors.maildir import MailDir
-from guerrilla.registry import Registry
 from tests.maildirs import DATA, envelope, files, stage
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from guerrilla._core import Address, Envelope
-from guerrilla.chain import build
+from guerrilla.engine.chain import build
+from guerrilla.engine.registry import Registry
 from guerrilla.pipe import program
 from guerrilla.processors.pipe import PATH, Pipe
-from guerrilla.registry import Registry
 from tests.badmails import BAD
 from tests.pipes import DATA, answers, children, envelope, is_gone, pipe, shell
 

@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from guerrilla.chain import build, read_options
+from guerrilla.engine.chain import build, read_options
+from guerrilla.engine.registry import Registry
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.pipe.command import parse_command
 from guerrilla.processors.pipe import PATH, Pipe
-from guerrilla.registry import Registry
 from tests.pipes import pipe
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from guerrilla import Envelope, TLSInfo
-from guerrilla.chain import build
-from guerrilla.registry import Registry
+from guerrilla.engine.chain import build
+from guerrilla.engine.registry import Registry
 from tests.chains import fate
 from tests.running import RunningDaemon
 

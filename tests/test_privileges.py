@@ -14,8 +14,8 @@ import pytest
 
 from guerrilla.config import from_mapping
 from guerrilla.errors import ConfigError, StartError
-from guerrilla.pidfile import PidFile
-from guerrilla.privileges import (
+from guerrilla.running.pidfile import PidFile
+from guerrilla.running.privileges import (
     Identity,
     become,
     give_file,
@@ -23,7 +23,7 @@ from guerrilla.privileges import (
     root_warnings,
     wanted_identity,
 )
-from guerrilla.startup import resolve_servers
+from guerrilla.running.startup import resolve_servers
 
 ROOT = pwd.getpwuid(0)
 OTHER = pwd.getpwnam("nobody")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from guerrilla import opening
 from guerrilla.errors import StartError
-from guerrilla.privileges import Identity
+from guerrilla.running import opening
+from guerrilla.running.privileges import Identity
 from tests.daemons import Keeper, Make, Until, config, problems, send, where
 from tests.running import DaemonError, RunningDaemon
 
@@ -31,7 +31,7 @@ SOMEBODY = Identity("user", "somebody", 500, 501, (501, 502))
 def becoming(monkeypatch: pytest.MonkeyPatch, make: Make) -> list[Identity]:
     """Daemons of the test think that they are to become somebody."""
     found: list[Identity] = []
-    monkeypatch.setattr("guerrilla.parts.wanted_identity", lambda config: SOMEBODY)
+    monkeypatch.setattr("guerrilla.running.parts.wanted_identity", lambda config: SOMEBODY)
     monkeypatch.setattr(opening, "become", found.append)
     for name in ("fchown", "chown"):
         monkeypatch.setattr(os, name, lambda *_: None)
@@ -54,7 +54,7 @@ def test_it_binds_then_becomes_another_then_opens_its_chains(
         early.setblocking(True)
         assert keeper.did == []
 
-    monkeypatch.setattr("guerrilla.parts.wanted_identity", lambda config: SOMEBODY)
+    monkeypatch.setattr("guerrilla.running.parts.wanted_identity", lambda config: SOMEBODY)
     monkeypatch.setattr(opening, "become", look)
     monkeypatch.setattr(opening, "give_file", lambda who, fd, path: order.append(Path(path).name))
     monkeypatch.setattr(opening, "give_socket", lambda who, path: order.append(Path(path).name))

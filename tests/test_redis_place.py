@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from guerrilla.chain import read_options
+from guerrilla.engine.chain import read_options
 from guerrilla.errors import ConfigError
 from guerrilla.processors.redis import Redis
-from guerrilla.redisplace import RedisOptions, RedisPlace, parse_interface
+from guerrilla.redisstore.place import RedisOptions, RedisPlace, parse_interface
 
 
 @pytest.mark.parametrize(

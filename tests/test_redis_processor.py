@@ -15,10 +15,9 @@ import apsw
 import pytest
 
 import guerrilla
-from guerrilla import redisstore
 from guerrilla._core import Envelope
-from guerrilla.chain import Chain
 from guerrilla.cli import main
+from guerrilla.engine.chain import Chain
 from guerrilla.errors import StartError
 from guerrilla.processors.redis import TOO_LARGE, Redis
 from guerrilla.reply import Reply
@@ -326,7 +325,7 @@ def test_what_answers_is_no_redis(hello: bytes) -> None:
 def test_start_says_what_a_250_is_worth(own_redis: Start, caplog: pytest.LogCaptureFixture) -> None:
     forgetful, hasty = own_redis(), own_redis(settings={"appendonly": "yes"})
     durable = own_redis(settings=DURABLE)
-    redisstore._warned.clear()
+    messages._warned.clear()
     for server in (forgetful, hasty, durable, forgetful, durable):
         save(server, make_envelope())
     lines = [record.getMessage() for record in caplog.records]

@@ -12,11 +12,11 @@ import pytest
 import guerrilla
 from guerrilla import processors
 from guerrilla._core import Address, Envelope, Transaction
-from guerrilla.base import Processor, implements
-from guerrilla.chain import build
+from guerrilla.engine.base import Processor, implements
+from guerrilla.engine.chain import build
+from guerrilla.engine.installed import ENTRY_POINTS
+from guerrilla.engine.registry import DECORATED, Registry, import_modules
 from guerrilla.errors import ConfigError
-from guerrilla.installed import ENTRY_POINTS
-from guerrilla.registry import DECORATED, Registry, import_modules
 from guerrilla.reply import Reply
 
 NO = Reply.reject()
@@ -214,7 +214,7 @@ def entry_point(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def offer(target: str) -> None:
         point = importlib.metadata.EntryPoint("Installed", target, ENTRY_POINTS)
         monkeypatch.setattr(
-            "guerrilla.registry.importlib.metadata.entry_points",
+            "guerrilla.engine.registry.importlib.metadata.entry_points",
             lambda *, group: [point] if group == ENTRY_POINTS else [],
         )
 
@@ -238,6 +238,6 @@ def test_an_installed_one_that_does_not_load_is_told(
 
 def test_a_built_in_one_without_its_driver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     table = processors.Table({"Odd": "guerrilla.processors.nowhere:Odd"})
-    monkeypatch.setattr("guerrilla.registry.TABLE", table)
+    monkeypatch.setattr("guerrilla.engine.registry.TABLE", table)
     with pytest.raises(ConfigError, match=r"odd cannot be loaded: .*nowhere"):
         Registry().find("odd")

@@ -15,9 +15,9 @@ import pydantic
 import pytest
 
 from guerrilla._core import Check, Envelope
-from guerrilla.base import Processor
 from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
+from guerrilla.engine.base import Processor
 from guerrilla.reply import Outcome, Reply
 from tests.daemons import Keeper, Make, config, connect, send
 from tests.reloads import MAIL, SENDER, backend, reload, shows

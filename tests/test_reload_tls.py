@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import pytest
 
-from guerrilla import tlswatch
 from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.events import Event
+from guerrilla.running import tlswatch
 from tests.certificates import Authority, Pair, encrypted, self_signed, unverified
 from tests.daemons import Make, config, connect
 from tests.reloads import MAIL, SENDER, each, ehlo, reload, server, shows

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from guerrilla import opening
 from guerrilla._core import Core
 from guerrilla.config import AppConfig, from_mapping
 from guerrilla.config.tls import TLS12_CIPHERS
-from guerrilla.settings import core_settings, place, placed
+from guerrilla.running import opening
+from guerrilla.running.settings import core_settings, place, placed
 from tests.configs import KEY_FILES, server, tls
 from tests.daemons import Make, config, problems
 

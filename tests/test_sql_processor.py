@@ -11,10 +11,10 @@ import apsw
 import pytest
 
 from guerrilla._core import Address, Envelope, Reply, make_check
-from guerrilla.chain import build, read_options
+from guerrilla.engine.chain import build, read_options
+from guerrilla.engine.registry import Registry
 from guerrilla.errors import ConfigError, StartError, Unavailable
 from guerrilla.processors.sql import SQL, MySQL
-from guerrilla.registry import Registry
 from guerrilla.store import database
 from guerrilla.store.dialects import SQLiteDialect
 from guerrilla.store.rows import Row

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from guerrilla._core import Envelope, Reply
-from guerrilla.chain import build
 from guerrilla.cli import main
+from guerrilla.engine.chain import build
+from guerrilla.engine.registry import Registry
 from guerrilla.errors import StartError
-from guerrilla.registry import Registry
 from tests.running import RunningDaemon
 from tests.services.mariadb import MariaDB
 from tests.services.sql import PASSWORD, Place

@@ -21,9 +21,9 @@ import apsw
 import pytest
 
 from guerrilla._core import Address, Transaction
-from guerrilla.base import Processor
 from guerrilla.config import AppConfig, from_mapping
 from guerrilla.daemon import Daemon
+from guerrilla.engine.base import Processor
 from guerrilla.reply import Reply
 from tests.certificates import self_signed
 from tests.reloads import TABLE

@@ -18,7 +18,7 @@ import pytest
 
 from guerrilla.cli import main
 from guerrilla.config import AppConfig
-from guerrilla.systemd import ServiceManager
+from guerrilla.running.systemd import ServiceManager
 from tests.daemons import Make, Until
 from tests.running import RunningDaemon
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from guerrilla import tlswatch
+from guerrilla.running import tlswatch
 from tests.certificates import Pair, self_signed, unverified
 from tests.daemons import Keeper, Make, Until, problems, where
 

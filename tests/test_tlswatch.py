@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from guerrilla.config import from_mapping
-from guerrilla.tlswatch import TLSWatch, make_watch, reload_tls
+from guerrilla.running.tlswatch import TLSWatch, make_watch, reload_tls
 from tests.configs import KEY_FILES, server, tls
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import pytest
 
 from guerrilla import Unavailable
 from guerrilla._core import Address, Transaction
-from guerrilla.base import Processor
 from guerrilla.config import AppConfig, from_mapping
 from guerrilla.daemon import Daemon
+from guerrilla.engine.base import Processor
 from guerrilla.reply import Reply
 from tests.reloads import shows
 from tests.wire import HELLO, Wire, until

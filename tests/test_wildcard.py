@@ -7,11 +7,11 @@ import time
 import pytest
 
 from guerrilla._core import Address, make_check
-from guerrilla.chain import build, read_options
+from guerrilla.engine.chain import build, read_options
+from guerrilla.engine.registry import Registry
 from guerrilla.errors import ConfigError
 from guerrilla.processors import TABLE
 from guerrilla.processors.wildcard import Wildcard
-from guerrilla.registry import Registry
 from tests.daemons import Make, config, connect
 
 TRANSACTION = make_check("a@example.com").transaction

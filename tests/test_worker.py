@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from guerrilla._core import Envelope
-from guerrilla.chain import Chain
+from guerrilla.engine.chain import Chain
+from guerrilla.engine.supervisor import Supervisor
+from guerrilla.engine.worker import SPARE, Worker, WorkerPool
 from guerrilla.errors import StartError
 from guerrilla.reply import TRY_LATER, Reply
-from guerrilla.supervisor import Supervisor
-from guerrilla.worker import SPARE, Worker, WorkerPool
 from tests.chains import Mail, fate
 from tests.daemons import Until
 from tests.pools import HANG_AFTER, Bench

@@ -21,10 +21,11 @@ from guerrilla._core import (
 )
 
 if TYPE_CHECKING:
-    from guerrilla.backend import Backend
-    from guerrilla.chain import Processor
     from guerrilla.config import AppConfig, BackendConfig, ServerConfig, TLSConfig
     from guerrilla.daemon import Daemon
+    from guerrilla.engine.backend import Backend
+    from guerrilla.engine.base import Processor
+    from guerrilla.engine.registry import processor, validator
     from guerrilla.errors import (
         ConfigError,
         DeliveryError,
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
         MailEvent,
         ServerChange,
     )
-    from guerrilla.registry import processor, validator
     from guerrilla.reply import TAKEN, Outcome, Replies, fold
     from guerrilla.stream import Envelopes, Stream
 
@@ -100,8 +100,8 @@ __all__ = [
 _LAZY = {
     name: module
     for module, names in {
-        "backend": ("Backend",),
-        "chain": ("Processor",),
+        "engine.backend": ("Backend",),
+        "engine.base": ("Processor",),
         "config": ("AppConfig", "BackendConfig", "ServerConfig", "TLSConfig"),
         "daemon": ("Daemon",),
         "errors": (
@@ -127,7 +127,7 @@ _LAZY = {
             "MailEvent",
             "ServerChange",
         ),
-        "registry": ("processor", "validator"),
+        "engine.registry": ("processor", "validator"),
         "reply": ("TAKEN", "Outcome", "Replies", "fold"),
         "stream": ("Envelopes", "Stream"),
     }.items()

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from guerrilla import config as _config
-from guerrilla.backend import backend_name
 from guerrilla.config import AppConfig
 from guerrilla.config.diff import reopened
-from guerrilla.configwatch import ConfigWatch
-from guerrilla.control import move_control, open_control
+from guerrilla.control.server import move_control, open_control
+from guerrilla.engine.backend import backend_name
+from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.events import EventBus
-from guerrilla.parts import Plan, open_parts, wind_down
-from guerrilla.registry import DECORATED, Registry
-from guerrilla.reloading import Reload, read_again
-from guerrilla.status import counters, status
+from guerrilla.running.configwatch import ConfigWatch
+from guerrilla.running.parts import Plan, open_parts, wind_down
+from guerrilla.running.reloading import Reload, read_again
+from guerrilla.running.status import counters, status
+from guerrilla.running.tlswatch import reload_tls
 from guerrilla.stream import AsyncDaemon, stop_stream
-from guerrilla.tlswatch import reload_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from os import PathLike
     from types import TracebackType
 
-    from guerrilla.backend import BackendFactory
-    from guerrilla.base import Processor
-    from guerrilla.control import Control
+    from guerrilla.control.server import Control
+    from guerrilla.engine.backend import BackendFactory
+    from guerrilla.engine.base import Processor
     from guerrilla.events import Event
-    from guerrilla.parts import Parts
-    from guerrilla.reloading import ReloadReport
+    from guerrilla.running.parts import Parts
+    from guerrilla.running.reloading import ReloadReport
 
 log = logging.getLogger("guerrilla.daemon")
 

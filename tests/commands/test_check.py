@@ -14,15 +14,15 @@ import pytest
 from pydantic import BaseModel, Field
 
 import guerrilla
-from guerrilla import checking, parts
-from guerrilla.base import Processor
-from guerrilla.checking import check, effective
 from guerrilla.cli import main
 from guerrilla.config import from_mapping, load, loads
 from guerrilla.config.diff import changes
+from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError, Unavailable
-from guerrilla.privileges import Identity
 from guerrilla.processors.sql import SQL
+from guerrilla.running import checking, parts
+from guerrilla.running.checking import check, effective
+from guerrilla.running.privileges import Identity
 from tests.configs import backend, server
 from tests.running import listeners
 
@@ -280,8 +280,8 @@ def test_what_connect_makes_belongs_to_the_user_of_the_config(
 
 
 def test_what_a_start_finds_beside_the_config_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guerrilla.privileges.os.geteuid", lambda: 0)
-    monkeypatch.setattr("guerrilla.startup.resource.getrlimit", lambda _: (1000, 1000))
+    monkeypatch.setattr("guerrilla.running.privileges.os.geteuid", lambda: 0)
+    monkeypatch.setattr("guerrilla.running.startup.resource.getrlimit", lambda _: (1000, 1000))
     raw = server(listen_interface=":25", max_clients=1001, xclient_on=True)
     raw["servers"][0]["trusted_proxies"] = ["0.0.0.0/0"]
     found = check(from_mapping(raw))

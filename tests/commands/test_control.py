@@ -14,7 +14,7 @@ import pytest
 from guerrilla.cli import main
 from guerrilla.commands.control import describe
 from guerrilla.config import from_mapping
-from guerrilla.control import Control
+from guerrilla.control.server import Control
 from guerrilla.errors import ConfigError
 from tests.control import FakeDaemon, FakeReport, started
 
@@ -23,7 +23,7 @@ COMMANDS = ["reload", "reopen-logs", "stop", "status", "stats", "config --runnin
 
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> FakeDaemon:
-    monkeypatch.setattr("guerrilla.controlclient._LAST_BREATH", 0.01)
+    monkeypatch.setattr("guerrilla.control.client._LAST_BREATH", 0.01)
     return FakeDaemon()
 
 

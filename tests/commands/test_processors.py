@@ -15,11 +15,11 @@ import pytest
 
 from guerrilla import processors
 from guerrilla._core import Address, Transaction
-from guerrilla.base import Processor
 from guerrilla.cli import main
-from guerrilla.installed import ENTRY_POINTS
+from guerrilla.engine.base import Processor
+from guerrilla.engine.installed import ENTRY_POINTS
+from guerrilla.engine.registry import DECORATED
 from guerrilla.processors import TABLE
-from guerrilla.registry import DECORATED
 from guerrilla.reply import Reply
 
 
@@ -205,7 +205,7 @@ def test_a_built_in_one_without_its_driver_does_not_fail_the_rest(
     monkeypatch: pytest.MonkeyPatch, objects: Objects
 ) -> None:
     table = processors.Table({"Odd": "guerrilla.processors.nowhere:Odd", "Hasher": "x:y"})
-    monkeypatch.setattr("guerrilla.registry.TABLE", table)
+    monkeypatch.setattr("guerrilla.engine.registry.TABLE", table)
     DECORATED.add("Rich", Rich)
     found = objects()
     assert "nowhere" in found["Odd"]["problem"]

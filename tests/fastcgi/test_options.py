@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from guerrilla.chain import read_options
+from guerrilla.engine.chain import read_options
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.processors.fastcgi import PATH_LIMIT, FastCGI
 from tests.fastcgi.helpers import SAVE, opened

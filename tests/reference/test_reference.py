@@ -26,13 +26,13 @@ from guerrilla.config import (
 from guerrilla.config.section import key_of, section_in
 from guerrilla.config.unbuilt import unbuilt_keys
 from guerrilla.config.writing import readable
+from guerrilla.engine.registry import Registry
 from guerrilla.processors import TABLE
 from guerrilla.reference.keys import EXAMPLES, groups, options_of
 from guerrilla.reference.page import page
 from guerrilla.reference.sample import sample
 from guerrilla.reference.schema import schema
-from guerrilla.registry import Registry
-from guerrilla.startup import config_problems
+from guerrilla.running.startup import config_problems
 from tests.configs import backend, server, tls
 from tests.reference.validator import errors
 

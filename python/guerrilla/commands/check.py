@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from guerrilla.checking import Findings, check, effective
 from guerrilla.commands.common import add_command, add_config, find_config, no_config, shown
 from guerrilla.config import AppConfig, load
 from guerrilla.config.diff import changes
 from guerrilla.config.writing import toml
 from guerrilla.errors import ConfigError
+from guerrilla.running.checking import Findings, check, effective
 
 if TYPE_CHECKING:
     from guerrilla.commands.common import Subparsers

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from guerrilla.chain import read_options
 from guerrilla.config import chain_stages, load
+from guerrilla.engine.chain import read_options
 from guerrilla.errors import GuerrillaError
 from guerrilla.processors.sql import SQL, MySQL
 from guerrilla.store.schema import check_table_name

@@ -9,7 +9,6 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from guerrilla.backends import DEFAULT
 from guerrilla.commands.common import (
     CommandError,
     add_command,
@@ -20,8 +19,9 @@ from guerrilla.commands.common import (
 )
 from guerrilla.config import AppConfig, load
 from guerrilla.config.parsing import guess_format, parse
-from guerrilla.control import control_path
-from guerrilla.controlclient import NobodyThereError, ask
+from guerrilla.control.client import NobodyThereError, ask
+from guerrilla.control.server import control_path
+from guerrilla.engine.backends import DEFAULT
 from guerrilla.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from guerrilla.commands.common import add_command, add_config, find_config, shown
 from guerrilla.config import load, mask_value
 from guerrilla.config.writing import toml_value
-from guerrilla.registry import DECORATED, Registry, import_modules
+from guerrilla.engine.registry import DECORATED, Registry, import_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

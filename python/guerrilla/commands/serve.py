@@ -24,8 +24,8 @@ from guerrilla.commands.common import (
 )
 from guerrilla.config import AppConfig, load, mask_value, parse_listen_interface
 from guerrilla.daemon import Daemon
-from guerrilla.reloading import read_again
-from guerrilla.systemd import ServiceManager
+from guerrilla.running.reloading import read_again
+from guerrilla.running.systemd import ServiceManager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

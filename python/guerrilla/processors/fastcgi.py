@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
 import pydantic
 
-from guerrilla.base import Processor
 from guerrilla.config.fields import Flag, PositiveSeconds, one_of
+from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError, Unavailable, expected
 from guerrilla.fcgi import Connection, LostError, ProtocolError
 from guerrilla.fcgi.form import CONTENT_TYPE, form

@@ -10,7 +10,7 @@ import pydantic
 from guerrilla.errors import StartError, Unavailable
 from guerrilla.processors.redis import entry_of, log_refusals, open_store
 from guerrilla.processors.sql import SQL
-from guerrilla.redisplace import RedisOptions
+from guerrilla.redisstore.place import RedisOptions
 from guerrilla.store import rows_of
 from guerrilla.store.schema import FIELDS
 from guerrilla.units import Seconds
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from guerrilla._core import Envelope
-    from guerrilla.redisstore import RedisStore
+    from guerrilla.redisstore.messages import RedisStore
     from guerrilla.reply import Outcome
 
 __all__ = ["GuerrillaRedisDB"]

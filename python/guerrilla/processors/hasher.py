@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from guerrilla.base import Processor
+from guerrilla.engine.base import Processor
 
 if TYPE_CHECKING:
     from guerrilla._core import Envelope

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from guerrilla.base import Processor
+from guerrilla.engine.base import Processor
 
 if TYPE_CHECKING:
     from guerrilla._core import Envelope

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 import pydantic
 
 from guerrilla._core import Reply
-from guerrilla.base import Processor
+from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError, expected
 from guerrilla.maildir import folder
 from guerrilla.maildir.delivery import Box, Mail, store

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, cast
 
 import pydantic
 
-from guerrilla.base import Processor
+from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError, Unavailable, expected
 from guerrilla.pipe.command import NULL_SENDER, parse_command
 from guerrilla.pipe.exits import reply_of

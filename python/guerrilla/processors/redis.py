@@ -6,18 +6,18 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 
-from guerrilla.base import Processor
+from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError
 from guerrilla.processors.compressor import stored_form
 from guerrilla.processors.hasher import Hasher
-from guerrilla.redisplace import TOO_LONG, Entry, RedisOptions
+from guerrilla.redisstore.place import TOO_LONG, Entry, RedisOptions
 from guerrilla.reply import TRY_LATER, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from guerrilla._core import Envelope
-    from guerrilla.redisstore import RedisStore
+    from guerrilla.redisstore.messages import RedisStore
     from guerrilla.reply import Outcome
 
 __all__ = ["VALUE", "Redis", "entry_of", "log_refusals", "open_store"]
@@ -97,7 +97,7 @@ def open_store(options: RedisOptions) -> RedisStore:
         StartError: it is not installed, or Redis cannot be reached or does not let us in.
     """
     try:
-        from guerrilla.redisstore import RedisStore  # noqa: PLC0415
+        from guerrilla.redisstore.messages import RedisStore  # noqa: PLC0415
     except ImportError as error:
         msg = f"Redis needs the Python package redis: install guerrilla[redis] ({error})"
         raise StartError(msg) from error

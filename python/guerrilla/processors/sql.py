@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, cast
 import pydantic
 
 from guerrilla._core import Reply
-from guerrilla.base import Processor
+from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError, expected
 from guerrilla.store import RowTooLargeError, StoreError, StoreFullError, Target, rows_of
 from guerrilla.store.drivers import connect

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import pydantic
 
 from guerrilla._core import Reply
-from guerrilla.base import Processor
 from guerrilla.config.fields import is_literal
+from guerrilla.engine.base import Processor
 from guerrilla.errors import expected
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-    from guerrilla.base import Processor
+    from guerrilla.engine.base import Processor
 
 EXAMPLES: Final[dict[str, object]] = {
     "pid_file": "guerrilla.pid",

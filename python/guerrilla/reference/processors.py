@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from guerrilla import installed
-from guerrilla.base import implements
+from guerrilla.engine import installed
+from guerrilla.engine.base import implements
 from guerrilla.errors import ConfigError
 from guerrilla.processors import TABLE
 from guerrilla.reference.keys import built_in, option_keys, options_of, sentence
@@ -21,9 +21,9 @@ from guerrilla.reference.page import table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from guerrilla.base import Processor
+    from guerrilla.engine.base import Processor
+    from guerrilla.engine.registry import Origin, Registry
     from guerrilla.reference.keys import Key
-    from guerrilla.registry import Origin, Registry
 
 _OPTIONS: Final = re.compile(
     r"^<!-- options of (\w+) -->\n.*?^<!-- end of options -->$", re.MULTILINE | re.DOTALL

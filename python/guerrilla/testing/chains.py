@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from guerrilla._core import Envelope
-from guerrilla.base import Processor
-from guerrilla.chain import Chain, ChainSettings, build, read_options
 from guerrilla.config.backend import backend_values
-from guerrilla.registry import DECORATED, Registry
+from guerrilla.engine.base import Processor
+from guerrilla.engine.chain import Chain, ChainSettings, build, read_options
+from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.reply import TRY_LATER, Reply, fold
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-//! Lines of the log, in both of its forms: what `guerrilla/logformat.py` makes of Python's own records.
+//! Lines of the log, in both of its forms: what `guerrilla/logs/form.py` makes of Python's own records.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

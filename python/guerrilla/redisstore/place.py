@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
 
 import pydantic
 
-from guerrilla.base import Processor
+from guerrilla.engine.base import Processor
 from guerrilla.errors import expected
 from guerrilla.units import MAX_SECONDS, Seconds
 

@@ -17,15 +17,15 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, cast
 
 from guerrilla import _core
+from guerrilla.engine.tasks import Item
 from guerrilla.errors import DeliveryError, Unavailable
 from guerrilla.reply import TRY_LATER, Replies, Reply, reply_for
-from guerrilla.tasks import Item
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Sequence
 
     from guerrilla._core import Envelope
-    from guerrilla.tasks import Asker, Task
+    from guerrilla.engine.tasks import Asker, Task
 
 log = logging.getLogger("guerrilla.chain")
 

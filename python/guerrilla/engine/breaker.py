@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from guerrilla.backends import path_of
+from guerrilla.engine.backends import path_of
 
 if TYPE_CHECKING:
     from guerrilla._core import Backend
-    from guerrilla.base import TaskName
+    from guerrilla.engine.base import TaskName
 
 log = logging.getLogger("guerrilla.worker")
 

@@ -17,8 +17,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from guerrilla import unixsockets
 from guerrilla.config.writing import readable
+from guerrilla.control import sockets
 from guerrilla.errors import ConfigError, StartError
 
 if TYPE_CHECKING:
@@ -188,8 +188,8 @@ class Control:
         Raises:
             OSError: somebody listens there, or it cannot be made.
         """
-        self._listener = unixsockets.listen(self.path)
-        self._identity = unixsockets.identity(self.path)
+        self._listener = sockets.listen(self.path)
+        self._identity = sockets.identity(self.path)
         self._thread.start()
 
     def move(self, path: str | PathLike[str]) -> None:
@@ -201,9 +201,9 @@ class Control:
         path = os.path.abspath(path)
         if path == self.path or self._listener is None or self._ended.is_set():
             return
-        before, self._listener = self._listener, unixsockets.listen(path)
-        unixsockets.remove(self.path, self._identity)
-        self.path, self._identity = path, unixsockets.identity(path)
+        before, self._listener = self._listener, sockets.listen(path)
+        sockets.remove(self.path, self._identity)
+        self.path, self._identity = path, sockets.identity(path)
         with suppress(OSError):
             before.shutdown(socket.SHUT_RDWR)  # Wakes who waits in `accept`, and closes it.
 
@@ -212,7 +212,7 @@ class Control:
         if self._listener is None:
             return
         # First, so that nobody comes who would not be answered.
-        unixsockets.remove(self.path, self._identity)
+        sockets.remove(self.path, self._identity)
         self._ended.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # Wakes who waits in `accept`.

@@ -9,16 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from guerrilla.backends import placed_in
-from guerrilla.chain import read_options
 from guerrilla.config import mask_value
 from guerrilla.config.writing import in_units, readable
-from guerrilla.control import OFF
+from guerrilla.control.server import OFF
+from guerrilla.engine.backends import placed_in
+from guerrilla.engine.chain import read_options
+from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.errors import ConfigError, StartError
-from guerrilla.opening import make_core
-from guerrilla.parts import Plan
-from guerrilla.privileges import become
-from guerrilla.registry import DECORATED, Registry
+from guerrilla.running.opening import make_core
+from guerrilla.running.parts import Plan
+from guerrilla.running.privileges import become
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from guerrilla.base import TaskName
-    from guerrilla.chain import Chain
     from guerrilla.config import AppConfig, BackendConfig, ServerConfig
-    from guerrilla.privileges import Identity
+    from guerrilla.engine.base import TaskName
+    from guerrilla.engine.chain import Chain
+    from guerrilla.running.privileges import Identity
 
 OPEN_LIMIT: Final = 60.0
 """Seconds that a chain has to open and close: what a start gives it, too."""

@@ -6,14 +6,14 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Final, Protocol
 
-from guerrilla.logs import logger_name, made
+from guerrilla.logs.output import logger_name, made
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from guerrilla._core import LogBatch
-    from guerrilla.logformat import LogFormat
-    from guerrilla.logs import LogOutput
+    from guerrilla.logs.form import LogFormat
+    from guerrilla.logs.output import LogOutput
 
 _PUMP_BATCH: Final = 2_000
 _PUMP_WAIT: Final = 1.0

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 import pydantic
 
-from guerrilla.base import Processor, TaskName, implements, is_async
 from guerrilla.config import Stage, chain_stages, mask_text, mask_value, stage_of
+from guerrilla.engine.base import Processor, TaskName, implements, is_async
+from guerrilla.engine.plan import ChainSettings, plan
+from guerrilla.engine.stages import Loop, Pulse
+from guerrilla.engine.tasks import Item
 from guerrilla.errors import ConfigError, GuerrillaError, StartError, shown
-from guerrilla.plan import ChainSettings, plan
-from guerrilla.stages import Loop, Pulse
-from guerrilla.tasks import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from guerrilla.registry import Registry
-    from guerrilla.stages import Segment
+    from guerrilla.engine.registry import Registry
+    from guerrilla.engine.stages import Segment
 
 __all__ = ["Chain", "ChainSettings", "Processor", "build", "option_keys"]
 

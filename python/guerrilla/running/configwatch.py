@@ -9,7 +9,7 @@ import stat
 import threading
 from typing import TYPE_CHECKING, Final
 
-from guerrilla.tlswatch import INTERVAL, see
+from guerrilla.running.tlswatch import INTERVAL, see
 
 if TYPE_CHECKING:
     from collections.abc import Callable

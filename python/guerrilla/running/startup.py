@@ -7,25 +7,25 @@ import resource
 from functools import partial
 from typing import TYPE_CHECKING
 
-from guerrilla.addresses import resolve
-from guerrilla.backends import DEFAULT, backends_of, make_chain, placed_in, tasks
-from guerrilla.chain import option_keys
 from guerrilla.config import (
     BackendConfig,
     chain_names,
     check_processor_keys,
     unbuilt,
 )
+from guerrilla.engine.backends import DEFAULT, backends_of, make_chain, placed_in, tasks
+from guerrilla.engine.chain import option_keys
+from guerrilla.engine.registry import import_modules
 from guerrilla.errors import ConfigError
-from guerrilla.registry import import_modules
+from guerrilla.running.addresses import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from guerrilla.backend import BackendFactory
     from guerrilla.config import AppConfig, ServerConfig
-    from guerrilla.registry import Registry
+    from guerrilla.engine.backend import BackendFactory
+    from guerrilla.engine.registry import Registry
 
 
 def config_problems(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from guerrilla.backends import backends_of
+from guerrilla.engine.backends import backends_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -18,12 +18,12 @@ import redis
 
 from guerrilla.errors import StartError, Unavailable
 from guerrilla.kept import Kept
-from guerrilla.redisplace import TOO_LONG
+from guerrilla.redisstore.place import TOO_LONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from guerrilla.redisplace import Entry, RedisOptions
+    from guerrilla.redisstore.place import Entry, RedisOptions
 
 __all__ = ["RedisStore"]
 

@@ -13,10 +13,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from guerrilla import installed
-from guerrilla.base import Processor
 from guerrilla.config.chains import stage_of
 from guerrilla.config.fields import nearest
+from guerrilla.engine import installed
+from guerrilla.engine.base import Processor
 from guerrilla.errors import ConfigError
 from guerrilla.processors import TABLE
 

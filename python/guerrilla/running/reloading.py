@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from guerrilla.backends import backends_of, keep_backends, tasks
 from guerrilla.config.diff import changes
+from guerrilla.engine.backends import backends_of, keep_backends, tasks
 from guerrilla.errors import ConfigError, StartError
-from guerrilla.logs import LogSettings, log_problem
-from guerrilla.opening import GRACE, begin_pools, make_pools, open_pools, take_pid_file
-from guerrilla.settings import core_settings, placed
-from guerrilla.startup import raise_file_limit, resolve_servers
-from guerrilla.staying import servers_in_force
-from guerrilla.tlswatch import make_watch
+from guerrilla.logs.output import LogSettings, log_problem
+from guerrilla.running.opening import GRACE, begin_pools, make_pools, open_pools, take_pid_file
+from guerrilla.running.settings import core_settings, placed
+from guerrilla.running.startup import raise_file_limit, resolve_servers
+from guerrilla.running.staying import servers_in_force
+from guerrilla.running.tlswatch import make_watch
 
 if TYPE_CHECKING:
-    from guerrilla.base import TaskName
     from guerrilla.config import AppConfig, ServerConfig
     from guerrilla.daemon import Daemon
+    from guerrilla.engine.base import TaskName
+    from guerrilla.engine.worker import WorkerPool
     from guerrilla.events import Change
-    from guerrilla.parts import Parts, Plan
-    from guerrilla.worker import WorkerPool
+    from guerrilla.running.parts import Parts, Plan
 
 log = logging.getLogger("guerrilla.reload")
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from guerrilla._core import StageFigures
-from guerrilla.base import Processor, TaskName, implements, method, takes_batches
-from guerrilla.stages import Batched, Claim, Concurrent, Loop, OneByOne, Pulse
-from guerrilla.tasks import Asker, CheckTask, SaveTask
+from guerrilla.engine.base import Processor, TaskName, implements, method, takes_batches
+from guerrilla.engine.stages import Batched, Claim, Concurrent, Loop, OneByOne, Pulse
+from guerrilla.engine.tasks import Asker, CheckTask, SaveTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from guerrilla._core import StageTimer
-    from guerrilla.stages import Segment
-    from guerrilla.tasks import Task
+    from guerrilla.engine.stages import Segment
+    from guerrilla.engine.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from guerrilla._core import __version__
-from guerrilla.backends import DEFAULT, backends_of
+from guerrilla.engine.backends import DEFAULT, backends_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from guerrilla.config import AppConfig
-    from guerrilla.parts import Parts
+    from guerrilla.running.parts import Parts
 
 
 def counters(parts: Parts) -> dict[str, Any]:

@@ -7,12 +7,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from guerrilla.backends import DEFAULT
+from guerrilla.engine.backends import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from guerrilla.worker import WorkerPool
+    from guerrilla.engine.worker import WorkerPool
 
 log = logging.getLogger("guerrilla.worker")
 

@@ -1,4 +1,4 @@
-"""Asking a running daemon over its control socket: the client's side of `guerrilla.control`."""
+"""Asking a running daemon over its control socket: the side of the client."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from guerrilla import unixsockets
-from guerrilla.control import STOP_GRACE
+from guerrilla.control import sockets
+from guerrilla.control.server import STOP_GRACE
 from guerrilla.errors import GuerrillaError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class NobodyThereError(ControlError):
 
 
 def ask(path: str | PathLike[str], command: str, timeout: float | None = None) -> dict[str, Any]:
-    """Asks for one thing; the answer as `guerrilla.control` describes it.
+    """Asks for one thing; the answer as `guerrilla.control.server` describes it.
 
     After `stop` it returns when the daemon has stopped.
 
@@ -54,7 +54,7 @@ def ask(path: str | PathLike[str], command: str, timeout: float | None = None) -
     if timeout is None:
         timeout = RELOAD_TIMEOUT if command == "reload" else TIMEOUT
     try:
-        with unixsockets.connect(path, timeout) as server:
+        with sockets.connect(path, timeout) as server:
             # One that has no room for us says so, and reads nothing.
             with suppress(BrokenPipeError):
                 server.sendall(json.dumps({"command": command}).encode("ascii") + b"\n")

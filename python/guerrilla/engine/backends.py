@@ -9,19 +9,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from guerrilla.backend import backend_stage
-from guerrilla.chain import Chain, ChainSettings, build
 from guerrilla.config import chain_names
+from guerrilla.engine.backend import backend_stage
+from guerrilla.engine.chain import Chain, ChainSettings, build
+from guerrilla.engine.figures import StageBook
 from guerrilla.errors import ConfigError
-from guerrilla.figures import StageBook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from guerrilla.backend import BackendFactory
-    from guerrilla.base import TaskName
     from guerrilla.config import AppConfig, BackendConfig
-    from guerrilla.registry import Registry
+    from guerrilla.engine.backend import BackendFactory
+    from guerrilla.engine.base import TaskName
+    from guerrilla.engine.registry import Registry
 
 DEFAULT: Final = "default"
 """The name of the backend that `backend_config` describes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from typing import TYPE_CHECKING, Final
 
-from guerrilla.base import Processor
+from guerrilla.engine.base import Processor
 from guerrilla.errors import ConfigError
 
 if TYPE_CHECKING:

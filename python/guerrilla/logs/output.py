@@ -14,16 +14,16 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from guerrilla.logformat import MAIL, OUTPUT, make_formatter
-from guerrilla.loghandlers import FileHandler, StreamHandler, identity, make_handler
-from guerrilla.logsharing import SHARED, OwnRecords
+from guerrilla.logs.form import MAIL, OUTPUT, make_formatter
+from guerrilla.logs.handlers import FileHandler, StreamHandler, identity, make_handler
+from guerrilla.logs.sharing import SHARED, OwnRecords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from guerrilla._core import LogBatch, LogRecord
     from guerrilla.config import AppConfig
-    from guerrilla.logformat import LogFormat
+    from guerrilla.logs.form import LogFormat
 
 ROOT: Final = "guerrilla"
 

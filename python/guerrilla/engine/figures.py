@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from guerrilla._core import StageFigures
 
 if TYPE_CHECKING:
-    from guerrilla.base import TaskName
+    from guerrilla.engine.base import TaskName
 
 
 class StageBook:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from guerrilla.backends import DEFAULT, backends_of, make_chain, placed_in, tasks
+from guerrilla.engine.backends import DEFAULT, backends_of, make_chain, placed_in, tasks
+from guerrilla.engine.figures import StageBook
+from guerrilla.engine.supervisor import Supervisor
 from guerrilla.errors import StartError
 from guerrilla.eventpump import EventPump
-from guerrilla.figures import StageBook
-from guerrilla.logpump import LogPump
-from guerrilla.opening import (
+from guerrilla.logs.pump import LogPump
+from guerrilla.running.opening import (
     GRACE,
     begin_pools,
     drop_privileges,
@@ -26,11 +27,10 @@ from guerrilla.opening import (
     take_pid_file,
     unusable,
 )
-from guerrilla.privileges import root_warnings, wanted_identity
-from guerrilla.startup import config_problems, raise_file_limit, resolve_servers
+from guerrilla.running.privileges import root_warnings, wanted_identity
+from guerrilla.running.startup import config_problems, raise_file_limit, resolve_servers
+from guerrilla.running.tlswatch import make_watch
 from guerrilla.stream import begin_stream
-from guerrilla.supervisor import Supervisor
-from guerrilla.tlswatch import make_watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from guerrilla._core import Core
-    from guerrilla.backend import BackendFactory
-    from guerrilla.base import TaskName
-    from guerrilla.chain import Chain
     from guerrilla.config import AppConfig, ServerConfig
-    from guerrilla.configwatch import ConfigWatch
+    from guerrilla.engine.backend import BackendFactory
+    from guerrilla.engine.base import TaskName
+    from guerrilla.engine.chain import Chain
+    from guerrilla.engine.registry import Registry
+    from guerrilla.engine.worker import WorkerPool
     from guerrilla.events import EventBus
-    from guerrilla.logs import LogOutput
-    from guerrilla.pidfile import PidFile
-    from guerrilla.privileges import Identity
-    from guerrilla.registry import Registry
-    from guerrilla.tlswatch import TLSWatch
-    from guerrilla.worker import WorkerPool
+    from guerrilla.logs.output import LogOutput
+    from guerrilla.running.configwatch import ConfigWatch
+    from guerrilla.running.pidfile import PidFile
+    from guerrilla.running.privileges import Identity
+    from guerrilla.running.tlswatch import TLSWatch
 
 log = logging.getLogger("guerrilla.daemon")
 

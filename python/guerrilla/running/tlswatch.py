@@ -7,7 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
-from guerrilla.settings import place
+from guerrilla.running.settings import place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

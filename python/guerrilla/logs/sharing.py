@@ -6,7 +6,7 @@ import logging
 import threading
 from typing import Final
 
-from guerrilla.logformat import OUTPUT
+from guerrilla.logs.form import OUTPUT
 
 _LOGGERS: Final = (logging.getLogger("guerrilla"), logging.getLogger("guerrilla.mail"))
 

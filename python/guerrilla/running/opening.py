@@ -10,23 +10,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla._core import Core
-from guerrilla.backends import backends_of, placed_in
-from guerrilla.breaker import Breaker
+from guerrilla.engine.backends import backends_of, placed_in
+from guerrilla.engine.breaker import Breaker
+from guerrilla.engine.worker import PoolSettings, WorkerPool
 from guerrilla.errors import ConfigError, StartError
-from guerrilla.logs import LogOutput, LogSettings, log_problem
-from guerrilla.pidfile import PidFile
-from guerrilla.privileges import become, give_file, give_socket
-from guerrilla.settings import core_settings, placed
-from guerrilla.worker import PoolSettings, WorkerPool
+from guerrilla.logs.output import LogOutput, LogSettings, log_problem
+from guerrilla.running.pidfile import PidFile
+from guerrilla.running.privileges import become, give_file, give_socket
+from guerrilla.running.settings import core_settings, placed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import ExitStack
 
-    from guerrilla.base import TaskName
-    from guerrilla.chain import Chain
     from guerrilla.config import AppConfig, BackendConfig, ServerConfig
-    from guerrilla.privileges import Identity
+    from guerrilla.engine.base import TaskName
+    from guerrilla.engine.chain import Chain
+    from guerrilla.running.privileges import Identity
 
 GRACE: Final = 2.0
 """Seconds that idle workers have to close their chains when the time of a stop is used up."""

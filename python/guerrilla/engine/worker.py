@@ -24,17 +24,17 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic
 
-from guerrilla.backends import DEFAULT
+from guerrilla.engine.backends import DEFAULT
+from guerrilla.engine.tasks import Item
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.reply import TRY_LATER
-from guerrilla.tasks import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from guerrilla.base import TaskName
-    from guerrilla.breaker import Breaker
-    from guerrilla.chain import Chain
+    from guerrilla.engine.base import TaskName
+    from guerrilla.engine.breaker import Breaker
+    from guerrilla.engine.chain import Chain
 
 log = logging.getLogger("guerrilla.worker")
 

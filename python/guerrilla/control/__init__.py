@@ -1,0 +1,7 @@
+"""The control socket: how a daemon that runs is asked and told.
+
+Layout:
+    server.py     the daemon's side
+    client.py     the side of the commands
+    sockets.py    unix sockets that only their owner may use
+"""
