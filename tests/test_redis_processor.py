@@ -20,6 +20,7 @@ from guerrilla.cli import main
 from guerrilla.engine.chain import Chain
 from guerrilla.errors import StartError
 from guerrilla.processors.redis import TOO_LARGE, Redis
+from guerrilla.redisstore import messages
 from guerrilla.reply import Reply
 from guerrilla.testing import make_envelope, run_chain
 from tests.certificates import Authority
