@@ -195,6 +195,8 @@ class Users(Processor):
 class Asked:
     """A check that remembers its answer."""
 
+    expired = False
+
     def __init__(self, check: Check) -> None:
         self.transaction = check.transaction
         self.recipient = check.recipient
