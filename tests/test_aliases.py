@@ -18,7 +18,7 @@ from guerrilla.config.writing import toml
 from guerrilla.engine.base import Processor
 from guerrilla.engine.chain import build
 from guerrilla.engine.registry import DECORATED, Registry
-from guerrilla.errors import ConfigError
+from guerrilla.errors import ConfigError, StartError
 from guerrilla.reply import Outcome
 from guerrilla.running.checking import effective
 from guerrilla.running.startup import config_problems
@@ -321,3 +321,42 @@ def test_one_mail_is_stored_by_both(tmp_path: Path) -> None:
             rows = stored.execute("SELECT recipient, subject FROM kept").fetchall()
             stored.close()
             assert rows == [("to@example.com", "twice")]
+
+
+@pytest.mark.parametrize(
+    ("chain", "keys", "place"),
+    [
+        ("SQL", {"sql_dsn": "gone/a.db"}, "backend_config.sql_dsn"),
+        (
+            "SQL",
+            {"sql_dsn": "a.db", "processors": {"SQL": {"SQL_DSN": "gone/a.db"}}},
+            "backend_config.processors.sql.sql_dsn",
+        ),
+        (
+            "SQL:hot",
+            {"sql_dsn": "a.db", "processors": {"hot": {"sql_dsn": "gone/a.db"}}},
+            "backend_config.processors.hot.sql_dsn",
+        ),
+        # Its own table is where it is to be given, or it has the one of the backend.
+        ("SQL:hot", {}, "backend_config.processors.hot.sql_dsn"),
+        ("SQL:hot", {"sql_dsn": "gone/a.db"}, "backend_config.sql_dsn"),
+        (
+            "SQL:hot",
+            {"sql_dsn": "a.db", "processors": {"hot": {"sql_driver": "db2"}}},
+            "backend_config.processors.hot.sql_driver",
+        ),
+    ],
+)
+def test_what_does_not_open_is_named_with_its_table(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chain: str,
+    keys: dict[str, Any],
+    place: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = from_mapping(backend(save_process=chain, **keys)).backend_config
+    with pytest.raises(StartError) as caught:
+        build(chain, "save", config.values(), Registry(DECORATED)).open()
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{place}: "), problem

@@ -294,6 +294,55 @@ def test_a_transaction_that_a_reload_finds_open_goes_on(start: Start, shop: type
         assert wire.ask(b"Subject: saved\r\n\r\n.\r\n").startswith("250 ")
 
 
+def test_what_the_old_chain_fails_for_says_nothing_of_the_new(
+    start: Start, shop: type[Shop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Shop] = []
+
+    def close(own: Shop) -> None:
+        closed.append(own)
+
+    monkeypatch.setattr(shop, "close", close)
+    daemon = start(save_workers_size=2)
+    shop.is_open["main"] = False
+    with Wire(daemon.addresses[0]) as one, Wire(daemon.addresses[0]) as other:
+        for wire in (one, other):
+            wire.begin()
+            wire.send(b"Subject: hang\r\n\r\n.\r\n")
+        until(lambda: len(shop.asked) == 2)
+        assert daemon.reload_config(config(breaker_reset=61)).ok
+        shop.hang.set()
+        assert [wire.reply()[:10] for wire in (one, other)] == ["451 4.3.0 "] * 2
+    until(lambda: len(closed) == 2)
+    assert (figures(daemon)["breaker_open"], figures(daemon)["breaker_opened"]) == (0, 0)
+    shop.is_open["main"] = True
+    assert send(daemon).startswith("250 ")
+
+
+@pytest.mark.parametrize("ttl", [0, 60])
+def test_a_recipient_that_is_refused_uses_up_no_trial(
+    start: Start, shop: type[Shop], monkeypatch: pytest.MonkeyPatch, ttl: int
+) -> None:
+    def validate(own: Shop, transaction: Transaction, recipient: Address) -> Reply | None:
+        return NO if recipient.user == "nobody" else None
+
+    monkeypatch.setattr(shop, "validate", validate)
+    daemon = start(validate_process="Shop", validate_cache_ttl=ttl, breaker_reset="300ms")
+
+    def both() -> bool:
+        with Wire(daemon.addresses[0]) as wire:
+            wire.ask(HELLO)
+            wire.ask(b"MAIL FROM:<a@example.org>\r\n")
+            refused = wire.ask(b"RCPT TO:<nobody@example.com>\r\n")[:1]
+            return (refused, wire.ask(RECIPIENT)[:1]) == ("5", "2")
+
+    assert both()
+    break_it(daemon, shop)
+    assert not both()
+    until(both)
+    assert figures(daemon)["breaker_open"] == 1
+
+
 def test_recipients_that_cannot_be_checked_open_it_too(start: Start, shop: type[Shop]) -> None:
     daemon = start(validate_process="Shop", breaker_reset="400ms")
     shop.is_open["main"] = False

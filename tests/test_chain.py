@@ -155,6 +155,24 @@ def test_a_delivery_error_is_its_reply_for_that_mail(mail: Mail) -> None:
     assert fates(mails) == [Reply(550, "5.1.1", errors.NoSuchUser.text), "accepted"]
 
 
+def test_who_is_answered_meanwhile_is_not_asked_about_again(mail: Mail) -> None:
+    """As at a time limit: saved then, the mail would be there twice when its sender tries again."""
+    mails = [mail("a"), mail("b"), mail("c")]
+    asked: list[list[str]] = []
+
+    def save(batch: Sequence[Envelope]) -> list[Outcome]:
+        asked.append([envelope.subject for envelope in batch])
+        if len(batch) > 1:
+            raise ValueError
+        if batch[0] is mails[0]:
+            mails[1].answer(TRY_LATER)
+        return [None]
+
+    run(mails, Atomic(save))
+    assert asked == [["a", "b", "c"], ["a"], ["c"]]
+    assert fates(mails) == ["accepted", TRY_LATER, "accepted"]
+
+
 def test_an_atomic_batch_that_raised_is_asked_again_one_by_one(
     mail: Mail, caplog: pytest.LogCaptureFixture
 ) -> None:

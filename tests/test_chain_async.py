@@ -108,6 +108,37 @@ def test_an_async_batch_is_cancelled_at_its_time_limit(mail: Mail) -> None:
     assert fates(mails) == [TRY_LATER, TRY_LATER]
 
 
+def test_an_async_batch_at_its_time_limit_is_not_asked_again(mail: Mail) -> None:
+    """Whether it was saved is not known, and nobody waits for the answer any more."""
+    batches: list[int] = []
+
+    class Slow(Processor):
+        stores = True
+        atomic = True
+
+        async def save_batch(  # type: ignore[override]
+            self, envelopes: Sequence[Envelope]
+        ) -> Sequence[Outcome]:
+            batches.append(len(envelopes))
+            await asyncio.Event().wait()
+            return [None] * len(envelopes)
+
+        async def validate_batch(  # type: ignore[override]
+            self, checks: Sequence[Check]
+        ) -> Sequence[Reply | None]:
+            batches.append(len(checks))
+            await asyncio.Event().wait()
+            return [None] * len(checks)
+
+    mails = [mail("a"), mail("b")]
+    run(mails, Slow(Processor.Options()), save_timeout=0.1)
+    assert (fates(mails), batches) == ([TRY_LATER, TRY_LATER], [2])
+    checks = asked("a@example.com", "b@example.com", "c@example.com")
+    run(checks, Slow(Processor.Options()), task="validate", check_timeout=0.1)
+    assert [check.verdicts for check in checks] == [[TRY_LATER]] * 3
+    assert batches == [2, 3]
+
+
 def test_an_old_mail_that_nobody_waits_for_has_its_whole_time() -> None:
     async def save(envelope: Envelope) -> Outcome:
         await asyncio.sleep(0)
@@ -163,6 +194,8 @@ class Users(Processor):
 
 class Asked:
     """A check that remembers its answer."""
+
+    expired = False
 
     def __init__(self, check: Check) -> None:
         self.transaction = check.transaction

@@ -18,6 +18,7 @@ from guerrilla._core import Check, Envelope
 from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.engine.base import Processor
+from guerrilla.errors import ConfigError
 from guerrilla.reply import Outcome, Reply
 from tests.daemons import Keeper, Make, config, connect, send
 from tests.reloads import MAIL, SENDER, backend, reload, shows
@@ -315,3 +316,26 @@ def test_modules_are_imported_once(
     chain = "HeadersParser|ReloadModule"
     reload(running, backend(**{"import": ["reload_module"], "save_process": chain}))
     assert send(running) == (250, b"2.0.0 first")
+
+
+def test_a_module_that_fails_on_import_leaves_the_old_chain(
+    running: Daemon, keeper: type[Keeper], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = running.config
+    sources = {
+        "ZeroDivisionError": "1 / 0",
+        "SystemExit": "raise SystemExit(3)",
+        "SyntaxError": "(",
+    }
+    for reason, source in sources.items():
+        (tmp_path / f"broken_{reason}.py").write_text(source)
+        new = backend(**{"import": [f"broken_{reason}"], "save_process": "Keeper"})
+        with pytest.raises(ConfigError) as caught:
+            running.reload_config(new)
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"backend_config.import: broken_{reason}: ")
+        assert reason in problem
+        assert running.config == before
+    assert send(running) == (250, send_text(keeper, running))
+    assert keeper.did == ["open"]

@@ -172,6 +172,55 @@ def test_connect_says_what_cannot_be_opened(capsys: pytest.CaptureFixture[str]) 
     assert line.startswith("guerrillad: guerrilla.toml: backend_config.sql_dsn: ")
 
 
+def test_connect_tries_every_stage_of_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
+    """What comes behind one that fails is tried too, and what did open is closed again."""
+    did: list[str] = []
+
+    @guerrilla.processor("Between")
+    class Between(Processor):
+        def open(self) -> None:
+            did.append("open")
+
+        def close(self) -> None:
+            did.append("close")
+
+        def save(self, envelope: object) -> None:
+            pass
+
+    @guerrilla.processor("Leaver")
+    class Leaver(Processor):
+        def open(self) -> None:
+            raise SystemExit(3)
+
+        def save(self, envelope: object) -> None:
+            pass
+
+    write(
+        "[backend_config]\n"
+        'save_process = "SQL|Leaver|Between|SQL:hot"\nvalidate_process = "SQL:far"\n'
+        'sql_dsn = "gone/one.db"\n'
+        '[backend_config.processors.hot]\nsql_dsn = "gone/two.db"\n'
+        '[backend_config.processors.far]\nsql_dsn = "gone/three.db"\n'
+        '[backends.spare]\nsave_process = "SQL|SQL:hot"\nsql_dsn = "gone/four.db"\n'
+        '[backends.spare.processors.hot]\nsql_dsn = "gone/five.db"\n'
+    )
+    assert main(["check", "--connect"]) == 1
+    lines = [
+        line.removeprefix("guerrillad: guerrilla.toml: ").partition(": ")[0]
+        for line in capsys.readouterr().err.splitlines()
+        if "warning" not in line
+    ]
+    assert lines == [
+        "backend_config.sql_dsn",
+        "Leaver",
+        "backend_config.processors.hot.sql_dsn",
+        "backend_config.processors.far.sql_dsn",
+        "backends.spare.sql_dsn",
+        "backends.spare.processors.hot.sql_dsn",
+    ]
+    assert did == ["open", "close"]
+
+
 @pytest.mark.parametrize("error", [Unavailable("away"), ValueError("oh"), SystemExit(3)])
 def test_connect_survives_whatever_a_stage_raises(error: BaseException) -> None:
     @guerrilla.processor("Raiser")

@@ -43,7 +43,10 @@ def test_database_of_the_config(name: str, capsys: pytest.CaptureFixture[str]) -
     ("text", "error"),
     [
         (None, "no config file here"),
-        (config(save_process="HeadersParser|Debugger"), "save_process has no SQL stage"),
+        (
+            config(save_process="HeadersParser|Debugger"),
+            "backend_config.save_process: no SQL stage",
+        ),
         (config(sql_driver="mysql"), "sql_driver 'mysql': only 'sqlite' can be read"),
         (config(sql_dsn=""), "sql_dsn: expected the path of the database file"),
         (config(sql_dsn="mail:secret@tcp(127.0.0.1)/mail"), "got the address of a database server"),
@@ -62,6 +65,90 @@ def test_no_database(text: str | None, error: str, capsys: pytest.CaptureFixture
         assert error in line
         assert "secret" not in line
     assert not Path("mail.db").exists()
+
+
+def backends(default: str, **others: dict[str, str]) -> str:
+    main = {"save_process": default, "sql_dsn": "main.db"}
+    return json.dumps({"backend_config": main, "backends": others})
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "subject"),
+    [
+        (backends("SQL", hot={"save_process": "SQL", "sql_dsn": "hot.db"}), [], "main"),
+        (
+            backends("SQL", hot={"save_process": "SQL", "sql_dsn": "hot.db"}),
+            ["--backend", "HOT"],
+            "hot",
+        ),
+        (
+            backends("SQL", hot={"save_process": "SQL", "sql_dsn": "hot.db"}),
+            ["--backend", "default"],
+            "main",
+        ),
+        # The first store that can be read, wherever it is.
+        (backends("Debugger", hot={"save_process": "SQL", "sql_dsn": "hot.db"}), [], "hot"),
+        (backends("MySQL", hot={"save_process": "SQL", "sql_dsn": "hot.db"}), [], "hot"),
+        (
+            json.dumps(
+                {
+                    "backend_config": {
+                        "save_process": "MySQL:far|SQL:near",
+                        "processors": {"near": {"sql_dsn": "hot.db"}},
+                    }
+                }
+            ),
+            [],
+            "hot",
+        ),
+    ],
+)
+def test_database_of_a_backend(
+    text: str, arguments: list[str], subject: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("guerrilla.json").write_text(text, encoding="utf-8")
+    for name in ("main", "hot"):
+        store(envelope(f"Subject: {name}\r\n\r\n".encode()), database=f"{name}.db")
+    assert main(["mail", "list", "--json", *arguments]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["subject"] == subject
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "error"),
+    [
+        (
+            backends("SQL", hot={"save_process": "HeadersParser|GuerrillaDbRedis"}),
+            ["--backend", "hot"],
+            "backends.hot.save_process: GuerrillaDbRedis keeps its mails in Redis",
+        ),
+        (
+            backends("SQL", hot={"save_process": "MySQL"}),
+            ["--backend", "hot"],
+            "backends.hot.sql_driver 'mysql': only 'sqlite' can be read (MySQL)",
+        ),
+        (
+            backends("SQL", hot={"save_process": "Debugger"}),
+            ["--backend", "cold"],
+            "--backend: expected one of default, hot, got 'cold'",
+        ),
+        (
+            backends("Debugger", hot={"save_process": "Debugger"}),
+            [],
+            "backend_config.save_process and backends.hot.save_process: no SQL stage",
+        ),
+    ],
+)
+def test_no_database_of_a_backend(
+    text: str, arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("guerrilla.json").write_text(text, encoding="utf-8")
+    assert main(["mail", "list", *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"guerrillad: guerrilla.json: {error}")
+
+
+# mail list.
 
 
 # mail list.

@@ -46,8 +46,8 @@ from tests.store.mails import TABLE
             },
         ),
         (
-            "u@/db?charset=utf8mb4&parseTime=true&loc=US%2FPacific&maxAllowedPacket=1000",
-            {"user": "u", "database": "db", "max_packet": 1000},
+            "u@/db?charset=utf8mb4&parseTime=true&loc=US%2FPacific&maxAllowedPacket=65536",
+            {"user": "u", "database": "db", "max_packet": 65_536},
         ),
         (
             "mysql://us%3Aer@db.example.com:3307/d%2Fb?tls=true",
@@ -110,6 +110,7 @@ def test_password_of_mysql_is_as_written(dsn: str, password: str) -> None:
         ("u:secret@/db?tls=custom", "expected tls=true, false, .* ssl_ca.* found 'custom'"),
         ("u:secret@/db?ssl_ca=", "a value for ssl_ca"),
         ("u:secret@/db?maxAllowedPacket=1MB", "a number of bytes for maxAllowedPacket"),
+        ("u:secret@/db?maxAllowedPacket=64", "at least 65536 for maxAllowedPacket, .* found 64"),
         ("u:secret@/db?tls", "NAME=VALUE"),
         ("mysql://u:secret#1@h/db", "percent-encoded"),
         ("mysql://u:secret@h:port/db", "percent-encoded"),

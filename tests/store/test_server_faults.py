@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import pymysql
 import pytest
 
 from guerrilla.errors import Unavailable
@@ -260,6 +261,30 @@ def test_full_disk_is_said_so(place: Place, store: Store) -> None:
         insert(store)
     place.query(f"DROP TRIGGER no_room{f' ON {TABLE}' * (place.driver != 'mysql')}")
     insert(store)
+    assert place.count() == 1
+
+
+def test_transaction_that_cannot_be_taken_back_is_left(
+    mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stored next must not go into it: nobody would commit that."""
+    place = mariadb.fresh()
+    monkeypatch.setattr("guerrilla.store.mysql.STATEMENT_BYTES", 300)
+    found = connect(place)
+    place.query(f"CREATE UNIQUE INDEX by_recipient ON {TABLE} (recipient)")
+    connection = link(found)._connection
+    query = connection.query
+
+    def interrupted(statement: bytes) -> Any:
+        if statement == b"ROLLBACK":
+            raise pymysql.OperationalError(1317, "Query execution was interrupted")
+        return query(statement)
+
+    monkeypatch.setattr(connection, "query", interrupted)
+    with pytest.raises(pymysql.IntegrityError):
+        found.insert(rows(envelope(), envelope()))
+    place.query(f"DROP INDEX by_recipient ON {TABLE}")
+    insert(found)
     assert place.count() == 1
 
 

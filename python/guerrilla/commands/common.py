@@ -9,9 +9,10 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from guerrilla.config import chain_stages, load
+from guerrilla.engine.backends import backends_of, path_of
 from guerrilla.engine.chain import read_options
 from guerrilla.errors import GuerrillaError
 from guerrilla.processors.sql import SQL, MySQL
@@ -19,9 +20,9 @@ from guerrilla.store.schema import check_table_name
 from guerrilla.units import parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
-    from guerrilla.config import BackendConfig
+    from guerrilla.config import AppConfig, BackendConfig
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # no other name  # noqa: SLF001
 
@@ -100,22 +101,30 @@ def no_config() -> str:
 
 
 def sql_options(backend: BackendConfig) -> SQL.Options | None:
-    """The options of the chain's SQL stage; None where it has none.
+    """The options of the chain's first SQL stage; None where it has none.
 
     Raises:
         ConfigError: a bad value; a line each.
     """
+    return next((options for _, options in _sql_stages(backend, "backend_config")), None)
+
+
+def _sql_stages(backend: BackendConfig, where: str) -> Iterator[tuple[str, SQL.Options]]:
+    """The SQL stages of a chain, by name."""
     kinds = {"sql": SQL, "mysql": MySQL}
     for stage in chain_stages(backend.save_process):
         kind = kinds.get(stage.processor.lower())
         if kind is not None:
-            options = read_options(stage.name, kind, backend.values())
-            return options if isinstance(options, SQL.Options) else None
-    return None
+            options = read_options(stage.name, kind, backend.values(), where=where)
+            yield stage.name, cast("SQL.Options", options)
 
 
-def find_store(config: str | None, database: str | None, table: str | None) -> StorePlace:
+def find_store(
+    config: str | None, database: str | None, table: str | None, backend: str | None = None
+) -> StorePlace:
     """The store of the command line, or else of the config file.
+
+    That is the first SQLite one of the backend, or where none is named, of any, the default first.
 
     Raises:
         CommandError: no config file, or one that stores nothing in SQLite.
@@ -127,17 +136,51 @@ def find_store(config: str | None, database: str | None, table: str | None) -> S
     if path is None:
         msg = f"{no_config()}: name one with -c, or a database with --db"
         raise CommandError(msg)
-    options = sql_options(load(path).backend_config)
-    if options is None:
-        msg = f"{path}: backend_config.save_process has no SQL stage, so no mail is stored"
-        raise CommandError(msg)
-    if options.sql_driver.lower() not in {"sqlite", "sqlite3"}:
-        msg = f"{path}: backend_config.sql_driver {options.sql_driver!r}: only 'sqlite' can be read"
-        raise CommandError(msg)
-    if not options.sql_dsn:
-        msg = f"{path}: backend_config.sql_dsn: expected the path of the database file, got ''"
-        raise CommandError(msg)
+    try:
+        options = _sqlite_options(_backends(load(path), backend))
+    except CommandError as error:
+        raise CommandError(f"{path}: {error}") from None
     return StorePlace(options.sql_dsn, table or options.mail_table)
+
+
+def _backends(config: AppConfig, wanted: str | None) -> dict[str, BackendConfig]:
+    """Those that are searched for a store."""
+    found = backends_of(config)
+    if wanted is None:
+        return found
+    names = [name for name in found if name.lower() == wanted.lower()]
+    if not names:
+        msg = f"--backend: expected one of {', '.join(found)}, got {wanted!r}"
+        raise CommandError(msg)
+    return {name: found[name] for name in names}
+
+
+def _sqlite_options(backends: Mapping[str, BackendConfig]) -> SQL.Options:
+    """The options of the first SQL stage that keeps its mails in a file."""
+    problem = ""
+    for name, backend in backends.items():
+        where = path_of(name)
+        for stage, options in _sql_stages(backend, where):
+            if options.sql_driver.lower() not in {"sqlite", "sqlite3"}:
+                what = f"{where}.sql_driver {options.sql_driver!r}: only 'sqlite' can be read"
+            elif not options.sql_dsn:
+                what = f"{where}.sql_dsn: expected the path of the database file, got ''"
+            else:
+                return options
+            problem = problem or f"{what} ({stage})"
+    raise CommandError(problem or _no_sql_stage(backends))
+
+
+def _no_sql_stage(backends: Mapping[str, BackendConfig]) -> str:
+    for name, backend in backends.items():
+        for stage in chain_stages(backend.save_process):
+            if stage.processor.lower() in {"guerrillaredisdb", "guerrilladbredis"}:
+                return (
+                    f"{path_of(name)}.save_process: {stage.name} keeps its mails in Redis, and "
+                    "only those of an SQL stage can be read"
+                )
+    where = " and ".join(f"{path_of(name)}.save_process" for name in backends)
+    return f"{where}: no SQL stage, so there is no mail to read"
 
 
 def duration(text: str) -> float:

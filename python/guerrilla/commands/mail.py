@@ -109,7 +109,13 @@ def _add(
 ) -> argparse.ArgumentParser:
     parser = add_command(commands, name, run, help_=help_, more=more)
     add_config(parser)
-    parser.add_argument("--db", metavar="FILE", help="database file (default: as in the config)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--db", metavar="FILE", help="database file (default: as in the config)")
+    where.add_argument(
+        "--backend",
+        metavar="NAME",
+        help="backend of the config that stored them (default: the first with an SQLite store)",
+    )
     parser.add_argument(
         "--table", metavar="NAME", type=table_name, help="table (default: as in the config)"
     )
@@ -189,7 +195,7 @@ def purge_mails(args: argparse.Namespace) -> int:
 
 
 def _place(args: argparse.Namespace) -> StorePlace:
-    return find_store(args.config, args.db, args.table)
+    return find_store(args.config, args.db, args.table, args.backend)
 
 
 def _reader(args: argparse.Namespace) -> Reader:

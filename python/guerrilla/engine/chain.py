@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Self
 
 import pydantic
 
@@ -21,7 +22,7 @@ from guerrilla.engine.tasks import Item
 from guerrilla.errors import ConfigError, GuerrillaError, StartError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from guerrilla.engine.registry import Registry
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Chain", "ChainSettings", "Processor", "build", "option_keys"]
 
 log = logging.getLogger("guerrilla.chain")
+
+_NAMED_KEY: Final = re.compile(r"^backend_config\.(?=(?P<key>\w+))")
+"""How an error of `Processor.open` names a key: the processor knows no alias of its own."""
 
 
 class Chain(Generic[Item]):
@@ -41,6 +45,7 @@ class Chain(Generic[Item]):
         stages: name and processor of each stage, in order.
         task: "save" for envelopes, "validate" for checks.
         settings: limits.
+        values: the keys of its backend, for errors that name one; empty where it has none.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class Chain(Generic[Item]):
         stages: Sequence[tuple[str, Processor]],
         task: TaskName,
         settings: ChainSettings | None = None,
+        values: Mapping[str, object] | None = None,
     ) -> None:
         """Plans the segments; opens nothing."""
         self.stages = tuple(stages)
@@ -56,6 +62,7 @@ class Chain(Generic[Item]):
         self.pulse = Pulse()
         self.opening = ""
         """The stage that is being opened; empty before and after."""
+        self._values = values or {}
         self._stack = ExitStack()
         self._loop: Loop | None = None
         self._segments: list[Segment[Item]] = []
@@ -84,9 +91,7 @@ class Chain(Generic[Item]):
             StartError: a stage could not be opened; those opened before it are closed again.
         """
         with ExitStack() as stack:
-            if any(is_async(processor) for _, processor in self.stages):
-                self._loop = Loop(self.settings.concurrency)
-                stack.callback(self._close_loop)
+            self._open_loop(stack)
             for name, processor in self.stages:
                 self.opening = name
                 self._open_stage(name, processor)
@@ -94,6 +99,26 @@ class Chain(Generic[Item]):
             self._segments = plan(self.stages, self.task, self.settings, self.pulse, self._loop)
             self._stack = stack.pop_all()
         self.opening = ""
+
+    def attempt(self) -> Iterator[str]:
+        """Opens every stage, whatever became of those before it, and closes them again.
+
+        Yields:
+            A line for each problem, as it is found.
+        """
+        with ExitStack() as stack:
+            self._open_loop(stack)
+            for name, processor in self.stages:
+                self.opening = name
+                try:
+                    self._open_stage(name, processor)
+                except (ConfigError, StartError) as error:
+                    yield from error.problems
+                except BaseException as error:  # noqa: BLE001 - an exit too: code of others
+                    yield f"{name}: {type(error).__name__}: {error}"
+                else:
+                    stack.callback(self._close_stage, name, processor)
+            self.opening = ""
 
     def close(self) -> None:
         """Closes the stages, the last first. What one raises is logged and stops no other."""
@@ -148,18 +173,35 @@ class Chain(Generic[Item]):
     def _open_stage(self, name: str, processor: Processor) -> None:
         try:
             self._call(processor.open)
-        except (ConfigError, StartError):
-            raise
+        except (ConfigError, StartError) as error:
+            raise type(error)(self._placed(name, error.problems)) from error
         except GuerrillaError as error:
             raise StartError([f"{name}: {error}"]) from error
         except Exception as error:
             raise StartError([f"{name}: {type(error).__name__}: {error}"]) from error
+
+    def _placed(self, name: str, problems: Iterable[str]) -> list[str]:
+        """Problems of a stage, by the table where it has the option, or should have it."""
+        stage = stage_of(name)
+        own = stage.own_options(self._values)
+
+        def place(found: re.Match[str]) -> str:
+            key = found["key"].lower()
+            inherits = key not in own and (not stage.alias or key in self._values)
+            return found[0] if inherits else f"{found[0]}processors.{stage.table}."
+
+        return [_NAMED_KEY.sub(place, line, count=1) for line in problems]
 
     def _close_stage(self, name: str, processor: Processor) -> None:
         try:
             self._call(processor.close)
         except Exception:
             log.exception("%s: closing failed", name)
+
+    def _open_loop(self, stack: ExitStack) -> None:
+        if any(is_async(processor) for _, processor in self.stages):
+            self._loop = Loop(self.settings.concurrency)
+            stack.callback(self._close_loop)
 
     def _close_loop(self) -> None:
         if self._loop is not None:
@@ -213,7 +255,7 @@ def build(
         problems = _misplaced(stages, where)
     if problems:
         raise ConfigError(problems)
-    return Chain(stages, task, settings)
+    return Chain(stages, task, settings, values)
 
 
 def _misplaced(stages: Sequence[tuple[str, Processor]], where: str) -> list[str]:

@@ -12,6 +12,7 @@ from guerrilla._core import StageFigures
 from guerrilla.engine.base import Processor, TaskName, implements, method, takes_batches
 from guerrilla.engine.stages import Batched, Claim, Concurrent, Loop, OneByOne, Pulse
 from guerrilla.engine.tasks import Asker, CheckTask, SaveTask
+from guerrilla.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,10 +133,19 @@ def _asker(
 
 
 def _awaiting(asker: Asker[Any], work: Task[Any], loop: Loop) -> Asker[Any]:
-    """Makes an async batch method a plain one, which ends with the last deadline of the batch."""
+    """Makes an async batch method a plain one, which ends with the last deadline of the batch.
+
+    What it did until then is not known, and all its senders are answered: none is asked again.
+    """
 
     async def limited(items: Sequence[Any]) -> object:
-        async with asyncio.timeout(max(work.time_left(item) for item in items)):
-            return await asker.ask(items)
+        limit = asyncio.timeout(max(work.time_left(item) for item in items))
+        try:
+            async with limit:
+                return await asker.ask(items)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise Unavailable("cancelled at its time limit") from error
 
     return dataclasses.replace(asker, ask=lambda items: loop.run(limited(items)))

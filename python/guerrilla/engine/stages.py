@@ -213,6 +213,11 @@ class Batched(Generic[Item]):
         passed: list[Item] = []
         for index, item in enumerate(items):
             self.pulse.count += 1
+            if item.expired:  # Its sender is answered: saved now, it would be a second copy.
+                self.asker.timer.took(0.0, 1)
+                self.asker.timer.fail(1)
+                item.answer(TRY_LATER)
+                continue
             alone = (item,)
             self.pulse.watch.start()
             try:

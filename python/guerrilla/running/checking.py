@@ -167,22 +167,20 @@ def _connect_problems(plan: Plan, identity: Identity | None, limit: float) -> li
 
 
 def _try(chain: Chain[Any], task: TaskName, limit: float) -> list[str]:
-    """Opens and closes a chain in a thread of its own, as a worker does."""
+    """Opens and closes every stage of a chain in a thread of its own, as a worker does."""
     problems: list[str] = []
 
     def run() -> None:
         try:
-            with chain:
-                pass
-        except (ConfigError, StartError) as error:
-            problems.extend(error.problems)
+            problems.extend(chain.attempt())
         except BaseException as error:  # noqa: BLE001 - code of others
-            problems.append(f"{chain.opening}: {type(error).__name__}: {error}")
+            problems.append(f"{task}_process: {type(error).__name__}: {error}")
 
     thread = threading.Thread(target=run, name=f"guerrilla-check-{task}", daemon=True)
     thread.start()
     thread.join(limit)
     if thread.is_alive():
         what = f"{chain.opening}: open" if chain.opening else "close"
-        return [f"backend_config.{task}_process: {what} has not ended within {limit:g} s"]
+        hangs = f"backend_config.{task}_process: {what} has not ended within {limit:g} s"
+        return [*problems, hangs]
     return problems

@@ -27,6 +27,8 @@ ANSWER_LIMIT: Final = 20.0
 """Seconds for each answer of the server: less than `gw_save_timeout`, whose default is 30."""
 
 _PORT: Final = 3306
+_LEAST_PACKET: Final = 65_536
+"""Bytes: the texts beside a message alone can need a third of it."""
 _GO: Final = re.compile(
     r"(?:(?P<who>.*)@)?(?P<net>tcp|unix|[A-Za-z0-9]+(?=\()|)(?:\((?P<address>[^()]*)\))?"
     r"/(?P<database>[^/?]*)(?:\?(?P<parameters>.*))?",
@@ -208,6 +210,8 @@ def _text(name: str, value: str) -> str:
 def _bytes(name: str, value: str) -> int:
     if not value.isdecimal():
         raise _wrong(f"a number of bytes for {name}, found {value!r}")
+    if 0 < int(value) < _LEAST_PACKET:  # Every mail would be too large, and refused for good.
+        raise _wrong(f"at least {_LEAST_PACKET} for {name}, or 0 for the server's, found {value}")
     return int(value)
 
 

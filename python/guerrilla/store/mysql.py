@@ -141,8 +141,11 @@ class MySQLLink(Link):
             for statement in others:
                 query(statement)
         except BaseException:
-            with contextlib.suppress(pymysql.MySQLError, Unavailable):
+            try:
                 query(b"ROLLBACK")
+            except (pymysql.MySQLError, Unavailable):
+                # Else what comes next would go into a transaction that nobody commits.
+                self.close()
             raise
         try:
             query(b"COMMIT")

@@ -68,6 +68,14 @@ impl Breaker {
         }
     }
 
+    /// What was let in comes to nothing: another may be tried at once.
+    pub fn give_back(&self, now: Instant) {
+        let mut state = self.lock();
+        if state.until.is_some() && std::mem::take(&mut state.trial) {
+            state.until = Some(now);
+        }
+    }
+
     /// Whether a worker is to ask about what it has.
     pub fn admits(&self, fuse: Fuse, now: Instant) -> bool {
         let mut state = self.lock();
@@ -166,6 +174,25 @@ mod tests {
         let breaker = open();
         breaker.try_one(FUSE, after(10));
         assert!(breaker.is_due(after(20)));
+    }
+
+    #[test]
+    fn a_trial_that_is_given_back_is_for_the_next() {
+        let breaker = open();
+        breaker.give_back(after(1));
+        assert!(!breaker.is_due(after(9)));
+        breaker.try_one(FUSE, after(10));
+        assert!(!breaker.is_due(after(11)));
+        breaker.give_back(after(11));
+        assert!(breaker.is_due(after(11)));
+        breaker.try_one(FUSE, after(11));
+        // Once a worker has it, it is under way.
+        assert!(breaker.admits(FUSE, after(12)));
+        breaker.give_back(after(13));
+        assert!(!breaker.is_due(after(21)));
+        let closed = Breaker::default();
+        closed.give_back(after(1));
+        assert!(!closed.is_open() && closed.is_due(after(0)));
     }
 
     #[test]

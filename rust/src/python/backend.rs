@@ -40,13 +40,18 @@ impl PyBackend {
         max: usize,
         timeout: Duration,
     ) -> Option<Vec<T>> {
-        let wanted = || self.backend.generation() == self.generation.load(Ordering::Relaxed);
+        let wanted = || self.is_current();
         match queue.receive_while(max, Duration::ZERO, wanted) {
             Some(items) if items.is_empty() && !timeout.is_zero() => {
                 py.detach(|| queue.receive_while(max, timeout, wanted))
             }
             taken => taken,
         }
+    }
+
+    /// Whether its chains are those that are given what comes.
+    fn is_current(&self) -> bool {
+        self.backend.generation() == self.generation.load(Ordering::Relaxed)
     }
 
     /// The fuse and the breaker of a task.
@@ -101,8 +106,9 @@ impl PyBackend {
 
     fn admits(&self, task: &str) -> PyResult<bool> {
         let (fuse, breaker) = self.breaker(task)?;
-        // Looked at without a lock: a breaker that is closed costs nothing.
-        Ok(!breaker.is_open() || breaker.admits(fuse, Instant::now()))
+        // Looked at without a lock: a breaker that is closed costs nothing. One that is open says nothing
+        // of chains that were replaced, and its trial is not for them.
+        Ok(!breaker.is_open() || !self.is_current() || breaker.admits(fuse, Instant::now()))
     }
 
     fn count_refused(&self, items: u64) {
@@ -111,6 +117,10 @@ impl PyBackend {
 
     fn report(&self, task: &str, failed: bool) -> PyResult<Option<&'static str>> {
         let (fuse, breaker) = self.breaker(task)?;
+        if !self.is_current() {
+            // How chains that were replaced end says nothing of those that took over.
+            return Ok(None);
+        }
         let turn = breaker.report(failed, fuse, Instant::now());
         Ok(turn.map(|turn| match turn {
             Turn::Opened => "opened",

@@ -43,6 +43,7 @@ impl Connection {
             return Ok(());
         }
         let (shared, backend) = (&self.shared, &self.config.backend);
+        let begins = transaction.rcpt_to.is_empty();
         let check = Arc::new(Check {
             client: Arc::clone(&self.client),
             transaction,
@@ -57,6 +58,11 @@ impl Connection {
             Some(verdict) => keep(backend, &check, verdict),
             None => shared.stats.checks_expired.add(),
         }
+        let refused = verdict.as_ref().is_some_and(|verdict| !verdict.clone().fold().is_success());
+        if begins && refused && backend.is_broken() {
+            // Nothing comes of it that could be tried: the next recipient is let in instead.
+            backend.saving.give_back(std::time::Instant::now());
+        }
         self.session.resume(verdict.unwrap_or_else(|| Verdict::All(Reply::check_timed_out())));
         Ok(())
     }
@@ -67,16 +73,19 @@ impl Connection {
         if !backend.intake_is_open() {
             return Some(Reply::intake_closed());
         }
-        // A transaction that was let in goes on; its message is refused where nothing has changed.
+        let checks = self.config.session.check_recipients;
+        let keeps = checks && !backend.limits().cache_ttl.is_zero();
+        let kept = keeps.then(|| backend.answers.get(recipient, now)).flatten();
+        // A transaction that was let in goes on; its message is refused where nothing has changed. One
+        // that begins with a recipient known to be refused would try nothing.
         let begins = transaction.rcpt_to.is_empty();
-        if begins && backend.is_broken() && !backend.lets_in(now) {
+        let known_bad = kept.as_ref().is_some_and(|reply| !reply.is_success());
+        if begins && !known_bad && backend.is_broken() && !backend.lets_in(now) {
             return Some(Reply::backend_down());
         }
-        if !self.config.session.check_recipients {
+        if !checks {
             return Some(Reply::recipient_ok());
         }
-        let keeps = !backend.limits().cache_ttl.is_zero();
-        let kept = keeps.then(|| backend.answers.get(recipient, now)).flatten();
         if kept.is_none() && backend.checks.len() >= LARGEST_CHECK_BACKLOG {
             self.shared.stats.checks_expired.add();
             return Some(Reply::check_timed_out());
