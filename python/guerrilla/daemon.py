@@ -325,7 +325,8 @@ class Daemon(AsyncDaemon):
 
     def status(self) -> dict[str, Any]:
         """What it is and does now, in values of JSON; `stats` has more figures."""
-        return status(self._parts, self.config, self.warnings()) | dict([self._saves()])
+        found = status(self._parts, self.config, self.warnings(), self._backend)
+        return found | dict([self._saves()])
 
     def is_well(self, within: float) -> bool:
         """Whether its supervisor has looked after the workers in the last `within` seconds."""
