@@ -51,10 +51,10 @@ def test_a_connection_may_ask_several_things(control: Control) -> None:
 
 
 def test_reload_tells_what_changed(control: Control, daemon: FakeDaemon) -> None:
-    daemon.report = FakeReport(changes=("log_level: debug -> info", "b"))
+    daemon.report = FakeReport(changes=("log_level: debug -> info", "b"), warnings=("w",))
     assert ask(control.path, "reload") == {
         "ok": True,
-        "result": {"changes": ["log_level: debug -> info", "b"]},
+        "result": {"changes": ["log_level: debug -> info", "b"], "warnings": ["w"]},
     }
 
 
@@ -62,13 +62,13 @@ def test_reload_tells_every_failure(control: Control, daemon: FakeDaemon) -> Non
     daemon.report = FakeReport(("a",), ("servers[1].listen_interface: in use", "pid_file: no"))
     assert ask(control.path, "reload") == {
         "ok": False,
-        "result": {"changes": ["a"]},
+        "result": {"changes": ["a"], "warnings": []},
         "errors": ["servers[1].listen_interface: in use", "pid_file: no"],
     }
     daemon.error = ConfigError(["F: a: unknown key", "F: b: unknown key"])
     assert ask(control.path, "reload") == {
         "ok": False,
-        "result": {"changes": []},
+        "result": {"changes": [], "warnings": []},
         "errors": ["F: a: unknown key", "F: b: unknown key"],
     }
 
