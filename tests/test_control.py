@@ -58,6 +58,17 @@ def test_reload_tells_what_changed(control: Control, daemon: FakeDaemon) -> None
     }
 
 
+def test_a_reload_that_is_refused_is_in_the_log_too(
+    control: Control, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As that of a signal; who asked may be a program that shows it to nobody."""
+    daemon.error = ConfigError(["F: a: unknown key", "F: b: unknown key"])
+    with caplog.at_level(logging.ERROR):
+        assert not ask(control.path, "reload")["ok"]
+    said = ["F: a: unknown key", "F: b: unknown key", "nothing of the config was applied"]
+    assert caplog.messages == [f"reload: {line}" for line in said]
+
+
 def test_reload_tells_every_failure(control: Control, daemon: FakeDaemon) -> None:
     daemon.report = FakeReport(("a",), ("servers[1].listen_interface: in use", "pid_file: no"))
     assert ask(control.path, "reload") == {

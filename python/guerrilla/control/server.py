@@ -317,6 +317,9 @@ class Control:
         try:
             report = self._daemon.reload_config_file()
         except ConfigError as error:
+            for problem in error.problems:
+                log.error("reload: %s", problem)  # noqa: TRY400  # no fault of code
+            log.error("reload: nothing of the config was applied")  # noqa: TRY400
             return _bad(*error.problems) | {"result": {"changes": [], "warnings": []}}
         answer: Answer = {
             "ok": report.ok,
