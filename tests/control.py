@@ -25,6 +25,7 @@ class FakeReport:
 
     changes: tuple[object, ...] = ()
     failures: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

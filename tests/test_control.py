@@ -51,24 +51,35 @@ def test_a_connection_may_ask_several_things(control: Control) -> None:
 
 
 def test_reload_tells_what_changed(control: Control, daemon: FakeDaemon) -> None:
-    daemon.report = FakeReport(changes=("log_level: debug -> info", "b"))
+    daemon.report = FakeReport(changes=("log_level: debug -> info", "b"), warnings=("w",))
     assert ask(control.path, "reload") == {
         "ok": True,
-        "result": {"changes": ["log_level: debug -> info", "b"]},
+        "result": {"changes": ["log_level: debug -> info", "b"], "warnings": ["w"]},
     }
+
+
+def test_a_reload_that_is_refused_is_in_the_log_too(
+    control: Control, daemon: FakeDaemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As that of a signal; who asked may be a program that shows it to nobody."""
+    daemon.error = ConfigError(["F: a: unknown key", "F: b: unknown key"])
+    with caplog.at_level(logging.ERROR):
+        assert not ask(control.path, "reload")["ok"]
+    said = ["F: a: unknown key", "F: b: unknown key", "nothing of the config was applied"]
+    assert caplog.messages == [f"reload: {line}" for line in said]
 
 
 def test_reload_tells_every_failure(control: Control, daemon: FakeDaemon) -> None:
     daemon.report = FakeReport(("a",), ("servers[1].listen_interface: in use", "pid_file: no"))
     assert ask(control.path, "reload") == {
         "ok": False,
-        "result": {"changes": ["a"]},
+        "result": {"changes": ["a"], "warnings": []},
         "errors": ["servers[1].listen_interface: in use", "pid_file: no"],
     }
     daemon.error = ConfigError(["F: a: unknown key", "F: b: unknown key"])
     assert ask(control.path, "reload") == {
         "ok": False,
-        "result": {"changes": []},
+        "result": {"changes": [], "warnings": []},
         "errors": ["F: a: unknown key", "F: b: unknown key"],
     }
 

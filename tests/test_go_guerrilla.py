@@ -102,10 +102,15 @@ def test_a_custom_backend_stays_over_a_reload(caplog: pytest.LogCaptureFixture) 
     class Own(Whole):
         saved = kept
 
-    daemon = Daemon(from_mapping(config()), backend=Own)
+    daemon = Daemon(from_mapping(config(validate_process="Wildcard")), backend=Own)
     with caplog.at_level(logging.INFO), daemon:
         assert "started with the backend Own" in caplog.messages
-        assert (daemon.status()["backend"], "chain" in daemon.status()) == ("Own", False)
+        status = daemon.status()
+        assert (status["backend"], "chain" in status) == ("Own", False)
+        # Nobody is asked by the chains of the config, so they are not shown.
+        chains = {"save_process": "", "validate_process": ""}
+        assert status["validate_process"] == ""
+        assert status["backends"] == {"default": chains}
         assert send(daemon) == (250, b"2.0.0 as I like")
         assert daemon.reload_config(from_mapping(config(save_workers_size=3))).ok
         assert send(daemon) == (250, b"2.0.0 as I like")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import socket
 from functools import partial
 from pathlib import Path
@@ -198,6 +200,62 @@ def test_a_config_that_is_wrong_changes_nothing(running: Daemon) -> None:
         running.reload_config(new)
     assert running.config is before
     assert send(running)[0] == 250
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        (("allowed_hosts", ["*.[a"]), "allowed_hosts: "),
+        (("trusted_proxies", ["fe80::1%lo"]), "servers[0].trusted_proxies: "),
+    ],
+)
+def test_a_config_that_the_core_refuses_changes_nothing(
+    running: Daemon, keeper: type[Keeper], tmp_path: Path, wrong: tuple[str, Any], place: str
+) -> None:
+    """Not even the log, the pid file or the chains, which a reload replaces before the core."""
+    before = running.config
+    raw = config(save_workers_size=2)
+    raw |= {"log_file": str(tmp_path / "own"), "pid_file": str(tmp_path / "pid")}
+    raw["servers"][0] |= {"log_file": str(tmp_path / "server"), "host_name": "new.example"}
+    key, value = wrong
+    (raw if key in raw else raw["servers"][0])[key] = value
+    with pytest.raises(ConfigError) as caught:
+        running.reload_config(from_mapping(raw))
+    (line,) = caught.value.problems
+    assert line.startswith(place)
+    assert list(tmp_path.iterdir()) == []
+    assert running.config is before
+    assert keeper.did == ["open"]
+    with connect(running) as wire:
+        assert wire.greeting.startswith("220 mx.example.com ")
+
+
+def test_a_file_that_is_wrong_does_not_become_the_file_of_the_daemon(
+    make: Make, tmp_path: Path
+) -> None:
+    """The next reload reads the one that it runs by."""
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text(json.dumps(config(save_process="Keeper")))
+    bad.write_text(json.dumps(config(save_process="Kepper")))
+    daemon = make()
+    daemon.load_config(good)
+    with daemon:
+        with pytest.raises(ConfigError, match=r"bad\.json: .*Kepper"):
+            daemon.reload_config_file(bad)
+        assert daemon.config_file == good
+        assert daemon.reload_config_file().ok
+
+
+def test_a_chain_that_stores_nothing_is_warned_of_at_a_reload_too(
+    running: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        report = running.reload_config(backend(save_process="HeadersParser"))
+    (warning,) = report.warnings
+    assert "stores" in warning
+    assert warning in caplog.messages
+    assert running.warnings() == [warning]
+    assert running.reload_config(from_mapping(config())).warnings == ()
 
 
 def test_what_changed_is_published_behind_the_change(running: Daemon) -> None:

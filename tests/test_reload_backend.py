@@ -299,9 +299,12 @@ def test_the_host_of_delivery_headers_changes(running: Daemon, keeper: type[Keep
 
 @shows("at once", "backend_config.import")
 def test_modules_are_imported_once(
-    running: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    running: Daemon,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A new one is; one that was imported stays as it was, and the report does not fail for it."""
+    """A new one is; one that was imported stays as it was, and the report warns of that."""
     monkeypatch.syspath_prepend(str(tmp_path))
     module = tmp_path / "reload_module.py"
     source = (
@@ -312,10 +315,35 @@ def test_modules_are_imported_once(
     module.write_text(source)
     reload(running, backend(**{"import": ["reload_module"], "save_process": "ReloadModule"}))
     assert send(running) == (250, b"2.0.0 first")
-    module.write_text(source.replace("first", "second"))
+    assert running.warnings() == []
+    module.write_text(source.replace("first", "another"))
     chain = "HeadersParser|ReloadModule"
-    reload(running, backend(**{"import": ["reload_module"], "save_process": chain}))
+    with caplog.at_level(logging.WARNING):
+        reload(running, backend(**{"import": ["reload_module"], "save_process": chain}))
     assert send(running) == (250, b"2.0.0 first")
+    (warning,) = running.warnings()
+    assert warning.startswith(f"backend_config.import: reload_module: {module} has changed since ")
+    assert warning in caplog.messages
+
+
+def test_a_module_of_a_package_that_changed_is_told_by_the_place_of_its_backend(
+    running: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    package = tmp_path / "reload_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("import reload_package.inner\n")
+    inner = package / "inner.py"
+    inner.write_text("")
+    own = {"save_process": "Keeper", "import": ["reload_package"]}
+    raw = {**config(), "backends": {"own": own}}
+    reload(running, from_mapping(raw))
+    assert running.warnings() == []
+    inner.write_text("x = 1\n")
+    report = running.reload_config(from_mapping(raw))
+    assert report.ok
+    (warning,) = report.warnings
+    assert warning.startswith(f"backends.own.import: reload_package.inner: {inner} has changed ")
 
 
 def test_a_module_that_fails_on_import_leaves_the_old_chain(

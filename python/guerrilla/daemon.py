@@ -241,27 +241,37 @@ class Daemon(AsyncDaemon):
             ConfigError: something in it is wrong; nothing was changed.
             RuntimeError: it does not run.
         """
-        with self.around_reload():
-            return self._reload(config)
+        return self._reload(lambda: config, self.config_file)
 
-    def _reload(self, config: AppConfig) -> ReloadReport:
-        with self._lock:
-            parts = self._parts
-            if parts is None or not self._runs or self._busy:
-                message = "reload_config needs a daemon that runs"
-                raise RuntimeError(message)
-            plan = self._plan(config)
-            problems = plan.problems()
-            if problems:
-                raise ConfigError(self._named(problems))
-            report = Reload(parts, plan).run()
-            self.config = parts.config
-            self._warnings = self._plan(self.config).warnings()
-            self._watch_config(parts)
-            move_control(self._control, self.config, self.config_file)
-            log.info("reloaded: %d changes, %d failures", len(report.changes), len(report.failures))
-        for change in report.changes:
-            self.events.publish(change.event, change.payload)
+    def _reload(self, read: Callable[[], AppConfig], file: Path | None) -> ReloadReport:
+        """Reads under the lock: of two reloads the later one has what is there later."""
+        with self.around_reload():
+            with self._lock:
+                parts = self._parts
+                if parts is None or not self._runs or self._busy:
+                    message = "reload_config needs a daemon that runs"
+                    raise RuntimeError(message)
+                before, self.config_file = self.config_file, file
+                try:
+                    report = self._obey(parts, read())
+                except BaseException:
+                    self.config_file = before
+                    raise
+            for change in report.changes:
+                self.events.publish(change.event, change.payload)
+            return report
+
+    def _obey(self, parts: Parts, config: AppConfig) -> ReloadReport:
+        plan = self._plan(config)
+        problems = plan.problems()
+        if problems:
+            raise ConfigError(self._named(problems))
+        report = Reload(parts, plan).run()
+        self.config = parts.config
+        self._warnings = list(report.warnings)
+        self._watch_config(parts)
+        move_control(self._control, self.config, self.config_file)
+        log.info("reloaded: %d changes, %d failures", len(report.changes), len(report.failures))
         return report
 
     def reload_config_file(self, path: str | PathLike[str] | None = None) -> ReloadReport:
@@ -275,10 +285,7 @@ class Daemon(AsyncDaemon):
         if path is None:
             message = "reload_config_file needs a path: the daemon was started without a file"
             raise RuntimeError(message)
-        with self.around_reload():
-            config = self._overridden(_config.load(path))
-            self.config_file = Path(path)
-            return self._reload(config)
+        return self._reload(lambda: self._overridden(_config.load(path)), Path(path))
 
     def load_config(self, path: str | PathLike[str]) -> None:
         """Reads a config file, before start.
@@ -325,7 +332,8 @@ class Daemon(AsyncDaemon):
 
     def status(self) -> dict[str, Any]:
         """What it is and does now, in values of JSON; `stats` has more figures."""
-        return status(self._parts, self.config, self.warnings()) | dict([self._saves()])
+        found = status(self._parts, self.config, self.warnings(), self._backend)
+        return found | dict([self._saves()])
 
     def is_well(self, within: float) -> bool:
         """Whether its supervisor has looked after the workers in the last `within` seconds."""

@@ -42,10 +42,12 @@ def said(capsys: pytest.CaptureFixture[str]) -> tuple[list[str], list[str]]:
 
 
 def test_reload(control: Control, daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
-    daemon.report = FakeReport(changes=("config_change:log_level: debug -> info", "\x1b[2J"))
+    daemon.report = FakeReport(
+        changes=("config_change:log_level: debug -> info", "\x1b[2J"), warnings=("a", "b\x1b")
+    )
     assert main(["reload"]) == 0
     lines = ["config_change:log_level: debug -> info", r"\x1b[2J", "reloaded"]
-    assert said(capsys) == (lines, [])
+    assert said(capsys) == (lines, ["guerrillad: warning: a", r"guerrillad: warning: b\x1b"])
     assert daemon.did == ["reload"]
 
 

@@ -75,8 +75,11 @@ def _add(
 def reload(args: argparse.Namespace) -> int:
     """`reload`: a line for each thing that changed; 1 with every failure."""
     answer = ask_one(args, "reload")
-    for change in (answer.get("result") or {}).get("changes", []):
+    result = answer.get("result") or {}
+    for change in result.get("changes", []):
         print(shown(str(change)))
+    for warning in result.get("warnings", []):
+        print(f"guerrillad: warning: {shown(str(warning))}", file=sys.stderr)
     return _end(answer, "reloaded")
 
 

@@ -69,6 +69,10 @@ class Report(Protocol):
         """What could not be applied, a line each."""
 
     @property
+    def warnings(self) -> Sequence[str]:
+        """What works and is hardly meant, a line each."""
+
+    @property
     def ok(self) -> bool:
         """Whether all was applied."""
 
@@ -313,10 +317,16 @@ class Control:
         try:
             report = self._daemon.reload_config_file()
         except ConfigError as error:
-            return _bad(*error.problems) | {"result": {"changes": []}}
+            for problem in error.problems:
+                log.error("reload: %s", problem)  # noqa: TRY400  # no fault of code
+            log.error("reload: nothing of the config was applied")  # noqa: TRY400
+            return _bad(*error.problems) | {"result": {"changes": [], "warnings": []}}
         answer: Answer = {
             "ok": report.ok,
-            "result": {"changes": [str(change) for change in report.changes]},
+            "result": {
+                "changes": [str(change) for change in report.changes],
+                "warnings": list(report.warnings),
+            },
         }
         return answer if report.ok else answer | {"errors": list(report.failures)}
 

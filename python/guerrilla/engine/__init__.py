@@ -3,6 +3,7 @@
 Layout:
     base.py       what a stage is: `Processor`
     registry.py   where the names of a chain come from; installed.py: those of packages
+    imported.py   whether files of imported modules have changed since
     chain.py      the stages of one worker, opened and closed together
     plan.py       from stages to segments, once; stages.py: how each is asked
     tasks.py      saving and checking: what differs between them

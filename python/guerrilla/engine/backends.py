@@ -57,7 +57,7 @@ def placed_in(name: str, problems: Iterable[str]) -> list[str]:
 def tasks(config: AppConfig, name: str, factory: BackendFactory | None) -> list[TaskName]:
     """What a backend has workers for: checks only where something answers them."""
     names = backends_of(config)[name].validate_process
-    checks = _is_asked(factory, name, "validate") or chain_names(names)
+    checks = is_asked(factory, name, "validate") or chain_names(names)
     return ["save", "validate"] if checks else ["save"]
 
 
@@ -90,7 +90,7 @@ def make_chain(
         concurrency=keys.save_concurrency,
         figures=partial((book or StageBook()).of, name, task),
     )
-    if factory is not None and _is_asked(factory, name, task):
+    if factory is not None and is_asked(factory, name, task):
         return Chain([("backend", backend_stage(factory()))], task, settings)
     names = keys.save_process if task == "save" else keys.validate_process
     try:
@@ -129,7 +129,7 @@ def keep_backends(
     return new.model_copy(update=fields), problems
 
 
-def _is_asked(factory: BackendFactory | None, name: str, task: TaskName) -> bool:
+def is_asked(factory: BackendFactory | None, name: str, task: TaskName) -> bool:
     """Whether a backend of one's own stands in place of that chain.
 
     It may have nothing to say to recipients.

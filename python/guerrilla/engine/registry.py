@@ -17,6 +17,7 @@ from guerrilla.config.chains import stage_of
 from guerrilla.config.fields import nearest
 from guerrilla.engine import installed
 from guerrilla.engine.base import Processor
+from guerrilla.engine.imported import note
 from guerrilla.errors import ConfigError
 from guerrilla.processors import TABLE
 
@@ -212,6 +213,7 @@ def import_modules(names: Iterable[str], beside: Path | None = None) -> list[str
             sys.path.append(folder)
         try:
             importlib.import_module(name)
+            note(name)
         except ModuleNotFoundError as error:
             missing = error.name or name
             where = f" or in {folder}" if folder is not None else ""

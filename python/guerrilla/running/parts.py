@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guerrilla.engine.backends import DEFAULT, backends_of, make_chain, placed_in, tasks
 from guerrilla.engine.figures import StageBook
+from guerrilla.engine.imported import changed_modules
 from guerrilla.engine.supervisor import Supervisor
 from guerrilla.errors import StartError
 from guerrilla.eventpump import EventPump
@@ -98,9 +99,11 @@ class Plan:
     def warnings(self) -> list[str]:
         """What works and is hardly meant; of a config without problems."""
         found = list(self.config.warnings())
+        backends = backends_of(self.config)
         for name, kinds in self.tasks.items():
             if self.backend is not None and name == DEFAULT:
                 continue
+            found += placed_in(name, changed_modules(backends[name].import_))
             for task in kinds:
                 warnings = self.make_chain(name, task).warnings()
                 found += warnings if name == DEFAULT else placed_in(name, warnings)
@@ -130,7 +133,7 @@ class Plan:
         found = self.look()
         problems = found.problems
         if len({server.listen_interface for server, _ in found.servers}) < _enabled(self.config):
-            problems = problems + unusable(self.config, found.servers)
+            problems = [*dict.fromkeys([*problems, *unusable(self.config, found.servers)])]
         if problems:
             raise StartError(problems)
         return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,10 +43,12 @@ class ReloadReport:
     Attributes:
         changes: what is in force now, in the order it was published.
         failures: a line each: the key, and why what was there before goes on.
+        warnings: what works and is hardly meant, of what is in force now; as after a start.
     """
 
     changes: tuple[Change, ...]
     failures: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -70,11 +72,7 @@ class Reload:
         self._failures: list[str] = []
 
     def run(self) -> ReloadReport:
-        """Puts it in force, as far as it can be.
-
-        Raises:
-            ConfigError: nothing was changed, since the core cannot obey the config.
-        """
+        """Puts it in force, as far as it can be."""
         parts, old = self._parts, self._parts.config
         self._keep_what_only_a_start_can_change()
         self._replace_log()
@@ -82,7 +80,7 @@ class Reload:
         opened = self._open_pools()
         try:
             tls_changed = self._replace_core()
-        except ConfigError:
+        except BaseException:
             for pool in opened:
                 pool.end(GRACE)
             raise
@@ -93,8 +91,17 @@ class Reload:
         parts.reloads += 1
         parts.reload_failures += bool(self._failures)
         return ReloadReport(
-            tuple(changes(old, self._new, tls_changed=tls_changed)), tuple(self._failures)
+            tuple(changes(old, self._new, tls_changed=tls_changed)),
+            tuple(self._failures),
+            self._warn(),
         )
+
+    def _warn(self) -> tuple[str, ...]:
+        """Logs what a start would, of what is in force now."""
+        warnings = replace(self._plan, config=self._new).warnings()
+        for warning in warnings:
+            log.warning("%s", warning)
+        return tuple(warnings)
 
     def _keep(self, **fields: Any) -> None:
         """What is in force in the end is not all that was asked for."""
@@ -210,10 +217,8 @@ class Reload:
             ],
             log_level=self._parts.logs.level,
         )
-        try:
-            return self._parts.core.reload(settings)
-        except ValueError as error:
-            raise ConfigError(placed(self._new, str(error))) from error
+        # `Plan.problems` has asked a core whether it can: nothing of it is refused here.
+        return self._parts.core.reload(settings)
 
     def _addresses_before(self, resolved: set[str]) -> list[tuple[ServerConfig, str]]:
         """Where servers go on whose host name nobody knows now."""

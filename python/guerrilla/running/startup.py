@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import resource
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from guerrilla._core import Core
 from guerrilla.config import (
     BackendConfig,
     chain_names,
@@ -18,6 +20,7 @@ from guerrilla.engine.chain import option_keys
 from guerrilla.engine.registry import import_modules
 from guerrilla.errors import ConfigError
 from guerrilla.running.addresses import resolve
+from guerrilla.running.settings import core_settings, placed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,11 +30,17 @@ if TYPE_CHECKING:
     from guerrilla.engine.backend import BackendFactory
     from guerrilla.engine.registry import Registry
 
+_ANYWHERE: Final = "127.0.0.1:0"
+"""An address for a core that binds none."""
+
 
 def config_problems(
     config: AppConfig, registry: Registry, folder: Path | None, backend: BackendFactory | None
 ) -> list[str]:
-    """Keys that are not built, modules that do not import, processors and keys nobody knows.
+    """All that is wrong with a config as far as its text and its modules tell.
+
+    Keys that are not built, what the core cannot obey, modules that do not import, processors and
+    keys nobody knows.
 
     Args:
         config: what is to run.
@@ -40,7 +49,7 @@ def config_problems(
         backend: what stands in place of the chains of `backend_config`, whose names and keys do
             not count then.
     """
-    problems = unbuilt(config)
+    problems = unbuilt(config) + _core_refuses(config)
     names = [name for name in backends_of(config) if backend is None or name != DEFAULT]
     failed = _import_all(config, names, folder)
     problems += failed
@@ -61,6 +70,19 @@ def config_problems(
     except ConfigError as error:
         problems += error.problems
     return problems
+
+
+def _core_refuses(config: AppConfig) -> list[str]:
+    """What the core cannot obey, whatever files and host names there are; nothing is opened."""
+    servers = [(server, _ANYWHERE) for server in config.servers if server.is_enabled]
+    settings = core_settings(config, servers, check_recipients=(), log_level=logging.CRITICAL)
+    for server in settings["servers"]:
+        server["tls"] = None  # Its files are read when a start, or a reload, gets to them.
+    try:
+        Core(settings).close()
+    except ValueError as error:
+        return placed(config, str(error))
+    return []
 
 
 def _import_all(config: AppConfig, names: Sequence[str], folder: Path | None) -> list[str]:

@@ -7,12 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from guerrilla._core import __version__
-from guerrilla.engine.backends import DEFAULT, backends_of
+from guerrilla.engine.backends import DEFAULT, backends_of, is_asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from guerrilla.config import AppConfig
+    from guerrilla.engine.backend import BackendFactory
     from guerrilla.running.parts import Parts
 
 
@@ -41,24 +42,35 @@ def counters(parts: Parts) -> dict[str, Any]:
     return found
 
 
-def status(parts: Parts | None, config: AppConfig, warnings: Sequence[str]) -> dict[str, Any]:
-    """In values of JSON; of a daemon that does not run, what it would run."""
+def status(
+    parts: Parts | None,
+    config: AppConfig,
+    warnings: Sequence[str],
+    factory: BackendFactory | None = None,
+) -> dict[str, Any]:
+    """In values of JSON; of a daemon that does not run, what it would run.
+
+    Chains in whose place `factory` stands are empty, whatever the config says.
+    """
+    backends = {name: _chains(config, name, factory) for name in backends_of(config)}
     return {
         "version": __version__,
         "pid": os.getpid(),
         "uptime": 0.0 if parts is None else round(time.monotonic() - parts.began, 3),
         "servers": _servers(parts, config),
-        "validate_process": config.backend_config.validate_process,
-        "backends": {
-            name: {
-                "save_process": backend.save_process,
-                "validate_process": backend.validate_process,
-            }
-            for name, backend in backends_of(config).items()
-        },
+        "validate_process": backends[DEFAULT]["validate_process"],
+        "backends": backends,
         "reloads": 0 if parts is None else parts.reloads,
         "warnings": list(warnings),
         "stats": {} if parts is None else counters(parts),
+    }
+
+
+def _chains(config: AppConfig, name: str, factory: BackendFactory | None) -> dict[str, str]:
+    backend = backends_of(config)[name]
+    return {
+        "save_process": "" if is_asked(factory, name, "save") else backend.save_process,
+        "validate_process": "" if is_asked(factory, name, "validate") else backend.validate_process,
     }
 
 
