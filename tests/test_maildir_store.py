@@ -15,6 +15,9 @@ import pytest
 from guerrilla._core import Address, make_check
 from guerrilla.errors import StartError
 from guerrilla.maildir import quota
+from guerrilla.maildir.folder import remove_stale
+from guerrilla.maildir.users import Owner
+from guerrilla.processors.maildir import MailDir
 from tests.badmails import BAD
 from tests.maildirs import DATA, envelope, files, nothing_left, read_back, replies, stage
 from tests.services import dovecot
@@ -159,6 +162,42 @@ def test_root_writes_in_no_folder_of_another_user(tmp_path: Path) -> None:
     if IS_ROOT:
         with pytest.raises(StartError, match="it is of user id 0, expected 4711"):
             stage(tmp_path, "alice=4711:4711").open()
+
+
+@pytest.mark.parametrize("link", ["alice/Maildir", "alice"])
+def test_a_start_makes_nothing_where_a_link_leads(tmp_path: Path, link: str) -> None:
+    """Root would make folders for a user wherever that user's link points."""
+    owner = "4711:4711" if IS_ROOT else "-1:-1"
+    other = tmp_path / "other"
+    other.mkdir()
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(other)
+    options = {"maildir_path": f"{tmp_path}/[user]/Maildir", "maildir_user_map": f"alice={owner}"}
+    one = MailDir(MailDir.Options.model_validate(options))
+    if not IS_ROOT:  # Who cannot write there anyway may follow it.
+        one.open()
+        return
+    with pytest.raises(StartError, match="it is of user id 0, expected 4711"):
+        one.open()
+    assert list(other.iterdir()) == []
+    os.chown(other, 4711, 4711)
+    one.open()
+    assert one.save_batch([envelope()]) == [None]
+
+
+def test_stale_files_are_removed_from_no_folder_of_another(tmp_path: Path) -> None:
+    """The maildir may have become a link since it was looked at."""
+    (tmp_path / "other" / "tmp").mkdir(parents=True)
+    (tmp_path / "other" / "new").mkdir()
+    old = tmp_path / "other" / "tmp" / "old"
+    old.write_bytes(DATA)
+    os.utime(old, (0, 0))
+    if IS_ROOT:
+        (tmp_path / "alice").symlink_to(tmp_path / "other")
+        with pytest.raises(PermissionError):
+            remove_stale(str(tmp_path / "alice"), Owner(4711, 4711))
+        assert old.exists()
+    assert remove_stale(str(tmp_path / "other"), Owner(-1, -1)) == 1
 
 
 # Full
