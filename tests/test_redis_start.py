@@ -129,6 +129,32 @@ def test_start_says_what_a_250_is_worth(own_redis: Start, caplog: pytest.LogCapt
     assert "appendfsync is 'everysec'" in lines[1]
 
 
+@pytest.mark.parametrize(
+    ("settings", "seconds", "is_warned"),
+    [
+        ({"maxmemory-policy": "allkeys-lru", "maxmemory": "100mb"}, 0, True),
+        ({"maxmemory-policy": "volatile-ttl", "maxmemory": "100mb"}, 60, True),
+        ({"maxmemory-policy": "volatile-ttl", "maxmemory": "100mb"}, 0, False),
+        ({"maxmemory-policy": "noeviction", "maxmemory": "100mb"}, 60, False),
+        ({"maxmemory-policy": "allkeys-lru", "maxmemory": "0"}, 60, False),
+    ],
+)
+def test_start_warns_of_a_redis_that_forgets(
+    own_redis: Start,
+    caplog: pytest.LogCaptureFixture,
+    settings: dict[str, str],
+    seconds: int,
+    is_warned: bool,
+) -> None:
+    server = own_redis(settings={**DURABLE, **settings})
+    messages._warned.clear()
+    for _ in range(2):
+        save(server, make_envelope(), redis_expire_seconds=seconds)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == is_warned
+    assert all(f"maxmemory-policy is '{settings['maxmemory-policy']}'" in line for line in lines)
+
+
 @pytest.mark.parametrize(("password", "status"), [("", 0), ("hidden", 1)])
 def test_check_tries_it_and_shows_no_password(
     empty_redis: RedisServer,
