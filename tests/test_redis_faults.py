@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from guerrilla.engine.chain import Chain
+from guerrilla.processors.redis import Redis
 from guerrilla.testing import make_envelope
+from tests.chains import chain_of
 from tests.redises import (
     ACCEPTED,
     LATER,
@@ -84,6 +87,23 @@ def test_a_read_only_replica_is_451(own_redis: Start, open_redis: Open, several:
     assert through(stage, make_envelope(rcpt_to=people)) == [LATER]
     replica.ask("REPLICAOF", "NO", "ONE")
     assert through(stage, make_envelope(rcpt_to=people)) == [ACCEPTED]
+
+
+def test_another_main_one_at_the_same_address_is_found(own_redis: Start, tmp_path: Path) -> None:
+    """The old one lives on as its replica, and closes no connection."""
+    old, new = own_redis(), own_redis()
+    address = tmp_path / "redis.sock"
+    address.symlink_to(old.socket)
+    with chain_of(Redis(Redis.Options(redis_interface=f"unix:{address}"))) as chain:
+        assert through(chain, make_envelope()) == [ACCEPTED]
+        old.ask("REPLICAOF", "127.0.0.1", new.port)
+        address.unlink()
+        address.symlink_to(new.socket)
+        assert through(chain, make_envelope()) == [LATER]
+        last = make_envelope()
+        assert through(chain, last) == [ACCEPTED]
+    assert set(new.values()) == keys_of(last)
+    old.ask("REPLICAOF", "NO", "ONE")  # The other would wait for it at its stop.
 
 
 def test_a_snapshot_that_fails_is_451(

@@ -38,6 +38,7 @@ _LARGEST: Final = 512 << 20
 _SHOWN: Final = 200
 """Characters of an error that are logged."""
 
+_DEMOTED: Final = "READONLY"
 _DOWN: Final = "if it goes down"
 _FULL: Final = "when it is full"
 
@@ -110,7 +111,7 @@ class RedisStore:
         sent = [entry for entry, is_wanted in zip(entries, wanted, strict=True) if is_wanted]
         try:
             connection.send_packed_command(self._octets(connection, sent, deadline))
-            return [
+            reasons = [
                 self._result(connection, entry, deadline) if is_wanted else TOO_LONG
                 for entry, is_wanted in zip(entries, wanted, strict=True)
             ]
@@ -120,6 +121,10 @@ class RedisStore:
         except BaseException:
             self._kept.lost()
             raise
+        if any(reason and reason.startswith(_DEMOTED) for reason in reasons):
+            # Another may be the main one by now, at the same address.
+            self._kept.lost()
+        return reasons
 
     def _takes(self, entry: Entry) -> bool:
         """Whether Redis takes values as long as those of this entry: else it would hang up."""
