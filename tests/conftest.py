@@ -12,6 +12,7 @@ import pytest
 from guerrilla._core import Envelope
 from guerrilla.engine.registry import DECORATED
 from tests.daemons import keeper, make  # fixtures  # noqa: F401
+from tests.redises import open_redis  # a fixture  # noqa: F401
 from tests.reloads import running  # a fixture  # noqa: F401
 from tests.services.fixtures import (  # fixtures  # noqa: F401
     database_authority,

@@ -20,9 +20,10 @@ from guerrilla.errors import StartError
 from guerrilla.processors.guerrillaredisdb import GuerrillaRedisDB
 from guerrilla.reply import Reply
 from guerrilla.testing import make_envelope
+from tests.badmails import BAD
 from tests.chains import fates
 from tests.corpora import as_sent, corpus
-from tests.services.redis import RedisServer
+from tests.services.redis import Babbler, RedisServer
 from tests.services.sql import Place
 
 LATER = Reply.retry()
@@ -37,12 +38,12 @@ Open = Callable[..., Chain[Any]]
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Open]:
+def open_both(tmp_path: Path) -> Iterator[Open]:
     """Opens a chain of this stage alone, which keeps rows in `tmp_path`."""
     with contextlib.ExitStack() as stack:
 
         def start(
-            server: RedisServer, name: str = "GuerrillaRedisDB", **options: Any
+            server: RedisServer | Babbler, name: str = "GuerrillaRedisDB", **options: Any
         ) -> Chain[Any]:
             values = {
                 "redis_interface": server.address,
@@ -83,9 +84,9 @@ def message(row: dict[str, Any], server: RedisServer) -> bytes:
 
 @pytest.mark.parametrize("name", ["GuerrillaRedisDB", "GuerrillaDbRedis", "guerrillaredisdb"])
 def test_the_stage_alone_does_it_all(
-    opened: Open, empty_redis: RedisServer, tmp_path: Path, name: str
+    open_both: Open, empty_redis: RedisServer, tmp_path: Path, name: str
 ) -> None:
-    chain = opened(empty_redis, name, redis_expire_seconds=60)
+    chain = open_both(empty_redis, name, redis_expire_seconds=60)
     assert chain.stores
     assert chain.warnings() == []
     envelope = make_envelope(
@@ -107,11 +108,11 @@ def test_the_stage_alone_does_it_all(
 
 
 def test_every_recipient_has_his_row_and_his_form(
-    opened: Open, empty_redis: RedisServer, tmp_path: Path
+    open_both: Open, empty_redis: RedisServer, tmp_path: Path
 ) -> None:
     people = ["to@example.com", "bcc@example.org", "third@example.net"]
     envelope = make_envelope(rcpt_to=people)
-    assert through(opened(empty_redis), envelope, make_envelope()) == [ACCEPTED] * 2
+    assert through(open_both(empty_redis), envelope, make_envelope()) == [ACCEPTED] * 2
     found = rows(tmp_path)
     assert [row["recipient"] for row in found] == [*people, "to@example.com"]
     for index, row in enumerate(found[:3]):
@@ -123,9 +124,9 @@ def test_every_recipient_has_his_row_and_his_form(
     assert len(empty_redis.values()) == 4
 
 
-def test_a_repeat_is_skipped(opened: Open, empty_redis: RedisServer, tmp_path: Path) -> None:
+def test_a_repeat_is_skipped(open_both: Open, empty_redis: RedisServer, tmp_path: Path) -> None:
     octets = make_envelope(rcpt_to=["a@example.com", "b@example.com"]).to_bytes()
-    chain = opened(empty_redis)
+    chain = open_both(empty_redis)
     for _ in range(2):
         assert through(chain, Envelope.from_bytes(octets)) == [ACCEPTED]
     assert len(rows(tmp_path)) == 2
@@ -133,14 +134,45 @@ def test_a_repeat_is_skipped(opened: Open, empty_redis: RedisServer, tmp_path: P
 
 
 def test_the_corpus_comes_back_byte_for_byte(
-    opened: Open, empty_redis: RedisServer, tmp_path: Path
+    open_both: Open, empty_redis: RedisServer, tmp_path: Path
 ) -> None:
     envelopes = [make_envelope(as_sent(path.read_bytes())) for path in corpus()]
-    assert set(through(opened(empty_redis), *envelopes)) == {ACCEPTED}
+    assert set(through(open_both(empty_redis), *envelopes)) == {ACCEPTED}
     found = rows(tmp_path)
     assert len(found) == len(envelopes)
     for envelope, row in zip(envelopes, found, strict=True):
         assert message(row, empty_redis) == envelope.bytes_for(0)
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("is_up", [True, False])
+def test_every_kind_of_message_is_kept_byte_for_byte(
+    open_both: Open, own_redis: Callable[..., RedisServer], tmp_path: Path, kind: str, is_up: bool
+) -> None:
+    """A hundred recipients each but for the big one; in Redis, or in the table without it."""
+    server = own_redis()
+    chain = open_both(server)
+    people = [f"r{number}@example.com" for number in range(2 if kind == "big" else 100)]
+    envelope = make_envelope(BAD[kind], mail_from=None, rcpt_to=people)
+    if not is_up:
+        server.kill()
+    assert through(chain, envelope) == [ACCEPTED]
+    found = rows(tmp_path)
+    assert [row["recipient"] for row in found] == people
+    assert {row["body"] for row in found} == {"redis" if is_up else "gzencode"}
+    for index, row in enumerate(found):
+        assert message(row, server) == envelope.bytes_for(index)
+    assert message(found[0], server).endswith(BAD[kind])
+
+
+@pytest.mark.parametrize("answer", [b"220 mx ESMTP\r\n", b"", b"*1\r\n+OK\r\n", None])
+def test_a_redis_that_answers_garbage_or_nothing_costs_no_mail(
+    open_both: Open, tmp_path: Path, answer: bytes | None
+) -> None:
+    with Babbler(answer) as babbler:
+        chain = open_both(babbler, redis_timeout=0.2)
+        assert through(chain, make_envelope(), make_envelope()) == [ACCEPTED] * 2
+    assert [row["body"] for row in rows(tmp_path)] == ["gzencode"] * 2
 
 
 def test_options_of_go_guerrilla_are_taken() -> None:
@@ -151,8 +183,8 @@ def test_options_of_go_guerrilla_are_taken() -> None:
     assert GuerrillaRedisDB.Options(redis_sql_batch_timeout="").redis_sql_batch_timeout == 0  # type: ignore[arg-type]
 
 
-def test_rows_in_a_database_server(opened: Open, empty_redis: RedisServer, place: Place) -> None:
-    chain = opened(empty_redis, sql_driver=place.driver, sql_dsn=place.dsn())
+def test_rows_in_a_database_server(open_both: Open, empty_redis: RedisServer, place: Place) -> None:
+    chain = open_both(empty_redis, sql_driver=place.driver, sql_dsn=place.dsn())
     people = ["a@example.com", "b@example.com"]
     first, second = make_envelope(rcpt_to=people), make_envelope(subject="\U0001f600")
     repeat = Envelope.from_bytes(first.to_bytes())
@@ -169,13 +201,13 @@ def test_rows_in_a_database_server(opened: Open, empty_redis: RedisServer, place
 
 
 def test_while_redis_is_down_the_table_has_the_messages(
-    opened: Open,
+    open_both: Open,
     own_redis: Callable[..., RedisServer],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = own_redis()
-    chain = opened(server)
+    chain = open_both(server)
     before, during, after = (
         make_envelope(rcpt_to=["a@example.com", "b@example.com"]) for _ in range(3)
     )
@@ -197,10 +229,10 @@ def test_while_redis_is_down_the_table_has_the_messages(
 
 
 def test_what_redis_refuses_goes_into_the_table_alone(
-    opened: Open, own_redis: Callable[..., RedisServer], tmp_path: Path
+    open_both: Open, own_redis: Callable[..., RedisServer], tmp_path: Path
 ) -> None:
     server = own_redis(settings={"maxmemory-policy": "noeviction", "proto-max-bulk-len": "1mb"})
-    chain = opened(server)
+    chain = open_both(server)
     large = make_envelope(b"Subject: large\r\n\r\n" + bytes(range(256)) * (5 << 12))
     longest = make_envelope(b"Subject: longest\r\n\r\n" + os.urandom(2 << 20))
     assert through(chain, large, make_envelope(), longest) == [ACCEPTED] * 3
@@ -215,10 +247,10 @@ def test_what_redis_refuses_goes_into_the_table_alone(
 
 
 def test_a_paused_redis_costs_its_time_limit_and_no_mail(
-    opened: Open, own_redis: Callable[..., RedisServer], tmp_path: Path
+    open_both: Open, own_redis: Callable[..., RedisServer], tmp_path: Path
 ) -> None:
     server = own_redis()
-    chain = opened(server, redis_timeout=0.1)
+    chain = open_both(server, redis_timeout=0.1)
     server.pause()
     for _ in range(2):
         assert through(chain, make_envelope(), make_envelope()) == [ACCEPTED] * 2
@@ -228,10 +260,10 @@ def test_a_paused_redis_costs_its_time_limit_and_no_mail(
 
 
 def test_a_repeat_while_redis_is_down_keeps_what_is_there(
-    opened: Open, own_redis: Callable[..., RedisServer], tmp_path: Path
+    open_both: Open, own_redis: Callable[..., RedisServer], tmp_path: Path
 ) -> None:
     server = own_redis(settings={"appendonly": "yes", "appendfsync": "always"})
-    chain = opened(server)
+    chain = open_both(server)
     octets = make_envelope().to_bytes()
     assert through(chain, Envelope.from_bytes(octets)) == [ACCEPTED]
     server.kill()
@@ -242,10 +274,10 @@ def test_a_repeat_while_redis_is_down_keeps_what_is_there(
 
 
 def test_the_database_locked_is_451(
-    opened: Open, empty_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_both: Open, empty_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("guerrilla.store.database.BUSY_TIMEOUT_MS", 10)
-    chain = opened(empty_redis)
+    chain = open_both(empty_redis)
     with contextlib.closing(apsw.Connection(str(tmp_path / "mail.db"))) as connection:
         connection.execute("BEGIN IMMEDIATE")
         assert through(chain, make_envelope(), make_envelope()) == [LATER] * 2
@@ -255,12 +287,12 @@ def test_the_database_locked_is_451(
 
 
 def test_a_database_server_that_goes_away_is_451(
-    opened: Open,
+    open_both: Open,
     empty_redis: RedisServer,
     mortal: Place,
     until: Callable[[Callable[[], object]], None],
 ) -> None:
-    chain = opened(empty_redis, sql_driver=mortal.driver, sql_dsn=mortal.dsn())
+    chain = open_both(empty_redis, sql_driver=mortal.driver, sql_dsn=mortal.dsn())
     assert through(chain, make_envelope()) == [ACCEPTED]
     mortal.server.kill()
     assert through(chain, make_envelope()) == [LATER]
@@ -269,12 +301,12 @@ def test_a_database_server_that_goes_away_is_451(
     assert [row["body"] for row in mortal.rows()] == ["redis"] * 2
 
 
-def test_a_poison_fails_alone(opened: Open, empty_redis: RedisServer, tmp_path: Path) -> None:
+def test_a_poison_fails_alone(open_both: Open, empty_redis: RedisServer, tmp_path: Path) -> None:
     host = ".".join(["h" * 60] * 4)
     people = [Address("u" * 128, f"{host}.example.{end}") for end in ("com", "org")]
     poison = make_envelope(rcpt_to=people)
     good, other = make_envelope(), make_envelope()
-    assert through(opened(empty_redis), good, poison, other) == [ACCEPTED, LATER, ACCEPTED]
+    assert through(open_both(empty_redis), good, poison, other) == [ACCEPTED, LATER, ACCEPTED]
     assert {row["queued_id"] for row in rows(tmp_path)} == {good.queued_id, other.queued_id}
 
 
@@ -282,13 +314,13 @@ def test_a_poison_fails_alone(opened: Open, empty_redis: RedisServer, tmp_path: 
 
 
 def test_neither_may_be_missing_at_start(
-    opened: Open, empty_redis: RedisServer, tmp_path: Path
+    open_both: Open, empty_redis: RedisServer, tmp_path: Path
 ) -> None:
     with pytest.raises(StartError, match=r"backend_config.sql_dsn: "):
-        opened(empty_redis, sql_dsn=str(tmp_path / "none" / "mail.db"))
+        open_both(empty_redis, sql_dsn=str(tmp_path / "none" / "mail.db"))
     with pytest.raises(StartError, match=r"backend_config.redis_interface: "):
-        opened(empty_redis, redis_interface=f"unix:{tmp_path}/none.sock")
-    opened(empty_redis)
+        open_both(empty_redis, redis_interface=f"unix:{tmp_path}/none.sock")
+    open_both(empty_redis)
 
 
 def _until_in_redis(chain: Chain[Any], tmp_path: Path) -> dict[str, Any]:

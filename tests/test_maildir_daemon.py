@@ -63,7 +63,7 @@ def test_a_maildir_that_goes_and_comes_back_loses_nothing() -> None:
     """Whole, or its `tmp`, or its `new`: three times while 100 connections send."""
     mails = make_mails()
     mine = dovecot.reader_id()
-    with dovecot.shared_folder() as folder:
+    with dovecot.shared_folder(in_memory=True) as folder:
         maildir, aside = folder / "to", folder / "aside"
         away = itertools.cycle([maildir, maildir / "tmp", maildir / "new"])
         gone: list[Path] = []

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from guerrilla._core import Address, make_check
-from guerrilla.errors import StartError
 from guerrilla.maildir import quota
+from guerrilla.processors.maildir import MailDir
 from tests.badmails import BAD
 from tests.maildirs import DATA, envelope, files, nothing_left, read_back, replies, stage
 from tests.services import dovecot
@@ -127,38 +127,6 @@ except Exception as error: print(error)
     )
     assert not (shared / "alice").exists()
     assert (shared / "bob" / "new").is_dir()
-
-
-def test_a_link_leads_nowhere(tmp_path: Path) -> None:
-    """Who may write in his home puts a symbolic link in place of a folder of his maildir."""
-    trap = tmp_path / "trap"
-    trap.mkdir()
-    one = stage(tmp_path)
-    one.open()
-    for place in ("tmp", "new"):
-        (tmp_path / "alice" / place).rename(tmp_path / "away")
-        (tmp_path / "alice" / place).symlink_to(trap)
-        assert replies(one.save_batch([envelope()])) == ["451 4.3.0"]
-        (tmp_path / "alice" / place).unlink()
-        (tmp_path / "away").rename(tmp_path / "alice" / place)
-    assert list(trap.iterdir()) == []
-    assert nothing_left(tmp_path / "alice")
-
-
-def test_root_writes_in_no_folder_of_another_user(tmp_path: Path) -> None:
-    """Whoever is not root cannot be led where he could not write anyway."""
-    one = stage(tmp_path, "alice=4711:4711" if IS_ROOT else "alice=-1:-1")
-    one.open()
-    other = tmp_path / "bob"
-    shutil.copytree(tmp_path / "alice", other)
-    (tmp_path / "alice").rename(tmp_path / "away")
-    (tmp_path / "alice").symlink_to(other)
-    found = replies(one.save_batch([envelope()]))
-    assert found == (["451 4.3.0"] if IS_ROOT else ["None"])
-    assert len(files(other)) == (0 if IS_ROOT else 1)
-    if IS_ROOT:
-        with pytest.raises(StartError, match="it is of user id 0, expected 4711"):
-            stage(tmp_path, "alice=4711:4711").open()
 
 
 # Full
@@ -284,6 +252,19 @@ def test_a_mail_for_one_who_is_full_reaches_nobody(tmp_path: Path) -> None:
     assert nothing_left(tmp_path / "bob")
     # What was reserved for it is free again.
     assert one.save_batch([envelope("bob@example.com", data=b"x" * 700)]) == [None]
+
+
+def test_workers_at_the_same_time_keep_to_the_quota(tmp_path: Path) -> None:
+    size = len(envelope().bytes_for(0))
+    workers = [stage(tmp_path, "alice=-1:-1", maildir_quota=50 * size) for _ in range(4)]
+    for worker in workers:
+        worker.open()
+    batches = [[envelope() for _ in range(40)] for _ in workers]
+    with ThreadPoolExecutor(len(workers)) as pool:
+        found = list(pool.map(MailDir.save_batch, workers, batches))
+    said = [answer for outcomes in found for answer in replies(outcomes)]
+    assert set(said) == {"None", "452 4.2.2"}
+    assert len(files(tmp_path / "alice")) == said.count("None") <= 50
 
 
 def test_a_mail_that_fails_takes_no_room(tmp_path: Path) -> None:

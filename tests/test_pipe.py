@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import grp
 import os
 import pwd
@@ -280,6 +281,37 @@ def test_the_deadline_of_the_sender_kills_it(
     assert answers(stage, *mails, save_timeout=1) == ["451 4.3.0"] * 2
     until(lambda: all(is_gone(int(pid)) for pid in lines(out)[-1].split()))
     assert "cancelled at its time limit" in caplog.text
+
+
+def test_who_is_cancelled_twice_lets_go_of_everything() -> None:
+    """The second time while it waits for the killed one."""
+
+    async def so_many(count: int) -> None:
+        async with asyncio.timeout(10):
+            while True:
+                if len(children() - before) == count:
+                    return
+                await asyncio.sleep(0.001)
+
+    async def cancelled() -> None:
+        stage = shell(FOREVER)
+        stage.open()
+        task = asyncio.create_task(stage.save(envelope()))
+        await so_many(1)
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await so_many(0)
+
+    def files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before, files_before = children(), files()
+    for _ in range(3):
+        asyncio.run(cancelled())
+    assert files() == files_before
 
 
 def test_what_waits_for_its_turn_has_not_begun(tmp_path: Path) -> None:

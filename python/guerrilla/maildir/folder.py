@@ -130,6 +130,19 @@ class Folder:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=self._tmp)
 
+    def remove_stale(self) -> int:
+        """Removes files of `tmp` that nobody touched for `STALE_AFTER`; how many."""
+        limit = time.time() - STALE_AFTER
+        removed = 0
+        for name in os.listdir(self._tmp):
+            with contextlib.suppress(OSError):
+                found = os.stat(name, dir_fd=self._tmp, follow_symlinks=False)
+                is_old = max(found.st_atime, found.st_mtime) < limit
+                if is_old and stat.S_ISREG(found.st_mode):
+                    os.unlink(name, dir_fd=self._tmp)
+                    removed += 1
+        return removed
+
     def fileno(self) -> int:
         """Of `new`: when that is synced, what was published survives a power failure."""
         return self._new
@@ -186,6 +199,8 @@ def make(parent: str, names: Sequence[str], owner: Owner) -> bool:
             path = f"{path}/{name}"
             at, is_new = _made(name, opened, at, owner, path)
             is_made |= is_new
+        with _named(path):
+            _check(at, owner, path)  # Before anything is made in it.
         for name in (_TMP, _NEW, _CUR):
             is_made |= _made(name, opened, at, owner, f"{path}/{name}")[1]
     with Folder(path, owner) as folder, _named(f"{path}/{_TMP}"):
@@ -205,26 +220,14 @@ def sync_made(parent: str, names: Sequence[str]) -> None:
             os.close(fd)
 
 
-def remove_stale(path: str) -> int:
+def remove_stale(path: str, owner: Owner) -> int:
     """Removes files of `tmp` that nobody touched for 36 hours; how many.
 
     Raises:
-        OSError: `tmp` cannot be read.
+        OSError: `tmp` cannot be read, or is not the owner's.
     """
-    limit = time.time() - STALE_AFTER
-    removed = 0
-    fd = os.open(f"{path}/{_TMP}", _OPEN_FOLDER | os.O_NOFOLLOW)
-    try:
-        for name in os.listdir(fd):
-            with contextlib.suppress(OSError):
-                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                is_old = max(found.st_atime, found.st_mtime) < limit
-                if is_old and stat.S_ISREG(found.st_mode):
-                    os.unlink(name, dir_fd=fd)
-                    removed += 1
-    finally:
-        os.close(fd)
-    return removed
+    with Folder(path, owner) as folder:
+        return folder.remove_stale()
 
 
 def _made(
@@ -235,7 +238,7 @@ def _made(
         try:
             os.mkdir(name, FOLDER_MODE, dir_fd=at)
         except FileExistsError:
-            return _opened(name, opened, at), False
+            return _found(name, opened, at, owner), False
         try:
             fd = _opened(name, opened, at, flags=os.O_NOFOLLOW)
             _give(fd, owner)
@@ -244,6 +247,19 @@ def _made(
                 os.rmdir(name, dir_fd=at)
             raise
         return fd, True
+
+
+def _found(name: str, opened: contextlib.ExitStack, at: int, owner: Owner) -> int:
+    """A folder that is there; where a symbolic link leads to it, it has to be the owner's.
+
+    Who may write in a folder on the way could else have folders made for him anywhere.
+    """
+    try:
+        return _opened(name, opened, at, flags=os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+            raise
+    return _opened(name, opened, at, owner=owner)
 
 
 def _opened(
@@ -257,13 +273,22 @@ def _opened(
     """A folder, which has to be the owner's where one is given."""
     fd = os.open(path, _OPEN_FOLDER | flags, dir_fd=at)
     opened.callback(os.close, fd)
-    # Only root could be led to write where the owner of the folder may not.
-    if owner is not None and os.geteuid() == _ROOT:
+    if owner is not None:
+        _check(fd, owner, path)
+    return fd
+
+
+def _check(fd: int, owner: Owner, path: str) -> None:
+    """Only root could be led to write where the owner of the folder may not.
+
+    Raises:
+        PermissionError: the folder is somebody else's.
+    """
+    if os.geteuid() == _ROOT:
         wanted = owner.uid if owner.uid != KEEP else _ROOT
         found = os.fstat(fd).st_uid
         if found != wanted:
             raise PermissionError(errno.EPERM, f"it is of user id {found}, expected {wanted}", path)
-    return fd
 
 
 def _give(fd: int, owner: Owner) -> None:

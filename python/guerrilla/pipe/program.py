@@ -134,6 +134,7 @@ class _Running:
         self._data = data
         self._left = memoryview(b"")
         self._kept = bytearray()
+        self._is_killed = False
         self._loop.add_reader(self._pidfd, self._note_end)
         self._loop.add_writer(stdin, self._feed)
         self._loop.add_reader(output, self._take)
@@ -150,20 +151,23 @@ class _Running:
             # Before its input ends: it must not take half a mail for a whole one.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+            self._is_killed = True
         self._end_input()
         for _ in range(_LAST_READS):
             if self._output is None or not self._take():
                 break
         self._end_output()
         if self.process.returncode is None:
+            # What is not gone by then, or by a second cancellation, is reaped when it is.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DEATH):
                     await asyncio.shield(self.ended)
             self.process.poll()
-        self._end_watch()
 
     def _note_end(self) -> None:
         self._end_watch()
+        if self._is_killed:
+            self.process.poll()
         if not self.ended.done():
             self.ended.set_result(None)
 

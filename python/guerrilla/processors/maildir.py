@@ -111,7 +111,7 @@ class MailDir(Processor):
             try:
                 if folder.make(parent, names, owner):
                     made.append((parent, names))
-                removed = folder.remove_stale(box.path)
+                removed = folder.remove_stale(box.path, owner)
             except OSError as error:
                 problems.append(_problem(user, box, error))
                 continue

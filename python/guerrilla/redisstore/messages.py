@@ -38,6 +38,10 @@ _LARGEST: Final = 512 << 20
 _SHOWN: Final = 200
 """Characters of an error that are logged."""
 
+_DEMOTED: Final = "READONLY"
+_DOWN: Final = "if it goes down"
+_FULL: Final = "when it is full"
+
 _warned: set[str] = set()
 """What was said once about a Redis is not said by each worker."""
 
@@ -107,7 +111,7 @@ class RedisStore:
         sent = [entry for entry, is_wanted in zip(entries, wanted, strict=True) if is_wanted]
         try:
             connection.send_packed_command(self._octets(connection, sent, deadline))
-            return [
+            reasons = [
                 self._result(connection, entry, deadline) if is_wanted else TOO_LONG
                 for entry, is_wanted in zip(entries, wanted, strict=True)
             ]
@@ -117,6 +121,10 @@ class RedisStore:
         except BaseException:
             self._kept.lost()
             raise
+        if any(reason and reason.startswith(_DEMOTED) for reason in reasons):
+            # Another may be the main one by now, at the same address.
+            self._kept.lost()
+        return reasons
 
     def _takes(self, entry: Entry) -> bool:
         """Whether Redis takes values as long as those of this entry: else it would hang up."""
@@ -256,19 +264,31 @@ class RedisStore:
         try:
             keeps = self._setting(connection, "appendonly")
             syncs = self._setting(connection, "appendfsync")
+            limit = self._setting(connection, "maxmemory")
+            policy = self._setting(connection, "maxmemory-policy")
         except Exception as error:
             self._kept.lost()
             raise StartError(
                 f"backend_config.redis_interface: {self.name}: {_text(error)}"
             ) from error
-        text = ""
+        mails = "mails answered 250"
         if keeps == b"no":
-            text = "appendonly is 'no': mails answered 250 since its last snapshot are lost"
+            self._warn_once(f"appendonly is 'no': {mails} since its last snapshot are lost", _DOWN)
         elif keeps and syncs != b"always":
-            text = f"appendfsync is '{syncs.decode()}': mails answered 250 a moment ago are lost"
-        if text and text + self.name not in _warned:
+            self._warn_once(
+                f"appendfsync is '{syncs.decode()}': {mails} a moment ago are lost", _DOWN
+            )
+        # The policies `volatile-*` forget only what would be forgotten some day.
+        forgets = (b"allkeys", b"volatile") if self._expiry else (b"allkeys",)
+        if limit.strip(b"0") and policy.startswith(forgets):
+            self._warn_once(
+                f"maxmemory-policy is '{policy.decode()}': {mails} are forgotten", _FULL
+            )
+
+    def _warn_once(self, text: str, when: str) -> None:
+        if text + self.name not in _warned:
             _warned.add(text + self.name)
-            log.warning("%s: %s if it goes down; see docs/processors/redis.md", self.name, text)
+            log.warning("%s: %s %s; see docs/processors/redis.md", self.name, text, when)
 
 
 def _expect_pong(answer: object) -> None:
