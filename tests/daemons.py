@@ -6,12 +6,13 @@ import smtplib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import pytest
 
 from guerrilla._core import Address, Envelope, Transaction
-from guerrilla.config import from_mapping
+from guerrilla.config import AppConfig, from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError
@@ -100,6 +101,26 @@ def make(keeper: type[Keeper]) -> Iterator[Callable[..., Daemon]]:
 
 
 Make = Callable[..., Daemon]
+
+
+@contextmanager
+def starting(
+    name: str, processor: type[Processor], release: Callable[[], object]
+) -> Iterator[Callable[..., Daemon]]:
+    """Starts daemons that know a processor by that name; stops them once what hangs is released."""
+    made: list[Daemon] = []
+
+    def start(config: AppConfig, **keys: Any) -> Daemon:
+        daemon = Daemon(config, **keys)
+        daemon.add_processor(name, processor)
+        made.append(daemon)
+        daemon.start()
+        return daemon
+
+    yield start
+    release()
+    for daemon in made:
+        daemon.shutdown(10)
 
 
 def with_header(**server: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from guerrilla.events import Event
 from guerrilla.reply import Outcome, Reply
 from guerrilla.running.checking import check, effective
 from tests.chains import Mail
-from tests.daemons import problems
+from tests.daemons import problems, starting
 from tests.pools import HANG_AFTER, Bench
 from tests.reloads import shows
 from tests.wire import HELLO, TRANSACTION, Wire, until
@@ -104,20 +104,13 @@ def raw(backends: dict[str, dict[str, Any]], *servers: str, **main: Any) -> dict
 @pytest.fixture
 def start(box: type[Box]) -> Iterator[Callable[..., Daemon]]:
     """Starts daemons that know the boxes, and stops them."""
-    made: list[Daemon] = []
 
-    def run(config: dict[str, Any], **keys: Any) -> Daemon:
-        daemon = Daemon(from_mapping(config), **keys)
-        daemon.add_processor("Box", box)
-        made.append(daemon)
-        daemon.start()
-        return daemon
+    def release() -> None:
+        for event in box.shut.values():
+            event.set()
 
-    yield run
-    for event in box.shut.values():
-        event.set()
-    for daemon in made:
-        daemon.shutdown(10)
+    with starting("Box", box, release) as run:
+        yield lambda config, **keys: run(from_mapping(config), **keys)
 
 
 Start = Callable[..., Daemon]

@@ -20,6 +20,7 @@ from guerrilla.daemon import Daemon
 from guerrilla.engine.base import Processor
 from guerrilla.reply import TRY_LATER, Outcome, Replies, Reply
 from tests.chains import NO, Atomic, Batch, Mail, Stage, Store, chain_of, throw, when
+from tests.daemons import starting
 from tests.reloads import shows
 from tests.wire import HELLO, Wire, until
 
@@ -100,19 +101,8 @@ def config(**main: Any) -> AppConfig:
 
 @pytest.fixture
 def start(shop: type[Shop]) -> Iterator[Callable[..., Daemon]]:
-    made: list[Daemon] = []
-
-    def run(**main: Any) -> Daemon:
-        daemon = Daemon(config(**main))
-        daemon.add_processor("Shop", shop)
-        made.append(daemon)
-        daemon.start()
-        return daemon
-
-    yield run
-    shop.hang.set()
-    for daemon in made:
-        daemon.shutdown(10)
+    with starting("Shop", shop, shop.hang.set) as run:
+        yield lambda **main: run(config(**main))
 
 
 Start = Callable[..., Daemon]

@@ -15,6 +15,7 @@ from guerrilla.config import AppConfig, from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.engine.base import Processor
 from guerrilla.reply import Reply
+from tests.daemons import starting
 from tests.reloads import shows
 from tests.wire import HELLO, Wire, until
 
@@ -77,19 +78,8 @@ def config(other: dict[str, Any] | None = None, **main: Any) -> AppConfig:
 
 @pytest.fixture
 def start(book: type[Book]) -> Iterator[Callable[..., Daemon]]:
-    made: list[Daemon] = []
-
-    def run(**main: Any) -> Daemon:
-        daemon = Daemon(config(**main))
-        daemon.add_processor("Book", book)
-        made.append(daemon)
-        daemon.start()
-        return daemon
-
-    yield run
-    book.release.set()
-    for daemon in made:
-        daemon.shutdown(10)
+    with starting("Book", book, book.release.set) as run:
+        yield lambda **main: run(config(**main))
 
 
 Start = Callable[..., Daemon]

@@ -63,7 +63,9 @@ def test_an_address_without_a_port_is_refused(address: str) -> None:
 def test_addresses_are_taken() -> None:
     for address in ("127.0.0.1:9000", "php.example:9000", "[::1]:9000"):
         keys = {"fcgi_connection_type": "TCP", "fcgi_connection_address": address}
-        read_options("FastCGI", FastCGI, keys)
+        options = read_options("FastCGI", FastCGI, keys)
+        assert options.model_dump()["fcgi_connection_type"] == "tcp"
+        assert options.model_dump()["fcgi_connection_address"] == address
 
 
 def test_a_server_that_is_away_stops_the_start(tmp_path: Path) -> None:

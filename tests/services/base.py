@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import random
@@ -50,7 +51,7 @@ def program(*names: str) -> str:
     raise AssertionError(f"none of {', '.join(names)} is installed: see scripts/test-tools.sh")
 
 
-class Service:
+class Service(abc.ABC):
     """A server in a process of its own; a context manager, and startable again after a stop.
 
     A subclass says what to run (`command`) and when it is ready (`is_ready`).
@@ -66,17 +67,17 @@ class Service:
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
 
+    @abc.abstractmethod
     def command(self) -> Sequence[str]:
         """What to run in the foreground."""
-        raise NotImplementedError
 
     def environment(self) -> Mapping[str, str] | None:
         """Its environment; None: that of the tests."""
         return None
 
+    @abc.abstractmethod
     def is_ready(self) -> bool:
         """Whether it serves; asked again and again until it does. May raise."""
-        raise NotImplementedError
 
     @property
     def output(self) -> Path:
