@@ -37,7 +37,7 @@ pub use address::{
     Address, AddressError, Parameter, ParameterError, PathKind, parse_helo, parse_parameters,
     parse_path,
 };
-pub use command::Command;
+pub use command::{BodyType, Command, MailParameters, RcptParameters};
 pub use data::{DataReader, Ending};
 pub use error::PeerError;
 pub use extensions::Extensions;
