@@ -7,7 +7,7 @@ import logging
 import smtplib
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -157,7 +157,7 @@ def test_what_was_asked_of_notifications_is_kept() -> None:
     ],
 )
 def test_received_names_the_protocol(
-    protocol: str, auth: str | None, utf8: bool, named: str
+    protocol: Literal["SMTP", "ESMTP", "LMTP"], auth: str | None, utf8: bool, named: str
 ) -> None:
     parameters: dict[str, str | None] = {"SMTPUTF8": None} if utf8 else {}
     one = Envelope.create(

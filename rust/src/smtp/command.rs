@@ -165,14 +165,14 @@ fn charset(utf8: bool) -> Charset {
 #[cold]
 fn may_be_utf8(argument: &[u8], scope: &Scope) -> bool {
     let mut words = argument.split(|&byte| byte == b' ');
-    scope.extensions.smtputf8 && words.any(|word| word.eq_ignore_ascii_case(b"SMTPUTF8"))
+    scope.extensions.offers_smtputf8() && words.any(|word| word.eq_ignore_ascii_case(b"SMTPUTF8"))
 }
 
 /// Where SMTPUTF8 is offered the sender has only to say it.
 #[cold]
 fn in_scope(error: AddressError, scope: &Scope) -> PeerError {
     match error {
-        AddressError::NonAscii if scope.extensions.smtputf8 => PeerError::NeedsSmtpUtf8,
+        AddressError::NonAscii if scope.extensions.offers_smtputf8() => PeerError::NeedsSmtpUtf8,
         error => error.into(),
     }
 }

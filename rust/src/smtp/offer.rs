@@ -78,7 +78,7 @@ pub(super) fn write_ehlo(settings: &Settings, peer: Peer, out: &mut Vec<u8>) {
     lines.add_if(offered.eight_bit_mime, "8BITMIME");
     // RFC 3207 §4.2: not offered again within TLS.
     lines.add_if(peer.may_start_tls(settings), "STARTTLS");
-    lines.add_if(offered.smtputf8, "SMTPUTF8");
+    lines.add_if(offered.offers_smtputf8(), "SMTPUTF8");
     lines.add_if(offered.dsn, "DSN");
     if offered.limits {
         add_limits(settings, &mut lines);

@@ -37,7 +37,7 @@ impl MailParameters {
             match keyword.as_str() {
                 "SIZE" => read.size = Some(size(value)?),
                 "BODY" => read.body = body(value)?,
-                "SMTPUTF8" if offered.smtputf8 => {
+                "SMTPUTF8" if offered.offers_smtputf8() => {
                     read.smtputf8 = value.is_none();
                     check("SMTPUTF8", read.smtputf8)?;
                 }
