@@ -10,6 +10,8 @@
 //! | `line` | command lines out of a byte stream |
 //! | `command` | a line parsed into a [`Command`] |
 //! | `address`, `hosts` | paths, parameters, and which hosts mail is taken for |
+//! | `idn` | host names that are not ASCII |
+//! | `dsn`, `xtext` | what is asked of delivery status notifications |
 //! | `xclient` | what a proxy says of its client |
 //! | `data` | the end of a message, unstuffing, bare newlines |
 //! | `transaction` | what MAIL and RCPT gave |
@@ -21,10 +23,12 @@
 mod address;
 mod command;
 mod data;
+pub mod dsn;
 mod error;
 mod extensions;
 mod fixed;
 mod hosts;
+pub mod idn;
 mod limits;
 mod line;
 mod offer;
@@ -32,19 +36,20 @@ mod reply;
 mod session;
 mod transaction;
 mod xclient;
+mod xtext;
 
 pub use address::{
-    Address, AddressError, Parameter, ParameterError, PathKind, parse_helo, parse_parameters,
-    parse_path,
+    Address, AddressError, Charset, Parameter, ParameterError, PathKind, parse_helo,
+    parse_parameters, parse_parameters_in, parse_path, parse_path_in,
 };
-pub use command::Command;
+pub use command::{BodyType, Command, MailParameters, RcptParameters, Scope};
 pub use data::{DataReader, Ending};
 pub use error::PeerError;
 pub use extensions::Extensions;
 pub use hosts::{Glob, HostList, HostListError};
 pub use limits::{Auth, BareNewline, MAX_COMMAND_LINE, Protocol, Settings};
 pub use line::{Line, LineReader};
-pub use reply::{Enhanced, Reply, ReplyError, Verdict};
+pub use reply::{Enhanced, Form, Reply, ReplyError, Verdict};
 pub use session::{BodyAnswer, Phase, Refused, Session, Stage, Step};
 pub use transaction::{Dialect, Transaction};
 pub use xclient::{Said, XClient};

@@ -32,7 +32,7 @@ use super::fixed;
 use super::limits::{BareNewline, Settings};
 use super::line::{Line, LineReader};
 use super::offer::Peer;
-use super::reply::{Reply, Verdict};
+use super::reply::{Form, Reply, Verdict};
 use super::transaction::{Dialect, Transaction};
 use super::xclient::XClient;
 use crate::buffer::Body;
@@ -139,6 +139,8 @@ pub struct Session {
     errors: u32,
     idle: u32,
     messages: u32,
+    /// Whether the last MAIL said SMTPUTF8 (RFC 6531): what follows may be UTF-8, and so may replies.
+    smtputf8: bool,
     said_bye: bool,
     refused: Few<Refused>,
     asks: bool,
@@ -160,6 +162,7 @@ impl Session {
             errors: 0,
             idle: 0,
             messages: 0,
+            smtputf8: false,
             said_bye: false,
             refused: Few::default(),
             asks: false,
@@ -204,6 +207,7 @@ impl Session {
     fn restart(&mut self) {
         self.lines = LineReader::default();
         self.hello = self.proxied.as_deref().cloned();
+        self.smtputf8 = false;
         self.state = State::Ready;
     }
 
@@ -239,6 +243,7 @@ impl Session {
                 | State::Delivering => return Step::NeedInput,
                 State::Ready | State::Open(_) | State::Receiving(_) => {}
             }
+            let utf8 = self.smtputf8 && matches!(self.state, State::Open(_));
             let command = match self.lines.next(input) {
                 Line::Incomplete => return Step::NeedInput,
                 Line::TooLong => Err(fixed::LINE_TOO_LONG),
@@ -246,7 +251,9 @@ impl Session {
                 Line::Complete(line) if line.iter().any(u8::is_ascii_control) => {
                     Err(fixed::CONTROLS)
                 }
-                Line::Complete(line) => commands::parse(line, &self.settings).map_err(Reply::from),
+                Line::Complete(line) => {
+                    commands::parse(line, &self.settings, utf8).map_err(Reply::from)
+                }
             };
             self.lines.clear();
             match command {
@@ -353,7 +360,8 @@ impl Session {
     }
 
     fn say(&mut self, reply: &Reply) {
-        reply.write_to(&mut self.output);
+        let form = Form { utf8: self.smtputf8, ..self.settings.form() };
+        reply.write_as(form, &mut self.output);
     }
 
     /// A command that is not obeyed; enough `500`s end the session.

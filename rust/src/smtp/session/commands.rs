@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Hello, Open, Session, State, Step, too_large};
 use crate::smtp::address::Address;
-use crate::smtp::command::Command;
+use crate::smtp::command::{Command, MailParameters, Scope};
 use crate::smtp::error::PeerError;
 use crate::smtp::limits::Settings;
 use crate::smtp::reply::Reply;
@@ -25,11 +25,12 @@ impl Session {
         match command {
             Command::Helo(argument) => self.hello(argument, Dialect::Smtp),
             Command::Ehlo(argument) => self.hello(argument, Dialect::Esmtp),
-            Command::Mail(reverse_path, declared) => self.mail(reverse_path, declared),
-            Command::Rcpt(forward_path) => return self.rcpt(forward_path),
+            Command::Mail { reverse_path, parameters } => self.mail(reverse_path, parameters),
+            Command::Rcpt { forward_path, .. } => return self.rcpt(forward_path),
             Command::Data => return self.data(),
             Command::Rset => {
                 self.state = State::Ready;
+                self.smtputf8 = false;
                 self.say(&fixed::MAIL_OK);
             }
             Command::Noop => self.say(&fixed::OK),
@@ -52,6 +53,7 @@ impl Session {
 
     fn hello(&mut self, argument: String, dialect: Dialect) {
         self.state = State::Ready;
+        self.smtputf8 = false;
         self.hello = Some(Hello { argument, dialect });
         if dialect.is_extended() {
             offer::write_ehlo(&self.settings, self.peer, &mut self.output);
@@ -97,7 +99,8 @@ impl Session {
         Some(Step::XClient(said))
     }
 
-    fn mail(&mut self, reverse_path: Address, declared: Option<u64>) {
+    fn mail(&mut self, reverse_path: Address, parameters: MailParameters) {
+        let declared = parameters.size;
         if self.hello.is_none() && self.settings.helo_required {
             return self.say(&fixed::HELO_FIRST);
         }
@@ -112,6 +115,7 @@ impl Session {
             return self.end(&fixed::TOO_MANY_MESSAGES);
         }
         self.idle = 0;
+        self.smtputf8 = parameters.smtputf8;
         self.peer.begin_mail();
         let hello = self.hello.as_ref();
         let transaction = Transaction {
@@ -190,8 +194,13 @@ impl Session {
 }
 
 /// Parses a line; what this server does not offer is not known.
-pub(super) fn parse(line: &[u8], settings: &Settings) -> Result<Command, PeerError> {
-    match Command::parse(line) {
+pub(super) fn parse(
+    line: &[u8],
+    settings: &Settings,
+    smtputf8: bool,
+) -> Result<Command, PeerError> {
+    match Command::parse_in(line, &Scope { extensions: settings.extensions, smtputf8 }) {
+        Ok(Command::Help) if !settings.extensions.help => Err(PeerError::UnknownCommand),
         Ok(Command::StartTls) | Err(PeerError::StartTlsArgument) if !settings.start_tls => {
             Err(PeerError::UnknownCommand)
         }
@@ -205,12 +214,12 @@ pub(super) fn parse(line: &[u8], settings: &Settings) -> Result<Command, PeerErr
 /// What `tls.required` keeps back. RFC 3207 §4 would have more of it, and says SHOULD: but HELO, RSET and
 /// HELP disclose nothing.
 fn needs_tls(command: &Command) -> bool {
-    matches!(command, Command::Mail(..) | Command::Rcpt(_) | Command::Data | Command::Vrfy)
+    matches!(command, Command::Mail { .. } | Command::Rcpt { .. } | Command::Data | Command::Vrfy)
 }
 
 /// Commands that bring no mail nearer.
 fn is_idle(command: &Command) -> bool {
-    !matches!(command, Command::Mail(..) | Command::Rcpt(_) | Command::Data | Command::Quit)
+    !matches!(command, Command::Mail { .. } | Command::Rcpt { .. } | Command::Data | Command::Quit)
 }
 
 fn relay_denied(host: &str) -> Reply {
