@@ -50,6 +50,8 @@ BACKEND: dict[str, Any] = {
     "save_timeout": 10.0,
     "check_timeout": 10.0,
     "check_recipients": False,
+    "auth_timeout": 10.0,
+    "authenticate": True,
     "cache_ttl": 0.0,
     "breaker_failures": 0,
     "breaker_reset": 10.0,

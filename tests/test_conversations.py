@@ -144,6 +144,8 @@ class Script:
                     "save_timeout": PATIENCE,
                     "check_timeout": PATIENCE,
                     "check_recipients": value("check_recipients", False),
+                    "auth_timeout": PATIENCE,
+                    "authenticate": True,
                     "cache_ttl": 0.0,
                     "breaker_failures": 0,
                     "breaker_reset": 10.0,

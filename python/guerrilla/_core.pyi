@@ -14,10 +14,12 @@ __all__ = [
     "Backend",
     "Check",
     "Core",
+    "Credentials",
     "Envelope",
     "Header",
     "LogBatch",
     "LogRecord",
+    "Login",
     "Reply",
     "StageFigures",
     "StageTimer",
@@ -29,6 +31,7 @@ __all__ = [
     "claim",
     "make_certificate",
     "make_check",
+    "make_login",
     "parse_addresses",
 ]
 
@@ -358,6 +361,61 @@ class Check:
     def answer(self, reply: Reply | None = None) -> bool:
         """Answers: None accepts the recipient. Returns and raises as `Envelope.answer`."""
 
+@final
+class Credentials:
+    """What a client shows to authenticate (RFC 4954). Immutable; no repr has the password.
+
+    They cannot be compared; a check of `password` is best done by what takes the same time for any
+    two. Names and passwords are as they were sent: valid UTF-8, not empty, not prepared in any way
+    (RFC 4616 section 2 leaves SASLprep to who checks).
+
+    Raises:
+        ValueError: neither mechanism.
+    """
+
+    def __new__(
+        cls,
+        username: str,
+        password: str,
+        *,
+        mechanism: Literal["PLAIN", "LOGIN"] = "PLAIN",
+        authorization_identity: str = "",
+    ) -> Self: ...
+    @property
+    def mechanism(self) -> Literal["PLAIN", "LOGIN"]: ...
+    @property
+    def username(self) -> str:
+        """Whose password it is: the authentication identity."""
+    @property
+    def authorization_identity(self) -> str:
+        """Whom the client wants to act as; empty where that is `username` (RFC 4616 section 2).
+
+        Who answers None lets it: `Transaction.auth` is this then, where it is not empty.
+        """
+    @property
+    def password(self) -> str: ...
+
+@final
+class Login:
+    """A question whether credentials are good."""
+
+    @property
+    def transaction(self) -> Transaction:
+        """The client, and how it greeted; there is no mail yet."""
+    @property
+    def credentials(self) -> Credentials: ...
+    @property
+    def expired(self) -> bool:
+        """As `Envelope.expired`."""
+    @property
+    def answered(self) -> Reply | None:
+        """What `answer` was given, or the default it stands for; None before."""
+    def answer(self, reply: Reply | None = None) -> bool:
+        """Answers: None accepts, `235 2.7.0`. Returns and raises as `Envelope.answer`.
+
+        A login that is dropped without an answer, or expires, is answered `454 4.7.0`.
+        """
+
 def parse_addresses(value: str) -> list[tuple[str, str]]:
     """The mailboxes in the value of a To, From, Reply-To or Sender field (RFC 5322 section 3.4).
 
@@ -374,6 +432,11 @@ def make_check(
     helo: str = "localhost",
 ) -> Check:
     """A check that came from no socket."""
+
+def make_login(
+    credentials: Credentials, *, remote_ip: str = "127.0.0.1", helo: str = "localhost"
+) -> Login:
+    """A login that came from no socket."""
 
 def make_certificate(hosts: Sequence[str], days: int) -> tuple[str, str]:
     """A new P-256 key and its self-signed certificate, for a server, valid from now on.
@@ -516,6 +579,9 @@ class BackendSettings(TypedDict):
     check_timeout: float
     check_recipients: bool
     """Whether its workers answer checks."""
+    auth_timeout: float
+    authenticate: bool
+    """Whether its workers answer logins."""
     cache_ttl: float
     """Seconds that answers of checks are kept; 0: not at all."""
     breaker_failures: int
@@ -583,6 +649,8 @@ class Backend:
         """
     def receive_checks(self, max: int, timeout: float) -> list[Check] | None:
         """As `receive`, for recipient checks."""
+    def receive_logins(self, max: int, timeout: float) -> list[Login] | None:
+        """As `receive`, for credentials."""
     def renew(self) -> None:
         """Other chains take over: answers that are kept are forgotten, the breakers close.
 

@@ -97,6 +97,8 @@ struct BackendSettings {
     save_timeout: f64,
     check_timeout: f64,
     check_recipients: bool,
+    auth_timeout: f64,
+    authenticate: bool,
     cache_ttl: f64,
     breaker_failures: u32,
     breaker_reset: f64,
@@ -109,6 +111,8 @@ impl BackendSettings {
             save_timeout: seconds("save_timeout", self.save_timeout)?,
             check_timeout: seconds("check_timeout", self.check_timeout)?,
             check_recipients: self.check_recipients,
+            auth_timeout: seconds("auth_timeout", self.auth_timeout)?,
+            authenticate: self.authenticate,
             cache_ttl: seconds("cache_ttl", self.cache_ttl)?,
             fuse: Fuse {
                 failures: self.breaker_failures,

@@ -79,6 +79,9 @@ pub(super) const CHECK_TIMEOUT: Reply = Reply::fixed(
     (4, 4, 3),
     "Error: checking the recipient takes too long, please try again later",
 );
+pub(super) const AUTH_OK: Reply = Reply::fixed(235, (2, 7, 0), "Authentication successful");
+pub(super) const AUTH_FAILED: Reply =
+    Reply::fixed(454, (4, 7, 0), "Temporary authentication failure");
 pub(super) const IDLE_TIMEOUT: Reply =
     Reply::fixed(421, (4, 4, 2), "Timeout, closing the connection");
 pub(super) const SHUTDOWN: Reply =

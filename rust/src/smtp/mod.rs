@@ -10,6 +10,7 @@
 //! | `line` | command lines out of a byte stream |
 //! | `command` | a line parsed into a [`Command`] |
 //! | `address`, `hosts` | paths, parameters, and which hosts mail is taken for |
+//! | `auth` | what a client shows to authenticate |
 //! | `xclient` | what a proxy says of its client |
 //! | `data` | the end of a message, unstuffing, bare newlines |
 //! | `transaction` | what MAIL and RCPT gave |
@@ -19,6 +20,7 @@
 //! | `error` | what a peer did wrong, mapped to a reply once |
 
 mod address;
+mod auth;
 mod command;
 mod data;
 mod error;
@@ -37,6 +39,7 @@ pub use address::{
     Address, AddressError, Parameter, ParameterError, PathKind, parse_helo, parse_parameters,
     parse_path,
 };
+pub use auth::{Credentials, Mechanism, Password};
 pub use command::Command;
 pub use data::{DataReader, Ending};
 pub use error::PeerError;

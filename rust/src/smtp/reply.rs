@@ -208,6 +208,16 @@ impl Reply {
         fixed::RCPT_OK
     }
 
+    /// The credentials are good.
+    pub const fn authenticated() -> Self {
+        fixed::AUTH_OK
+    }
+
+    /// Nobody could say whether they are.
+    pub const fn authentication_failed() -> Self {
+        fixed::AUTH_FAILED
+    }
+
     /// The three-digit code.
     pub fn code(&self) -> u16 {
         self.code
