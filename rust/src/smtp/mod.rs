@@ -40,7 +40,7 @@ pub use address::{
     parse_path,
 };
 pub use auth::{Credentials, Mechanism, Password};
-pub use command::Command;
+pub use command::{BodyType, Command, MailParameters, RcptParameters};
 pub use data::{DataReader, Ending};
 pub use error::PeerError;
 pub use extensions::Extensions;

@@ -35,8 +35,8 @@ impl Stage {
     fn of(command: &Command) -> Option<Self> {
         Some(match command {
             Command::Helo(_) | Command::Ehlo(_) => Self::Helo,
-            Command::Mail(..) => Self::Mail,
-            Command::Rcpt(_) => Self::Rcpt,
+            Command::Mail { .. } => Self::Mail,
+            Command::Rcpt { .. } => Self::Rcpt,
             Command::Data => Self::Data,
             _ => return None,
         })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Hello, Open, Session, State, Step, too_large};
 use crate::smtp::address::Address;
-use crate::smtp::command::Command;
+use crate::smtp::command::{Command, MailParameters};
 use crate::smtp::error::PeerError;
 use crate::smtp::limits::Settings;
 use crate::smtp::reply::Reply;
@@ -25,8 +25,8 @@ impl Session {
         match command {
             Command::Helo(argument) => self.hello(argument, Dialect::Smtp),
             Command::Ehlo(argument) => self.hello(argument, Dialect::Esmtp),
-            Command::Mail(reverse_path, declared) => self.mail(reverse_path, declared),
-            Command::Rcpt(forward_path) => return self.rcpt(forward_path),
+            Command::Mail { reverse_path, parameters } => self.mail(reverse_path, parameters),
+            Command::Rcpt { forward_path, .. } => return self.rcpt(forward_path),
             Command::Data => return self.data(),
             Command::Rset => {
                 self.state = State::Ready;
@@ -97,7 +97,8 @@ impl Session {
         Some(Step::XClient(said))
     }
 
-    fn mail(&mut self, reverse_path: Address, declared: Option<u64>) {
+    fn mail(&mut self, reverse_path: Address, parameters: MailParameters) {
+        let declared = parameters.size;
         if self.hello.is_none() && self.settings.helo_required {
             return self.say(&fixed::HELO_FIRST);
         }
@@ -205,12 +206,12 @@ pub(super) fn parse(line: &[u8], settings: &Settings) -> Result<Command, PeerErr
 /// What `tls.required` keeps back. RFC 3207 §4 would have more of it, and says SHOULD: but HELO, RSET and
 /// HELP disclose nothing.
 fn needs_tls(command: &Command) -> bool {
-    matches!(command, Command::Mail(..) | Command::Rcpt(_) | Command::Data | Command::Vrfy)
+    matches!(command, Command::Mail { .. } | Command::Rcpt { .. } | Command::Data | Command::Vrfy)
 }
 
 /// Commands that bring no mail nearer.
 fn is_idle(command: &Command) -> bool {
-    !matches!(command, Command::Mail(..) | Command::Rcpt(_) | Command::Data | Command::Quit)
+    !matches!(command, Command::Mail { .. } | Command::Rcpt { .. } | Command::Data | Command::Quit)
 }
 
 fn relay_denied(host: &str) -> Reply {
