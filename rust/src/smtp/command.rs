@@ -1,6 +1,7 @@
 //! A command line parsed into a command (RFC 5321 §4.1).
 
 use super::address::{Address, PathKind, parse_helo, parse_parameters, parse_path};
+use super::auth::{Mechanism, Secret};
 use super::error::PeerError;
 use super::xclient::XClient;
 
@@ -18,6 +19,8 @@ pub enum Command {
     Helo(String),
     /// EHLO with its argument.
     Ehlo(String),
+    /// LHLO with its argument (RFC 2033).
+    Lhlo(String),
     /// MAIL.
     Mail {
         /// With all parameters, as they were sent.
@@ -46,6 +49,8 @@ pub enum Command {
     Quit,
     /// STARTTLS (RFC 3207).
     StartTls,
+    /// AUTH (RFC 4954): the mechanism, and the initial response in base64, if it has one.
+    Auth(Mechanism, Option<Secret>),
     /// XCLIENT: what a proxy says of its client.
     XClient(Box<XClient>),
 }
@@ -65,6 +70,7 @@ impl Command {
         match &*upper {
             b"HELO" => helo(argument).map(Self::Helo),
             b"EHLO" => helo(argument).map(Self::Ehlo),
+            b"LHLO" => helo(argument).map(Self::Lhlo),
             b"MAIL" => mail(argument),
             b"RCPT" => rcpt(argument),
             b"DATA" => alone(argument, Self::Data),
@@ -76,6 +82,7 @@ impl Command {
             b"VRFY" => Ok(Self::Vrfy),
             b"STARTTLS" if argument.is_empty() => Ok(Self::StartTls),
             b"STARTTLS" => Err(PeerError::StartTlsArgument),
+            b"AUTH" => auth(argument),
             b"XCLIENT" => XClient::parse(argument)
                 .map(|said| Self::XClient(Box::new(said)))
                 .ok_or(PeerError::XClientSyntax),
@@ -112,6 +119,20 @@ fn rcpt(argument: &[u8]) -> Result<Command, PeerError> {
     let given = parse_parameters(rest)?;
     let parameters = RcptParameters::read(&given)?;
     Ok(Command::Rcpt { forward_path: forward_path.with_parameters(given), parameters })
+}
+
+/// RFC 4954 §8: `AUTH SP mechanism [SP initial-response]`.
+fn auth(argument: &[u8]) -> Result<Command, PeerError> {
+    let mut words = argument.split(|&octet| octet == b' ').skip(1);
+    let mechanism = words.next().filter(|word| !word.is_empty()).ok_or(PeerError::AuthSyntax)?;
+    let initial = words.next();
+    if words.next().is_some() {
+        return Err(PeerError::AuthSyntax);
+    }
+    let mechanism = Mechanism::parse(mechanism).ok_or(PeerError::UnknownMechanism)?;
+    let text = |octets| std::str::from_utf8(octets).map(|text| Secret::new(text.to_owned()));
+    let initial = initial.map(text).transpose().map_err(|_| PeerError::AuthSyntax)?;
+    Ok(Command::Auth(mechanism, initial))
 }
 
 /// What follows ` FROM:` or ` TO:`, in any case.
@@ -156,6 +177,31 @@ mod tests {
         assert_eq!(Command::parse(b"starttls "), Ok(Command::StartTls));
         assert_eq!(Command::parse(b"STARTTLS now"), Err(PeerError::StartTlsArgument));
         assert_eq!(Command::parse(b"XCLIENT"), Err(PeerError::XClientSyntax));
+    }
+
+    #[test]
+    fn auth_names_a_mechanism_and_may_have_an_answer() {
+        let secret = |text: &str| Some(Secret::new(text.to_owned()));
+        for (line, mechanism, initial) in [
+            (&b"AUTH PLAIN"[..], Mechanism::Plain, None),
+            (b"auth login ", Mechanism::Login, None),
+            (b"AUTH plain =", Mechanism::Plain, secret("=")),
+            (b"AUTH PLAIN AGEAYg==", Mechanism::Plain, secret("AGEAYg==")),
+        ] {
+            assert_eq!(Command::parse(line), Ok(Command::Auth(mechanism, initial)));
+        }
+        for (line, error) in [
+            (&b"AUTH"[..], PeerError::AuthSyntax),
+            (b"AUTH  PLAIN", PeerError::AuthSyntax),
+            (b"AUTH PLAIN AGEAYg== x", PeerError::AuthSyntax),
+            (b"AUTH PLAIN \xff", PeerError::AuthSyntax),
+            (b"AUTH CRAM-MD5", PeerError::UnknownMechanism),
+            (b"AUTH =", PeerError::UnknownMechanism),
+        ] {
+            assert_eq!(Command::parse(line), Err(error), "{}", String::from_utf8_lossy(line));
+        }
+        let shown = format!("{:?}", Command::parse(b"AUTH PLAIN AGEAYg=="));
+        assert!(!shown.contains("AGEA"), "{shown}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use crate::smtp::address::{Parameter, ParameterError};
 use crate::smtp::error::PeerError;
+use crate::smtp::xclient::xtext;
 
 /// What BODY declares (RFC 6152, RFC 3030).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -24,6 +25,8 @@ pub struct MailParameters {
     pub body: BodyType,
     /// Whether addresses and header fields may be UTF-8 (RFC 6531).
     pub smtputf8: bool,
+    /// Whether it names who submitted the message (RFC 4954 §5): nothing that anybody trusts here.
+    pub auth: bool,
 }
 
 impl MailParameters {
@@ -34,6 +37,7 @@ impl MailParameters {
             match keyword.as_str() {
                 "SIZE" => read.size = Some(size(value.as_deref())?),
                 "BODY" => read.body = body(value.as_deref())?,
+                "AUTH" => read.auth = auth(value.as_deref())?,
                 _ => return Err(PeerError::UnknownParameter(keyword.clone())),
             }
         }
@@ -63,6 +67,16 @@ fn size(value: Option<&str>) -> Result<u64, PeerError> {
     }
     // Twenty digits can be more than 64 bits hold: larger than any limit either way.
     Ok(digits.parse().unwrap_or(u64::MAX))
+}
+
+/// RFC 4954 §5: `<>` or a mailbox, as xtext.
+fn auth(value: Option<&str>) -> Result<bool, PeerError> {
+    let decoded = value.and_then(|value| xtext(value.as_bytes()));
+    if decoded.is_some_and(|name| !name.is_empty()) {
+        Ok(true)
+    } else {
+        Err(PeerError::BadParameter)
+    }
 }
 
 /// RFC 6152 §3.
