@@ -29,8 +29,11 @@ SECRET = "tanst\u00e4\\af'l"
 """A password that a `repr` writes in another way."""
 
 
-def login(username: str = "joe", password: str = SECRET, **more: str) -> Login:
-    return make_login(Credentials(username, password, **more))
+def login(
+    username: str = "joe", password: str = SECRET, *, authorization_identity: str = ""
+) -> Login:
+    credentials = Credentials(username, password, authorization_identity=authorization_identity)
+    return make_login(credentials)
 
 
 class Asked(Processor):

@@ -124,7 +124,7 @@ def test_a_password_that_was_right_is_hashed_again_only_after_its_time(
     users: Path, counting: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_000.0
-    monkeypatch.setattr(authfile.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     stage = opened(users, auth_cache_ttl=60)
     assert [asked(stage) for _ in range(3)] == [AUTHENTICATED] * 3
     assert len(counting.against) == 1
