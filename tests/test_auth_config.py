@@ -72,6 +72,15 @@ def test_required_where_nobody_checks_credentials_stops_the_start() -> None:
     assert problems({**wants, "is_enabled": False}, {}, auth_process="") == []
 
 
+def test_a_proxy_may_be_who_checks() -> None:
+    """By XCLIENT LOGIN, as nginx does it."""
+    proxied = {"xclient_on": True, "auth": {"required": True, "relay": True}}
+    assert problems(proxied, auth_process="") == []
+    assert warnings(proxied, auth_process="") == []
+    told = warnings(proxied)
+    assert [line.partition(": ")[0] for line in told] == ["backend_config.auth_process"]
+
+
 def test_a_backend_of_ones_own_may_be_who_checks() -> None:
     wants = {"auth": {"required": True}, "tls": TLS}
     keeper = GuerrillaServer(users={"joe": "x"}).daemon._backend

@@ -27,13 +27,16 @@ def auth_oddities(server: "ServerConfig", *, is_checked: bool) -> Iterator[str]:
         is_checked: whether its backend checks who a client is.
     """
     auth = server.auth
-    wanted = [key for key in ("relay", "allow_plaintext") if getattr(auth, key)]
+    # Who a proxy says has logged in there, by XCLIENT LOGIN, has logged in.
+    by_proxy = server.xclient_on
     if not is_checked:
-        for key in wanted:
-            yield f"auth.{key}: has no effect, as the backend {server.backend} has no auth_process"
+        for key in ("relay", "allow_plaintext"):
+            if getattr(auth, key) and not (key == "relay" and by_proxy):
+                what = f"the backend {server.backend} has no auth_process"
+                yield f"auth.{key}: has no effect, as {what}"
         return
     for key in ("required", "relay"):
-        if getattr(auth, key) and not may_offer_auth(server):
+        if getattr(auth, key) and not by_proxy and not may_offer_auth(server):
             yield (
                 f"auth.{key}: nobody can log in, as AUTH is offered within TLS alone and this "
                 "server has none; set up tls, or auth.allow_plaintext"

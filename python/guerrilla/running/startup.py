@@ -99,6 +99,7 @@ def _nobody_could_send(config: AppConfig, backend: BackendFactory | None) -> lis
         for index, server in enumerate(config.servers)
         if server.is_enabled
         and server.auth.required
+        and not server.xclient_on  # Then a proxy may say who has logged in there.
         and server.backend in backends_of(config)
         and "authenticate" not in tasks(config, server.backend, backend)
     ]
