@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -13,73 +10,18 @@ from typing import Any, ClassVar
 import pytest
 
 import guerrilla
-from guerrilla._core import Credentials, Login, Reply, Transaction, make_login
+from guerrilla._core import Credentials, Login, Reply, Transaction
 from guerrilla.config import from_mapping
 from guerrilla.engine.backends import make_chain, tasks
 from guerrilla.engine.base import Processor
 from guerrilla.engine.chain import build
 from guerrilla.engine.registry import DECORATED, Registry
-from guerrilla.engine.worker import PoolSettings, WorkerPool, labels
+from guerrilla.engine.worker import PoolSettings, WorkerPool
 from guerrilla.errors import ConfigError, NoSuchUser, Unavailable
 from guerrilla.reply import AUTHENTICATED, LOG_IN_LATER, NOT_AUTHENTICATED
 from guerrilla.testing import run_authenticate
 from tests.chains import chain_of, errors_logged
-
-SECRET = "tanst\u00e4\\af'l"
-"""A password that a `repr` writes in another way."""
-
-
-def login(
-    username: str = "joe", password: str = SECRET, *, authorization_identity: str = ""
-) -> Login:
-    credentials = Credentials(username, password, authorization_identity=authorization_identity)
-    return make_login(credentials)
-
-
-class Asked(Processor):
-    """A stage whose `authenticate` is given."""
-
-    def __init__(self, given: Callable[[str, str], Any]) -> None:
-        super().__init__(self.Options())
-        self._given = given
-        self.asked: list[str] = []
-
-    def authenticate(self, transaction: Transaction, credentials: Credentials) -> Reply | None:
-        self.asked.append(credentials.username)
-        found: Reply | None = self._given(credentials.username, credentials.password)
-        return found
-
-
-class Batch(Processor):
-    def __init__(self, given: Callable[[Sequence[Login]], Any]) -> None:
-        super().__init__(self.Options())
-        self._given = given
-        self.sizes: list[int] = []
-
-    def authenticate_batch(self, logins: Sequence[Login]) -> Sequence[Reply | None]:
-        self.sizes.append(len(logins))
-        found: Sequence[Reply | None] = self._given(logins)
-        return found
-
-
-def gives(outcome: object) -> Asked:
-    return Asked(lambda _user, _password: outcome)
-
-
-def throws(error: BaseException) -> Asked:
-    def act(user: str, password: str) -> Any:
-        raise error
-
-    return Asked(act)
-
-
-def told(*stages: Processor, **more: str) -> Reply | None:
-    """What one client hears."""
-    asked = login(**more)
-    with chain_of(*stages, task="authenticate") as chain:
-        chain.run([asked])
-    return asked.answered
-
+from tests.logins import SECRET, Asked, Batch, gives, login, throws, told
 
 # What an outcome becomes
 
@@ -341,101 +283,3 @@ def test_what_escapes_the_stages_is_answered_454(
     assert asked.answered == LOG_IN_LATER
     assert "failed: answered 454: PLAIN login of client" in caplog.text
     assert SECRET not in caplog.text
-
-
-# What nobody may see
-
-
-class Quoting(Exception):
-    """An error of a library that says what it was given."""
-
-
-def seen(caplog: pytest.LogCaptureFixture) -> str:
-    """All that a log of any form could have of the records: traces and arguments too."""
-    form = logging.Formatter("%(name)s %(message)s")
-    return "\n".join(form.format(record) + repr(vars(record)) for record in caplog.records)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        Quoting(f"bad password {SECRET}"),
-        Quoting({"password": SECRET}),
-        Unavailable(f"refused {SECRET!r}"),
-        NoSuchUser(SECRET),
-        ExceptionGroup("several", [Quoting(SECRET)]),
-    ],
-)
-def test_a_password_in_an_error_reaches_no_log(
-    error: Exception, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-
-    def act(user: str, password: str) -> Any:
-        raise type(error)(*error.args) from error
-
-    def batch(logins: Sequence[Login]) -> Any:
-        raise error
-
-    class Waiting(Processor):
-        async def authenticate(  # type: ignore[override]
-            self, transaction: Transaction, credentials: Credentials
-        ) -> Reply | None:
-            raise error
-
-    for stage in (Asked(act), Batch(batch), Waiting(Processor.Options())):
-        caplog.clear()
-        several = [login(), login()]
-        with chain_of(stage, task="authenticate") as chain:
-            chain.run(several)
-        assert [one.answered for one in several] == [LOG_IN_LATER] * 2
-        text = seen(caplog)
-        assert "client" in text
-        assert type(error).__name__ in text
-        for form in (SECRET, repr(SECRET)[1:-1], "tanst"):
-            assert form not in text
-
-
-def test_an_error_without_the_password_keeps_its_trace(caplog: pytest.LogCaptureFixture) -> None:
-    assert told(throws(Quoting("of the network"))) == LOG_IN_LATER
-    (record,) = errors_logged(caplog)
-    assert record.exc_info is not None
-    assert "of the network" in seen(caplog)
-
-
-def test_what_logs_call_a_login_is_its_client_and_not_the_name_it_gave() -> None:
-    """Which may be a password in the wrong field."""
-    assert re.fullmatch(r"PLAIN login of client \d+", labels([login("hunter2")]))
-
-
-def test_the_stack_of_a_worker_that_hangs_has_no_values(
-    caplog: pytest.LogCaptureFixture, until: Callable[[Callable[[], object]], None]
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    release = threading.Event()
-    entered = threading.Event()
-
-    def act(user: str, password: str) -> Any:
-        entered.set()
-        release.wait(30)
-
-    batches: list[list[Login]] = [[login()]]
-    pool: WorkerPool[Login] = WorkerPool(
-        PoolSettings("authenticate", 1, 64, 0.01),
-        lambda: chain_of(Asked(act), task="authenticate"),
-        lambda _most, _timeout: batches.pop() if batches else None,
-    )
-    pool.open()
-    pool.begin()
-    try:
-        until(entered.is_set)
-        pool.check(0.0)
-        pool.check(1.0)
-        assert pool.abandoned == 1
-        text = seen(caplog)
-        assert "hangs for 1 s, abandoned: PLAIN login of client" in text
-        assert "release.wait(30)" in text
-        assert SECRET not in text
-    finally:
-        release.set()
-        pool.end(5)

@@ -254,6 +254,13 @@ def login_label(login: Login) -> str:
     return f"{login.credentials.mechanism} login of client {login.transaction.client_id}"
 
 
+def label_of(item: Any) -> str:
+    """What a log line calls an item of any task."""
+    if hasattr(item, "credentials"):
+        return login_label(item)
+    return getattr(item, "queued_id", None) or f"recipient {item.recipient}"
+
+
 def _acts_as_itself(login: Login) -> bool:
     """Whether it names nobody else to act as (RFC 4616 section 2)."""
     credentials = login.credentials

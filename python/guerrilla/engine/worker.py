@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 
 from guerrilla.engine.backends import DEFAULT
 from guerrilla.engine.base import PROCESS
-from guerrilla.engine.tasks import LATER, Item, harmless, login_label
+from guerrilla.engine.tasks import LATER, Item, harmless, label_of
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.reply import TRY_LATER
 
@@ -196,11 +196,10 @@ class Worker(Generic[Item]):
 
     def _fail(self, batch: Sequence[Item], error: BaseException) -> None:
         """The one place where what escaped the stages ends."""
-        later = LATER[self._pool.settings.name]
+        later, trace = LATER[self._pool.settings.name], harmless(batch, error)
         log.error(
-            "%s failed: answered %d: %s",
-            self.name, later.code, labels(batch), exc_info=harmless(batch, error),
-        )  # fmt: skip
+            "%s failed: answered %d: %s", self.name, later.code, labels(batch), exc_info=trace
+        )
         for item in batch:
             item.answer(later)  # Takes no effect on those that are answered.
         self._pool.report_failure()
@@ -383,13 +382,7 @@ class WorkerPool(Generic[Item]):
 
 def labels(items: Sequence[Any]) -> str:
     """What a log line calls the items of a batch, before and after a chain is there to say it."""
-    return ", ".join(map(_label, items))
-
-
-def _label(item: Any) -> str:
-    if hasattr(item, "credentials"):
-        return login_label(item)
-    return getattr(item, "queued_id", None) or f"recipient {item.recipient}"
+    return ", ".join(map(label_of, items))
 
 
 def _log_stack(worker: Worker[Any], message: str) -> None:
