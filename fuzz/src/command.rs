@@ -2,7 +2,7 @@
 //! is a command. Each line is a command, or an error whose reply is fit for the wire.
 
 use super::session::check_replies;
-use guerrilla::smtp::{Command, Line, LineReader, MAX_COMMAND_LINE};
+use guerrilla::smtp::{Command, Line, LineReader, Longest, MAX_COMMAND_LINE};
 
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
@@ -29,10 +29,10 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Seen> {
     let mut seen = Vec::new();
     for mut input in pieces {
         loop {
-            seen.push(match reader.next(&mut input) {
+            seen.push(match reader.next(&mut input, Longest::Command) {
                 Line::Incomplete => break,
                 Line::Complete(line) => Seen::Line(line.to_vec()),
-                Line::TooLong => Seen::TooLong,
+                Line::TooLong | Line::AuthTooLong => Seen::TooLong,
                 Line::Malformed => Seen::Malformed,
             });
             reader.clear();

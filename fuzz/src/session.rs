@@ -18,7 +18,7 @@ const WITHIN_TLS: &[u8] = b"\xff\xff";
 pub fn check(input: &[u8]) {
     let Some((&how, stream)) = input.split_first_chunk::<4>() else { return };
     let settings = settings(how);
-    let (events, segments) = by_octet(&settings, stream);
+    let (events, segments) = by_octet(&settings, stream, |_| {});
     let sizes = [1 + usize::from(how[3] % 64), 1 + usize::from(how[3] / 64) * 20];
     let run =
         |budget: &Arc<Budget>, sizes: &[usize]| run(&settings, budget, stream, &segments, sizes);
@@ -59,14 +59,19 @@ fn settings([flags, size, counts, _]: [u8; 4]) -> Settings {
     }
 }
 
-/// What happened, and the parts of the stream between STARTTLS commands.
-fn by_octet(settings: &Settings, stream: &[u8]) -> (Vec<Event>, Vec<Range<usize>>) {
+/// What happened, and the parts of the stream between STARTTLS commands; `look` sees each step of it.
+pub(crate) fn by_octet(
+    settings: &Settings,
+    stream: &[u8],
+    look: impl Fn(&Driver),
+) -> (Vec<Event>, Vec<Range<usize>>) {
     let mut driver = Driver::new(settings, memory());
     let mut segments = Vec::new();
     let (mut start, mut at) = (0, 0);
     while at < stream.len() {
         let secured = driver.secured;
         driver.feed(&stream[at..=at]);
+        look(&driver);
         at += 1;
         if driver.secured > secured {
             let mut markers = stream[at..].windows(WITHIN_TLS.len());
@@ -81,7 +86,7 @@ fn by_octet(settings: &Settings, stream: &[u8]) -> (Vec<Event>, Vec<Range<usize>
     (driver.events, segments)
 }
 
-fn run(
+pub(crate) fn run(
     settings: &Settings,
     budget: &Arc<Budget>,
     stream: &[u8],

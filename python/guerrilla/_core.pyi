@@ -569,6 +569,10 @@ class AuthSettings(TypedDict):
     required: bool
     relay: bool
     allow_plaintext: bool
+    failure_delay: float
+    """Before the first `535` of a connection; twice as long with each further one, up to 16 s."""
+    max_failures: int
+    """Of a connection, or of a client address in ten minutes; then no login is tried. 0: no limit."""
 
 @type_check_only
 class BackendSettings(TypedDict):

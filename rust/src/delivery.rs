@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use crate::buffer::Body;
 use crate::course::Course;
 use crate::pending::Pending;
-use crate::smtp::{Address, Credentials, Reply, Transaction, Verdict};
+use crate::smtp::{Address, Credentials, Dialect, Reply, Transaction, Verdict};
 
 /// Who is on the other side of a connection.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +86,11 @@ impl Delivery {
 
     /// Answers it and moves its octets off the budget.
     pub fn answer(&self, verdict: Verdict) -> bool {
+        // Only LMTP can tell the recipients apart; with all others the sender keeps the mail for all.
+        let verdict = match self.transaction.dialect {
+            Dialect::Lmtp => verdict,
+            Dialect::Smtp | Dialect::Esmtp => Verdict::All(verdict.fold()),
+        };
         let first = self.pending.answer(verdict);
         self.body.release();
         first
@@ -204,7 +209,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::smtp::{Mechanism, Password};
+    use crate::smtp::{Mechanism, Secret};
 
     #[test]
     fn a_question_that_is_dropped_is_answered_451() {
@@ -231,7 +236,7 @@ mod tests {
                 mechanism: Mechanism::Plain,
                 username: "joe".to_owned(),
                 authorization_identity: String::new(),
-                password: Password::new("secret".to_owned()),
+                password: Secret::new("secret".to_owned()),
             }),
             pending: Pending::new(Duration::from_mins(1), None, None),
         });

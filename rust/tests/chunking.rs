@@ -47,6 +47,19 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         "RCPT TO:<eve@elsewhere.example>\r\n",
         "DATA\r\n",
         "RSET\r\n",
+        "LHLO client.example\r\n",
+        "AUTH PLAIN\r\n",
+        "AUTH LOGIN\r\n",
+        "AUTH LOGIN am9l\r\n",
+        "AUTH PLAIN =\r\n",
+        // Joe's, and a wrong one.
+        "AUTH PLAIN AGpvZQB0YW5zdGFhZi02ZDhm\r\n",
+        "AUTH PLAIN AGpvZQB0YW5zdGFhZg==\r\n",
+        "AGpvZQB0YW5zdGFhZi02ZDhm\r\n",
+        "am9l\r\n",
+        "dGFuc3RhYWYtNmQ4Zg==\r\n",
+        "*\r\n",
+        "MAIL FROM:<> AUTH=<>\r\n",
         "NOOP\r\n",
         "VRFY bob\r\n",
         "XCLIENT ADDR=192.0.2.1 HELO=client.example\r\n",
@@ -68,14 +81,17 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         "\0",
     ])
     .prop_map(|text| text.as_bytes().to_vec());
-    let mail =
-        prop::sample::select(vec!["", "Subject: hello\r\n\r\ntext\r\n", "..\r\n", "a\nb\r\n"])
-            .prop_map(|text| {
-                let group =
-                    "EHLO a\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n";
-                [group, text, ".\r\n"].concat().into_bytes()
-            });
-    let filler = (1_usize..1_500, prop::sample::select(vec![b'x', b' ', b'.', 0xff]))
+    let text =
+        prop::sample::select(vec!["", "Subject: hello\r\n\r\ntext\r\n", "..\r\n", "a\nb\r\n"]);
+    let mail = (text, prop::sample::select(vec!["EHLO a\r\n", "LHLO a\r\n", ""])).prop_map(
+        |(text, greeting)| {
+            let group = "MAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.com>\r\n\
+                         RCPT TO:<carol@example.com>\r\nDATA\r\n";
+            [greeting, group, text, ".\r\n"].concat().into_bytes()
+        },
+    );
+    let lengths = prop_oneof![4 => 1_usize..1_500, 1 => 12_200_usize..12_400];
+    let filler = (lengths, prop::sample::select(vec![b'x', b' ', b'.', 0xff]))
         .prop_map(|(count, octet)| vec![octet; count]);
     let noise = prop::collection::vec(any::<u8>(), 0..40);
     prop_oneof![10 => line, 4 => mail, 1 => filler, 1 => noise]
@@ -85,26 +101,36 @@ fn settings() -> impl Strategy<Value = Settings> {
     let newlines =
         prop::sample::select(vec![BareNewline::Fix, BareNewline::Keep, BareNewline::Reject]);
     let limits = (0_u64..200, 0_usize..4, 0_u32..8, 0_u32..12, 0_usize..64);
-    (newlines, limits, any::<bool>(), any::<bool>()).prop_map(
-        |(bare_newline, (size, recipients, errors, idle, header), helo_required, check)| Settings {
-            host_name: "mx.example.com".to_owned(),
-            max_size: size * 100,
-            max_recipients: recipients,
-            max_errors: errors,
-            max_idle_commands: idle,
-            max_messages: 3,
-            start_tls: false,
-            tls_required: false,
-            xclient: true,
-            max_header_size: header * 4,
-            max_received_hops: 2,
-            helo_required,
-            bare_newline,
-            protocol: Protocol::Smtp,
-            extensions: Extensions::default(),
-            auth: Auth::default(),
-            check_recipients: check,
-            allowed_hosts: HostList::new(["example.com"]).expect("is a host name"),
+    let protocol = prop::sample::select(vec![Protocol::Smtp, Protocol::Lmtp]);
+    let auth = any::<[bool; 4]>().prop_map(|[offered, required, relay, allow_plaintext]| Auth {
+        offered,
+        required,
+        relay,
+        allow_plaintext,
+    });
+    (newlines, limits, any::<bool>(), any::<bool>(), protocol, auth).prop_map(
+        |(bare_newline, limits, helo_required, check, protocol, auth)| {
+            let (size, recipients, errors, idle, header) = limits;
+            Settings {
+                host_name: "mx.example.com".to_owned(),
+                max_size: size * 100,
+                max_recipients: recipients,
+                max_errors: errors,
+                max_idle_commands: idle,
+                max_messages: 3,
+                start_tls: false,
+                tls_required: false,
+                xclient: true,
+                max_header_size: header * 4,
+                max_received_hops: 2,
+                helo_required,
+                bare_newline,
+                protocol,
+                extensions: Extensions::default(),
+                auth,
+                check_recipients: check,
+                allowed_hosts: HostList::new(["example.com"]).expect("is a host name"),
+            }
         },
     )
 }

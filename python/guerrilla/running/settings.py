@@ -119,6 +119,8 @@ def _server_settings(
             "required": server.auth.required,
             "relay": server.auth.relay,
             "allow_plaintext": server.auth.allow_plaintext,
+            "failure_delay": server.auth.failure_delay,
+            "max_failures": server.auth.max_failures,
         },
     }
 

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::backends::breaker::Fuse;
 use crate::backends::{Asking, Limits};
-use crate::config::{AddressLimits, CoreConfig, ListenAddress, ServerConfig, Tls};
+use crate::config::{AddressLimits, CoreConfig, ListenAddress, LoginLimits, ServerConfig, Tls};
 use crate::smtp::{Auth, BareNewline, Extensions, HostList, Protocol, Settings};
 use crate::tls::{ClientAuth, Context, Problem, Settings as TlsFiles};
 
@@ -75,6 +75,8 @@ struct AuthSettings {
     required: bool,
     relay: bool,
     allow_plaintext: bool,
+    failure_delay: f64,
+    max_failures: u32,
 }
 
 /// `_core.CoreSettings`.
@@ -279,6 +281,10 @@ impl ServerSettings {
                 connections: self.max_connections_per_ip,
                 rate: self.max_connection_rate_per_ip,
                 ipv6_prefix: self.ipv6_prefix,
+            },
+            logins: LoginLimits {
+                failure_delay: time("auth.failure_delay", self.auth.failure_delay)?,
+                max_failures: self.auth.max_failures,
             },
             greet_delay: time("greet_delay", self.greet_delay)?,
             proxy_protocol: self.proxy_protocol,

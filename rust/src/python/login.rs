@@ -10,7 +10,7 @@ use super::reply::{PyReply, verdict};
 use super::transaction::PyTransaction;
 use crate::delivery::{Asked, Client, Login, Question};
 use crate::pending::Pending;
-use crate::smtp::{Credentials, Dialect, Mechanism, Password, Reply, Transaction, Verdict};
+use crate::smtp::{Credentials, Dialect, Mechanism, Reply, Secret, Transaction, Verdict};
 
 /// `_core.Credentials`. No comparison: it would tell whether a password is a certain one.
 #[pyclass(frozen, name = "Credentials", module = "guerrilla._core")]
@@ -32,7 +32,7 @@ impl PyCredentials {
             mechanism,
             username: username.to_owned(),
             authorization_identity: authorization_identity.to_owned(),
-            password: Password::new(password.to_owned()),
+            password: Secret::new(password.to_owned()),
         })))
     }
 

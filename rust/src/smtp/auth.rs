@@ -29,23 +29,24 @@ impl Mechanism {
     }
 }
 
-/// A password: no form of it is printed, and nothing of it is left in memory once it is dropped.
+/// A password, or what holds one: no form of it is printed, and nothing of it is left in memory once it
+/// is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Password(Zeroizing<String>);
+pub struct Secret(Zeroizing<String>);
 
-impl Password {
-    /// Takes a password.
-    pub fn new(password: String) -> Self {
-        Self(Zeroizing::new(password))
+impl Secret {
+    /// Takes a secret.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
     }
 
-    /// What it is: for who checks it.
+    /// What it is.
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Debug for Password {
+impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("…")
     }
@@ -61,7 +62,7 @@ pub struct Credentials {
     /// Whom it wants to act as; empty for itself (RFC 4616 §2).
     pub authorization_identity: String,
     /// The password.
-    pub password: Password,
+    pub password: Secret,
 }
 
 impl Credentials {
@@ -85,7 +86,7 @@ mod tests {
             mechanism: Mechanism::Plain,
             username: "joe".to_owned(),
             authorization_identity: String::new(),
-            password: Password::new("secret".to_owned()),
+            password: Secret::new("secret".to_owned()),
         };
         let printed = format!("{credentials:?} {credentials:#?}");
         assert!(printed.contains("joe") && !printed.contains("secret"), "{printed}");

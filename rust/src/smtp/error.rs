@@ -29,6 +29,12 @@ pub enum PeerError {
     BadParameter,
     /// STARTTLS with an argument (RFC 3207 §4).
     StartTlsArgument,
+    /// AUTH without a mechanism, or with more than it has.
+    AuthSyntax,
+    /// AUTH with a mechanism that is not offered.
+    UnknownMechanism,
+    /// HELO or EHLO, where LMTP is spoken (RFC 2033 §4.1).
+    NotLmtp,
     /// XCLIENT with anything but attributes and values that it has.
     XClientSyntax,
 }
@@ -41,6 +47,9 @@ impl PeerError {
             Self::UnexpectedArgument | Self::StartTlsArgument => fixed::NO_ARGUMENT,
             Self::MissingArgument => fixed::NEEDS_ARGUMENT,
             Self::BadHelo => fixed::BAD_HELO,
+            Self::AuthSyntax => fixed::AUTH_SYNTAX,
+            Self::UnknownMechanism => fixed::UNKNOWN_MECHANISM,
+            Self::NotLmtp => fixed::LHLO_ONLY,
             Self::XClientSyntax => fixed::XCLIENT_SYNTAX,
             Self::MailSyntax => fixed::MAIL_SYNTAX,
             Self::RcptSyntax => fixed::RCPT_SYNTAX,

@@ -10,7 +10,7 @@
 //! | `line` | command lines out of a byte stream |
 //! | `command` | a line parsed into a [`Command`] |
 //! | `address`, `hosts` | paths, parameters, and which hosts mail is taken for |
-//! | `auth` | what a client shows to authenticate |
+//! | `auth`, `sasl` | what a client shows to authenticate, and how it does |
 //! | `xclient` | what a proxy says of its client |
 //! | `data` | the end of a message, unstuffing, bare newlines |
 //! | `transaction` | what MAIL and RCPT gave |
@@ -31,6 +31,7 @@ mod limits;
 mod line;
 mod offer;
 mod reply;
+mod sasl;
 mod session;
 mod transaction;
 mod xclient;
@@ -39,14 +40,14 @@ pub use address::{
     Address, AddressError, Parameter, ParameterError, PathKind, parse_helo, parse_parameters,
     parse_path,
 };
-pub use auth::{Credentials, Mechanism, Password};
-pub use command::Command;
+pub use auth::{Credentials, Mechanism, Secret};
+pub use command::{BodyType, Command, MailParameters, RcptParameters};
 pub use data::{DataReader, Ending};
 pub use error::PeerError;
 pub use extensions::Extensions;
 pub use hosts::{Glob, HostList, HostListError};
-pub use limits::{Auth, BareNewline, MAX_COMMAND_LINE, Protocol, Settings};
-pub use line::{Line, LineReader};
+pub use limits::{Auth, BareNewline, MAX_AUTH_LINE, MAX_COMMAND_LINE, Protocol, Settings};
+pub use line::{Line, LineReader, Longest};
 pub use reply::{Enhanced, Reply, ReplyError, Verdict};
 pub use session::{BodyAnswer, Phase, Refused, Session, Stage, Step};
 pub use transaction::{Dialect, Transaction};

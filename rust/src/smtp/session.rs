@@ -14,6 +14,7 @@
 //! For any split of the input the replies, the questions and the deliveries are the same.
 
 mod asking;
+mod authenticating;
 mod commands;
 mod judging;
 mod phase;
@@ -26,13 +27,15 @@ pub use self::judging::Refused;
 use self::judging::too_large;
 pub use self::phase::Phase;
 use super::address::Address;
+use super::auth::Credentials;
 use super::data::{DataReader, Ending};
 use super::error::PeerError;
 use super::fixed;
 use super::limits::{BareNewline, Settings};
 use super::line::{Line, LineReader};
-use super::offer::Peer;
+use super::offer::{Login, Peer};
 use super::reply::{Reply, Verdict};
+use super::sasl::Exchange;
 use super::transaction::{Dialect, Transaction};
 use super::xclient::XClient;
 use crate::buffer::Body;
@@ -63,6 +66,8 @@ pub enum Step {
     /// Send what is written, then do the handshake. Nothing the peer sent in plaintext is left; answer
     /// with [`Session::secured`].
     StartTls,
+    /// Are these good? Answer with [`Session::resume`].
+    Authenticate(Arc<Transaction>, Credentials),
     /// The peer is a proxy and speaks for this client. Answer with [`Session::greet`].
     XClient(Box<XClient>),
     /// Save this message. Answer with [`Session::resume`].
@@ -113,8 +118,12 @@ enum State {
     Finishing(Arc<Transaction>),
     /// Waiting for TLS, or for the greeting behind XCLIENT.
     Negotiating,
-    /// Waiting for the verdict on the message.
-    Delivering,
+    /// Waiting for what a client answers to a challenge of AUTH.
+    Challenged(Exchange),
+    /// Waiting for the verdict on its credentials.
+    Authenticating,
+    /// Waiting for the verdict on the message; it is said once for each, in LMTP.
+    Delivering(usize),
     Closed,
 }
 
@@ -144,6 +153,8 @@ pub struct Session {
     asks: bool,
     /// Before commands, for tests of programs that send mail.
     asks_first: bool,
+    /// Credentials that were not good.
+    failed_logins: u16,
 }
 
 impl Session {
@@ -164,6 +175,7 @@ impl Session {
             refused: Few::default(),
             asks: false,
             asks_first: false,
+            failed_logins: 0,
         }
     }
 
@@ -205,6 +217,9 @@ impl Session {
         self.lines = LineReader::default();
         self.hello = self.proxied.as_deref().cloned();
         self.state = State::Ready;
+        if self.peer.login == Login::Own {
+            self.peer.login = Login::Nobody;
+        }
     }
 
     /// Consumes input until it is used up or a question comes up.
@@ -236,12 +251,18 @@ impl Session {
                 | State::Beginning(_)
                 | State::Finishing(_)
                 | State::Negotiating
-                | State::Delivering => return Step::NeedInput,
+                | State::Authenticating
+                | State::Delivering(_) => return Step::NeedInput,
+                State::Challenged(_) => match self.take_answer(input) {
+                    Some(step) => return step,
+                    None => continue,
+                },
                 State::Ready | State::Open(_) | State::Receiving(_) => {}
             }
-            let command = match self.lines.next(input) {
+            let command = match self.lines.next(input, self.longest()) {
                 Line::Incomplete => return Step::NeedInput,
                 Line::TooLong => Err(fixed::LINE_TOO_LONG),
+                Line::AuthTooLong => Err(fixed::AUTH_TOO_LONG),
                 Line::Malformed => Err(fixed::CONTROLS),
                 Line::Complete(line) if line.iter().any(u8::is_ascii_control) => {
                     Err(fixed::CONTROLS)
@@ -264,16 +285,25 @@ impl Session {
         }
     }
 
-    /// The verdict on a recipient or a message.
+    /// The verdict on a recipient, a message or credentials.
     pub fn resume(&mut self, verdict: Verdict) {
-        let reply = verdict.fold();
+        let verdict = match (&self.state, verdict) {
+            (State::Delivering(count), Verdict::Each(each)) if each.len() == *count => {
+                Verdict::Each(each)
+            }
+            (_, verdict) => Verdict::All(verdict.fold()),
+        };
+        // RFC 5321 §3.8: after 421 the connection is closed, whoever said it.
+        let closes = verdict.replies().iter().any(|reply| reply.code() == 421);
         match std::mem::replace(&mut self.state, State::Ready) {
-            State::Checking(open, recipient) => self.judge_recipient(open, recipient, &reply),
-            State::Delivering => self.say(&reply),
+            State::Checking(open, recipient) => {
+                self.judge_recipient(open, recipient, &verdict.fold());
+            }
+            State::Delivering(count) => self.say_of_message(count, &verdict),
+            State::Authenticating => self.judge_login(&verdict.fold()),
             other => self.state = other,
         }
-        // RFC 5321 §3.8: after 421 the connection is closed, whoever said it.
-        if reply.code() == 421 {
+        if closes {
             self.state = State::Closed;
         }
     }
@@ -334,7 +364,7 @@ impl Session {
 
     /// Whether MAIL was accepted and its transaction has not ended.
     pub fn in_transaction(&self) -> bool {
-        !matches!(self.state, State::Ready | State::Closed)
+        !matches!(self.state, State::Ready | State::Challenged(_) | State::Closed)
     }
 
     /// Whether a message is being received.

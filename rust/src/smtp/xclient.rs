@@ -92,7 +92,7 @@ fn put<T>(said: &mut Said<T>, value: &[u8], read: impl Fn(&str) -> Option<T>) ->
 
 /// Decodes xtext (RFC 3461 §4): `+2B` is one octet. Only what is printable ASCII then is taken, since it
 /// goes into logs and headers.
-fn xtext(value: &[u8]) -> Option<String> {
+pub(super) fn xtext(value: &[u8]) -> Option<String> {
     let mut text = String::with_capacity(value.len());
     let mut rest = value;
     while let Some((&octet, behind)) = rest.split_first() {

@@ -9,7 +9,7 @@ use crate::smtp::reply::Reply;
 pub enum Stage {
     /// The greeting; who greets asks for itself.
     Connect,
-    /// HELO and EHLO.
+    /// HELO, EHLO and LHLO.
     Helo,
     /// MAIL.
     Mail,
@@ -34,9 +34,9 @@ impl Stage {
 
     fn of(command: &Command) -> Option<Self> {
         Some(match command {
-            Command::Helo(_) | Command::Ehlo(_) => Self::Helo,
-            Command::Mail(..) => Self::Mail,
-            Command::Rcpt(_) => Self::Rcpt,
+            Command::Helo(_) | Command::Ehlo(_) | Command::Lhlo(_) => Self::Helo,
+            Command::Mail { .. } => Self::Mail,
+            Command::Rcpt { .. } => Self::Rcpt,
             Command::Data => Self::Data,
             _ => return None,
         })

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{Hello, Open, Session, State, Step, too_large};
 use crate::smtp::address::Address;
-use crate::smtp::command::Command;
+use crate::smtp::command::{Command, MailParameters};
 use crate::smtp::error::PeerError;
-use crate::smtp::limits::Settings;
+use crate::smtp::limits::{Protocol, Settings};
+use crate::smtp::offer::Login;
 use crate::smtp::reply::Reply;
 use crate::smtp::transaction::{Dialect, Transaction};
 use crate::smtp::xclient::{Said, XClient};
@@ -18,6 +19,10 @@ impl Session {
             self.say(&fixed::TLS_FIRST);
             return None;
         }
+        if self.settings.auth.required && !self.is_authenticated() && needs_auth(&command) {
+            self.say(&fixed::AUTH_REQUIRED);
+            return None;
+        }
         if is_idle(&command) && self.too_many_idle() {
             self.end(&fixed::TOO_MANY_IDLE);
             return Some(Step::Close);
@@ -25,8 +30,9 @@ impl Session {
         match command {
             Command::Helo(argument) => self.hello(argument, Dialect::Smtp),
             Command::Ehlo(argument) => self.hello(argument, Dialect::Esmtp),
-            Command::Mail(reverse_path, declared) => self.mail(reverse_path, declared),
-            Command::Rcpt(forward_path) => return self.rcpt(forward_path),
+            Command::Lhlo(argument) => self.hello(argument, Dialect::Lmtp),
+            Command::Mail { reverse_path, parameters } => self.mail(reverse_path, parameters),
+            Command::Rcpt { forward_path, .. } => return self.rcpt(forward_path),
             Command::Data => return self.data(),
             Command::Rset => {
                 self.state = State::Ready;
@@ -34,12 +40,16 @@ impl Session {
             }
             Command::Noop => self.say(&fixed::OK),
             Command::Vrfy => self.say(&fixed::CANNOT_VERIFY),
+            Command::Help if self.settings.protocol == Protocol::Lmtp => {
+                self.say(&fixed::LMTP_HELP)
+            }
             Command::Help => self.say(&fixed::HELP),
             Command::Quit => {
                 self.said_bye = true;
                 self.end(&fixed::BYE);
             }
             Command::StartTls => return self.start_tls(),
+            Command::Auth(mechanism, initial) => return self.auth(mechanism, initial.as_ref()),
             Command::XClient(said) => return self.xclient(said),
         }
         None
@@ -79,27 +89,38 @@ impl Session {
             self.say(&fixed::XCLIENT_IN_MAIL);
             return None;
         }
+        let dialect = |esmtp| match self.settings.protocol {
+            Protocol::Lmtp => Dialect::Lmtp,
+            Protocol::Smtp if esmtp => Dialect::Esmtp,
+            Protocol::Smtp => Dialect::Smtp,
+        };
         match (&said.helo, &said.esmtp) {
             (Said::Value(helo), esmtp) => {
-                let esmtp = matches!(esmtp, Said::Value(true));
-                let dialect = if esmtp { Dialect::Esmtp } else { Dialect::Smtp };
+                let dialect = dialect(matches!(esmtp, Said::Value(true)));
                 self.proxied = Some(Box::new(Hello { argument: helo.clone(), dialect }));
             }
             (Said::Unavailable, _) => self.proxied = None,
             (Said::Nothing, &Said::Value(esmtp)) => {
-                let dialect = if esmtp { Dialect::Esmtp } else { Dialect::Smtp };
+                let dialect = dialect(esmtp);
                 self.proxied.iter_mut().for_each(|hello| hello.dialect = dialect);
             }
             (Said::Nothing, _) => {}
         }
+        self.peer.login = match (&said.login, self.peer.login) {
+            (Said::Value(_), _) | (Said::Nothing, Login::Proxied) => Login::Proxied,
+            // What the proxy itself authenticated as says nothing of its client.
+            (Said::Unavailable | Said::Nothing, _) => Login::Nobody,
+        };
         self.peer.spoke = true;
         self.state = State::Negotiating;
         Some(Step::XClient(said))
     }
 
-    fn mail(&mut self, reverse_path: Address, declared: Option<u64>) {
+    fn mail(&mut self, reverse_path: Address, parameters: MailParameters) {
+        let declared = parameters.size;
         if self.hello.is_none() && self.settings.helo_required {
-            return self.say(&fixed::HELO_FIRST);
+            let lmtp = self.settings.protocol == Protocol::Lmtp;
+            return self.say(&if lmtp { fixed::LHLO_FIRST } else { fixed::HELO_FIRST });
         }
         if matches!(self.state, State::Open(_)) {
             return self.say(&fixed::NESTED_MAIL);
@@ -113,16 +134,23 @@ impl Session {
         }
         self.idle = 0;
         self.peer.begin_mail();
-        let hello = self.hello.as_ref();
-        let transaction = Transaction {
-            helo: hello.map(|hello| hello.argument.clone()).unwrap_or_default(),
-            dialect: hello.map(|hello| hello.dialect).unwrap_or_default(),
-            mail_from: reverse_path,
-            rcpt_to: Vec::new(),
-        };
+        let transaction = self.transaction(reverse_path);
         self.state =
             State::Open(Open { transaction: Arc::new(transaction), declared, refused: false });
         self.say(&fixed::MAIL_OK);
+    }
+
+    /// One that begins; without a greeting the client speaks what the server does.
+    pub(super) fn transaction(&self, mail_from: Address) -> Transaction {
+        let dialect = match self.settings.protocol {
+            Protocol::Smtp => Dialect::Smtp,
+            Protocol::Lmtp => Dialect::Lmtp,
+        };
+        let (helo, dialect) = match &self.hello {
+            Some(hello) => (hello.argument.clone(), hello.dialect),
+            None => (String::new(), dialect),
+        };
+        Transaction { helo, dialect, mail_from, rcpt_to: Vec::new() }
     }
 
     fn rcpt(&mut self, mut recipient: Address) -> Option<Step> {
@@ -130,6 +158,7 @@ impl Session {
             self.say(&fixed::NO_SENDER);
             return None;
         };
+        let relays = self.settings.auth.relay && self.peer.login != Login::Nobody;
         let limit = self.settings.max_recipients;
         let refusal = if limit > 0 && open.transaction.rcpt_to.len() >= limit {
             Some(fixed::TOO_MANY_RECIPIENTS)
@@ -137,7 +166,7 @@ impl Session {
             // RFC 5321 §4.5.1: taken whatever the hosts are.
             recipient = recipient.with_host(self.settings.host_name.clone());
             None
-        } else if self.settings.allowed_hosts.contains(&recipient) {
+        } else if relays || self.settings.allowed_hosts.contains(&recipient) {
             None
         } else {
             Some(relay_denied(recipient.host()))
@@ -178,8 +207,13 @@ impl Session {
             }
             // The transaction stays open: another RCPT may succeed (RFC 5321 §3.3).
             State::Open(open) => {
-                let reply =
-                    if open.refused { fixed::NO_VALID_RECIPIENTS } else { fixed::NO_RECIPIENTS };
+                // RFC 2033 §4.2 has 503 for either.
+                let lmtp = open.transaction.dialect == Dialect::Lmtp;
+                let reply = if open.refused && !lmtp {
+                    fixed::NO_VALID_RECIPIENTS
+                } else {
+                    fixed::NO_RECIPIENTS
+                };
                 self.state = State::Open(open);
                 self.say(&reply);
             }
@@ -195,6 +229,22 @@ pub(super) fn parse(line: &[u8], settings: &Settings) -> Result<Command, PeerErr
         Ok(Command::StartTls) | Err(PeerError::StartTlsArgument) if !settings.start_tls => {
             Err(PeerError::UnknownCommand)
         }
+        Ok(Command::Auth(..)) | Err(PeerError::AuthSyntax | PeerError::UnknownMechanism)
+            if !settings.auth.offered =>
+        {
+            Err(PeerError::UnknownCommand)
+        }
+        Ok(Command::Mail { parameters: MailParameters { auth: true, .. }, .. })
+            if !settings.auth.offered =>
+        {
+            Err(PeerError::UnknownParameter("AUTH".to_owned()))
+        }
+        Ok(Command::Lhlo(_)) if settings.protocol == Protocol::Smtp => {
+            Err(PeerError::UnknownCommand)
+        }
+        Ok(Command::Helo(_) | Command::Ehlo(_)) if settings.protocol == Protocol::Lmtp => {
+            Err(PeerError::NotLmtp)
+        }
         Ok(Command::XClient(_)) | Err(PeerError::XClientSyntax) if !settings.xclient => {
             Err(PeerError::UnknownCommand)
         }
@@ -205,12 +255,17 @@ pub(super) fn parse(line: &[u8], settings: &Settings) -> Result<Command, PeerErr
 /// What `tls.required` keeps back. RFC 3207 §4 would have more of it, and says SHOULD: but HELO, RSET and
 /// HELP disclose nothing.
 fn needs_tls(command: &Command) -> bool {
-    matches!(command, Command::Mail(..) | Command::Rcpt(_) | Command::Data | Command::Vrfy)
+    needs_auth(command) || matches!(command, Command::Auth(..))
+}
+
+/// What `auth.required` keeps back: all that RFC 4954 §6 lets it, but HELP.
+fn needs_auth(command: &Command) -> bool {
+    matches!(command, Command::Mail { .. } | Command::Rcpt { .. } | Command::Data | Command::Vrfy)
 }
 
 /// Commands that bring no mail nearer.
 fn is_idle(command: &Command) -> bool {
-    !matches!(command, Command::Mail(..) | Command::Rcpt(_) | Command::Data | Command::Quit)
+    !matches!(command, Command::Mail { .. } | Command::Rcpt { .. } | Command::Data | Command::Quit)
 }
 
 fn relay_denied(host: &str) -> Reply {
