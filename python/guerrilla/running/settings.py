@@ -133,7 +133,7 @@ def _backend_settings(
         "save_timeout": backend.gw_save_timeout,
         "check_timeout": backend.gw_val_rcpt_timeout,
         "check_recipients": check_recipients,
-        "auth_timeout": backend.gw_val_rcpt_timeout,
+        "auth_timeout": backend.gw_auth_timeout,
         "authenticate": authenticate,
         "cache_ttl": backend.validate_cache_ttl,
         "breaker_failures": backend.breaker_failures,
