@@ -78,6 +78,8 @@ pub(super) fn write_ehlo(settings: &Settings, peer: Peer, out: &mut Vec<u8>) {
     lines.add_if(offered.eight_bit_mime, "8BITMIME");
     // RFC 3207 §4.2: not offered again within TLS.
     lines.add_if(peer.may_start_tls(settings), "STARTTLS");
+    lines.add_if(offered.chunking, "CHUNKING");
+    lines.add_if(offered.binary_mime(), "BINARYMIME");
     if peer.may_xclient(settings) {
         lines.add(&["XCLIENT ", ATTRIBUTES]);
     }

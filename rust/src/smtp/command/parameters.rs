@@ -13,6 +13,8 @@ pub enum BodyType {
     SevenBit,
     /// `8BITMIME`.
     EightBitMime,
+    /// `BINARYMIME`: for BDAT alone.
+    BinaryMime,
 }
 
 /// What the parameters of MAIL ask for.
@@ -65,11 +67,12 @@ fn size(value: Option<&str>) -> Result<u64, PeerError> {
     Ok(digits.parse().unwrap_or(u64::MAX))
 }
 
-/// RFC 6152 §3.
+/// RFC 6152 §3, RFC 3030 §3.
 fn body(value: Option<&str>) -> Result<BodyType, PeerError> {
     match value {
         Some(value) if value.eq_ignore_ascii_case("7BIT") => Ok(BodyType::SevenBit),
         Some(value) if value.eq_ignore_ascii_case("8BITMIME") => Ok(BodyType::EightBitMime),
+        Some(value) if value.eq_ignore_ascii_case("BINARYMIME") => Ok(BodyType::BinaryMime),
         _ => Err(PeerError::BadParameter),
     }
 }
