@@ -16,7 +16,6 @@ from tests.configs import KEY_FILES, backend, server, tls
         ({"dashboard": {"tick_interval": 1}}, ["dashboard"]),
         ({"metrics": {"listen_interface": ":1"}}, ["metrics"]),
         (server(protocol="lmtp"), ["servers[0].protocol"]),
-        (server(extensions={"DSN": True}), ["servers[0].extensions"]),
         (
             {**server(backend="hot"), "backends": {"hot": {"auth_process": "File"}}},
             ["backends.hot.auth_process"],
@@ -63,6 +62,7 @@ def test_an_unbuilt_line_says_what_the_default_is() -> None:
             min_data_rate=1,
         ),
         server(is_enabled=False, max_size=1, timeout=1, max_clients=1, host_name="a"),
+        server(extensions={"DSN": False, "chunking": True}),
         server(auth={"required": False}, extensions={}, protocol="SMTP", backend="default"),
         server(xclient_on=True, proxy_protocol=True, trusted_proxies=["10.0.0.0/8"]),
         server(log_file="a.log", log_level="error"),

@@ -41,7 +41,6 @@ _TOP: Final = (
 
 _SERVER: Final = (
     _Later("protocol", "LMTP"),
-    _Later("extensions", "turning extensions on and off"),
     _Later("auth.required", "AUTH"),
     _Later("auth.relay", "AUTH"),
     _Later("auth.allow_plaintext", "AUTH"),

@@ -249,6 +249,8 @@ impl Connection {
                     if self.has_output() {
                         return Poll::Ready(Ok(Step::NeedInput));
                     }
+                    // A chunk begins without a reply.
+                    self.count();
                 }
                 Poll::Ready(Ok(step)) => return Poll::Ready(Ok(step)),
                 Poll::Pending => {
