@@ -117,6 +117,7 @@ class Weather:
             "min_data_rate": one([1, 100, 0]),
             "helo_required": one([True, False]),
             "bare_newline": one(["fix", "keep", "reject"]),
+            "extensions": one([{}, {"CHUNKING": False}, {"pipelining": False, "SIZE": False}]),
             "greet_delay": one([0, "10ms"]),
             "proxy_protocol": one([True, False]),
             "xclient_on": one([True, False]),

@@ -798,7 +798,8 @@ class Core:
         - `sessions_handshake`: in a TLS handshake, implicit or by STARTTLS;
         - `sessions_idle`: a command is awaited, with no transaction open;
         - `sessions_transaction`: the same after MAIL;
-        - `sessions_data`: the message is awaited, from DATA until the final dot;
+        - `sessions_data`: the message is awaited, from DATA until the final dot, or from the first
+          BDAT until the last one;
         - `sessions_waiting`: the answer on a recipient or on a whole message is awaited;
         - `sessions_closing`: the last reply was said.
         """

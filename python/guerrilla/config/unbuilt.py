@@ -40,7 +40,6 @@ _TOP: Final = (
 )
 
 _SERVER: Final = (
-    _Later("extensions", "turning extensions on and off"),
 )
 
 

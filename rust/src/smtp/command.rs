@@ -2,6 +2,7 @@
 
 use super::address::{Address, PathKind, parse_helo, parse_parameters, parse_path};
 use super::auth::{Mechanism, Secret};
+use super::chunk::Chunk;
 use super::error::PeerError;
 use super::xclient::XClient;
 
@@ -37,6 +38,8 @@ pub enum Command {
     },
     /// DATA.
     Data,
+    /// BDAT (RFC 3030).
+    Bdat(Chunk),
     /// RSET.
     Rset,
     /// NOOP; its argument means nothing.
@@ -74,6 +77,7 @@ impl Command {
             b"MAIL" => mail(argument),
             b"RCPT" => rcpt(argument),
             b"DATA" => alone(argument, Self::Data),
+            b"BDAT" => Chunk::parse(argument).map(Self::Bdat),
             b"RSET" => alone(argument, Self::Rset),
             b"QUIT" => alone(argument, Self::Quit),
             b"NOOP" => Ok(Self::Noop),
@@ -219,7 +223,7 @@ mod tests {
             (b"MAIL FROM:<a@b> SIZE=x", PeerError::BadParameter),
             (b"MAIL FROM:<a@b> SIZE=123456789012345678901", PeerError::BadParameter),
             (b"MAIL FROM:<a@b> SIZE", PeerError::Parameters(ParameterError::Syntax)),
-            (b"MAIL FROM:<a@b> BODY=BINARYMIME", PeerError::BadParameter),
+            (b"MAIL FROM:<a@b> BODY=16BIT", PeerError::BadParameter),
             (b"MAIL FROM:<a@b> SMTPUTF8", PeerError::UnknownParameter("SMTPUTF8".to_owned())),
             (
                 b"MAIL FROM:<a@b> SIZE=1 size=2",

@@ -12,6 +12,7 @@
 //! | `address`, `hosts` | paths, parameters, and which hosts mail is taken for |
 //! | `auth`, `sasl` | what a client shows to authenticate, and how it does |
 //! | `xclient` | what a proxy says of its client |
+//! | `chunk` | what BDAT announces, and its octets |
 //! | `data` | the end of a message, unstuffing, bare newlines |
 //! | `transaction` | what MAIL and RCPT gave |
 //! | `reply`, `fixed` | replies as values, and every one of our own |
@@ -21,6 +22,7 @@
 
 mod address;
 mod auth;
+mod chunk;
 mod command;
 mod data;
 mod error;
@@ -41,13 +43,14 @@ pub use address::{
     parse_path,
 };
 pub use auth::{Credentials, Mechanism, Secret};
+pub use chunk::{Chunk, ChunkReader};
 pub use command::{BodyType, Command, MailParameters, RcptParameters};
 pub use data::{DataReader, Ending};
 pub use error::PeerError;
 pub use extensions::Extensions;
 pub use hosts::{Glob, HostList, HostListError};
 pub use limits::{Auth, BareNewline, MAX_AUTH_LINE, MAX_COMMAND_LINE, Protocol, Settings};
-pub use line::{Line, LineReader, Longest};
+pub use line::{Beginning, Line, LineReader, Longest};
 pub use reply::{Enhanced, Reply, ReplyError, Verdict};
 pub use session::{BodyAnswer, Phase, Refused, Session, Stage, Step};
 pub use transaction::{Dialect, Transaction};

@@ -98,6 +98,8 @@ pub(super) fn write_ehlo(settings: &Settings, peer: Peer, out: &mut Vec<u8>) {
     lines.add_if(peer.may_start_tls(settings), "STARTTLS");
     // RFC 4954 §4: not where a password would cross the network in the clear.
     lines.add_if(peer.may_auth(settings), "AUTH PLAIN LOGIN");
+    lines.add_if(offered.chunking, "CHUNKING");
+    lines.add_if(offered.binary_mime(), "BINARYMIME");
     if peer.may_xclient(settings) {
         lines.add(&["XCLIENT ", ATTRIBUTES]);
     }

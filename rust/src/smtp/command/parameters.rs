@@ -14,6 +14,8 @@ pub enum BodyType {
     SevenBit,
     /// `8BITMIME`.
     EightBitMime,
+    /// `BINARYMIME`: for BDAT alone.
+    BinaryMime,
 }
 
 /// What the parameters of MAIL ask for.
@@ -79,11 +81,12 @@ fn auth(value: Option<&str>) -> Result<bool, PeerError> {
     }
 }
 
-/// RFC 6152 §3.
+/// RFC 6152 §3, RFC 3030 §3.
 fn body(value: Option<&str>) -> Result<BodyType, PeerError> {
     match value {
         Some(value) if value.eq_ignore_ascii_case("7BIT") => Ok(BodyType::SevenBit),
         Some(value) if value.eq_ignore_ascii_case("8BITMIME") => Ok(BodyType::EightBitMime),
+        Some(value) if value.eq_ignore_ascii_case("BINARYMIME") => Ok(BodyType::BinaryMime),
         _ => Err(PeerError::BadParameter),
     }
 }

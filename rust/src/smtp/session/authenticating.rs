@@ -34,7 +34,7 @@ impl Session {
     pub(super) fn auth(&mut self, mechanism: Mechanism, initial: Option<&Secret>) -> Option<Step> {
         let refusal = if !self.hello.as_ref().is_some_and(|hello| hello.dialect.is_extended()) {
             Some(fixed::EHLO_FIRST)
-        } else if matches!(self.state, State::Open(_)) {
+        } else if matches!(self.state, State::Open(_) | State::Between(_)) {
             // RFC 4954 §4.
             Some(fixed::AUTH_IN_MAIL)
         } else if self.is_authenticated() {
@@ -66,8 +66,8 @@ impl Session {
         };
         let outcome = match line {
             Line::Complete(line) => exchange.answer(line),
-            Line::TooLong | Line::AuthTooLong => Outcome::Refused(fixed::AUTH_TOO_LONG),
-            Line::Malformed | Line::Incomplete => Outcome::Refused(fixed::NOT_BASE64),
+            Line::TooLong(_) | Line::AuthTooLong => Outcome::Refused(fixed::AUTH_TOO_LONG),
+            Line::Malformed(_) | Line::Incomplete => Outcome::Refused(fixed::NOT_BASE64),
         };
         self.lines.clear();
         self.go_through(outcome)

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::{Hello, Open, Session, State, Step, too_large};
-use crate::smtp::address::Address;
-use crate::smtp::command::{Command, MailParameters};
+use crate::smtp::address::{Address, Parameter};
+use crate::smtp::command::{BodyType, Command, MailParameters};
 use crate::smtp::error::PeerError;
+use crate::smtp::extensions::Extensions;
 use crate::smtp::limits::{Protocol, Settings};
 use crate::smtp::offer::Login;
 use crate::smtp::reply::Reply;
@@ -16,11 +17,11 @@ use crate::smtp::{fixed, offer};
 impl Session {
     pub(super) fn obey(&mut self, command: Command) -> Option<Step> {
         if self.settings.tls_required && !self.peer.secure && needs_tls(&command) {
-            self.say(&fixed::TLS_FIRST);
+            self.keep_back(command, fixed::TLS_FIRST);
             return None;
         }
         if self.settings.auth.required && !self.is_authenticated() && needs_auth(&command) {
-            self.say(&fixed::AUTH_REQUIRED);
+            self.keep_back(command, fixed::AUTH_REQUIRED);
             return None;
         }
         if is_idle(&command) && self.too_many_idle() {
@@ -34,6 +35,7 @@ impl Session {
             Command::Mail { reverse_path, parameters } => self.mail(reverse_path, parameters),
             Command::Rcpt { forward_path, .. } => return self.rcpt(forward_path),
             Command::Data => return self.data(),
+            Command::Bdat(chunk) => return self.bdat(chunk),
             Command::Rset => {
                 self.state = State::Ready;
                 self.say(&fixed::MAIL_OK);
@@ -53,6 +55,14 @@ impl Session {
             Command::XClient(said) => return self.xclient(said),
         }
         None
+    }
+
+    /// The octets of a chunk come all the same.
+    fn keep_back(&mut self, command: Command, reply: Reply) {
+        match command {
+            Command::Bdat(chunk) => self.drop_chunk(chunk, reply, 1),
+            _ => self.say(&reply),
+        }
     }
 
     fn too_many_idle(&mut self) -> bool {
@@ -85,7 +95,7 @@ impl Session {
             self.say(&fixed::NOT_A_PROXY);
             return None;
         }
-        if matches!(self.state, State::Open(_)) {
+        if matches!(self.state, State::Open(_) | State::Between(_)) {
             self.say(&fixed::XCLIENT_IN_MAIL);
             return None;
         }
@@ -122,7 +132,7 @@ impl Session {
             let lmtp = self.settings.protocol == Protocol::Lmtp;
             return self.say(&if lmtp { fixed::LHLO_FIRST } else { fixed::HELO_FIRST });
         }
-        if matches!(self.state, State::Open(_)) {
+        if matches!(self.state, State::Open(_) | State::Between(_)) {
             return self.say(&fixed::NESTED_MAIL);
         }
         if self.settings.max_size > 0 && declared.is_some_and(|size| size > self.settings.max_size)
@@ -135,8 +145,12 @@ impl Session {
         self.idle = 0;
         self.peer.begin_mail();
         let transaction = self.transaction(reverse_path);
-        self.state =
-            State::Open(Open { transaction: Arc::new(transaction), declared, refused: false });
+        self.state = State::Open(Open {
+            transaction: Arc::new(transaction),
+            declared,
+            binary: parameters.body == BodyType::BinaryMime,
+            refused: false,
+        });
         self.say(&fixed::MAIL_OK);
     }
 
@@ -155,7 +169,9 @@ impl Session {
 
     fn rcpt(&mut self, mut recipient: Address) -> Option<Step> {
         let State::Open(open) = &mut self.state else {
-            self.say(&fixed::NO_SENDER);
+            let between = matches!(self.state, State::Between(_));
+            let reply = if between { fixed::BETWEEN_CHUNKS } else { fixed::NO_SENDER };
+            self.say(&reply);
             return None;
         };
         let relays = self.settings.auth.relay && self.peer.login != Login::Nobody;
@@ -201,25 +217,36 @@ impl Session {
 
     fn data(&mut self) -> Option<Step> {
         match std::mem::replace(&mut self.state, State::Ready) {
+            State::Open(open) if open.binary => {
+                self.state = State::Open(open);
+                self.say(&fixed::BINARY_IN_DATA);
+            }
             State::Open(open) if !open.transaction.rcpt_to.is_empty() => {
-                self.state = State::Beginning(open.transaction);
+                self.state = State::Beginning(open.transaction, None);
                 return Some(Step::BeginBody { declared: open.declared });
             }
             // The transaction stays open: another RCPT may succeed (RFC 5321 §3.3).
             State::Open(open) => {
-                // RFC 2033 §4.2 has 503 for either.
-                let lmtp = open.transaction.dialect == Dialect::Lmtp;
-                let reply = if open.refused && !lmtp {
-                    fixed::NO_VALID_RECIPIENTS
-                } else {
-                    fixed::NO_RECIPIENTS
-                };
+                let reply = open.no_recipients();
                 self.state = State::Open(open);
                 self.say(&reply);
+            }
+            between @ State::Between(_) => {
+                self.state = between;
+                self.say(&fixed::BETWEEN_CHUNKS);
             }
             _ => self.say(&fixed::NO_SENDER),
         }
         None
+    }
+}
+
+impl Open {
+    /// Why there can be no message yet.
+    pub(super) fn no_recipients(&self) -> Reply {
+        // RFC 2033 §4.2 has 503 for either.
+        let lmtp = self.transaction.dialect == Dialect::Lmtp;
+        if self.refused && !lmtp { fixed::NO_VALID_RECIPIENTS } else { fixed::NO_RECIPIENTS }
     }
 }
 
@@ -248,8 +275,39 @@ pub(super) fn parse(line: &[u8], settings: &Settings) -> Result<Command, PeerErr
         Ok(Command::XClient(_)) | Err(PeerError::XClientSyntax) if !settings.xclient => {
             Err(PeerError::UnknownCommand)
         }
+        Ok(Command::Bdat(_)) | Err(PeerError::ChunkSyntax) if !settings.extensions.chunking => {
+            Err(PeerError::ChunksNotOffered)
+        }
+        Ok(Command::Mail { reverse_path, parameters }) => {
+            check_offered(&reverse_path, parameters, &settings.extensions)?;
+            Ok(Command::Mail { reverse_path, parameters })
+        }
         parsed => parsed,
     }
+}
+
+/// Whether SIZE and BODY are offered where they are given.
+fn check_offered(
+    reverse_path: &Address,
+    parameters: MailParameters,
+    offered: &Extensions,
+) -> Result<(), PeerError> {
+    for Parameter { keyword, .. } in reverse_path.parameters() {
+        let is_known = match keyword.as_str() {
+            "SIZE" => offered.size,
+            "BODY" => offered.eight_bit_mime || offered.binary_mime(),
+            _ => true,
+        };
+        if !is_known {
+            return Err(PeerError::UnknownParameter(keyword.clone()));
+        }
+    }
+    let is_carried = match parameters.body {
+        BodyType::SevenBit => true,
+        BodyType::EightBitMime => offered.eight_bit_mime,
+        BodyType::BinaryMime => offered.binary_mime(),
+    };
+    if is_carried { Ok(()) } else { Err(PeerError::BadParameter) }
 }
 
 /// What `tls.required` keeps back. RFC 3207 §4 would have more of it, and says SHOULD: but HELO, RSET and
@@ -260,12 +318,23 @@ fn needs_tls(command: &Command) -> bool {
 
 /// What `auth.required` keeps back: all that RFC 4954 §6 lets it, but HELP.
 fn needs_auth(command: &Command) -> bool {
-    matches!(command, Command::Mail { .. } | Command::Rcpt { .. } | Command::Data | Command::Vrfy)
+    matches!(
+        command,
+        Command::Mail { .. }
+            | Command::Rcpt { .. }
+            | Command::Data
+            | Command::Bdat(_)
+            | Command::Vrfy
+    )
 }
 
 /// Commands that bring no mail nearer.
 fn is_idle(command: &Command) -> bool {
-    !matches!(command, Command::Mail { .. } | Command::Rcpt { .. } | Command::Data | Command::Quit)
+    match command {
+        Command::Mail { .. } | Command::Rcpt { .. } | Command::Data | Command::Quit => false,
+        Command::Bdat(chunk) => chunk.size == 0 && !chunk.last,
+        _ => true,
+    }
 }
 
 fn relay_denied(host: &str) -> Reply {

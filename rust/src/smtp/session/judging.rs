@@ -42,12 +42,13 @@ impl Session {
         }
     }
 
-    /// Hands a whole message on, or says why it is not taken.
+    /// Hands a whole message on, or says why it is not taken; either in so many replies.
     pub(super) fn judge(
         &mut self,
         transaction: Arc<Transaction>,
         body: Body,
         bare_newline: bool,
+        count: usize,
     ) -> Option<(Arc<Transaction>, Body)> {
         let refusal = match body.fault() {
             Some(Fault::TooLarge) => Some(too_large(self.settings.max_size)),
@@ -58,20 +59,29 @@ impl Session {
             None => None,
         };
         if let Some(reply) = refusal {
-            let verdict = Verdict::All(reply);
-            self.say_of_message(replies_to(&transaction), &verdict);
-            let reply = verdict.fold();
             let size = body.as_slice().len() as u64;
-            self.refused.push(Refused { transaction, size, reply });
+            self.refuse_message(transaction, size, reply, count);
             return None;
         }
-        self.state = State::Delivering(replies_to(&transaction));
+        self.state = State::Delivering(count);
         Some((transaction, body))
+    }
+
+    /// Says why a message is not taken, in so many replies.
+    pub(super) fn refuse_message(
+        &mut self,
+        transaction: Arc<Transaction>,
+        size: u64,
+        reply: Reply,
+        count: usize,
+    ) {
+        (0..count).for_each(|_| self.say(&reply));
+        self.refused.push(Refused { transaction, size, reply });
     }
 }
 
 /// RFC 2033 §4.2: LMTP says what became of a message once for each recipient, in their order; SMTP once.
-fn replies_to(transaction: &Transaction) -> usize {
+pub(super) fn replies_to(transaction: &Transaction) -> usize {
     if transaction.dialect == Dialect::Lmtp { transaction.rcpt_to.len() } else { 1 }
 }
 
