@@ -338,7 +338,7 @@ class Client:
             return None
         assert line.endswith(b"\r\n"), f"{self._name}: a line without CRLF: {line!r}"
         assert len(line) <= 512, f"{self._name}: a line of {len(line)} octets"
-        return line[:-2].decode("ascii")
+        return line[:-2].decode()  # UTF-8 where the client said that it takes it
 
     def close(self) -> None:
         self._lines.close()

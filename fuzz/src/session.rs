@@ -30,7 +30,7 @@ pub fn check(input: &[u8]) {
     check_messages(&settings, stream, &events);
     for event in &events {
         if let Event::Replies(replies) = event {
-            check_replies(replies);
+            check_replies(replies, says_smtputf8(stream));
         }
     }
 }
@@ -184,13 +184,19 @@ fn check_chunks(settings: &Settings, sent: &(Vec<u8>, bool), next: &[Event]) {
     }
 }
 
-/// Whether these are replies, whole ones, in lines of printable ASCII that are as long as they may be.
-pub(crate) fn check_replies(replies: &[u8]) {
-    let text = std::str::from_utf8(replies).expect("replies are ASCII");
+/// Whether the client may ever have said that it takes UTF-8.
+fn says_smtputf8(stream: &[u8]) -> bool {
+    stream.windows(8).any(|window| window.eq_ignore_ascii_case(b"SMTPUTF8"))
+}
+
+/// Whether these are replies, whole ones, in lines of printable text that are as long as they may be.
+pub(crate) fn check_replies(replies: &[u8], utf8: bool) {
+    let text = std::str::from_utf8(replies).expect("replies are UTF-8");
+    assert!(utf8 || text.is_ascii(), "{text}");
     let text = text.strip_suffix("\r\n").expect("a reply ends with CRLF");
     let mut begun: Option<&str> = None;
     for line in text.split("\r\n") {
-        assert!(line.len() <= 510 && line.bytes().all(|octet| (b' '..=b'~').contains(&octet)));
+        assert!(line.len() <= 510 && !line.chars().any(char::is_control));
         let (code, rest) = line.split_at(3);
         assert!(code.parse::<u16>().is_ok_and(|code| (211..=559).contains(&code)), "{line}");
         assert!(begun.is_none_or(|begun| begun == code), "{line} goes on with another reply");

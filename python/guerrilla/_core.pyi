@@ -43,14 +43,16 @@ __build__: Final[str]
 
 @final
 class Reply:
-    """An SMTP reply: code, enhanced status code (RFC 3463), text. Immutable, hashable, comparable.
+    r"""An SMTP reply: code, enhanced status code (RFC 3463), text. Immutable, hashable, comparable.
 
     Long text wraps to lines of at most 510 octets, ten at most.
 
     Args:
         code: 200 to 299, 400 to 499 or 500 to 599.
         enhanced: `class.subject.detail` of the same class as the code, or None for none.
-        text: printable text; non-ASCII is refused, as are control characters.
+        text: printable text; control characters are refused. What is not ASCII goes out as it is
+            where the client said SMTPUTF8 (RFC 6531 section 3.7.4.1), and elsewhere as RFC 6533
+            embeds it: `\x{4F8B}`.
 
     Raises:
         ValueError: a code, an enhanced code or a text that must not go on the wire.
@@ -82,7 +84,8 @@ class Reply:
 class Address:
     """A reverse-path or forward-path address (RFC 5321 section 4.1.2). Immutable, hashable.
 
-    Two are equal when they name the same mailbox: the host in any case, whatever the parameters.
+    Two are equal when they name the same mailbox: the host in any case and either form of IDNA,
+    whatever the parameters.
     """
 
     def __new__(
@@ -93,7 +96,7 @@ class Address:
         """Parses `user@host`, `<user@host>` or the null path (empty or `<>`).
 
         Raises:
-            ValueError: not an address of RFC 5321.
+            ValueError: not an address of RFC 5321 or, if it is not ASCII, of RFC 6531.
         """
     @property
     def user(self) -> str:
@@ -101,6 +104,12 @@ class Address:
     @property
     def host(self) -> str:
         """The domain as sent, or an address literal in brackets; empty for the null path."""
+    @property
+    def ascii_host(self) -> str:
+        """`host` in its A-form, in lower case: one for all spellings of a host.
+
+        `xn--bcher-kva.example` for `Bücher.example`.
+        """
     @property
     def ip(self) -> str | None:
         """The IP address of an address literal."""
@@ -112,6 +121,18 @@ class Address:
     @property
     def parameters(self) -> dict[str, str | None]:
         """ESMTP parameters of its MAIL or RCPT command; keywords upper-cased."""
+    @property
+    def notify(self) -> tuple[str, ...] | None:
+        """Of what the sender wants to hear (RFC 3461 section 4.1).
+
+        `("NEVER",)`, or some of `SUCCESS`, `FAILURE` and `DELAY`; None: it did not say.
+        """
+    @property
+    def original_recipient(self) -> str | None:
+        """ORCPT of RCPT, decoded (RFC 3461 section 4.2, RFC 6533): `rfc822;joe@example.com`.
+
+        The type is in lower case.
+        """
     def __hash__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
 
@@ -193,6 +214,15 @@ class Transaction:
     @property
     def parameters(self) -> dict[str, str | None]:
         """ESMTP parameters of MAIL; keywords upper-cased."""
+    @property
+    def smtputf8(self) -> bool:
+        """Whether MAIL said SMTPUTF8 (RFC 6531): addresses and header fields may be UTF-8."""
+    @property
+    def dsn_return(self) -> str | None:
+        """RET of MAIL (RFC 3461 section 4.3): `FULL`, `HDRS`, or None."""
+    @property
+    def envelope_id(self) -> str | None:
+        """ENVID of MAIL, decoded (RFC 3461 section 4.4)."""
     @property
     def rcpt_to(self) -> tuple[Address, ...]:
         """The recipients accepted so far."""
@@ -415,6 +445,13 @@ class Login:
 
         A login that is dropped without an answer, or expires, is answered `454 4.7.0`.
         """
+
+def ascii_host(host: str) -> str:
+    """A host name in its A-form, in lower case, whichever form it has; one in ASCII is not checked.
+
+    Raises:
+        ValueError: it is not ASCII, and has characters that no host name has.
+    """
 
 def parse_addresses(value: str) -> list[tuple[str, str]]:
     """The mailboxes in the value of a To, From, Reply-To or Sender field (RFC 5322 section 3.4).

@@ -114,7 +114,7 @@ def reply_for(error: BaseException) -> Reply:
         try:
             return Reply(error.code, error.enhanced, str(error))
         except (TypeError, ValueError):
-            # A text with line ends, or of a foreign script: the code is what matters.
+            # A text with line ends: the code is what matters.
             return _plain(error)
     return TRY_LATER
 

@@ -113,6 +113,11 @@ def read(envelope: Envelope) -> None:
     assert_type(envelope.tls, TLSInfo | None)
     assert_type(envelope.values, dict[str, Any])
     assert_type(envelope.mail_from, Address)
+    assert_type(envelope.mail_from.ascii_host, str)
+    assert_type((envelope.dsn_return, envelope.envelope_id), tuple[str | None, str | None])
+    assert_type(envelope.smtputf8, bool)
+    assert_type(envelope.rcpt_to[0].notify, tuple[str, ...] | None)
+    assert_type(envelope.rcpt_to[0].original_recipient, str | None)
     assert_type(fold([Reply.ok()]), Reply)
     assert_type(DeliveryError.code, int)
     envelope.subject = "other"  # type: ignore[misc]

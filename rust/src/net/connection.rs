@@ -380,7 +380,7 @@ impl Connection {
             return;
         }
         let mut reply = Vec::new();
-        Reply::internal_error().write_to(&mut reply);
+        Reply::internal_error().write_as(self.config.session.form(), &mut reply);
         // The connection ends either way.
         let _ = self.stream.try_write(&reply);
     }

@@ -150,7 +150,7 @@ impl Live {
 fn refuse(config: &ServerConfig, stream: &Stream, reply: &Reply, shared: &Shared) {
     if config.tls.as_ref().is_none_or(|tls| !tls.always_on) {
         let mut refusal = Vec::new();
-        reply.write_to(&mut refusal);
+        reply.write_as(config.session.form(), &mut refusal);
         shared.replies.count(&refusal);
         let _ = stream.try_write(&refusal);
     }

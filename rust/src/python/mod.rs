@@ -31,7 +31,7 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::address::PyAddress;
+    use super::address::{PyAddress, ascii_host};
     #[pymodule_export]
     use super::backend::PyBackend;
     #[pymodule_export]

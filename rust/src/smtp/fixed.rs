@@ -45,6 +45,9 @@ pub(super) const DOMAIN_TOO_LONG: Reply =
     Reply::fixed(550, (5, 5, 4), "Domain cannot exceed 255 characters");
 pub(super) const NON_ASCII: Reply =
     Reply::fixed(553, (5, 6, 7), "Address is not ASCII and SMTPUTF8 is not offered");
+pub(super) const NEEDS_SMTPUTF8: Reply =
+    Reply::fixed(553, (5, 6, 7), "Address is not ASCII, which needs MAIL with SMTPUTF8");
+pub(super) const NOT_UTF8: Reply = Reply::fixed(501, (5, 5, 4), "Address is not UTF-8");
 pub(super) const HELO_FIRST: Reply = Reply::fixed(503, (5, 5, 1), "Error: HELO or EHLO first");
 /// RFC 3207 §4.
 pub(super) const TLS_FIRST: Reply =

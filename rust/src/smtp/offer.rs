@@ -98,14 +98,32 @@ pub(super) fn write_ehlo(settings: &Settings, peer: Peer, out: &mut Vec<u8>) {
     lines.add_if(peer.may_start_tls(settings), "STARTTLS");
     // RFC 4954 §4: not where a password would cross the network in the clear.
     lines.add_if(peer.may_auth(settings), "AUTH PLAIN LOGIN");
+    lines.add_if(offered.offers_smtputf8(), "SMTPUTF8");
     lines.add_if(offered.chunking, "CHUNKING");
     lines.add_if(offered.binary_mime(), "BINARYMIME");
+    lines.add_if(offered.dsn, "DSN");
+    if offered.limits {
+        add_limits(settings, &mut lines);
+    }
     if peer.may_xclient(settings) {
         lines.add(&["XCLIENT ", ATTRIBUTES]);
     }
     lines.add_if(offered.enhanced_status_codes, "ENHANCEDSTATUSCODES");
     lines.add_if(offered.help, "HELP");
     lines.end();
+}
+
+/// RFC 9422 §3: the limits that there are, if there are any.
+fn add_limits(settings: &Settings, lines: &mut Lines<'_>) {
+    let limit = |name: &str, limit: u64| match limit {
+        0 => String::new(),
+        _ => format!(" {name}={limit}"),
+    };
+    let recipients = limit("RCPTMAX", settings.max_recipients as u64);
+    let messages = limit("MAILMAX", settings.max_messages.into());
+    if !recipients.is_empty() || !messages.is_empty() {
+        lines.add(&["LIMITS", &recipients, &messages]);
+    }
 }
 
 /// Writes the reply to HELO, whose client knows no extensions.

@@ -40,7 +40,7 @@ use super::fixed;
 use super::limits::Settings;
 use super::line::{Line, LineReader};
 use super::offer::{Login, Peer};
-use super::reply::{Reply, Verdict};
+use super::reply::{Form, Reply, Verdict};
 use super::sasl::Exchange;
 use super::transaction::{Dialect, Transaction};
 use super::xclient::XClient;
@@ -152,6 +152,8 @@ pub struct Session {
     errors: u32,
     idle: u32,
     messages: u32,
+    /// Whether the last MAIL said SMTPUTF8 (RFC 6531): what follows may be UTF-8, and so may replies.
+    smtputf8: bool,
     said_bye: bool,
     refused: Few<Refused>,
     asks: bool,
@@ -175,6 +177,7 @@ impl Session {
             errors: 0,
             idle: 0,
             messages: 0,
+            smtputf8: false,
             said_bye: false,
             refused: Few::default(),
             asks: false,
@@ -220,6 +223,7 @@ impl Session {
     fn restart(&mut self) {
         self.lines = LineReader::default();
         self.hello = self.proxied.as_deref().cloned();
+        self.smtputf8 = false;
         self.state = State::Ready;
         if self.peer.login == Login::Own {
             self.peer.login = Login::Nobody;
@@ -273,6 +277,7 @@ impl Session {
                 | State::Chunk(_)
                 | State::Receiving(_) => {}
             }
+            let utf8 = self.smtputf8 && matches!(self.state, State::Open(_));
             let command = match self.lines.next(input, self.longest()) {
                 Line::Incomplete => return Step::NeedInput,
                 Line::TooLong(beginning) => Err(unreadable(&beginning, fixed::LINE_TOO_LONG)),
@@ -281,7 +286,9 @@ impl Session {
                 Line::Complete(line) if line.iter().any(u8::is_ascii_control) => {
                     Err(unreadable(line, fixed::CONTROLS))
                 }
-                Line::Complete(line) => commands::parse(line, &self.settings).map_err(Reply::from),
+                Line::Complete(line) => {
+                    commands::parse(line, &self.settings, utf8).map_err(Reply::from)
+                }
             };
             self.lines.clear();
             match command {
@@ -364,7 +371,8 @@ impl Session {
     }
 
     fn say(&mut self, reply: &Reply) {
-        reply.write_to(&mut self.output);
+        let form = Form { utf8: self.smtputf8, ..self.settings.form() };
+        reply.write_as(form, &mut self.output);
     }
 
     /// A command that is not obeyed; enough `500`s end the session.

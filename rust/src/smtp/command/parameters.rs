@@ -3,8 +3,10 @@
 //! All of them stay on the address as they were sent; here is what a session obeys.
 
 use crate::smtp::address::{Parameter, ParameterError};
+use crate::smtp::dsn;
 use crate::smtp::error::PeerError;
-use crate::smtp::xclient::xtext;
+use crate::smtp::extensions::Extensions;
+use crate::smtp::xtext;
 
 /// What BODY declares (RFC 6152, RFC 3030).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -32,14 +34,23 @@ pub struct MailParameters {
 }
 
 impl MailParameters {
-    /// What these say.
-    pub(super) fn read(parameters: &[Parameter]) -> Result<Self, PeerError> {
+    /// What these say; none that is not offered.
+    pub(super) fn read(parameters: &[Parameter], offered: &Extensions) -> Result<Self, PeerError> {
         let mut read = Self::default();
         for Parameter { keyword, value } in parameters {
+            let value = value.as_deref();
             match keyword.as_str() {
-                "SIZE" => read.size = Some(size(value.as_deref())?),
-                "BODY" => read.body = body(value.as_deref())?,
-                "AUTH" => read.auth = auth(value.as_deref())?,
+                "SIZE" => read.size = Some(size(value)?),
+                "BODY" => read.body = body(value)?,
+                "AUTH" => read.auth = auth(value)?,
+                "SMTPUTF8" if offered.offers_smtputf8() => {
+                    read.smtputf8 = value.is_none();
+                    check("SMTPUTF8", read.smtputf8)?;
+                }
+                "RET" if offered.dsn => check("RET", value.and_then(dsn::parse_return).is_some())?,
+                "ENVID" if offered.dsn => {
+                    check("ENVID", value.and_then(dsn::parse_envelope_id).is_some())?;
+                }
                 _ => return Err(PeerError::UnknownParameter(keyword.clone())),
             }
         }
@@ -52,13 +63,27 @@ impl MailParameters {
 pub struct RcptParameters {}
 
 impl RcptParameters {
-    /// What these say.
-    pub(super) fn read(parameters: &[Parameter]) -> Result<Self, PeerError> {
-        match parameters.first() {
-            None => Ok(Self {}),
-            Some(parameter) => Err(PeerError::UnknownParameter(parameter.keyword.clone())),
+    /// What these say; none that is not offered.
+    pub(super) fn read(parameters: &[Parameter], offered: &Extensions) -> Result<Self, PeerError> {
+        for Parameter { keyword, value } in parameters {
+            let value = value.as_deref();
+            match keyword.as_str() {
+                "NOTIFY" if offered.dsn => {
+                    check("NOTIFY", value.and_then(dsn::parse_notify).is_some())?;
+                }
+                "ORCPT" if offered.dsn => {
+                    check("ORCPT", value.and_then(dsn::parse_original_recipient).is_some())?;
+                }
+                _ => return Err(PeerError::UnknownParameter(keyword.clone())),
+            }
         }
+        Ok(Self {})
     }
+}
+
+/// Refuses the parameter named, unless its value is one that it can have.
+fn check(keyword: &'static str, good: bool) -> Result<(), PeerError> {
+    if good { Ok(()) } else { Err(PeerError::BadValue(keyword)) }
 }
 
 /// RFC 1870 §3: one to twenty digits.
@@ -73,7 +98,7 @@ fn size(value: Option<&str>) -> Result<u64, PeerError> {
 
 /// RFC 4954 §5: `<>` or a mailbox, as xtext.
 fn auth(value: Option<&str>) -> Result<bool, PeerError> {
-    let decoded = value.and_then(|value| xtext(value.as_bytes()));
+    let decoded = value.and_then(|value| xtext::decode(value.as_bytes()));
     if decoded.is_some_and(|name| !name.is_empty()) {
         Ok(true)
     } else {

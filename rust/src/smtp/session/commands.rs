@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Hello, Open, Session, State, Step, too_large};
 use crate::smtp::address::{Address, Parameter};
-use crate::smtp::command::{BodyType, Command, MailParameters};
+use crate::smtp::command::{BodyType, Command, MailParameters, Scope};
 use crate::smtp::error::PeerError;
 use crate::smtp::extensions::Extensions;
 use crate::smtp::limits::{Protocol, Settings};
@@ -38,6 +38,7 @@ impl Session {
             Command::Bdat(chunk) => return self.bdat(chunk),
             Command::Rset => {
                 self.state = State::Ready;
+                self.smtputf8 = false;
                 self.say(&fixed::MAIL_OK);
             }
             Command::Noop => self.say(&fixed::OK),
@@ -72,6 +73,7 @@ impl Session {
 
     fn hello(&mut self, argument: String, dialect: Dialect) {
         self.state = State::Ready;
+        self.smtputf8 = false;
         self.hello = Some(Hello { argument, dialect });
         if dialect.is_extended() {
             offer::write_ehlo(&self.settings, self.peer, &mut self.output);
@@ -143,6 +145,7 @@ impl Session {
             return self.end(&fixed::TOO_MANY_MESSAGES);
         }
         self.idle = 0;
+        self.smtputf8 = parameters.smtputf8;
         self.peer.begin_mail();
         let transaction = self.transaction(reverse_path);
         self.state = State::Open(Open {
@@ -251,8 +254,13 @@ impl Open {
 }
 
 /// Parses a line; what this server does not offer is not known.
-pub(super) fn parse(line: &[u8], settings: &Settings) -> Result<Command, PeerError> {
-    match Command::parse(line) {
+pub(super) fn parse(
+    line: &[u8],
+    settings: &Settings,
+    smtputf8: bool,
+) -> Result<Command, PeerError> {
+    match Command::parse_in(line, &Scope { extensions: settings.extensions, smtputf8 }) {
+        Ok(Command::Help) if !settings.extensions.help => Err(PeerError::UnknownCommand),
         Ok(Command::StartTls) | Err(PeerError::StartTlsArgument) if !settings.start_tls => {
             Err(PeerError::UnknownCommand)
         }
