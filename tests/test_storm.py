@@ -20,7 +20,7 @@ from typing import Any, Final
 import apsw
 import pytest
 
-from guerrilla._core import Address, Transaction
+from guerrilla._core import Address, Credentials, Transaction
 from guerrilla.config import AppConfig, from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.engine.base import Processor
@@ -57,10 +57,14 @@ def settled_memory() -> int:
 
 
 class Anyone(Processor):
-    """Has nothing against any recipient."""
+    """Has nothing against any recipient, and knows nobody who logs in."""
 
     def validate(self, transaction: Transaction, recipient: Address) -> Reply | None:
         del transaction, recipient
+        return None
+
+    def authenticate(self, transaction: Transaction, credentials: Credentials) -> Reply | None:
+        del transaction, credentials
         return None
 
 
@@ -86,7 +90,8 @@ class Weather:
         server, backend, top = self._server(), self._backend(), self._top()
         top["backends"] = self._backends(server["backend"])
         self.varied |= {*top, "servers[]", "backend_config.*"}
-        self.varied |= {f"servers[].{key}" for key in server if key != "tls"}
+        self.varied |= {f"servers[].{key}" for key in server if key not in {"auth", "tls"}}
+        self.varied |= {f"servers[].auth.{key}" for key in server["auth"]}
         self.varied |= {f"servers[].tls.{key}" for key in server["tls"]}
         self.varied |= {f"backend_config.{key}" for key in backend}
         # Of a processor that is in no chain.
@@ -113,6 +118,7 @@ class Weather:
             "min_data_rate": one([1, 100, 0]),
             "helo_required": one([True, False]),
             "bare_newline": one(["fix", "keep", "reject"]),
+            "extensions": one([{}, {"CHUNKING": False}, {"pipelining": False, "SIZE": False}]),
             "greet_delay": one([0, "10ms"]),
             "proxy_protocol": one([True, False]),
             "xclient_on": one([True, False]),
@@ -120,6 +126,14 @@ class Weather:
             "log_file": one([None, "off", str(self._folder / "own.log")]),
             "log_level": one([None, "info", "error"]),
             "backend": one(["default", "hot", "cold"]),
+            # Who has said EHLO is not asked to say LHLO.
+            "protocol": one(["smtp", "lmtp"]),
+            "auth": {
+                "relay": one([True, False]),
+                "allow_plaintext": one([True, False]),
+                "failure_delay": one([0, 1]),
+                "max_failures": one([0, 10]),
+            },
             "tls": one([{}, self._section(), self._section()]),
         }
 
@@ -128,6 +142,9 @@ class Weather:
         return {
             "save_process": one(["SQL", "HeadersParser|SQL", "HeadersParser|Hasher|Header|SQL"]),
             "validate_process": one(["", "Anyone"]),
+            "auth_process": one(["", "Anyone"]),
+            "auth_workers_size": one([1, 2]),
+            "gw_auth_timeout": one([10, 20]),
             "save_workers_size": one([1, 2, MOST_WORKERS]),
             "validate_workers_size": one([1, 2]),
             "save_batch_size": one([1, 16, 64]),
@@ -204,7 +221,10 @@ class Weather:
             tls = self._section() | {"tls_always_on": one([True, False]), "required": True}
             name = "second.example.com"
             keys = {"is_enabled": one([True, False]), "tls": one([{}, tls])}
+            # By a proxy, since the chains change.
+            keys |= {"auth": {"required": one([True, False])}, "xclient_on": True}
             self.varied |= {"servers[].is_enabled", "servers[].listen_interface"}
+            self.varied |= {"servers[].auth.required"}
             self.varied |= {f"servers[].tls.{key}" for key in tls}
             servers.append({"listen_interface": "127.0.0.2:0", "host_name": name, **keys})
         return {
@@ -254,7 +274,8 @@ def state() -> tuple[Counter[str], Counter[str]]:
 def workers() -> dict[str, int]:
     """How many workers of each pool there are."""
     kinds = state()[1].items()
-    return {name: number for name, number in kinds if "-save-" in name or "-validate-" in name}
+    tasks = ("-save-", "-validate-", "-authenticate-")
+    return {name: number for name, number in kinds if any(task in name for task in tasks)}
 
 
 def stored(folder: Path) -> list[str]:
@@ -304,7 +325,8 @@ def test_a_storm_of_reloads_is_heard_by_nobody(
     running, weather = daemon
     storm(running, weather, 10, 500)  # what the first ones make is made once
     until(lambda: running.stats()["connections_open"] == 0)
-    until(lambda: workers() == {"guerrilla-save-": 1, "guerrilla-validate-": 1})
+    sizes = {"guerrilla-save-": 1, "guerrilla-validate-": 1, "guerrilla-authenticate-": 2}
+    until(lambda: workers() == sizes)
     # In this order: what tests before this one have left goes with it, descriptors as well.
     memory, before = settled_memory(), state()
     first = len(stored(tmp_path))

@@ -9,6 +9,8 @@ mod driver;
 mod oracle;
 
 pub mod address;
+pub mod auth;
+pub mod bdat;
 pub mod command;
 pub mod data;
 pub mod header;
@@ -21,8 +23,10 @@ pub mod xclient;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 10] = [
     ("address", address::check),
+    ("auth", auth::check),
+    ("bdat", bdat::check),
     ("command", command::check),
     ("data", data::check),
     ("header", header::check),

@@ -18,7 +18,7 @@ const WITHIN_TLS: &[u8] = b"\xff\xff";
 pub fn check(input: &[u8]) {
     let Some((&how, stream)) = input.split_first_chunk::<4>() else { return };
     let settings = settings(how);
-    let (events, segments) = by_octet(&settings, stream);
+    let (events, segments) = by_octet(&settings, stream, |_| {});
     let sizes = [1 + usize::from(how[3] % 64), 1 + usize::from(how[3] / 64) * 20];
     let run =
         |budget: &Arc<Budget>, sizes: &[usize]| run(&settings, budget, stream, &segments, sizes);
@@ -59,14 +59,19 @@ fn settings([flags, size, counts, _]: [u8; 4]) -> Settings {
     }
 }
 
-/// What happened, and the parts of the stream between STARTTLS commands.
-fn by_octet(settings: &Settings, stream: &[u8]) -> (Vec<Event>, Vec<Range<usize>>) {
+/// What happened, and the parts of the stream between STARTTLS commands; `look` sees each step of it.
+pub(crate) fn by_octet(
+    settings: &Settings,
+    stream: &[u8],
+    look: impl Fn(&Driver),
+) -> (Vec<Event>, Vec<Range<usize>>) {
     let mut driver = Driver::new(settings, memory());
     let mut segments = Vec::new();
     let (mut start, mut at) = (0, 0);
     while at < stream.len() {
         let secured = driver.secured;
         driver.feed(&stream[at..=at]);
+        look(&driver);
         at += 1;
         if driver.secured > secured {
             let mut markers = stream[at..].windows(WITHIN_TLS.len());
@@ -81,7 +86,7 @@ fn by_octet(settings: &Settings, stream: &[u8]) -> (Vec<Event>, Vec<Range<usize>
     (driver.events, segments)
 }
 
-fn run(
+pub(crate) fn run(
     settings: &Settings,
     budget: &Arc<Budget>,
     stream: &[u8],
@@ -106,6 +111,10 @@ fn run(
 fn check_messages(settings: &Settings, stream: &[u8], events: &[Event]) {
     for (index, event) in events.iter().enumerate() {
         let Event::BeginBody { at, .. } = event else { continue };
+        if let Some(sent) = chunks_from(stream, *at) {
+            check_chunks(settings, &sent, &events[index + 1..]);
+            continue;
+        }
         let [Event::Replies(replies), next @ ..] = &events[index + 1..] else {
             panic!("DATA without a reply");
         };
@@ -120,6 +129,8 @@ fn check_messages(settings: &Settings, stream: &[u8], events: &[Event]) {
         let expected = message.filter(fits);
         if let Some((message, header_end)) = delivered {
             assert_eq!(Some(message), expected.as_ref());
+            let fixed = settings.bare_newline == BareNewline::Fix;
+            assert!(!fixed || !super::oracle::has_bare_newline(message));
             let seen = message.get(..settings.max_header_size).unwrap_or(message);
             assert_eq!(header_end, body_offset(seen));
         } else {
@@ -127,13 +138,49 @@ fn check_messages(settings: &Settings, stream: &[u8], events: &[Event]) {
             assert!(!lost, "{:?} was not delivered", settings.bare_newline);
         }
     }
-    let fixed = settings.bare_newline == BareNewline::Fix;
-    let messages = events.iter().filter_map(|event| match event {
-        Event::Deliver { message, .. } => Some(message),
-        _ => None,
-    });
-    for message in messages.filter(|_| fixed) {
-        assert!(!super::oracle::has_bare_newline(message));
+}
+
+/// What stands in the chunks from a BDAT on whose line ends there, as long as there is nothing but BDAT between
+/// them; with whether the last of them was reached. None where the line is another command.
+fn chunks_from(stream: &[u8], at: usize) -> Option<(Vec<u8>, bool)> {
+    let before = stream[..at].strip_suffix(b"\r\n")?;
+    // What stands before the line may be a chunk, which has no line end.
+    let start = before.windows(4).rposition(|verb| verb.eq_ignore_ascii_case(b"BDAT"))?;
+    let (mut size, mut last) = read_bdat(&before[start..])?;
+    let mut rest = &stream[at..];
+    let mut sent = Vec::new();
+    while let Some((octets, behind)) = rest.split_at_checked(size) {
+        sent.extend_from_slice(octets);
+        let end = behind.windows(2).position(|window| window == b"\r\n").unwrap_or(0);
+        match read_bdat(&behind[..end]) {
+            _ if last => return Some((sent, true)),
+            None => break,
+            Some(next) => ((size, last), rest) = (next, &behind[end + 2..]),
+        }
+    }
+    Some((sent, false))
+}
+
+fn read_bdat(line: &[u8]) -> Option<(usize, bool)> {
+    let mut words = std::str::from_utf8(line).ok()?.split(' ').filter(|word| !word.is_empty());
+    words.next().filter(|verb| verb.eq_ignore_ascii_case("BDAT"))?;
+    let size = words.next().filter(|size| size.bytes().all(|octet| octet.is_ascii_digit()))?;
+    let last = words.next();
+    let read = last.is_none_or(|last| last.eq_ignore_ascii_case("LAST")) && words.next().is_none();
+    read.then_some((size.parse().ok()?, last.is_some()))
+}
+
+/// What is delivered is what stood in the chunks.
+fn check_chunks(settings: &Settings, sent: &(Vec<u8>, bool), next: &[Event]) {
+    let ([Event::Deliver { message, header_end, .. }, ..]
+    | [Event::Replies(_), Event::Deliver { message, header_end, .. }, ..]) = next
+    else {
+        return;
+    };
+    if let (sent, true) = sent {
+        assert_eq!(message, sent);
+        let seen = message.get(..settings.max_header_size).unwrap_or(message);
+        assert_eq!(*header_end, body_offset(seen));
     }
 }
 

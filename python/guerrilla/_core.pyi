@@ -14,10 +14,12 @@ __all__ = [
     "Backend",
     "Check",
     "Core",
+    "Credentials",
     "Envelope",
     "Header",
     "LogBatch",
     "LogRecord",
+    "Login",
     "Reply",
     "StageFigures",
     "StageTimer",
@@ -29,6 +31,7 @@ __all__ = [
     "claim",
     "make_certificate",
     "make_check",
+    "make_login",
     "parse_addresses",
 ]
 
@@ -388,6 +391,61 @@ class Check:
     def answer(self, reply: Reply | None = None) -> bool:
         """Answers: None accepts the recipient. Returns and raises as `Envelope.answer`."""
 
+@final
+class Credentials:
+    """What a client shows to authenticate (RFC 4954). Immutable; no repr has the password.
+
+    They cannot be compared; a check of `password` is best done by what takes the same time for any
+    two. Names and passwords are as they were sent: valid UTF-8, not empty, not prepared in any way
+    (RFC 4616 section 2 leaves SASLprep to who checks).
+
+    Raises:
+        ValueError: neither mechanism.
+    """
+
+    def __new__(
+        cls,
+        username: str,
+        password: str,
+        *,
+        mechanism: Literal["PLAIN", "LOGIN"] = "PLAIN",
+        authorization_identity: str = "",
+    ) -> Self: ...
+    @property
+    def mechanism(self) -> Literal["PLAIN", "LOGIN"]: ...
+    @property
+    def username(self) -> str:
+        """Whose password it is: the authentication identity."""
+    @property
+    def authorization_identity(self) -> str:
+        """Whom the client wants to act as; empty where that is `username` (RFC 4616 section 2).
+
+        Who answers None lets it: `Transaction.auth` is this then, where it is not empty.
+        """
+    @property
+    def password(self) -> str: ...
+
+@final
+class Login:
+    """A question whether credentials are good."""
+
+    @property
+    def transaction(self) -> Transaction:
+        """The client, and how it greeted; there is no mail yet."""
+    @property
+    def credentials(self) -> Credentials: ...
+    @property
+    def expired(self) -> bool:
+        """As `Envelope.expired`."""
+    @property
+    def answered(self) -> Reply | None:
+        """What `answer` was given, or the default it stands for; None before."""
+    def answer(self, reply: Reply | None = None) -> bool:
+        """Answers: None accepts, `235 2.7.0`. Returns and raises as `Envelope.answer`.
+
+        A login that is dropped without an answer, or expires, is answered `454 4.7.0`.
+        """
+
 def ascii_host(host: str) -> str:
     """A host name in its A-form, in lower case, whichever form it has; one in ASCII is not checked.
 
@@ -411,6 +469,11 @@ def make_check(
     helo: str = "localhost",
 ) -> Check:
     """A check that came from no socket."""
+
+def make_login(
+    credentials: Credentials, *, remote_ip: str = "127.0.0.1", helo: str = "localhost"
+) -> Login:
+    """A login that came from no socket."""
 
 def make_certificate(hosts: Sequence[str], days: int) -> tuple[str, str]:
     """A new P-256 key and its self-signed certificate, for a server, valid from now on.
@@ -543,6 +606,10 @@ class AuthSettings(TypedDict):
     required: bool
     relay: bool
     allow_plaintext: bool
+    failure_delay: float
+    """Before the first `535` of a connection; twice as long with each further one, up to 16 s."""
+    max_failures: int
+    """Of a connection, or of a client address in ten minutes; then no login is tried. 0: no limit."""
 
 @type_check_only
 class BackendSettings(TypedDict):
@@ -553,6 +620,9 @@ class BackendSettings(TypedDict):
     check_timeout: float
     check_recipients: bool
     """Whether its workers answer checks."""
+    auth_timeout: float
+    authenticate: bool
+    """Whether its workers answer logins."""
     cache_ttl: float
     """Seconds that answers of checks are kept; 0: not at all."""
     breaker_failures: int
@@ -620,6 +690,8 @@ class Backend:
         """
     def receive_checks(self, max: int, timeout: float) -> list[Check] | None:
         """As `receive`, for recipient checks."""
+    def receive_logins(self, max: int, timeout: float) -> list[Login] | None:
+        """As `receive`, for credentials."""
     def renew(self) -> None:
         """Other chains take over: answers that are kept are forgotten, the breakers close.
 
@@ -763,7 +835,8 @@ class Core:
         - `sessions_handshake`: in a TLS handshake, implicit or by STARTTLS;
         - `sessions_idle`: a command is awaited, with no transaction open;
         - `sessions_transaction`: the same after MAIL;
-        - `sessions_data`: the message is awaited, from DATA until the final dot;
+        - `sessions_data`: the message is awaited, from DATA until the final dot, or from the first
+          BDAT until the last one;
         - `sessions_waiting`: the answer on a recipient or on a whole message is awaited;
         - `sessions_closing`: the last reply was said.
         """

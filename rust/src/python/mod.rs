@@ -17,6 +17,7 @@ mod error;
 mod events;
 mod figures;
 mod header;
+mod login;
 mod octets;
 mod reply;
 mod serial;
@@ -45,6 +46,8 @@ mod _core {
     use super::figures::{PyStageFigures, PyStageTimer, PyStopwatch};
     #[pymodule_export]
     use super::header::{PyHeader, parse_addresses};
+    #[pymodule_export]
+    use super::login::{PyCredentials, PyLogin, make_login};
     #[pymodule_export]
     use super::reply::PyReply;
     #[pymodule_export]

@@ -4,6 +4,8 @@ use super::address::{
     Address, AddressError, Charset, ParameterError, PathKind, parse_helo, parse_parameters_in,
     parse_path_in,
 };
+use super::auth::{Mechanism, Secret};
+use super::chunk::Chunk;
 use super::error::PeerError;
 use super::extensions::Extensions;
 use super::xclient::XClient;
@@ -31,6 +33,8 @@ pub enum Command {
     Helo(String),
     /// EHLO with its argument.
     Ehlo(String),
+    /// LHLO with its argument (RFC 2033).
+    Lhlo(String),
     /// MAIL.
     Mail {
         /// With all parameters, as they were sent.
@@ -47,6 +51,8 @@ pub enum Command {
     },
     /// DATA.
     Data,
+    /// BDAT (RFC 3030).
+    Bdat(Chunk),
     /// RSET.
     Rset,
     /// NOOP; its argument means nothing.
@@ -59,6 +65,8 @@ pub enum Command {
     Quit,
     /// STARTTLS (RFC 3207).
     StartTls,
+    /// AUTH (RFC 4954): the mechanism, and the initial response in base64, if it has one.
+    Auth(Mechanism, Option<Secret>),
     /// XCLIENT: what a proxy says of its client.
     XClient(Box<XClient>),
 }
@@ -83,9 +91,11 @@ impl Command {
         match &*upper {
             b"HELO" => helo(argument).map(Self::Helo),
             b"EHLO" => helo(argument).map(Self::Ehlo),
+            b"LHLO" => helo(argument).map(Self::Lhlo),
             b"MAIL" => mail(argument, scope),
             b"RCPT" => rcpt(argument, scope),
             b"DATA" => alone(argument, Self::Data),
+            b"BDAT" => Chunk::parse(argument).map(Self::Bdat),
             b"RSET" => alone(argument, Self::Rset),
             b"QUIT" => alone(argument, Self::Quit),
             b"NOOP" => Ok(Self::Noop),
@@ -94,6 +104,7 @@ impl Command {
             b"VRFY" => vrfy(argument, scope),
             b"STARTTLS" if argument.is_empty() => Ok(Self::StartTls),
             b"STARTTLS" => Err(PeerError::StartTlsArgument),
+            b"AUTH" => auth(argument),
             b"XCLIENT" => XClient::parse(argument)
                 .map(|said| Self::XClient(Box::new(said)))
                 .ok_or(PeerError::XClientSyntax),
@@ -142,6 +153,20 @@ fn rcpt(argument: &[u8], scope: &Scope) -> Result<Command, PeerError> {
     let given = parse_parameters_in(rest, charset)?;
     let parameters = RcptParameters::read(&given, &scope.extensions)?;
     Ok(Command::Rcpt { forward_path: forward_path.with_parameters(given), parameters })
+}
+
+/// RFC 4954 §8: `AUTH SP mechanism [SP initial-response]`.
+fn auth(argument: &[u8]) -> Result<Command, PeerError> {
+    let mut words = argument.split(|&octet| octet == b' ').skip(1);
+    let mechanism = words.next().filter(|word| !word.is_empty()).ok_or(PeerError::AuthSyntax)?;
+    let initial = words.next();
+    if words.next().is_some() {
+        return Err(PeerError::AuthSyntax);
+    }
+    let mechanism = Mechanism::parse(mechanism).ok_or(PeerError::UnknownMechanism)?;
+    let text = |octets| std::str::from_utf8(octets).map(|text| Secret::new(text.to_owned()));
+    let initial = initial.map(text).transpose().map_err(|_| PeerError::AuthSyntax)?;
+    Ok(Command::Auth(mechanism, initial))
 }
 
 /// Whom it asks about means nothing, but it is text.
@@ -222,6 +247,31 @@ mod tests {
     }
 
     #[test]
+    fn auth_names_a_mechanism_and_may_have_an_answer() {
+        let secret = |text: &str| Some(Secret::new(text.to_owned()));
+        for (line, mechanism, initial) in [
+            (&b"AUTH PLAIN"[..], Mechanism::Plain, None),
+            (b"auth login ", Mechanism::Login, None),
+            (b"AUTH plain =", Mechanism::Plain, secret("=")),
+            (b"AUTH PLAIN AGEAYg==", Mechanism::Plain, secret("AGEAYg==")),
+        ] {
+            assert_eq!(Command::parse(line), Ok(Command::Auth(mechanism, initial)));
+        }
+        for (line, error) in [
+            (&b"AUTH"[..], PeerError::AuthSyntax),
+            (b"AUTH  PLAIN", PeerError::AuthSyntax),
+            (b"AUTH PLAIN AGEAYg== x", PeerError::AuthSyntax),
+            (b"AUTH PLAIN \xff", PeerError::AuthSyntax),
+            (b"AUTH CRAM-MD5", PeerError::UnknownMechanism),
+            (b"AUTH =", PeerError::UnknownMechanism),
+        ] {
+            assert_eq!(Command::parse(line), Err(error), "{}", String::from_utf8_lossy(line));
+        }
+        let shown = format!("{:?}", Command::parse(b"AUTH PLAIN AGEAYg=="));
+        assert!(!shown.contains("AGEA"), "{shown}");
+    }
+
+    #[test]
     fn mail_takes_size_and_body() {
         let parsed = Command::parse(b"mail from:<a@b.example> size=42 BODY=8bitmime").unwrap();
         let Command::Mail { reverse_path, parameters } = parsed else { panic!("{parsed:?}") };
@@ -236,7 +286,7 @@ mod tests {
             (b"MAIL FROM:<a@b> SIZE=x", PeerError::BadParameter),
             (b"MAIL FROM:<a@b> SIZE=123456789012345678901", PeerError::BadParameter),
             (b"MAIL FROM:<a@b> SIZE", PeerError::Parameters(ParameterError::Syntax)),
-            (b"MAIL FROM:<a@b> BODY=BINARYMIME", PeerError::BadParameter),
+            (b"MAIL FROM:<a@b> BODY=16BIT", PeerError::BadParameter),
             (b"MAIL FROM:<a@b> SMTPUTF8=yes", PeerError::BadValue("SMTPUTF8")),
             (b"MAIL FROM:<a@b> RET=ALL", PeerError::BadValue("RET")),
             (b"MAIL FROM:<a@b> ENVID", PeerError::BadValue("ENVID")),

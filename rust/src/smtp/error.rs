@@ -27,12 +27,22 @@ pub enum PeerError {
     UnknownParameter(String),
     /// A known parameter with a value it cannot have.
     BadParameter,
+    /// BDAT whose size cannot be read: what follows cannot be told from commands.
+    ChunkSyntax,
+    /// BDAT where it is not offered: the same is true of what follows.
+    ChunksNotOffered,
     /// The parameter named, with a value it cannot have, none included.
     BadValue(&'static str),
     /// An octet over 127 outside a transaction with SMTPUTF8, which is offered.
     NeedsSmtpUtf8,
     /// STARTTLS with an argument (RFC 3207 §4).
     StartTlsArgument,
+    /// AUTH without a mechanism, or with more than it has.
+    AuthSyntax,
+    /// AUTH with a mechanism that is not offered.
+    UnknownMechanism,
+    /// HELO or EHLO, where LMTP is spoken (RFC 2033 §4.1).
+    NotLmtp,
     /// XCLIENT with anything but attributes and values that it has.
     XClientSyntax,
 }
@@ -44,7 +54,12 @@ impl PeerError {
             Self::UnknownCommand => fixed::UNRECOGNIZED,
             Self::UnexpectedArgument | Self::StartTlsArgument => fixed::NO_ARGUMENT,
             Self::MissingArgument => fixed::NEEDS_ARGUMENT,
+            Self::ChunkSyntax => fixed::CHUNK_SYNTAX,
+            Self::ChunksNotOffered => fixed::CHUNKS_NOT_OFFERED,
             Self::BadHelo => fixed::BAD_HELO,
+            Self::AuthSyntax => fixed::AUTH_SYNTAX,
+            Self::UnknownMechanism => fixed::UNKNOWN_MECHANISM,
+            Self::NotLmtp => fixed::LHLO_ONLY,
             Self::XClientSyntax => fixed::XCLIENT_SYNTAX,
             Self::MailSyntax => fixed::MAIL_SYNTAX,
             Self::RcptSyntax => fixed::RCPT_SYNTAX,

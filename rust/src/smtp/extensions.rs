@@ -45,6 +45,11 @@ impl Default for Extensions {
 }
 
 impl Extensions {
+    /// Whether BINARYMIME is offered: it needs BDAT (RFC 3030 §3).
+    pub fn binary_mime(&self) -> bool {
+        self.binary_mime && self.chunking
+    }
+
     /// Whether SMTPUTF8 is offered: RFC 6531 §3.1 wants 8BITMIME beside it.
     pub fn offers_smtputf8(&self) -> bool {
         self.smtputf8 && self.eight_bit_mime

@@ -7,6 +7,9 @@ use super::reply::Form;
 /// Octets of a command line with its CRLF. RFC 5321 §4.5.3.1.4 asks for 512; Go-Guerrilla took 1,024.
 pub const MAX_COMMAND_LINE: usize = 1_024;
 
+/// Octets of an AUTH command, or of an answer to its challenge, with its CRLF (RFC 4954 §4).
+pub const MAX_AUTH_LINE: usize = 12_288;
+
 /// What becomes of a CR or LF in a message that is not part of a CRLF.
 ///
 /// It never ends a message, whatever is set here: that is how mail is smuggled (CVE-2023-51764).

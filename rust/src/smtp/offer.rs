@@ -12,11 +12,29 @@ pub(super) struct Peer {
     pub(super) trusted: bool,
     /// Whether it has said for whom it speaks.
     pub(super) spoke: bool,
+    /// Who knows who it is.
+    pub(super) login: Login,
+}
+
+/// Whether a client has authenticated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Login {
+    /// It has not.
+    #[default]
+    Nobody,
+    /// By AUTH: a new beginning takes it back.
+    Own,
+    /// A proxy has said so (XCLIENT LOGIN).
+    Proxied,
 }
 
 impl Peer {
     pub(super) fn may_start_tls(self, settings: &Settings) -> bool {
         settings.start_tls && !self.secure
+    }
+
+    pub(super) fn may_auth(self, settings: &Settings) -> bool {
+        settings.auth.offered && (self.secure || settings.auth.allow_plaintext)
     }
 
     pub(super) fn may_xclient(self, settings: &Settings) -> bool {
@@ -78,7 +96,11 @@ pub(super) fn write_ehlo(settings: &Settings, peer: Peer, out: &mut Vec<u8>) {
     lines.add_if(offered.eight_bit_mime, "8BITMIME");
     // RFC 3207 §4.2: not offered again within TLS.
     lines.add_if(peer.may_start_tls(settings), "STARTTLS");
+    // RFC 4954 §4: not where a password would cross the network in the clear.
+    lines.add_if(peer.may_auth(settings), "AUTH PLAIN LOGIN");
     lines.add_if(offered.offers_smtputf8(), "SMTPUTF8");
+    lines.add_if(offered.chunking, "CHUNKING");
+    lines.add_if(offered.binary_mime(), "BINARYMIME");
     lines.add_if(offered.dsn, "DSN");
     if offered.limits {
         add_limits(settings, &mut lines);

@@ -227,6 +227,21 @@ impl Reply {
         fixed::RCPT_OK
     }
 
+    /// The credentials are good.
+    pub const fn authenticated() -> Self {
+        fixed::AUTH_OK
+    }
+
+    /// Nobody could say whether they are.
+    pub const fn authentication_failed() -> Self {
+        fixed::AUTH_FAILED
+    }
+
+    /// Too many credentials were wrong.
+    pub const fn authentication_refused() -> Self {
+        fixed::AUTH_REFUSED
+    }
+
     /// The three-digit code.
     pub fn code(&self) -> u16 {
         self.code
@@ -390,6 +405,21 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The replies it has: one, or one a recipient.
+    pub fn replies(&self) -> &[Reply] {
+        match self {
+            Self::All(reply) => std::slice::from_ref(reply),
+            Self::Each(replies) => replies,
+        }
+    }
+
+    /// The reply that tells best what became of a message: the first success, since then it is saved for
+    /// somebody; else as [`fold`](Self::fold).
+    pub fn best(&self) -> Reply {
+        let saved = self.replies().iter().find(|reply| reply.is_success());
+        saved.cloned().unwrap_or_else(|| self.clone().fold())
+    }
+
     /// The one reply that SMTP can give: success only when every recipient has it, else the
     /// first 4xx (the sender keeps the mail for all), else the first 5xx.
     pub fn fold(self) -> Reply {

@@ -7,37 +7,45 @@
 //!     └───────────────┴──── RSET, HELO, EHLO ─────────────────┴───────────────┴─────────────┘
 //! ```
 //!
-//! Between Receiving and Delivering a message that went to a file is Finishing.
+//! Between Receiving and Delivering a message that went to a file is Finishing. BDAT goes through Chunk
+//! instead of Receiving, and back to Between until its LAST: see `chunks`.
 //! STARTTLS and XCLIENT go through `Negotiating` and back to `Ready`, to which nothing comes along that
 //! the client said before.
 //!
 //! For any split of the input the replies, the questions and the deliveries are the same.
 
 mod asking;
+mod authenticating;
+mod chunks;
 mod commands;
 mod judging;
 mod phase;
+mod receiving;
 
 use std::sync::Arc;
 
 use self::asking::Asking;
 pub use self::asking::Stage;
+use self::chunks::{Chunked, Incoming};
 pub use self::judging::Refused;
 use self::judging::too_large;
 pub use self::phase::Phase;
+use self::receiving::Receiving;
 use super::address::Address;
-use super::data::{DataReader, Ending};
+use super::auth::Credentials;
+use super::chunk::Chunk;
+use super::data::Ending;
 use super::error::PeerError;
 use super::fixed;
-use super::limits::{BareNewline, Settings};
+use super::limits::Settings;
 use super::line::{Line, LineReader};
-use super::offer::Peer;
+use super::offer::{Login, Peer};
 use super::reply::{Form, Reply, Verdict};
+use super::sasl::Exchange;
 use super::transaction::{Dialect, Transaction};
 use super::xclient::XClient;
 use crate::buffer::Body;
 use crate::few::Few;
-use crate::mail::header::HeaderEnd;
 
 /// Octets of replies after which they are to be sent before more commands are looked at: short
 /// commands have longer replies, and the peer need not read them.
@@ -63,6 +71,8 @@ pub enum Step {
     /// Send what is written, then do the handshake. Nothing the peer sent in plaintext is left; answer
     /// with [`Session::secured`].
     StartTls,
+    /// Are these good? Answer with [`Session::resume`].
+    Authenticate(Arc<Transaction>, Credentials),
     /// The peer is a proxy and speaks for this client. Answer with [`Session::greet`].
     XClient(Box<XClient>),
     /// Save this message. Answer with [`Session::resume`].
@@ -87,14 +97,9 @@ pub enum BodyAnswer {
 struct Open {
     transaction: Arc<Transaction>,
     declared: Option<u64>,
+    /// Whether BINARYMIME was declared, which DATA cannot carry.
+    binary: bool,
     refused: bool,
-}
-
-#[derive(Debug)]
-struct Receiving {
-    transaction: Arc<Transaction>,
-    reader: DataReader,
-    body: Body,
 }
 
 #[derive(Debug)]
@@ -106,15 +111,23 @@ enum State {
     Checking(Open, Address),
     /// Waiting for the word to obey a command.
     Asking(Box<Asking>),
-    /// Waiting for a body.
-    Beginning(Arc<Transaction>),
+    /// Waiting for a body; for BDAT with its first chunk.
+    Beginning(Arc<Transaction>, Option<Chunk>),
     Receiving(Box<Receiving>),
+    /// Octets of BDAT.
+    Chunk(Incoming),
+    /// Between two chunks of a message.
+    Between(Box<Chunked>),
     /// Waiting for the body to be finished.
-    Finishing(Arc<Transaction>),
+    Finishing(Arc<Transaction>, usize),
     /// Waiting for TLS, or for the greeting behind XCLIENT.
     Negotiating,
-    /// Waiting for the verdict on the message.
-    Delivering,
+    /// Waiting for what a client answers to a challenge of AUTH.
+    Challenged(Exchange),
+    /// Waiting for the verdict on its credentials.
+    Authenticating,
+    /// Waiting for the verdict on the message; it is said once for each, in LMTP.
+    Delivering(usize),
     Closed,
 }
 
@@ -146,6 +159,8 @@ pub struct Session {
     asks: bool,
     /// Before commands, for tests of programs that send mail.
     asks_first: bool,
+    /// Credentials that were not good.
+    failed_logins: u16,
 }
 
 impl Session {
@@ -167,6 +182,7 @@ impl Session {
             refused: Few::default(),
             asks: false,
             asks_first: false,
+            failed_logins: 0,
         }
     }
 
@@ -209,6 +225,9 @@ impl Session {
         self.hello = self.proxied.as_deref().cloned();
         self.smtputf8 = false;
         self.state = State::Ready;
+        if self.peer.login == Login::Own {
+            self.peer.login = Login::Nobody;
+        }
     }
 
     /// Consumes input until it is used up or a question comes up.
@@ -226,6 +245,12 @@ impl Session {
                 }
                 continue;
             }
+            if matches!(self.state, State::Chunk(_)) {
+                match self.read_chunk(input) {
+                    Some(step) => return step,
+                    None => continue,
+                }
+            }
             if self.output.len() >= MAX_OUTPUT {
                 return Step::NeedInput;
             }
@@ -237,19 +262,29 @@ impl Session {
                 },
                 State::Checking(..)
                 | State::Asking(_)
-                | State::Beginning(_)
-                | State::Finishing(_)
+                | State::Beginning(..)
+                | State::Finishing(..)
                 | State::Negotiating
-                | State::Delivering => return Step::NeedInput,
-                State::Ready | State::Open(_) | State::Receiving(_) => {}
+                | State::Authenticating
+                | State::Delivering(_) => return Step::NeedInput,
+                State::Challenged(_) => match self.take_answer(input) {
+                    Some(step) => return step,
+                    None => continue,
+                },
+                State::Ready
+                | State::Open(_)
+                | State::Between(_)
+                | State::Chunk(_)
+                | State::Receiving(_) => {}
             }
             let utf8 = self.smtputf8 && matches!(self.state, State::Open(_));
-            let command = match self.lines.next(input) {
+            let command = match self.lines.next(input, self.longest()) {
                 Line::Incomplete => return Step::NeedInput,
-                Line::TooLong => Err(fixed::LINE_TOO_LONG),
-                Line::Malformed => Err(fixed::CONTROLS),
+                Line::TooLong(beginning) => Err(unreadable(&beginning, fixed::LINE_TOO_LONG)),
+                Line::AuthTooLong => Err(fixed::AUTH_TOO_LONG),
+                Line::Malformed(beginning) => Err(unreadable(&beginning, fixed::CONTROLS)),
                 Line::Complete(line) if line.iter().any(u8::is_ascii_control) => {
-                    Err(fixed::CONTROLS)
+                    Err(unreadable(line, fixed::CONTROLS))
                 }
                 Line::Complete(line) => {
                     commands::parse(line, &self.settings, utf8).map_err(Reply::from)
@@ -271,56 +306,27 @@ impl Session {
         }
     }
 
-    /// The verdict on a recipient or a message.
+    /// The verdict on a recipient, a message or credentials.
     pub fn resume(&mut self, verdict: Verdict) {
-        let reply = verdict.fold();
+        let verdict = match (&self.state, verdict) {
+            (State::Delivering(count), Verdict::Each(each)) if each.len() == *count => {
+                Verdict::Each(each)
+            }
+            (_, verdict) => Verdict::All(verdict.fold()),
+        };
+        // RFC 5321 §3.8: after 421 the connection is closed, whoever said it.
+        let closes = verdict.replies().iter().any(|reply| reply.code() == 421);
         match std::mem::replace(&mut self.state, State::Ready) {
-            State::Checking(open, recipient) => self.judge_recipient(open, recipient, &reply),
-            State::Delivering => self.say(&reply),
+            State::Checking(open, recipient) => {
+                self.judge_recipient(open, recipient, &verdict.fold());
+            }
+            State::Delivering(count) => self.say_of_message(count, &verdict),
+            State::Authenticating => self.judge_login(&verdict.fold()),
             other => self.state = other,
         }
-        // RFC 5321 §3.8: after 421 the connection is closed, whoever said it.
-        if reply.code() == 421 {
+        if closes {
             self.state = State::Closed;
         }
-    }
-
-    /// The body, or why there is none.
-    pub fn begin_body(&mut self, answer: BodyAnswer) {
-        match (std::mem::replace(&mut self.state, State::Ready), answer) {
-            (State::Beginning(transaction), BodyAnswer::Begin(mut body)) => {
-                let overhead = overhead(&transaction);
-                if overhead > 0 {
-                    body.cover(overhead);
-                }
-                self.output.extend_from_slice(fixed::START_MAIL);
-                let reader =
-                    DataReader::new(self.settings.bare_newline, self.settings.max_header_size);
-                self.state = State::Receiving(Box::new(Receiving { transaction, reader, body }));
-            }
-            (State::Beginning(_), BodyAnswer::Refuse(reply)) => self.say(&reply),
-            (other, _) => self.state = other,
-        }
-    }
-
-    /// The body that is being received.
-    pub fn body(&mut self) -> Option<&mut Body> {
-        match &mut self.state {
-            State::Receiving(receiving) => Some(&mut receiving.body),
-            _ => None,
-        }
-    }
-
-    /// A message whose octets can be looked at now; what is to be delivered, if it is to be.
-    pub fn finish_body(&mut self, mut body: Body) -> Option<(Arc<Transaction>, Body)> {
-        let State::Finishing(transaction) = std::mem::replace(&mut self.state, State::Ready) else {
-            return None;
-        };
-        if body.fault().is_none() && body.header_end().is_none() {
-            let end = HeaderEnd::new(self.settings.max_header_size).update(body.as_slice());
-            body.set_header_end(end);
-        }
-        self.judge(transaction, body, false)
     }
 
     /// Says one last thing and closes.
@@ -341,12 +347,17 @@ impl Session {
 
     /// Whether MAIL was accepted and its transaction has not ended.
     pub fn in_transaction(&self) -> bool {
-        !matches!(self.state, State::Ready | State::Closed)
+        !matches!(self.state, State::Ready | State::Challenged(_) | State::Closed)
     }
 
-    /// Whether a message is being received.
+    /// Whether what comes next is the octets of a message, not a command.
     pub fn in_data(&self) -> bool {
-        matches!(self.state, State::Receiving(_))
+        matches!(self.state, State::Receiving(_) | State::Chunk(_))
+    }
+
+    /// Whether a message has begun to come and has not ended.
+    pub fn in_message(&self) -> bool {
+        self.in_data() || matches!(self.state, State::Between(_))
     }
 
     /// Whether the session has ended: nothing is left but to send what is written.
@@ -374,34 +385,16 @@ impl Session {
             }
         }
         self.say(reply);
-    }
-
-    /// The final dot.
-    fn end_of_data(&mut self) -> Option<Step> {
-        let State::Receiving(receiving) = std::mem::replace(&mut self.state, State::Ready) else {
-            return None;
-        };
-        let Receiving { transaction, reader, body } = *receiving;
-        self.messages = self.messages.saturating_add(1);
-        let bare_newline =
-            reader.bare_newline() && self.settings.bare_newline == BareNewline::Reject;
-        if body.is_spilled() && !bare_newline {
-            self.state = State::Finishing(transaction);
-            return Some(Step::FinishBody(body));
+        if reply.code() == 421 {
+            self.state = State::Closed;
         }
-        let (transaction, body) = self.judge(transaction, body, bare_newline)?;
-        Some(Step::Deliver(transaction, body))
     }
 }
 
-/// Octets that an envelope takes beside its message; nothing for few recipients, which every message's
-/// share of the budget covers.
-fn overhead(transaction: &Transaction) -> usize {
-    /// An address without its text, in the core and in Python.
-    const ADDRESS: usize = 300;
-    const FEW: usize = 8;
-    let recipients = transaction.rcpt_to.iter().skip(FEW);
-    recipients.map(|address| ADDRESS + address.user().len() + address.host().len()).sum()
+/// What is said to a line that cannot be read: the end, if it may be a BDAT, whose octets would be taken for
+/// commands.
+fn unreadable(line: &[u8], reply: Reply) -> Reply {
+    if Chunk::is_announced(line) { fixed::CHUNK_SYNTAX } else { reply }
 }
 
 impl From<PeerError> for Reply {

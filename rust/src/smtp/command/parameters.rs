@@ -6,6 +6,7 @@ use crate::smtp::address::{Parameter, ParameterError};
 use crate::smtp::dsn;
 use crate::smtp::error::PeerError;
 use crate::smtp::extensions::Extensions;
+use crate::smtp::xtext;
 
 /// What BODY declares (RFC 6152, RFC 3030).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -15,6 +16,8 @@ pub enum BodyType {
     SevenBit,
     /// `8BITMIME`.
     EightBitMime,
+    /// `BINARYMIME`: for BDAT alone.
+    BinaryMime,
 }
 
 /// What the parameters of MAIL ask for.
@@ -26,6 +29,8 @@ pub struct MailParameters {
     pub body: BodyType,
     /// Whether addresses and header fields may be UTF-8 (RFC 6531).
     pub smtputf8: bool,
+    /// Whether it names who submitted the message (RFC 4954 §5): nothing that anybody trusts here.
+    pub auth: bool,
 }
 
 impl MailParameters {
@@ -37,6 +42,7 @@ impl MailParameters {
             match keyword.as_str() {
                 "SIZE" => read.size = Some(size(value)?),
                 "BODY" => read.body = body(value)?,
+                "AUTH" => read.auth = auth(value)?,
                 "SMTPUTF8" if offered.offers_smtputf8() => {
                     read.smtputf8 = value.is_none();
                     check("SMTPUTF8", read.smtputf8)?;
@@ -90,11 +96,22 @@ fn size(value: Option<&str>) -> Result<u64, PeerError> {
     Ok(digits.parse().unwrap_or(u64::MAX))
 }
 
-/// RFC 6152 §3.
+/// RFC 4954 §5: `<>` or a mailbox, as xtext.
+fn auth(value: Option<&str>) -> Result<bool, PeerError> {
+    let decoded = value.and_then(|value| xtext::decode(value.as_bytes()));
+    if decoded.is_some_and(|name| !name.is_empty()) {
+        Ok(true)
+    } else {
+        Err(PeerError::BadParameter)
+    }
+}
+
+/// RFC 6152 §3, RFC 3030 §3.
 fn body(value: Option<&str>) -> Result<BodyType, PeerError> {
     match value {
         Some(value) if value.eq_ignore_ascii_case("7BIT") => Ok(BodyType::SevenBit),
         Some(value) if value.eq_ignore_ascii_case("8BITMIME") => Ok(BodyType::EightBitMime),
+        Some(value) if value.eq_ignore_ascii_case("BINARYMIME") => Ok(BodyType::BinaryMime),
         _ => Err(PeerError::BadParameter),
     }
 }
