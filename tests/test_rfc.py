@@ -14,6 +14,7 @@ ROWS = rows(TEXT)
 _REPLY = re.compile(r"S: (\d+)([ -])(.*)")
 _HELLO = re.compile(
     r"\S+ Hello|SIZE \d+|PIPELINING|8BITMIME|ENHANCEDSTATUSCODES|STARTTLS|XCLIENT .*|HELP"
+    r"|CHUNKING|BINARYMIME"
 )
 """What the replies to HELO and EHLO say, which have no enhanced codes."""
 
