@@ -22,9 +22,7 @@
 //! A line ends at LF, with or without a CR before it, as in [`header`](super::header); a bare CR and a NUL
 //! are octets like others.
 //!
-//! This is code of our own because `mail-parser` 0.11, the crate for it, decodes every part while it
-//! parses and has no bound for their number; its 1.0 has both ways of reading, and wants a newer compiler
-//! than this crate. Its price would be a second parser of headers and encoded words.
+//! CONTRIBUTING.md says why this is no crate.
 
 pub mod field;
 pub mod transfer;

@@ -2,6 +2,8 @@
 
 use super::*;
 
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 fn parse(text: &str) -> (String, Vec<(String, String)>) {
     let value = Value::parse(text.as_bytes());
     let parameters = value.parameters(&|label, _| Some(format!("[{label}]")));
@@ -10,7 +12,7 @@ fn parse(text: &str) -> (String, Vec<(String, String)>) {
 
 #[test]
 fn reads_values_and_parameters() {
-    let table: [(&str, &str, &[(&str, &str)]); 20] = [
+    let table: [(&str, &str, Pairs<'_>); 20] = [
         ("", "", &[]),
         (" Text/Plain ", "text/plain", &[]),
         ("text / plain", "text/plain", &[]),
