@@ -12,6 +12,7 @@ pub mod address;
 pub mod command;
 pub mod data;
 pub mod header;
+pub mod mime;
 pub mod proxy;
 pub mod rfc2047;
 pub mod session;
@@ -21,11 +22,12 @@ pub mod xclient;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("address", address::check),
     ("command", command::check),
     ("data", data::check),
     ("header", header::check),
+    ("mime", mime::check),
     ("proxy", proxy::check),
     ("rfc2047", rfc2047::check),
     ("session", session::check),

@@ -8,12 +8,16 @@
 //! - in a quoted string only `\"` and `\\` are pairs, so that a path of Windows stays what it is;
 //! - a quoted string that is not closed goes to the end;
 //! - of two parameters with the same name the first counts, and one of RFC 2231 before a plain one;
-//! - encoded words (RFC 2047) in a plain parameter, where they are forbidden and common.
+//! - encoded words (RFC 2047) in a plain parameter, where they are forbidden and common;
+//! - behind a thousand parameters no more are read.
 
 use std::collections::BTreeMap;
 
 use crate::mail::header::to_text;
 use crate::mail::rfc2047::{self, Decode, hex};
+
+/// Parameters that are read of one value; a long file name is some dozens. One takes thirty times its octets.
+const MAX_PARAMETERS: usize = 1_000;
 
 /// A value and its parameters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +45,7 @@ impl Value {
         let mut scanner = Scanner { rest: octets };
         let value = scanner.value();
         let mut parameters = Vec::new();
-        while !scanner.rest.is_empty() {
+        while !scanner.rest.is_empty() && parameters.len() < MAX_PARAMETERS {
             parameters.extend(scanner.parameter());
         }
         Self { value, parameters }

@@ -94,3 +94,11 @@ fn gives_a_plain_parameter_as_sent() {
     assert_eq!(value.octets("a"), Some(&b"\xe9 "[..]));
     assert_eq!(value.octets("b"), None);
 }
+
+#[test]
+fn reads_so_many_parameters() {
+    let many = format!("x{}; last=1", "; a=b".repeat(MAX_PARAMETERS - 1));
+    assert_eq!(Value::parse(many.as_bytes()).octets("last"), Some(&b"1"[..]));
+    let more = format!("x{}; last=1", "; a=b".repeat(MAX_PARAMETERS));
+    assert_eq!(Value::parse(more.as_bytes()).octets("last"), None);
+}
