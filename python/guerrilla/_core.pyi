@@ -27,6 +27,7 @@ __all__ = [
     "__build__",
     "__version__",
     "claim",
+    "decode_words",
     "make_certificate",
     "make_check",
     "parse_addresses",
@@ -354,6 +355,12 @@ class Check:
         """What `answer` was given, or the default it stands for; None before."""
     def answer(self, reply: Reply | None = None) -> bool:
         """Answers: None accepts the recipient. Returns and raises as `Envelope.answer`."""
+
+def decode_words(value: str) -> str:
+    """The value of a header field with its RFC 2047 words decoded, as `Envelope.subject` has them.
+
+    Takes linear time, whatever a sender wrote. CR, LF and NUL become spaces.
+    """
 
 def parse_addresses(value: str) -> list[tuple[str, str]]:
     """The mailboxes in the value of a To, From, Reply-To or Sender field (RFC 5322 section 3.4).
