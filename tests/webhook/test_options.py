@@ -173,7 +173,7 @@ def test_no_log_and_no_repr_has_a_secret(caplog: pytest.LogCaptureFixture) -> No
         url = secret_url(server)
         assert codes(post(url, a_mail(), **KEYS)) == [250]
         options = HTTP.Options.model_validate({"http_url": url, **KEYS})
-        target = Target(url, 1, 1, options.http_headers, options.http_secret)
+        target = Target(url, 1, options.http_headers, options.http_secret)
         shown_nowhere(repr(options) + str(options) + repr(target))
         assert server.requests[0].headers["X-Api-Key"] == "hidden-key"
     for said in (answer(500), answer(404), b"x\r\n\r\n", answer(302)):

@@ -177,7 +177,6 @@ class HTTP(Processor):
         target = Target(
             options.http_url,
             options.http_timeout,
-            options.http_concurrency,
             options.http_headers,
             options.http_secret,
             options.http_repeat,
