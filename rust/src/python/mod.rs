@@ -18,6 +18,7 @@ mod events;
 mod figures;
 mod header;
 mod octets;
+mod parts;
 mod reply;
 mod serial;
 mod transaction;
@@ -45,6 +46,8 @@ mod _core {
     use super::figures::{PyStageFigures, PyStageTimer, PyStopwatch};
     #[pymodule_export]
     use super::header::{PyHeader, decode_words, parse_addresses};
+    #[pymodule_export]
+    use super::parts::{PyPart, PyParts};
     #[pymodule_export]
     use super::reply::PyReply;
     #[pymodule_export]
