@@ -13,6 +13,7 @@ import pytest
 
 from guerrilla.errors import StartError
 from guerrilla.reply import Reply
+from guerrilla.webhook import client
 from tests.services.base import free_port
 from tests.services.webhook import OK, Request, Scripted, answer, answer_json
 from tests.webhook.helpers import a_mail, codes, opened, post, told
@@ -130,6 +131,13 @@ def test_a_slow_body_keeps_no_sender_waiting() -> None:
     with Scripted(answer(200, bytes(60_000)), pause=0.02) as server:
         assert codes(post(server.url, a_mail(), http_timeout=60)) == [250]
     assert time.monotonic() - begin < 30
+
+
+def test_the_time_limit_ends_with_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes behind a 200 makes nothing unsaved."""
+    monkeypatch.setattr(client, "DRAIN_TIME", 4.0)
+    with Scripted(answer(200, bytes(60_000)), pause=0.001) as server:
+        assert codes(post(server.url, a_mail(), http_timeout=3)) == [250]
 
 
 def test_a_slow_body_of_json_may_be_a_refusal() -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pydantic
 
-from guerrilla.config.fields import Flag, Positive, PositiveSeconds, one_of
+from guerrilla.config.fields import Flag, Positive, PositiveSeconds, one_of, whole
 from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError, Unavailable, expected
 from guerrilla.reply import TRY_LATER, Replies, Reply, fold
@@ -99,7 +99,7 @@ class HTTP(Processor):
         """Whether it is checked at all. Without, anybody on the way can read and keep the mail."""
         http_json_parts: Positive = 1_000
         """Parts of a mail that JSON has, at most."""
-        http_json_depth: Positive = 20
+        http_json_depth: Annotated[int, whole(1, 100), pydantic.Field(ge=1, le=100)] = 16
         """How deep they may lie in one another."""
         http_json_size: Bytes = 32 << 20
         """Octets of them, decoded. A part that does not fit has its size and no content."""

@@ -143,9 +143,15 @@ class Client:
         """
         self._look_if_away()
         transport = self._idle.pop() if self._idle else self._new()
+        answer: Answer | None = None
         try:
-            async with asyncio.timeout(self.target.timeout):
-                return await self._post(transport, content, name)
+            async with asyncio.timeout(self.target.timeout) as limit:
+                response = await self._send(transport, content, name)
+                self._failures = 0
+                try:
+                    answer = await _read(response, limit)
+                finally:
+                    await response.aclose()
         except TimeoutError as error:
             text = f"{self.target.place}: no answer within {self.target.timeout:g} s"
             raise Unavailable(text) from error
@@ -155,7 +161,12 @@ class Client:
                 self._note_away(why)
             raise Unavailable(f"{self.target.place}: {why}") from error
         finally:
-            self._idle.append(transport)
+            # One that was left in the middle of a request may never be fit for another.
+            if answer is None:
+                await transport.aclose()
+            else:
+                self._idle.append(transport)
+        return answer
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -175,25 +186,19 @@ class Client:
             ),
         )
 
-    async def _post(
+    async def _send(
         self, transport: httpx.AsyncHTTPTransport, content: Content, name: str
-    ) -> Answer:
+    ) -> httpx.Response:
         while True:
             trace = _Trace()
             request = self._request(content, trace)
             try:
-                response = await transport.handle_async_request(request)
+                return await transport.handle_async_request(request)
             except httpx.TransportError as error:
                 # A new connection that fails says that the server is ill, not that it is tidy.
                 if not self.target.repeat or trace.connected or _is_timeout(error):
                     raise
                 log.info("%s: posted again, a kept connection ended: %s", name, error)
-                continue
-            self._failures = 0
-            try:
-                return await _read(response)
-            finally:
-                await response.aclose()
 
     def _request(self, content: Content, trace: _Trace) -> httpx.Request:
         stamp = str(int(time.time()))
@@ -248,18 +253,19 @@ async def _blocks(content: Content) -> AsyncIterator[bytes]:
         yield bytes(block)
 
 
-async def _read(response: httpx.Response) -> Answer:
-    """The answer, as far as it matters."""
+async def _read(response: httpx.Response, limit: asyncio.Timeout) -> Answer:
+    """The answer, as far as it matters; lifts the limit where the status settles everything."""
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     is_json = kind == "application/json" or kind.endswith("+json")
+    if response.is_success and is_json:
+        body, whole = await _some(response, BODY_LIMIT, None)
+        return Answer(response.status_code, is_json, body, whole)
+    limit.reschedule(None)
     if not response.is_success:
         body, whole = await _some(response, SHOWN_LIMIT, DRAIN_TIME)
         location = response.headers.get("Location", "")[:SHOWN] if response.is_redirect else ""
         location = mask_text(location.partition("?")[0])
         return Answer(response.status_code, is_json, body, whole, location)
-    if is_json:
-        body, whole = await _some(response, BODY_LIMIT, None)
-        return Answer(response.status_code, is_json, body, whole)
     await _some(response, DRAIN_LIMIT, DRAIN_TIME)
     return Answer(response.status_code)
 
