@@ -75,7 +75,7 @@ class HTTP(Processor):
         http_batch: _Batch = "single"
         """`batch` posts the mails that a worker has at the moment in one JSON array; `single` each
         by itself, several at a time."""
-        http_secret: Annotated[tuple[str, ...], _TEXTS] = pydantic.Field((), repr=False)
+        http_secret: Annotated[tuple[str, ...], _TEXTS] = pydantic.Field(default=(), repr=False)
         """What requests are signed with (HMAC-SHA256): a text, or a list of two while one takes the
         place of the other, which makes two signatures. Empty: requests are not signed."""
         http_headers: dict[str, str] = pydantic.Field(default_factory=dict, repr=False)

@@ -152,9 +152,8 @@ class Client:
                     answer = await _read(response, limit)
                 finally:
                     await response.aclose()
-        except TimeoutError as error:
-            text = f"{self.target.place}: no answer within {self.target.timeout:g} s"
-            raise Unavailable(text) from error
+        except TimeoutError:
+            pass  # The limit: told below, when the connection is closed.
         except (httpx.HTTPError, OSError) as error:
             why = str(error) or type(error).__name__
             if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -166,6 +165,8 @@ class Client:
                 await transport.aclose()
             else:
                 self._idle.append(transport)
+        if answer is None:
+            raise Unavailable(f"{self.target.place}: no answer within {self.target.timeout:g} s")
         return answer
 
     async def close(self) -> None:
