@@ -284,16 +284,18 @@ def test_each_mail_of_a_batch_has_its_reply() -> None:
 
 @pytest.mark.parametrize("client_error", [451, 550])
 def test_a_mail_that_is_refused_takes_no_other_with_it(client_error: int) -> None:
-    mails = [a_mail(subject) for subject in ("good", "bad", "fine", "busy")]
+    mails = [a_mail(subject) for subject in ("good", "bad", "fine", "busy", "gone")]
 
-    def say(request: Request) -> bytes:
+    def say(request: Request) -> bytes | None:
         subjects = [one["subject"] for one in request.json()]
+        if subjects == ["gone"]:
+            return None
         return answer(422 if "bad" in subjects else 503 if subjects == ["busy"] else 200)
 
     with Scripted(say) as server:
         keys = {"http_batch": "batch", "http_client_error": client_error}
-        assert codes(post(server.url, *mails, **keys)) == [250, client_error, 250, 451]
-    assert [len(request.json()) for request in server.requests] == [4, 1, 1, 1, 1]
+        assert codes(post(server.url, *mails, **keys)) == [250, client_error, 250, 451, 451]
+    assert [len(request.json()) for request in server.requests] == [5, 1, 1, 1, 1, 1]
 
 
 def test_a_batch_is_split_by_its_size() -> None:
