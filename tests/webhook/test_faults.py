@@ -33,15 +33,15 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     ("said", "why"),
     [
         (None, "Server disconnected without sending a response"),
-        (b"", "no answer within 1 s"),
+        (b"", "no answer within 2 s"),
         (b"garbage\r\n\r\n", "illegal status line"),
         (b"SSH-2.0-x\r\n\r\n", "illegal status line"),
-        (b"HTTP/1.1 200 OK", "no answer within 1 s"),
-        (b"HTTP/1.1 200 OK\r\nX: y\r\n", "no answer within 1 s"),
+        (b"HTTP/1.1 200 OK", "no answer within 2 s"),
+        (b"HTTP/1.1 200 OK\r\nX: y\r\n", "no answer within 2 s"),
         (b"HTTP/1.1 2x0 OK\r\n\r\n", "illegal status line"),
         (b"HTTP/1.1 200 OK\r\nno header\r\n\r\n", "illegal header line"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * (1 << 20), "Receive buffer too long"),
-        (b"HTTP/1.1 100 Continue\r\n\r\n", "no answer within 1 s"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "no answer within 2 s"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", "SWITCH_UPGRADE"),
     ],
 )
@@ -49,7 +49,7 @@ def test_an_answer_that_is_none(
     said: bytes | None, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     mail = a_mail()
-    limit = 1 if "within" in why else 20
+    limit = 2 if "within" in why else 20
     with Scripted(lambda _: said) as server:
         assert codes(post(server.url, mail, http_timeout=limit)) == [451]
     [line] = errors(caplog)
@@ -122,7 +122,7 @@ def test_a_slow_answer_ends_at_the_time_limit() -> None:
     """However often something comes: the limit is for all of it."""
     begin = time.monotonic()
     with Scripted(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 10_000, pause=0.02) as server:
-        assert codes(post(server.url, a_mail(), http_timeout=1)) == [451]
+        assert codes(post(server.url, a_mail(), http_timeout=2)) == [451]
     assert time.monotonic() - begin < 15
 
 
@@ -219,7 +219,7 @@ def test_it_is_posted_again_where_the_server_keeps_ids(keys: dict[str, str]) -> 
 @pytest.mark.parametrize("said", [None, answer(500), b""])
 def test_a_new_connection_that_fails_is_not_tried_again(said: bytes | None) -> None:
     with Scripted(lambda _: said) as server:
-        keys = {"http_repeat": True, "http_timeout": 1}
+        keys = {"http_repeat": True, "http_timeout": 2}
         assert codes(post(server.url, a_mail(), **keys)) == [451]
     assert len(server.requests) == 1
 
