@@ -235,22 +235,25 @@ class HTTP(Processor):
 
     def _batches(
         self, envelopes: Sequence[Envelope]
-    ) -> Iterator[tuple[list[Envelope], list[bytes]]]:
+    ) -> Iterator[tuple[list[Envelope], list[list[bytes]]]]:
         """Each with the JSON of its mails, in order; one at a time is in memory."""
         mails: list[Envelope] = []
-        bodies: list[bytes] = []
+        bodies: list[list[bytes]] = []
         size = 0
         for envelope in envelopes:
             body = self._json(envelope)
-            if bodies and size + len(body) > self._options.http_batch_size:
+            length = sum(map(len, body))
+            if bodies and size + length > self._options.http_batch_size:
                 yield mails, bodies
                 mails, bodies, size = [], [], 0
             mails.append(envelope)
             bodies.append(body)
-            size += len(body)
+            size += length
         yield mails, bodies
 
-    async def _post_batch(self, mails: list[Envelope], bodies: list[bytes]) -> Sequence[Outcome]:
+    async def _post_batch(
+        self, mails: list[Envelope], bodies: list[list[bytes]]
+    ) -> Sequence[Outcome]:
         if all(envelope.expired for envelope in mails):  # while others were posted
             return [TRY_LATER] * len(mails)
         answer = await self._ask(as_batch(bodies), mails)
@@ -261,7 +264,7 @@ class HTTP(Processor):
         pairs = zip(mails, bodies, strict=True)
         return await asyncio.gather(*(self._post_alone(mail, body) for mail, body in pairs))
 
-    async def _post_alone(self, mail: Envelope, body: bytes) -> Outcome:
+    async def _post_alone(self, mail: Envelope, body: list[bytes]) -> Outcome:
         async with self._gate:
             try:
                 answer = await self._ask(as_batch([body]), [mail])
@@ -287,7 +290,7 @@ class HTTP(Processor):
                 log.warning("%s: %s: %s: answered %d", name, self._place, answer, reply.code)
         return found
 
-    def _json(self, envelope: Envelope) -> bytes:
+    def _json(self, envelope: Envelope) -> list[bytes]:
         return as_json(envelope, self._limits, self._options.http_json_raw)
 
 

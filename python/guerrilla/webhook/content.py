@@ -21,6 +21,8 @@ __all__ = ["Content", "Raw", "as_batch", "as_json", "as_raw", "as_single"]
 Raw = Literal["never", "truncated", "always"]
 """When JSON has the mail itself too."""
 
+_ENCODED: Final = 192 << 10
+"""Octets that become Base64 at a time."""
 _WRITTEN: Final = 256 << 10
 """Octets that are handed to the socket at a time: so many are copied for it."""
 
@@ -67,13 +69,13 @@ def as_raw(envelope: Envelope) -> Content:
     return Content(pieces, "message/rfc822", envelope.queued_id, told.encode("ascii"))
 
 
-def as_single(name: str, mail: bytes) -> Content:
+def as_single(name: str, mail: Sequence[bytes]) -> Content:
     """A mail that is JSON already; `name` is its id."""
-    return Content([mail], "application/json", name)
+    return Content(mail, "application/json", name)
 
 
-def as_json(envelope: Envelope, limits: Limits, raw: Raw) -> bytes:
-    """The mail as one JSON object.
+def as_json(envelope: Envelope, limits: Limits, raw: Raw) -> list[bytes]:
+    """The mail as one JSON object, in pieces: what is long is not copied into a longer text.
 
     Args:
         envelope: of the mail.
@@ -81,23 +83,52 @@ def as_json(envelope: Envelope, limits: Limits, raw: Raw) -> bytes:
         raw: when it has the whole mail in `raw`.
     """
     contents = contents_of(envelope, limits)
-    fields: dict[str, Any] = envelope_fields(envelope)
+    fields = envelope_fields(envelope)
     fields["subject"] = envelope.subject
     fields["headers"] = header_fields(envelope)
-    fields |= contents.fields
+    fields["text"] = contents.text
+    fields["html"] = contents.html
     fields["truncated"] = contents.truncated
+    pieces = [_object(fields)[:-1], b',"attachments":[']
+    for number, (told, content) in enumerate(contents.attachments):
+        octets = None if content is None else [content]
+        pieces += [b"," if number else b"", *_with_base64(_object(told), "content", octets)]
+    whole = None
     if raw == "always" or (raw == "truncated" and contents.truncated):
-        fields["raw"] = base64.b64encode(bytes(envelope)).decode("ascii")
-    else:
-        fields["raw"] = None
+        whole = as_raw(envelope).pieces
+    return [*pieces, *_with_base64(b"]}", "raw", whole)]
+
+
+def _object(fields: dict[str, Any]) -> bytes:
     text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
     # A lone surrogate is no character: no parser has to take it.
     return text.encode("utf-8", "replace")
 
 
-def as_batch(mails: Iterable[bytes]) -> Content:
+def _with_base64(
+    ended: bytes, key: str, octets: Sequence[bytes | memoryview] | None
+) -> Iterator[bytes]:
+    """What ends an object, with one more key before its end: the octets in Base64, or null."""
+    yield ended[:-1]
+    yield f',"{key}":'.encode()
+    if octets is None:
+        yield b"null}"
+        return
+    yield b'"'
+    rest = b""
+    for piece in octets:
+        for start in range(0, len(piece), _ENCODED):
+            block = rest + bytes(piece[start : start + _ENCODED])
+            even = len(block) - len(block) % 3
+            rest = block[even:]
+            yield base64.b64encode(block[:even])
+    yield base64.b64encode(rest)
+    yield b'"}'
+
+
+def as_batch(mails: Iterable[Sequence[bytes]]) -> Content:
     """Mails that are JSON already, as one array."""
     pieces: list[bytes | memoryview] = [b"["]
     for mail in mails:
-        pieces += [b"," if len(pieces) > 1 else b"", mail]
+        pieces += [b"," if len(pieces) > 1 else b"", *mail]
     return Content([*pieces, b"]"], "application/json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -23,7 +22,10 @@ class Limits(NamedTuple):
 class Contents(NamedTuple):
     """What JSON has of them."""
 
-    fields: dict[str, Any]
+    text: str | None
+    html: str | None
+    attachments: list[tuple[dict[str, Any], bytes | None]]
+    """What is said of each, and its octets; None for one that is left out."""
     truncated: bool
     """Something went over a limit and is not there."""
 
@@ -36,8 +38,9 @@ def contents_of(envelope: Envelope, limits: Limits) -> Contents:
     parts = envelope.parts(
         max_depth=limits.depth, max_parts=limits.parts, max_size=max(1, limits.size)
     )
-    fields: dict[str, Any] = {"text": None, "html": None, "attachments": []}
-    shown = {"text": parts.text_part, "html": parts.html_part}
+    shown: dict[str, str | None] = {"text": None, "html": None}
+    keys = {parts.text_part: "text", parts.html_part: "html"}
+    attachments: list[tuple[dict[str, Any], bytes | None]] = []
     truncated = parts.truncated is not None
     left = limits.size
     for part in parts:
@@ -46,12 +49,11 @@ def contents_of(envelope: Envelope, limits: Limits) -> Contents:
             truncated = True
         else:
             left -= len(content)
-        key = next((key for key, one in shown.items() if one is part), None)
-        if key and content is not None:
-            fields[key] = part.text
+        if part in keys and content is not None:
+            shown[keys[part]] = part.text
         else:
-            fields["attachments"].append(_attachment(part, content))
-    return Contents(fields, truncated)
+            attachments.append((_attachment(part, content), content))
+    return Contents(shown["text"], shown["html"], attachments, truncated)
 
 
 def _content(part: Part, most: int) -> bytes | None:
@@ -70,6 +72,5 @@ def _attachment(part: Part, content: bytes | None) -> dict[str, Any]:
         "disposition": part.disposition,
         # Of one that is left out, as it was sent: decoded, nobody has counted it.
         "size": part.size if content is None else len(content),
-        "content": None if content is None else base64.b64encode(content).decode("ascii"),
         "truncated": content is None,
     }
