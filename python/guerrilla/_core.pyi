@@ -31,6 +31,7 @@ __all__ = [
     "__build__",
     "__version__",
     "claim",
+    "decode_words",
     "make_certificate",
     "make_check",
     "make_login",
@@ -520,6 +521,11 @@ class Check:
         """What `answer` was given, or the default it stands for; None before."""
     def answer(self, reply: Reply | None = None) -> bool:
         """Answers: None accepts the recipient. Returns and raises as `Envelope.answer`."""
+
+def decode_words(value: str) -> str:
+    """The value of a header field with its RFC 2047 words decoded, as `Envelope.subject` has them.
+
+    Takes linear time, whatever a sender wrote. CR, LF and NUL become spaces.
 
 @final
 class Credentials:

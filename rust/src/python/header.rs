@@ -7,9 +7,11 @@ use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use super::charset;
 use crate::delivery::Delivery;
 use crate::mail::address_list::parse_address_list;
 use crate::mail::header::{HeaderSection, to_text, unfold};
+use crate::mail::rfc2047;
 
 /// Octets from which others may run while they are parsed.
 const WORTH_A_RELEASE: usize = 64 << 10;
@@ -98,4 +100,11 @@ impl PyHeader {
 pub(super) fn parse_addresses(value: &str) -> Vec<(String, String)> {
     let mailboxes = parse_address_list(value.as_bytes()).into_iter();
     mailboxes.map(|mailbox| (mailbox.to_string(), mailbox.display_name)).collect()
+}
+
+/// `_core.decode_words`.
+#[pyfunction]
+pub(super) fn decode_words(py: Python<'_>, value: &str) -> String {
+    let decode = |charset: &str, octets: &[u8]| charset::decode(py, charset, octets);
+    rfc2047::decode(value.as_bytes(), &decode)
 }

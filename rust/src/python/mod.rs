@@ -46,7 +46,7 @@ mod _core {
     #[pymodule_export]
     use super::figures::{PyStageFigures, PyStageTimer, PyStopwatch};
     #[pymodule_export]
-    use super::header::{PyHeader, parse_addresses};
+    use super::header::{PyHeader, decode_words, parse_addresses};
     #[pymodule_export]
     use super::login::{PyCredentials, PyLogin, make_login};
     use super::parts::{PyPart, PyParts};
