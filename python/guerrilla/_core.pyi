@@ -526,6 +526,7 @@ def decode_words(value: str) -> str:
     """The value of a header field with its RFC 2047 words decoded, as `Envelope.subject` has them.
 
     Takes linear time, whatever a sender wrote. CR, LF and NUL become spaces.
+    """
 
 @final
 class Credentials:
