@@ -269,6 +269,18 @@ def test_a_reply_too_many_ends_the_connection() -> None:
     assert far.connections == 2
 
 
+def test_data_that_is_granted_to_nobody_ends_the_connection_at_once() -> None:
+    """The far side waits for a message, and would for long."""
+    with FarSide(*PIPELINED) as far, opened(far.options) as stage:
+        far.will_say("RCPT", NO)
+        far.will_say("DATA", "354 go ahead")
+        outcome: Any = saved(stage)
+        assert outcome.code == 550
+        until(lambda: not far._open)
+        assert saved(stage) is None
+    assert far.messages == [MESSAGE]
+
+
 def test_a_connection_is_kept_for_so_long() -> None:
     with FarSide() as far, opened(far.options, forward_keep=0) as stage:
         assert [saved(stage) for _ in range(3)] == [None] * 3

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["NEEDS_UTF8", "Path", "Wishes", "mail_command", "rcpt_command"]
 
 NEEDS_UTF8: Final = Reply(550, "5.6.7", "The next server takes no internationalized mail")
-"""RFC 6531 section 3.5: it must not be sent on without SMTPUTF8."""
+"""RFC 6531 section 3.2: it must not be sent on without SMTPUTF8."""
 NEEDS_BINARY: Final = Reply(554, "5.6.1", "The next server takes no binary mail")
 """RFC 3030 section 3: it would have to be converted."""
 TOO_LARGE: Final = Reply(552, "5.3.4", "Message too big for the next server")
@@ -80,7 +80,9 @@ def _of_mail(sender: Path, wishes: Wishes, far: Extensions) -> Iterator[str]:
         yield "BODY=BINARYMIME"
     elif "8BITMIME" in far and (wishes.has_8bit or sender.value("BODY") == "8BITMIME"):
         yield "BODY=8BITMIME"
-    if wishes.needs_utf8:
+    # Where it might be of use, in the header of a part of it: it does no harm.
+    may_use_utf8 = wishes.has_8bit and sender.has("SMTPUTF8") and "SMTPUTF8" in far
+    if wishes.needs_utf8 or may_use_utf8:
         yield "SMTPUTF8"
     if "DSN" in far:
         yield from _copied(sender, "RET", "ENVID", is_utf8=False)

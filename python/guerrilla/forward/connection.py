@@ -209,10 +209,10 @@ class _Exchange:
         """See `Connection._hear`."""
         while True:
             try:
-                if self._unsent:
-                    self._send()
                 if (heard := self._look()) is not None:
                     return heard
+                if self._unsent:
+                    self._send()
                 self._link.wait(deadline, sending=bool(self._unsent))
                 octets = self._link.receive()
             except TimeoutError:
@@ -243,9 +243,7 @@ class _Exchange:
             if self._unsent and self._say.is_message:
                 return Heard(self._replies, in_doubt=self._in_doubt, unsent=True)
         if self._unsent:
-            if self._say.replies:
-                raise ProtocolError("it answered what it had not heard")
-            return None
+            raise ProtocolError("it answered what it had not heard")
         return Heard(self._replies, in_doubt=self._in_doubt)
 
     def _ended(self, how: str) -> Heard:

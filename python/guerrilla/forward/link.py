@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Link", "connect"]
 
 _READ: Final = 1 << 16
+"""More than a record of TLS holds: nothing stays behind that the socket would not tell of."""
 
 
 def connect(address: ListenAddress, timeout: float) -> socket.socket:
@@ -46,8 +47,6 @@ class Link:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._socket.setblocking(False)
-        self._wants = select.POLLIN | select.POLLOUT
-        """What sending waits for: TLS may have to read first."""
 
     @property
     def tls(self) -> str | None:
@@ -85,13 +84,9 @@ class Link:
         Raises:
             OSError: the connection is broken.
         """
-        self._wants = select.POLLIN | select.POLLOUT
         try:
             return self._socket.send(octets)
-        except (BlockingIOError, ssl.SSLWantWriteError):
-            return 0
-        except ssl.SSLWantReadError:
-            self._wants = select.POLLIN
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return 0
 
     def receive(self) -> bytes | None:
@@ -111,9 +106,7 @@ class Link:
         Raises:
             TimeoutError: it is too late.
         """
-        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            return  # in a record that is read already: the socket itself would not tell
-        self._poll(self._wants if sending else select.POLLIN, deadline)
+        self._poll(select.POLLIN | select.POLLOUT if sending else select.POLLIN, deadline)
 
     def _poll(self, events: int, deadline: float) -> None:
         left = deadline - time.monotonic()

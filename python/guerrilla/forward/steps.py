@@ -47,7 +47,7 @@ class Say:
 
     Attributes:
         octets: in pieces.
-        replies: how many it is answered by; 0 is for what is answered by none.
+        replies: how many it is answered by, at least one.
         is_message: it is a message, or a part of one, which counts as a whole once its last piece
             is there: a reply that comes before ends the sending.
     """
