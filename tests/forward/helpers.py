@@ -6,6 +6,7 @@ import base64
 import contextlib
 import socket
 import ssl
+import struct
 import threading
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterator, Mapping
@@ -117,8 +118,8 @@ class FarSide:
         self.connections = 0
         self.silent = ""
         """A verb that it does not answer."""
-        self.garbles = False
-        """Its handshakes are none."""
+        self.handshake = ""
+        """What it does instead of one: `garbage`, `reset` or `close`."""
         self.deaf = False
         """After its reply to DATA it hears nothing more, and closes."""
         self._lmtp, self._drip, self._tls, self._implicit = lmtp, drip, tls, implicit
@@ -234,9 +235,13 @@ class _Session:
 
     def on_starttls(self, verb: str, line: str) -> None:
         is_begun = self.say(verb, "220 begin").startswith("220")
-        if is_begun and self.far.garbles:
+        if is_begun and self.far.handshake:
             self.connection.recv(1 << 16)
-            self.connection.sendall(b"500 what?\r\n")
+            if self.far.handshake == "garbage":
+                self.connection.sendall(b"500 what?\r\n")
+            if self.far.handshake == "reset":
+                linger = struct.pack("ii", 1, 0)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             raise EOFError
         if is_begun:
             self.begin_tls()

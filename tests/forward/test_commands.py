@@ -114,6 +114,13 @@ def test_no_address_ends_a_command() -> None:
         mail_command(evil, FULL, extensions())
 
 
+def test_a_joiner_is_no_control_character() -> None:
+    """As in addresses of scripts that need one."""
+    to = path("\u0915\u094d\u200d\u0937@example.com")
+    found = rcpt_command(to, Wishes(needs_utf8=True), extensions("SMTPUTF8"))
+    assert found == f"RCPT TO:<{to.mailbox}>\r\n".encode()
+
+
 def test_keywords_are_found_in_any_case_and_form() -> None:
     far = extensions("Size 1000", "auth=PLAIN LOGIN", "AUTH CRAM-MD5", "x-odd", "", "pipelining ")
     assert far.size_limit == 1_000

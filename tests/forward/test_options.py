@@ -165,9 +165,10 @@ def test_a_certificate_is_checked(mode: str, pair: Pair, tmp_path: Path) -> None
     assert len(far.messages) == 1
 
 
-def test_opportunistic_takes_any_certificate_and_none() -> None:
+@pytest.mark.parametrize("end", ["garbage", "reset", "close"])
+def test_opportunistic_takes_any_certificate_and_none(end: str) -> None:
     with FarSide("STARTTLS") as far:  # which then does no handshake
-        far.garbles = True
+        far.handshake = end
         assert send(far.options)[0].code == 250
     assert far.connections == 2
     assert far.said.count("STARTTLS") == 1

@@ -269,6 +269,36 @@ def test_a_reply_too_many_ends_the_connection() -> None:
     assert far.connections == 2
 
 
+def test_who_talks_unasked_gets_no_mail() -> None:
+    """Each reply would be taken for that to the next command."""
+    with FarSide(*ALL) as far, opened(far.options) as stage:
+        assert saved(stage) is None
+        far.will_say("EHLO", "250-mx\r\n250 CHUNKING\r\n250 and more")
+        far.hang_up()
+        until(lambda: not far._open)
+        with pytest.raises(Unavailable, match="it says what it was not asked"):
+            saved(stage)
+        until(lambda: _is_saved(stage))
+        far.will_say("MAIL", "250 ok\r\n250 ok\r\n250 ok")
+        with pytest.raises(Unavailable):
+            saved(stage)
+    assert len(far.messages) == 2
+
+
+def test_nothing_is_sent_once_the_sender_was_told_451() -> None:
+    """At twice `gw_save_timeout`, whatever `forward_timeout` allows."""
+    with FarSide() as far, opened(far.options, gw_save_timeout=0.2, forward_timeout=60) as stage:
+        far.silent = "RCPT"
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="no answer in time"):
+            saved(stage, received_at=time.time())
+        assert time.monotonic() - began < 10
+        far.silent = ""
+        # One that came from no socket may be of any age.
+        assert saved(stage, received_at=1.0) is None
+    assert far.messages == [MESSAGE]
+
+
 def test_data_that_is_granted_to_nobody_ends_the_connection_at_once() -> None:
     """The far side waits for a message, and would for long."""
     with FarSide(*PIPELINED) as far, opened(far.options) as stage:

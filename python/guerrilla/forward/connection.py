@@ -53,12 +53,16 @@ class Peer:
     required: bool = False
 
 
+class _NoTLSError(Exception):
+    """The handshake failed, and there is no need of TLS."""
+
+
 class Connection:
     """One session, for one thread.
 
     Args:
         peer: with whom.
-        timeout: seconds that opening it may take, and each mail and question after that.
+        timeout: seconds that opening it may take.
 
     Raises:
         RefusedError: the far side will have no session of this kind.
@@ -68,31 +72,28 @@ class Connection:
     """
 
     def __init__(self, peer: Peer, timeout: float) -> None:
-        self._timeout = timeout
         self._lmtp = peer.session.lmtp
         self.is_used = False
         """Whether a transaction went well: only then is its end a usual thing."""
         self.is_clean = False
         """Whether the last transaction is over for both sides."""
         try:
-            self._open(peer, with_tls=True)
-        except ssl.SSLError as error:
-            if peer.required:
-                raise
+            self._open(peer, timeout, with_tls=True)
+        except _NoTLSError as error:
             # As it is for others: what is readable by many is better than what does not arrive.
             log.warning("%s: no TLS with it: %s: without it", peer.address, error)
-            self._open(peer, with_tls=False)
+            self._open(peer, timeout, with_tls=False)
         self.is_clean = True
         self._since = time.monotonic()
 
-    def _open(self, peer: Peer, *, with_tls: bool) -> None:
-        deadline = time.monotonic() + self._timeout
+    def _open(self, peer: Peer, timeout: float, *, with_tls: bool) -> None:
+        deadline = time.monotonic() + timeout
         self._reader = ReplyReader()
-        self._link = Link(connect(peer.address, self._timeout))
+        self._link = Link(connect(peer.address, timeout))
         try:
             starttls = with_tls and peer.context is not None and not peer.implicit
-            if with_tls and peer.context is not None and peer.implicit:
-                self._link.secure(peer.context, peer.name or None, deadline)
+            if peer.implicit:
+                self._secure(peer, deadline)
             talk = opening(peer.session, starttls=starttls, required=peer.required)
             self.far = self._hold(talk, deadline, peer)
         except BaseException:
@@ -131,12 +132,13 @@ class Connection:
                 self._hear(Say((b"QUIT\r\n",), 1), time.monotonic() + GOODBYE)
         self._link.close()
 
-    def relay(self, mail: Mail, *, apart: bool) -> Result:
+    def relay(self, mail: Mail, *, apart: bool, timeout: float) -> Result:
         """Hands over a mail.
 
         Args:
             mail: the mail.
             apart: as for `transaction.relay`.
+            timeout: seconds for all of it.
 
         Raises:
             LostError: the connection ended before anything can have been taken.
@@ -145,18 +147,20 @@ class Connection:
             OSError: anything else that happens to a socket.
         """
         self.is_clean = False
-        result = self._talk(relay(mail, self.far, lmtp=self._lmtp, apart=apart))
+        talk = relay(mail, self.far, lmtp=self._lmtp, apart=apart)
+        result = self._talk(talk, timeout)
         self.is_clean = result.is_clean
         return result
 
-    def verify(self, sender: Path, recipient: Path, *, size: int) -> Reply:
+    def verify(self, sender: Path, recipient: Path, *, size: int, timeout: float) -> Reply:
         """Asks about a recipient; raises as `relay`."""
         self.is_clean = False
-        reply, self.is_clean = self._talk(verify(sender, recipient, self.far, size=size))
+        talk = verify(sender, recipient, self.far, size=size)
+        reply, self.is_clean = self._talk(talk, timeout)
         return reply
 
-    def _talk(self, conversation: Conversation[_Value]) -> _Value:
-        value = self._hold(conversation, time.monotonic() + self._timeout)
+    def _talk(self, conversation: Conversation[_Value], timeout: float) -> _Value:
+        value = self._hold(conversation, time.monotonic() + timeout)
         self.is_used = True
         self._since = time.monotonic()
         return value
@@ -183,9 +187,19 @@ class Connection:
         if self._reader.has_more:
             # Said before TLS, by whoever is on the way, to be taken for what is said within it.
             raise ProtocolError("it said more than its reply to STARTTLS")
-        self._link.secure(peer.context, peer.name or None, deadline)
+        try:
+            self._link.secure(peer.context, peer.name or None, deadline)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            if peer.required:
+                raise
+            raise _NoTLSError(str(error)) from error
 
     def _hear(self, say: Say, deadline: float) -> Heard:
+        if self._reader.has_more and not say.is_message:  # which may be refused before it is heard
+            # It would be taken for the reply to this, and that for the reply to the next.
+            raise ProtocolError("it said more than it was asked")
         return _Exchange(self._link, self._reader, say).run(deadline)
 
 

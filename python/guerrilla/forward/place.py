@@ -59,6 +59,9 @@ class ForwardOptions(Processor.Options):
     forward_timeout: PositiveSeconds = 20.0
     """Time that connecting may take, and each mail or recipient after it. Best below
     `gw_save_timeout`."""
+    gw_save_timeout: Seconds = pydantic.Field(30.0, gt=0)
+    """Nothing of a mail is sent any more once twice this time has passed: its sender is told 451
+    then."""
     forward_keep: Seconds = 60.0
     """How long a connection that nothing was sent over is used again. 0: each mail has its own."""
     forward_ignored_extensions: tuple[str, ...] = ()

@@ -6,9 +6,10 @@ neither a socket nor a clock, so that a test is one `send` after the other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from guerrilla.forward.replies import FarReply
@@ -26,7 +27,8 @@ __all__ = [
     "line",
 ]
 
-CRLF = b"\r\n"
+CRLF: Final = b"\r\n"
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class ProtocolError(Exception):
@@ -101,7 +103,7 @@ def line(text: str) -> bytes:
     Raises:
         ValueError: a control character is in it, which might end it.
     """
-    if not text.isprintable():
+    if _CONTROL.search(text):
         raise ValueError(f"no control character can be in a command: {text!r}")
     return text.encode() + CRLF
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from guerrilla.engine.base import Processor
@@ -88,7 +90,10 @@ class Forward(Processor):
         is_lmtp = getattr(envelope, "protocol", "ESMTP") == "LMTP"
         apart = is_lmtp or len(envelope.rcpt_to) == 1
         mail = _mail(envelope)
-        result = self._ask(envelope.queued_id, lambda far: far.relay(mail, apart=apart))
+        result = self._ask(
+            envelope.queued_id,
+            lambda far: far.relay(mail, apart=apart, timeout=self._time_left(envelope)),
+        )
         if result.doubt:
             log.error(
                 "%s: perhaps taken by %s: %s", envelope.queued_id, self._kept.name, result.doubt
@@ -105,8 +110,15 @@ class Forward(Processor):
         declared = sender.value("SIZE")
         size = int(declared) if declared.isascii() and declared.isdigit() else 0
         what = f"RCPT TO:<{recipient}>"
-        reply = self._ask(what, lambda far: far.verify(sender, path, size=size))
+        timeout = self._options.forward_timeout
+        reply = self._ask(what, lambda far: far.verify(sender, path, size=size, timeout=timeout))
         return None if reply.is_success else reply
+
+    def _time_left(self, envelope: Envelope) -> float:
+        """Seconds that a mail may take: it must not be taken once its sender was told 451."""
+        left = envelope.received_at + 2 * self._options.gw_save_timeout - time.time()
+        # Over, it is a mail that came from no socket, or our clock was set.
+        return min(self._options.forward_timeout, left if left > 0 else math.inf)
 
     def _connect(self) -> Connection:
         if self._peer is None:
@@ -132,6 +144,9 @@ class Forward(Processor):
         ):
             self._kept.lost()
             connection = self._kept.get()
+            if not connection.is_usable:
+                self._kept.lost()
+                raise Unavailable(f"{self._kept.name}: it says what it was not asked")
         is_used = connection.is_used
         try:
             value = use(connection)
@@ -173,13 +188,16 @@ class Forward(Processor):
 
 def _mail(envelope: Envelope) -> Mail:
     head = envelope.added_headers + envelope.delivery_header
-    is_ascii = head.isascii() and bytes(envelope.header_data).isascii()
+    # What was never announced as UTF-8 goes on as what it is: old mail that is not quite right.
+    has_utf8_header = "SMTPUTF8" in envelope.parameters and not (
+        head.isascii() and bytes(envelope.header_data).isascii()
+    )
     return Mail(
         sender=_sender(envelope),
         recipients=[_path(recipient) for recipient in envelope.rcpt_to],
         head=head,
         data=envelope.data,
-        has_utf8_header="SMTPUTF8" in envelope.parameters and not is_ascii,
+        has_utf8_header=has_utf8_header,
     )
 
 
