@@ -92,9 +92,8 @@ def test_a_password_goes_over_no_line_that_others_read(address: str, tls: str, g
 
 
 def test_the_password_is_shown_nowhere() -> None:
-    options = Forward.Options(
-        forward_address="127.0.0.1:25", forward_username="me", forward_password=SECRET
-    )
+    keys = {"forward_username": "me", "forward_password": SECRET}
+    options = Forward.Options.model_validate({"forward_address": "127.0.0.1:25", **keys})
     assert SECRET not in repr(options)
     assert SECRET not in repr(peer_of(options))
     assert mask_value("forward_password", SECRET) == "***"
