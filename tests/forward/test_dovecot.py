@@ -95,6 +95,17 @@ def test_tls_that_is_checked(dovecot: DovecotLMTP, pair: Pair) -> None:
     assert len(dovecot.mails("a")) == 1
 
 
+def test_it_is_told_of_each_client(dovecot: DovecotLMTP) -> None:
+    """Which it puts into its Received."""
+    with opened(dovecot.tcp, forward_xclient=True) as stage:
+        for address, helo in (("192.0.2.7", "one"), ("2001:db8::9", "two"), ("192.0.2.7", "one")):
+            mail = make_envelope(remote_ip=address, helo=helo, rcpt_to=["a@example.com"])
+            assert stage.save(mail) is None
+    fields = [mail.partition(b"Received: from ")[2] for mail in dovecot.mails("a")]
+    told = sorted(field.partition(b"\n")[0] for field in fields)
+    assert told == [b"one ([192.0.2.7])"] * 2 + [b"two ([2001:db8::9])"]
+
+
 def test_the_example_on_its_page(dovecot: DovecotLMTP, tmp_path: Path) -> None:
     """With an SMTP client that names one whom Dovecot does not know."""
     _, text, _ = examples("Forward")

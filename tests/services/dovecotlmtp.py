@@ -96,6 +96,7 @@ plugin {{
   quota = maildir:user
   quota_exceeded_message = Mailbox is full
 }}
+login_trusted_networks = 127.0.0.1
 first_valid_uid = 1
 first_valid_gid = 1
 auth_username_format = %Ln

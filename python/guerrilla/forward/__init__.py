@@ -1,6 +1,6 @@
 """An SMTP and LMTP client that relays: what it hears is what our own client is to be told.
 
-`replies`, `extensions`, `commands` and `body` are pieces of the protocol; `opening` and
+`replies`, `extensions`, `commands`, `client` and `body` are pieces of the protocol; `opening` and
 `transaction` are what is said in which order, as generators that know neither a socket nor a clock
 (`steps`). `link` is the socket, and `connection` takes a conversation over it.
 """

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from guerrilla.forward.link import Link, connect
-from guerrilla.forward.opening import Session, opening
+from guerrilla.forward.opening import Session, introduce, opening
 from guerrilla.forward.replies import CLOSING, FarReply, ReplyReader
-from guerrilla.forward.steps import Heard, ProtocolError, Say, Secure
+from guerrilla.forward.steps import Heard, LostError, ProtocolError, RefusedError, Say, Secure
 from guerrilla.forward.transaction import Mail, Result, relay, verify
 
 if TYPE_CHECKING:
     from guerrilla._core import Reply
     from guerrilla.config import ListenAddress
+    from guerrilla.forward.client import Client
     from guerrilla.forward.commands import Path
     from guerrilla.forward.steps import Conversation
 
@@ -72,7 +73,8 @@ class Connection:
     """
 
     def __init__(self, peer: Peer, timeout: float) -> None:
-        self._lmtp = peer.session.lmtp
+        self._session = peer.session
+        self._introduced = ""
         self.is_used = False
         """Whether a transaction went well: only then is its end a usual thing."""
         self.is_clean = False
@@ -84,6 +86,7 @@ class Connection:
             log.warning("%s: no TLS with it: %s: without it", peer.address, error)
             self._open(peer, timeout, with_tls=False)
         self.is_clean = True
+        self._offered = self.far.parameters("XCLIENT")
         self._since = time.monotonic()
 
     def _open(self, peer: Peer, timeout: float, *, with_tls: bool) -> None:
@@ -132,6 +135,28 @@ class Connection:
                 self._hear(Say((b"QUIT\r\n",), 1), time.monotonic() + GOODBYE)
         self._link.close()
 
+    def introduce(self, client: Client, timeout: float) -> None:
+        """Tells the far side who our client is, where it takes the last one for it.
+
+        Raises:
+            RefusedError: it will not hear of it.
+            LostError: as for `relay`, or it will not hear of another one in this session.
+            ProtocolError, TimeoutError, OSError: as for `relay`.
+        """
+        attributes = client.attributes(self._offered)
+        if attributes == self._introduced:
+            return
+        self.is_clean = False
+        talk = introduce(self._session, attributes, client.greets_as(self._session.helo))
+        try:
+            self.far = self._talk(talk, timeout)
+        except RefusedError as error:
+            if not self._introduced:
+                raise
+            # Some hear it once in a session: it might be the client's own word then.
+            raise LostError(str(error)) from error
+        self.is_clean, self._introduced = True, attributes
+
     def relay(self, mail: Mail, *, apart: bool, timeout: float) -> Result:
         """Hands over a mail.
 
@@ -147,7 +172,7 @@ class Connection:
             OSError: anything else that happens to a socket.
         """
         self.is_clean = False
-        talk = relay(mail, self.far, lmtp=self._lmtp, apart=apart)
+        talk = relay(mail, self.far, lmtp=self._session.lmtp, apart=apart)
         result = self._talk(talk, timeout)
         self.is_clean = result.is_clean
         return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from guerrilla.forward.extensions import Extensions
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from guerrilla.forward.replies import FarReply
     from guerrilla.forward.steps import Conversation
 
-__all__ = ["Session", "opening"]
+__all__ = ["Session", "introduce", "opening"]
 
 READY = 220
 CONTINUE = 334
@@ -32,6 +32,7 @@ class Session:
         username: who logs in; empty for nobody.
         password: of that one.
         ignored: keywords of EHLO that are not to be seen.
+        xclient: the far side is told of our clients by XCLIENT, which it has to offer.
     """
 
     helo: str
@@ -39,6 +40,7 @@ class Session:
     username: str = ""
     password: str = field(default="", repr=False)
     ignored: Collection[str] = ()
+    xclient: bool = False
 
 
 def opening(session: Session, *, starttls: bool, required: bool) -> Conversation[Extensions]:
@@ -67,7 +69,27 @@ def opening(session: Session, *, starttls: bool, required: bool) -> Conversation
         raise RefusedError("it does not offer STARTTLS")
     if session.username:
         yield from _log_in(session, far)
+    if session.xclient and "XCLIENT" not in far:
+        raise RefusedError("it does not offer us XCLIENT")
     return far
+
+
+def introduce(session: Session, attributes: str, helo: str) -> Conversation[Extensions]:
+    """Tells of our client, after which the session begins again.
+
+    Args:
+        session: as it was opened.
+        attributes: of the client.
+        helo: what is said at EHLO then.
+
+    Raises:
+        RefusedError: the far side will not hear of it.
+        LostError, ProtocolError: as for `opening`.
+    """
+    reply = yield from ask(line(f"XCLIENT {attributes}"))
+    if reply.code != READY:
+        raise RefusedError(f"its reply to XCLIENT is {reply}")
+    return (yield from _hello(replace(session, helo=helo)))
 
 
 def _hello(session: Session) -> Conversation[Extensions]:

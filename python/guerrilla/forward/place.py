@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import pydantic
 
 from guerrilla.config import machine_name, parse_listen_interface
-from guerrilla.config.fields import Host, PositiveSeconds, one_of
+from guerrilla.config.fields import Flag, Host, PositiveSeconds, one_of
 from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError, expected
 from guerrilla.forward.connection import Peer
@@ -64,6 +64,9 @@ class ForwardOptions(Processor.Options):
     then."""
     forward_keep: Seconds = 60.0
     """How long a connection that nothing was sent over is used again. 0: each mail has its own."""
+    forward_xclient: Flag = False
+    """Tells the next server address, name and HELO of each client by XCLIENT, as Postfix and
+    guerrilla take it from those whom they trust. Not with `forward_username`."""
     forward_ignored_extensions: tuple[str, ...] = ()
     """Keywords that are not seen in its reply to EHLO, such as `CHUNKING`, for a server that does
     not keep what it promises."""
@@ -92,6 +95,13 @@ class ForwardOptions(Processor.Options):
                 "needs forward_tls = required or implicit: the password could be read on its way"
             )
         return name
+
+    @pydantic.field_validator("forward_xclient")
+    @classmethod
+    def _alone(cls, is_on: bool, info: pydantic.ValidationInfo) -> bool:
+        if is_on and info.data.get("forward_username"):
+            raise ValueError("expected false with forward_username: XCLIENT ends the login")
+        return is_on
 
     @pydantic.field_validator("forward_ignored_extensions", mode="before")
     @classmethod
@@ -142,6 +152,7 @@ def peer_of(options: ForwardOptions) -> Peer:
         username=options.forward_username,
         password=options.forward_password,
         ignored=options.forward_ignored_extensions,
+        xclient=options.forward_xclient,
     )
     return Peer(
         address,

@@ -18,6 +18,7 @@ from guerrilla.forward import (
     RefusedError,
     Result,
 )
+from guerrilla.forward.client import client_of
 from guerrilla.forward.commands import Path
 from guerrilla.forward.place import ForwardOptions, peer_of
 from guerrilla.kept import Kept
@@ -92,6 +93,7 @@ class Forward(Processor):
         mail = _mail(envelope)
         result = self._ask(
             envelope.queued_id,
+            envelope,
             lambda far: far.relay(mail, apart=apart, timeout=self._time_left(envelope)),
         )
         if result.doubt:
@@ -109,9 +111,12 @@ class Forward(Processor):
         sender, path = _sender(transaction), _path(recipient)
         declared = sender.value("SIZE")
         size = int(declared) if declared.isascii() and declared.isdigit() else 0
-        what = f"RCPT TO:<{recipient}>"
         timeout = self._options.forward_timeout
-        reply = self._ask(what, lambda far: far.verify(sender, path, size=size, timeout=timeout))
+        reply = self._ask(
+            f"RCPT TO:<{recipient}>",
+            transaction,
+            lambda far: far.verify(sender, path, size=size, timeout=timeout),
+        )
         return None if reply.is_success else reply
 
     def _time_left(self, envelope: Envelope) -> float:
@@ -128,27 +133,25 @@ class Forward(Processor):
     def _failed(self, why: str) -> StartError:
         return StartError(f"backend_config.forward_address: {self._options.forward_address}: {why}")
 
-    def _ask(self, name: str, use: Callable[[Connection], _Value]) -> _Value:
+    def _ask(
+        self, name: str, transaction: Transaction, use: Callable[[Connection], _Value]
+    ) -> _Value:
         """One transaction on the kept connection, on another one where that has just ended.
 
         Args:
             name: of what it is about, for the log.
-            use: the transaction.
+            transaction: of our client.
+            use: that with the next server.
 
         Raises:
             Unavailable: each transaction would fail now.
         """
-        connection = self._kept.get()
-        if not connection.is_usable or (
-            connection.is_used and connection.idle >= self._options.forward_keep
-        ):
-            self._kept.lost()
-            connection = self._kept.get()
-            if not connection.is_usable:
-                self._kept.lost()
-                raise Unavailable(f"{self._kept.name}: it says what it was not asked")
+        client = client_of(transaction) if self._options.forward_xclient else None
+        connection = self._connection()
         is_used = connection.is_used
         try:
+            if client is not None:
+                connection.introduce(client, self._options.forward_timeout)
             value = use(connection)
         except LostError as error:
             self._kept.lost()
@@ -156,8 +159,8 @@ class Forward(Processor):
                 raise Unavailable(f"{self._kept.name}: {error}") from error
             # Nothing of it can have been taken: the end of the message was not sent.
             log.info("%s: sent again on a new connection: %s", name, error)
-            return self._ask(name, use)
-        except (ProtocolError, OSError) as error:
+            return self._ask(name, transaction, use)
+        except (RefusedError, ProtocolError, OSError) as error:
             self._kept.lost()
             raise Unavailable(f"{self._kept.name}: {error}") from error
         except BaseException:
@@ -166,6 +169,19 @@ class Forward(Processor):
         if not connection.is_clean:
             self._kept.lost()
         return value
+
+    def _connection(self) -> Connection:
+        """The kept connection, or another one where that has ended or is too old."""
+        connection = self._kept.get()
+        is_over = connection.is_used and connection.idle >= self._options.forward_keep
+        if connection.is_usable and not is_over:
+            return connection
+        self._kept.lost()
+        connection = self._kept.get()
+        if not connection.is_usable:
+            self._kept.lost()
+            raise Unavailable(f"{self._kept.name}: it says what it was not asked")
+        return connection
 
     def _outcome(self, envelope: Envelope, result: Result, is_lmtp: bool) -> Outcome:
         """What the sender is told; None where all of it is saved."""
