@@ -104,9 +104,10 @@ def test_one_that_will_not_begin_stops_the_start(flag: str, command: str, folder
 def test_it_hears_xclient_again_and_again(folder: Path) -> None:
     with SmtpSink(folder) as sink, opened(sink.options, forward_xclient=True) as stage:
         first = stage._kept.get()
-        for address in ("192.0.2.1", "192.0.2.2", "2001:db8::1"):
-            assert stage.save(make_envelope(remote_ip=address)) is None
+        for helo in ("one", "two", "one"):
+            assert stage.save(make_envelope(helo=helo)) is None
         assert stage._kept.get() is first
+        assert first._introduced == "NAME=[UNAVAILABLE] HELO=one"
 
 
 def test_a_refusal_before_the_message_is_read_is_passed_on(folder: Path) -> None:

@@ -86,9 +86,7 @@ def introduce(session: Session, attributes: str, helo: str) -> Conversation[Exte
         RefusedError: the far side will not hear of it.
         LostError, ProtocolError: as for `opening`.
     """
-    reply = yield from ask(line(f"XCLIENT {attributes}"))
-    if reply.code != READY:
-        raise RefusedError(f"its reply to XCLIENT is {reply}")
+    _expect("XCLIENT", (yield from ask(line(f"XCLIENT {attributes}"))))
     return (yield from _hello(replace(session, helo=helo)))
 
 
