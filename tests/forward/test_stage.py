@@ -18,6 +18,7 @@ from tests.forward.helpers import (
     ALL,
     CLOSE,
     MESSAGE,
+    PATIENCE,
     PIPELINED,
     FarSide,
     as_lmtp,
@@ -285,6 +286,15 @@ def test_who_talks_unasked_gets_no_mail() -> None:
     assert len(far.messages) == 2
 
 
+def test_half_a_reply_too_many_is_one() -> None:
+    with FarSide() as far, opened(far.options) as stage:
+        far.will_say("MAIL", "250 ok\r\n250-and more")
+        with pytest.raises(Unavailable, match="it said more than it was asked"):
+            saved(stage)
+        assert saved(stage) is None
+    assert far.messages == [MESSAGE]
+
+
 def test_nothing_is_sent_once_the_sender_was_told_451() -> None:
     """At twice `gw_save_timeout`, whatever `forward_timeout` allows."""
     with FarSide() as far, opened(far.options, gw_save_timeout=0.2, forward_timeout=60) as stage:
@@ -306,7 +316,7 @@ def test_data_that_is_granted_to_nobody_ends_the_connection_at_once() -> None:
         far.will_say("DATA", "354 go ahead")
         outcome: Any = saved(stage)
         assert outcome.code == 550
-        until(lambda: not far._open)
+        until(lambda: not far._open, PATIENCE / 2)  # before the far side has had enough
         assert saved(stage) is None
     assert far.messages == [MESSAGE]
 
