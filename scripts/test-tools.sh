@@ -21,6 +21,8 @@ missing() {
     command -v redis-server >/dev/null || printf ' redis-server'
     command -v dovecot >/dev/null || printf ' dovecot-core'
     command -v htpasswd >/dev/null || printf ' apache2-utils'
+    has_lmtp || printf ' dovecot-lmtpd'
+    command -v smtp-sink >/dev/null || printf ' postfix'
     has_postgres || printf ' postgresql'
     has_php_fpm || printf ' php-fpm'
 }
@@ -29,6 +31,9 @@ missing() {
 has_postgres() { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null; }
 
 has_php_fpm() { ls /usr/sbin/php-fpm* >/dev/null 2>&1 || command -v php-fpm >/dev/null; }
+
+# A program that Dovecot starts.
+has_lmtp() { [ -x /usr/lib/dovecot/lmtp ] || [ -x /usr/libexec/dovecot/lmtp ]; }
 
 # Either a module of its own, as in Debian, or built in.
 has_nginx_mail() {
@@ -51,7 +56,7 @@ install_without_services() {
         for name in nginx haproxy redis-server; do
             case "$1 " in *" $name "*) services="$services $name.service" ;; esac
         done
-        for pair in mariadb-server:mariadb dovecot-core:dovecot postgresql:postgresql php-fpm:php8.2-fpm; do
+        for pair in mariadb-server:mariadb dovecot-core:dovecot dovecot-lmtpd:dovecot postfix:postfix postgresql:postgresql php-fpm:php8.2-fpm; do
             case "$1 " in *" ${pair%%:*} "*) services="$services ${pair#*:}.service" ;; esac
         done
         case "$1 " in *" logrotate "*) services="$services logrotate.timer" ;; esac
