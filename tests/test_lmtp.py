@@ -57,7 +57,11 @@ def test_each_recipient_has_its_reply(place: str, tmp_path: Path) -> None:
         assert wire.reply().startswith("250 2.0.0 OK: queued as ")
         assert wire.ask(b"QUIT\r\n") == "221 2.0.0 Bye"
         stats = made.stats()
-        assert [stats[f"messages_{what}"] for what in ("accepted", "deferred", "rejected")] == [2, 0, 0]
+        assert [stats[f"messages_{what}"] for what in ("accepted", "deferred", "rejected")] == [
+            2,
+            0,
+            0,
+        ]
 
 
 @PLACES
@@ -73,7 +77,10 @@ def test_a_client_of_the_standard_library_is_understood(place: str, tmp_path: Pa
 
 
 def test_a_time_out_is_told_to_each() -> None:
-    with core(server={"protocol": "lmtp"}, save_timeout=0.1) as (made, address), Wire(address) as wire:
+    with (
+        core(server={"protocol": "lmtp"}, save_timeout=0.1) as (made, address),
+        Wire(address) as wire,
+    ):
         begin(wire, "bob", "carol").send(b"hello\r\n.\r\n")
         late = "451 4.3.0 Error: saving takes too long, please try again later"
         assert [wire.reply() for _ in range(2)] == [late] * 2
@@ -116,7 +123,9 @@ class Mixed(Processor):
         return Replies(told[recipient.user] for recipient in envelope.rcpt_to)
 
 
-def test_a_message_is_told_of_once_for_each_reply(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_message_is_told_of_once_for_each_reply(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     raw = config()
     raw["servers"][0] |= {"protocol": "lmtp"}
     raw["backend_config"]["save_process"] = "Mixed"

@@ -8,6 +8,7 @@ from guerrilla.config import AppConfig, BackendConfig, ServerConfig, TLSConfig
 from guerrilla.config.section import Section, key_of
 from guerrilla.config.unbuilt import unbuilt_keys
 from tests import (  # they say what they show when they are loaded
+    test_auth_daemon,
     test_backends,
     test_breaker,
     test_reload,
@@ -20,6 +21,7 @@ from tests import (  # they say what they show when they are loaded
 from tests.reloads import SHOWN, TABLE
 
 MODULES: Final = (
+    test_auth_daemon,
     test_backends,
     test_breaker,
     test_reload,
