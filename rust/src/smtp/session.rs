@@ -248,9 +248,7 @@ impl Session {
                 Line::Incomplete => return Step::NeedInput,
                 Line::TooLong => Err(fixed::LINE_TOO_LONG),
                 Line::Malformed => Err(fixed::CONTROLS),
-                Line::Complete(line) if line.iter().any(u8::is_ascii_control) => {
-                    Err(fixed::CONTROLS)
-                }
+                Line::Complete(line) if has_controls(line) => Err(fixed::CONTROLS),
                 Line::Complete(line) => {
                     commands::parse(line, &self.settings, utf8).map_err(Reply::from)
                 }
@@ -392,6 +390,11 @@ impl Session {
         let (transaction, body) = self.judge(transaction, body, bare_newline)?;
         Some(Step::Deliver(transaction, body))
     }
+}
+
+/// Looks at all of it, with no early end, so that it is many octets at a time.
+fn has_controls(line: &[u8]) -> bool {
+    line.iter().fold(false, |found, byte| found | byte.is_ascii_control())
 }
 
 /// Octets that an envelope takes beside its message; nothing for few recipients, which every message's
