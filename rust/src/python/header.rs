@@ -1,5 +1,6 @@
 //! `Header`: a parsed header section.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyKeyError;
@@ -17,6 +18,8 @@ const WORTH_A_RELEASE: usize = 64 << 10;
 #[pyclass(frozen, name = "Header", module = "guerrilla._core")]
 pub(super) struct PyHeader {
     delivery: Arc<Delivery>,
+    /// Where in the message the section is, and what may be read of it.
+    range: Range<usize>,
     section: HeaderSection,
 }
 
@@ -29,7 +32,15 @@ impl PyHeader {
         } else {
             parse()
         };
-        Self { delivery: Arc::clone(delivery), section }
+        let range = 0..delivery.body.as_slice().len();
+        Self { delivery: Arc::clone(delivery), range, section }
+    }
+
+    /// The header section of a part.
+    pub(super) fn of_part(delivery: &Arc<Delivery>, range: Range<usize>) -> Self {
+        let octets = delivery.body.as_slice().get(range.clone()).unwrap_or_default();
+        let section = HeaderSection::parse(octets, delivery.max_header_size);
+        Self { delivery: Arc::clone(delivery), range, section }
     }
 
     pub(super) fn first(&self, name: &str) -> Option<&[u8]> {
@@ -37,7 +48,7 @@ impl PyHeader {
     }
 
     fn message(&self) -> &[u8] {
-        self.delivery.body.as_slice()
+        self.delivery.body.as_slice().get(self.range.clone()).unwrap_or_default()
     }
 }
 

@@ -19,6 +19,7 @@ mod figures;
 mod header;
 mod login;
 mod octets;
+mod parts;
 mod reply;
 mod serial;
 mod transaction;
@@ -48,6 +49,8 @@ mod _core {
     use super::header::{PyHeader, parse_addresses};
     #[pymodule_export]
     use super::login::{PyCredentials, PyLogin, make_login};
+    #[pymodule_export]
+    use super::parts::{PyPart, PyParts};
     #[pymodule_export]
     use super::reply::PyReply;
     #[pymodule_export]
