@@ -270,7 +270,7 @@ def test_one_that_hangs_is_454_and_its_worker_is_replaced(
     assert SECRET not in caplog.text
 
 
-@pytest.mark.parametrize("cost", [4, 8])
+@pytest.mark.parametrize("cost", [4, 6])
 def test_a_hundred_at_a_time(cost: int, make: Make, tmp_path: Path) -> None:
     """Half of them with a wrong password; each hears of its own."""
     hashes = [f"user{index}:{quick_bcrypt(f'secret{index}', cost=cost)}" for index in range(100)]
