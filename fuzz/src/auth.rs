@@ -73,13 +73,12 @@ fn check_login(settings: &Settings, driver: &Driver) {
                 assert!(settings.auth.offered && !known, "{name} is asked about");
                 known = *good;
             }
-            Event::Secured => known = false,
             // Of a client whose name the proxy gives with it.
             Event::XClient(said) if said.contains("login: Value") => known = true,
             Event::XClient(said) if said.contains("login: Nothing") => {
                 known = driver.session.is_authenticated() && proxied(&driver.events);
             }
-            Event::XClient(_) => known = false,
+            Event::Secured | Event::XClient(_) => known = false,
             _ => {}
         }
     }
