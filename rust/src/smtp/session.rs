@@ -140,6 +140,7 @@ struct Hello {
 
 /// One session. See the module's page.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // As many yes-or-no things as it knows.
 pub struct Session {
     settings: Arc<Settings>,
     output: Vec<u8>,
