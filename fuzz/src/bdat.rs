@@ -137,7 +137,9 @@ fn found(settings: &Settings, budget: &Arc<Budget>, pieces: &[&[u8]]) -> Outcome
     let mut driver = Driver::obliging(settings, budget);
     driver.feed(b"EHLO a\r\n");
     driver.events.clear();
-    pieces.iter().for_each(|piece| driver.feed(piece));
+    for piece in pieces {
+        driver.feed(piece);
+    }
     let mut outcome = Outcome::default();
     for event in driver.events {
         match event {

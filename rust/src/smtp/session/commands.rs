@@ -217,7 +217,8 @@ impl Open {
 
 /// Parses a line; what this server does not offer is not known.
 pub(super) fn parse(line: &[u8], settings: &Settings) -> Result<Command, PeerError> {
-    match Command::parse(line) {
+    let parsed = Command::parse(line);
+    match &parsed {
         Ok(Command::StartTls) | Err(PeerError::StartTlsArgument) if !settings.start_tls => {
             Err(PeerError::UnknownCommand)
         }
@@ -228,10 +229,10 @@ pub(super) fn parse(line: &[u8], settings: &Settings) -> Result<Command, PeerErr
             Err(PeerError::ChunksNotOffered)
         }
         Ok(Command::Mail { reverse_path, parameters }) => {
-            check_offered(&reverse_path, parameters, &settings.extensions)?;
-            Ok(Command::Mail { reverse_path, parameters })
+            check_offered(reverse_path, *parameters, &settings.extensions)?;
+            parsed
         }
-        parsed => parsed,
+        _ => parsed,
     }
 }
 
