@@ -7,8 +7,11 @@ use super::limits::BareNewline;
 use crate::buffer::Body;
 use crate::mail::header::HeaderEnd;
 
-/// Octets that are judged at once; the compiler turns the judgement into SIMD compares.
-const BLOCK: usize = 128;
+/// Pairs of neighbours that are judged at once: a power of two, so that the compiler makes SIMD compares of
+/// them with none left over.
+const PAIRS: usize = 128;
+/// The octets that have so many neighbours.
+const BLOCK: usize = PAIRS + 1;
 
 /// How a read ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,8 +125,16 @@ impl DataReader {
         };
         let Some((&first, rest)) = block.split_first() else { return true };
         let mut odd = is_odd(before, first);
-        for (&before, &octet) in block.iter().zip(rest) {
-            odd |= is_odd(before, octet);
+        if let (Some(befores), Some(octets)) =
+            (block.first_chunk::<PAIRS>(), rest.first_chunk::<PAIRS>())
+        {
+            for (&before, &octet) in befores.iter().zip(octets) {
+                odd |= is_odd(before, octet);
+            }
+        } else {
+            for (&before, &octet) in block.iter().zip(rest) {
+                odd |= is_odd(before, octet);
+            }
         }
         odd == 0
     }
