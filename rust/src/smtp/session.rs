@@ -140,7 +140,7 @@ struct Hello {
 
 /// One session. See the module's page.
 #[derive(Debug)]
-#[allow(clippy::struct_excessive_bools)] // As many yes-or-no things as it knows.
+#[allow(clippy::struct_excessive_bools)] // None of them has to do with another.
 pub struct Session {
     settings: Arc<Settings>,
     output: Vec<u8>,
