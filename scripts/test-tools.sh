@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes sure that the programs of the tests are there: mail clients, proxies, OpenSSL, Go, Node.js,
-# logrotate, and the servers that processors store into.
+# Makes sure that the programs of the tests are there: mail clients, mail servers that send, proxies,
+# OpenSSL, Go, Node.js, logrotate, and the servers that processors store into.
 # Installed where that is possible; otherwise says what to install, and fails: no test is skipped.
 set -u
 # Debian has nginx and haproxy where only root's PATH looks.
@@ -20,12 +20,16 @@ missing() {
     command -v mariadbd >/dev/null || printf ' mariadb-server'
     command -v redis-server >/dev/null || printf ' redis-server'
     command -v dovecot >/dev/null || printf ' dovecot-core'
+    has_postfix || printf ' postfix'
     has_postgres || printf ' postgresql'
     has_php_fpm || printf ' php-fpm'
 }
 
 # Debian keeps the server's programs apart, by version.
 has_postgres() { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null; }
+
+# Its smtp is its lmtp client, too.
+has_postfix() { [ -x /usr/lib/postfix/sbin/master ] && [ -x /usr/lib/postfix/sbin/smtp ]; }
 
 has_php_fpm() { ls /usr/sbin/php-fpm* >/dev/null 2>&1 || command -v php-fpm >/dev/null; }
 
@@ -47,7 +51,7 @@ install() {
 install_without_services() {
     services=""
     if [ -d /run/systemd/system ]; then
-        for name in nginx haproxy redis-server; do
+        for name in nginx haproxy redis-server postfix; do
             case "$1 " in *" $name "*) services="$services $name.service" ;; esac
         done
         for pair in mariadb-server:mariadb dovecot-core:dovecot postgresql:postgresql php-fpm:php8.2-fpm; do
@@ -57,6 +61,10 @@ install_without_services() {
     fi
     # shellcheck disable=SC2086
     [ -z "$services" ] || systemctl mask --runtime --quiet $services
+    # Postfix, unless it is told so, makes a main.cf with which it would serve all the world.
+    case "$1 " in
+        *" postfix "*) echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections ;;
+    esac
     install "$1" || { apt-get update && install "$1"; }
     if [ -n "$services" ]; then
         # shellcheck disable=SC2086
@@ -66,6 +74,7 @@ install_without_services() {
     fi
 }
 
+sh "$(dirname "$0")/unpack-exim.sh" || exit 1
 packages=$(missing)
 [ -z "$packages" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
