@@ -38,10 +38,11 @@ has_nginx_mail() {
     [ -e /usr/lib/nginx/modules/ngx_mail_module.so ] || nginx -V 2>&1 | grep -qE -- '--with-mail( |$)'
 }
 
-# RUNLEVEL: see below.
+# RUNLEVEL: see below. Nothing is removed for it, as another mail server would be for Postfix.
 install() {
     # shellcheck disable=SC2086  # a list of names
-    env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $1
+    env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends --no-remove $1
 }
 
 # Most of these packages start a service, and that of nginx fails where port 80 is taken; that of
@@ -74,14 +75,12 @@ install_without_services() {
     fi
 }
 
-sh "$(dirname "$0")/unpack-exim.sh" || exit 1
 packages=$(missing)
-[ -z "$packages" ] && exit 0
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing$packages (for the tests)"
     install_without_services "$packages" >/dev/null
+    packages=$(missing)
 fi
-packages=$(missing)
-[ -z "$packages" ] && exit 0
+[ -z "$packages" ] && exec sh "$(dirname "$0")/unpack-exim.sh"
 echo "make test needs$packages: on Debian, apt-get install$packages" >&2
 exit 1
