@@ -11,7 +11,6 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import pytest
 
@@ -26,14 +25,11 @@ from tests.clients.messages import (
     forget_mails,
     run,
 )
+from tests.clients.programs import built, nodemailer_script
 from tests.clients.tls_servers import IMPLICIT, WAYS, Server, both_ways, on_way, tls_daemon
 from tests.clients.witnesses import witnessed
 from tests.daemons import where
 from tests.running import RunningDaemon
-
-_ROOT: Final = Path(__file__).parent.parent.parent
-_BUILT: Final = _ROOT / "build" / "clients"
-
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
@@ -142,12 +138,8 @@ def test_go(daemon: RunningDaemon, pair: Pair, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_nodemailer(
-    daemon: RunningDaemon, pair: Pair, way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NODE_PATH", built("node/node_modules"))
-    script = os.fspath(Path(__file__).parent / "node" / "send.js")
-    run(["node", script], arguments(daemon, pair, way), message=MESSAGE)
+def test_nodemailer(daemon: RunningDaemon, pair: Pair, way: str) -> None:
+    run(nodemailer_script(), arguments(daemon, pair, way), message=MESSAGE)
     assert_stored_in_tls(daemon)
 
 
@@ -199,15 +191,6 @@ def arguments(daemon: RunningDaemon, pair: Pair, way: str) -> list[str]:
     """Of the clients that are programs of our own."""
     host, port = on_way(daemon, way)
     return [way, host, str(port), os.fspath(pair.certificate), SENDER, RECIPIENT]
-
-
-def built(name: str) -> str:
-    """What scripts/build-test-clients.sh has made."""
-    path = _BUILT / name
-    assert path.exists(), (
-        "make python-test builds the clients; so does scripts/build-test-clients.sh"
-    )
-    return os.fspath(path)
 
 
 def assert_stored_in_tls(daemon: RunningDaemon, message: bytes = MESSAGE) -> None:
