@@ -39,6 +39,9 @@ SERVER: dict[str, Any] = {
     "max_connection_rate_per_ip": 0,
     "ipv6_prefix": 64,
     "greet_delay": 0.0,
+    "protocol": "smtp",
+    "extensions": {},
+    "auth": {"offered": False, "required": False, "relay": False, "allow_plaintext": False},
     "backend": "default",
     "tls": None,
 }

@@ -129,6 +129,9 @@ class Script:
         start_tls, required = value("start_tls", False), value("tls_required", False)
         server = {name: value(name, default) for name, default in ASKED.items()}
         server["trusted_proxies"] = ["127.0.0.0/8"] if value("trusted", False) else []
+        without, auth = value("without", "").split(), value("auth", "").split()
+        server["extensions"] = dict.fromkeys(without, False)
+        server["auth"] = {"offered": bool(auth)} | {name: name in auth for name in AUTH}
         server["tls"] = tls_settings(pair, required=required) if start_tls else None
         settings: CoreSettings = {
             "servers": [cast("ServerSettings", {**FIXED, **server})],
@@ -163,8 +166,12 @@ ASKED: Final[dict[str, Any]] = {
     "helo_required": True,
     "bare_newline": "fix",
     "xclient": False,
+    "protocol": "smtp",
 }
 """Settings of a server that a file may have, by their defaults."""
+
+AUTH: Final = ("required", "relay", "allow_plaintext")
+"""What `auth` of a file may say beside `offered`."""
 
 FIXED: Final[dict[str, Any]] = {
     "name": "test",

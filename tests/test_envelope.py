@@ -162,7 +162,7 @@ def test_everything_survives_serialisation() -> None:
         tls=TLSInfo("TLSv1.2", "X", "mx.example.net", "CN=joe"),
         server="127.0.0.1:25",
         mail_from=Address("joe smith", "example.com", {"SIZE": "10", "BODY": None}),
-        esmtp=False,
+        protocol="LMTP",
     )
     one.compute_hashes()
     one.make_delivery_header("mail.example.org")
@@ -171,7 +171,7 @@ def test_everything_survives_serialisation() -> None:
     again = Envelope.from_bytes(one.to_bytes())
     names = (
         "queued_id", "received_at", "size", "client_id", "server", "host_name", "remote_ip",
-        "remote_port", "helo", "esmtp", "tls", "auth", "mail_from", "parameters", "rcpt_to",
+        "remote_port", "helo", "protocol", "tls", "auth", "mail_from", "parameters", "rcpt_to",
         "hashes", "values", "delivery_header", "added_headers", "subject",
     )  # fmt: skip
     assert [getattr(one, name) for name in names] == [getattr(again, name) for name in names]
@@ -193,7 +193,7 @@ def test_a_damaged_serialisation_is_refused(cut: int) -> None:
     with pytest.raises(ValueError, match="not a serialised envelope"):
         Envelope.from_bytes(whole[:cut])
     with pytest.raises(ValueError, match="not a serialised envelope"):
-        Envelope.from_bytes(whole.replace(b'"esmtp": true', b'"esmtp": "no"'))
+        Envelope.from_bytes(whole.replace(b'"protocol": "ESMTP"', b'"protocol": "no"'))
     with pytest.raises(ValueError, match="of another kind or version"):
         Envelope.from_bytes(b"GRL9" + whole[4:])
 

@@ -145,10 +145,10 @@ def test_the_case_of_a_user_is_kept() -> None:
 @pytest.mark.parametrize(
     ("fields", "protocol"),
     [
-        ({"esmtp": False}, "SMTP"),
-        ({"esmtp": True}, "ESMTP"),
-        ({"esmtp": True, "tls": TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256")}, "ESMTPS"),
-        ({"esmtp": False, "tls": TLSInfo("TLSv1.2", "X")}, "SMTPS"),
+        ({"protocol": "SMTP"}, "SMTP"),
+        ({"protocol": "ESMTP"}, "ESMTP"),
+        ({"tls": TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256")}, "ESMTPS"),
+        ({"protocol": "SMTP", "tls": TLSInfo("TLSv1.2", "X")}, "SMTPS"),
     ],
 )
 def test_received_says_how_the_mail_came(fields: dict[str, Any], protocol: str) -> None:

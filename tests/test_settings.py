@@ -51,15 +51,19 @@ def test_every_limit_of_a_server_is_told_to_the_core() -> None:
         "max_connection_rate_per_ip": 13,
         "ipv6_prefix": 48,
         "greet_delay": 1.5,
+        "protocol": "lmtp",
+        "extensions": {"DSN": False},
         "backend": "default",
     }
-    made = settings(server(xclient_on=True, **keys))
+    auth = {"required": True, "relay": True, "allow_plaintext": True}
+    made = settings(server(xclient_on=True, auth=auth, **keys))
     assert made == keys | {
         "name": "127.0.0.1:25",
         "address": "127.0.0.1:25",
         "host_name": made["host_name"],
         "xclient": True,
         "tls": None,
+        "auth": {"offered": False, **auth},
     }
 
 

@@ -9,7 +9,7 @@ use super::driver::{Driver, Event, cut, files, memory};
 use super::oracle::{POLICIES, cut_at_the_end, stored};
 use guerrilla::buffer::Budget;
 use guerrilla::mail::header::body_offset;
-use guerrilla::smtp::{BareNewline, HostList, Settings};
+use guerrilla::smtp::{Auth, BareNewline, Extensions, HostList, Protocol, Settings};
 
 /// Where the client goes on within TLS, if it has said STARTTLS; what stands before it was injected.
 const WITHIN_TLS: &[u8] = b"\xff\xff";
@@ -38,6 +38,9 @@ pub fn check(input: &[u8]) {
 fn settings([flags, size, counts, _]: [u8; 4]) -> Settings {
     let flag = |bit: u8| flags & (1 << bit) != 0;
     Settings {
+        protocol: Protocol::Smtp,
+        extensions: Extensions::default(),
+        auth: Auth::default(),
         host_name: "mx.example.com".to_owned(),
         max_size: u64::from(size) * 16,
         max_recipients: usize::from(counts & 3),

@@ -173,10 +173,13 @@ class Transaction:
         """The port that the client connected to; 0 for a unix socket."""
     @property
     def helo(self) -> str:
-        """The argument of HELO or EHLO; empty when neither was given."""
+        """The argument of HELO, EHLO or LHLO; empty when none was given."""
     @property
     def esmtp(self) -> bool:
-        """Whether the client said EHLO."""
+        """Whether it has extensions: whether the client said EHLO or LHLO."""
+    @property
+    def protocol(self) -> Literal["SMTP", "ESMTP", "LMTP"]:
+        """What the client speaks, by how it greeted."""
     @property
     def tls(self) -> TLSInfo | None: ...
     @property
@@ -230,7 +233,7 @@ class Envelope(Transaction):
         mail_from: str | Address | None = None,
         rcpt_to: Sequence[str | Address] = ...,
         helo: str = "localhost",
-        esmtp: bool = True,
+        protocol: Literal["SMTP", "ESMTP", "LMTP"] = "ESMTP",
         remote_ip: str = "127.0.0.1",
         remote_port: int = 0,
         server: str = "",
@@ -489,6 +492,20 @@ class ServerSettings(TypedDict):
     """The name of one of `backends`."""
     tls: TLSSettings | None
     """None: no TLS at all."""
+    protocol: Literal["smtp", "lmtp"]
+    extensions: dict[str, bool]
+    """By their EHLO keywords in upper case; those that are not named are on."""
+    auth: AuthSettings
+
+@type_check_only
+class AuthSettings(TypedDict):
+    """AUTH of a server (RFC 4954)."""
+
+    offered: bool
+    """Whether its backend checks credentials."""
+    required: bool
+    relay: bool
+    allow_plaintext: bool
 
 @type_check_only
 class BackendSettings(TypedDict):

@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use guerrilla::buffer::Budget;
-use guerrilla::smtp::{Address, BareNewline, Ending, HostList, PathKind, Settings, parse_path};
+use guerrilla::smtp::{
+    Address, Auth, BareNewline, Ending, Extensions, HostList, PathKind, Protocol, Settings,
+    parse_path,
+};
 use proptest::prelude::*;
 
 mod driver;
@@ -97,6 +100,9 @@ fn settings() -> impl Strategy<Value = Settings> {
             max_received_hops: 2,
             helo_required,
             bare_newline,
+            protocol: Protocol::Smtp,
+            extensions: Extensions::default(),
+            auth: Auth::default(),
             check_recipients: check,
             allowed_hosts: HostList::new(["example.com"]).expect("is a host name"),
         },

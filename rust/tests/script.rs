@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-use guerrilla::smtp::{BareNewline, HostList, Reply, Settings, Verdict};
+use guerrilla::smtp::{BareNewline, HostList, Protocol, Reply, Settings, Verdict};
 use regex_lite::Regex;
 
 /// What is wrong, behind the number of the line.
@@ -171,6 +171,28 @@ impl Script {
             "trusted" => self.trusted = flag()?,
             "check_recipients" => settings.check_recipients = flag()?,
             "intake_open" => self.intake_open = flag()?,
+            "protocol" => {
+                settings.protocol = Protocol::parse(value).ok_or("protocol: smtp or lmtp")?;
+            }
+            "without" => {
+                for keyword in value.split_whitespace() {
+                    if !settings.extensions.set(keyword, false) {
+                        return Err(format!("without: no extension {keyword}"));
+                    }
+                }
+            }
+            "auth" => {
+                settings.auth.offered = true;
+                for name in value.split_whitespace() {
+                    match name {
+                        "offered" => {}
+                        "required" => settings.auth.required = true,
+                        "relay" => settings.auth.relay = true,
+                        "allow_plaintext" => settings.auth.allow_plaintext = true,
+                        _ => return Err(format!("auth: unknown: {name}")),
+                    }
+                }
+            }
             "bare_newline" => {
                 settings.bare_newline =
                     BareNewline::parse(value).ok_or("bare_newline: fix, keep or reject")?;

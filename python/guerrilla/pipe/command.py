@@ -182,6 +182,6 @@ def _values_of_mail(envelope: Envelope, size: int) -> dict[str, str]:
         "client_port": str(envelope.remote_port),
         "client_hostname": envelope.remote_name or "unknown",
         "client_helo": envelope.helo,
-        "client_protocol": f"ESMTP{secure}" if envelope.esmtp else f"SMTP{secure}",
+        "client_protocol": f"{envelope.protocol}{secure}",
         "sasl_username": envelope.auth or "",
     }

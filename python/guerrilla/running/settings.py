@@ -18,6 +18,7 @@ def core_settings(
     servers: Sequence[tuple[ServerConfig, str]],
     *,
     check_recipients: Collection[str],
+    authenticate: Collection[str] = (),
     log_level: int,
 ) -> CoreSettings:
     """What the core obeys, from the config.
@@ -26,10 +27,11 @@ def core_settings(
         config: what is to run.
         servers: as `resolve_servers` gives them.
         check_recipients: the backends that answer checks.
+        authenticate: the backends that check credentials.
         log_level: a number of `logging`.
     """
     return {
-        "servers": [_server_settings(server, address) for server, address in servers],
+        "servers": [_server_settings(server, address, authenticate) for server, address in servers],
         "allowed_hosts": list(config.allowed_hosts),
         "max_memory": config.max_memory,
         "spill_size": config.spill_size,
@@ -76,7 +78,9 @@ def _placed(config: AppConfig, line: str) -> str:
     return f"{place(config, name)}.{line.removeprefix(f'{name}: ')}"
 
 
-def _server_settings(server: ServerConfig, address: str) -> ServerSettings:
+def _server_settings(
+    server: ServerConfig, address: str, authenticate: Collection[str]
+) -> ServerSettings:
     return {
         "name": server.name,
         "address": address,
@@ -103,6 +107,14 @@ def _server_settings(server: ServerConfig, address: str) -> ServerSettings:
         "greet_delay": server.greet_delay,
         "backend": server.backend,
         "tls": _tls_settings(server.tls) if server.tls.is_on else None,
+        "protocol": server.protocol,
+        "extensions": server.extensions,
+        "auth": {
+            "offered": server.backend in authenticate,
+            "required": server.auth.required,
+            "relay": server.auth.relay,
+            "allow_plaintext": server.auth.allow_plaintext,
+        },
     }
 
 

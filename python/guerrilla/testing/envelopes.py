@@ -36,8 +36,9 @@ def make_envelope(
         headers: more fields of its header, in order.
         mail_from: the reverse-path; None or an empty text is the null path.
         rcpt_to: the forward-paths.
-        transaction: what else `Envelope.create` takes: `helo`, `esmtp`, `remote_ip`, `remote_port`,
-            `server`, `host_name`, `tls`, `auth`, `parameters`, `queued_id`, `received_at`.
+        transaction: what else `Envelope.create` takes: `helo`, `protocol`, `remote_ip`,
+            `remote_port`, `server`, `host_name`, `tls`, `auth`, `parameters`, `queued_id`,
+            `received_at`.
 
     Raises:
         ValueError: an address that is none.

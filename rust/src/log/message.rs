@@ -49,10 +49,10 @@ impl Message {
         let transaction = if recipients <= NAMED {
             Arc::clone(transaction)
         } else {
-            let Transaction { helo, esmtp, mail_from, rcpt_to } = transaction.as_ref();
+            let Transaction { helo, dialect, mail_from, rcpt_to } = transaction.as_ref();
             Arc::new(Transaction {
                 helo: helo.clone(),
-                esmtp: *esmtp,
+                dialect: *dialect,
                 mail_from: mail_from.clone(),
                 rcpt_to: rcpt_to.iter().take(NAMED).cloned().collect(),
             })
@@ -273,7 +273,7 @@ pub(super) fn string(out: &mut String, value: &str) {
 mod tests {
     use super::*;
     use crate::course::Visit;
-    use crate::smtp::{Address, PathKind, parse_path};
+    use crate::smtp::{Address, Dialect, PathKind, parse_path};
 
     fn address(text: &str) -> Address {
         parse_path(format!("<{text}>").as_bytes(), PathKind::Forward).unwrap().0
@@ -289,7 +289,7 @@ mod tests {
         };
         let transaction = Transaction {
             helo: helo.to_owned(),
-            esmtp: true,
+            dialect: Dialect::Esmtp,
             mail_from: Address::null(),
             rcpt_to: (0..recipients).map(|n| address(&format!("\"a {n}\"@example.com"))).collect(),
         };

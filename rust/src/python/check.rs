@@ -11,7 +11,7 @@ use super::reply::{PyReply, verdict};
 use super::transaction::PyTransaction;
 use crate::delivery::{Asked, Check, Client, Question};
 use crate::pending::Pending;
-use crate::smtp::{Reply, Transaction, Verdict};
+use crate::smtp::{Dialect, Reply, Transaction, Verdict};
 
 /// `_core.Check`.
 #[pyclass(frozen, name = "Check", module = "guerrilla._core")]
@@ -79,7 +79,7 @@ pub(super) fn make_check(
     let client = Client { remote_ip: remote_ip.to_owned(), ..Client::default() };
     let transaction = Transaction {
         helo: helo.to_owned(),
-        esmtp: true,
+        dialect: Dialect::Esmtp,
         mail_from: mail_from.map(AddressLike::into_address).transpose()?.unwrap_or_default(),
         rcpt_to: Vec::new(),
     };

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use crate::backends::breaker::Fuse;
 use crate::backends::{Asking, Limits};
 use crate::config::{AddressLimits, CoreConfig, ListenAddress, ServerConfig, Tls};
-use crate::smtp::{BareNewline, HostList, Settings};
+use crate::smtp::{Auth, BareNewline, Extensions, HostList, Protocol, Settings};
 use crate::tls::{ClientAuth, Context, Problem, Settings as TlsFiles};
 
 /// `_core.TLSSettings`.
@@ -60,6 +60,21 @@ struct ServerSettings {
     greet_delay: f64,
     backend: String,
     tls: Option<TlsSettings>,
+    protocol: String,
+    /// By their EHLO keywords in upper case; those that are not named are on.
+    extensions: HashMap<String, bool>,
+    auth: AuthSettings,
+}
+
+/// `_core.AuthSettings`.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+#[allow(clippy::struct_excessive_bools)] // As many yes-or-no keys as the section has.
+struct AuthSettings {
+    offered: bool,
+    required: bool,
+    relay: bool,
+    allow_plaintext: bool,
 }
 
 /// `_core.CoreSettings`.
@@ -292,6 +307,15 @@ impl ServerSettings {
             helo_required: self.helo_required,
             bare_newline: BareNewline::parse(&self.bare_newline)
                 .ok_or_else(|| bad("bare_newline", "must be fix, keep or reject"))?,
+            protocol: Protocol::parse(&self.protocol)
+                .ok_or_else(|| bad("protocol", "must be smtp or lmtp"))?,
+            extensions: self.extensions()?,
+            auth: Auth {
+                offered: self.auth.offered,
+                required: self.auth.required,
+                relay: self.auth.relay,
+                allow_plaintext: self.auth.allow_plaintext,
+            },
             check_recipients,
             // Where every connection has TLS the verb is known too: a second TLS is 503, not 500.
             start_tls: self.tls.as_ref().is_some_and(|tls| tls.start_tls || tls.always_on),
@@ -300,5 +324,15 @@ impl ServerSettings {
             allowed_hosts: hosts.clone(),
             host_name: self.host_name.clone(),
         })
+    }
+
+    fn extensions(&self) -> Result<Extensions, Lines> {
+        let mut extensions = Extensions::default();
+        for (keyword, on) in &self.extensions {
+            if !extensions.set(keyword, *on) {
+                return Err(vec![format!("{}: extensions: unknown: {keyword}", self.name)]);
+            }
+        }
+        Ok(extensions)
     }
 }

@@ -27,7 +27,7 @@ use crate::mail::header::{HeaderEnd, unfold};
 use crate::mail::{rfc2047, zlib};
 use crate::pending::Pending;
 use crate::queued_id::Generator;
-use crate::smtp::{Address, Transaction, Verdict};
+use crate::smtp::{Address, Dialect, Transaction, Verdict};
 
 /// A line of a message without its CRLF (RFC 5322 §2.1.1).
 const MAX_HEADER_LINE: usize = 998;
@@ -117,11 +117,11 @@ impl PyEnvelope {
     fn delivery_header_of(&self, recipient: Option<&Address>) -> Vec<u8> {
         let Some(host) = self.added().primary_mail_host.clone() else { return Vec::new() };
         let Delivery { client, transaction, queued_id, received_at, .. } = self.delivery().as_ref();
-        let protocol = match (transaction.esmtp, client.tls.is_some()) {
-            (true, true) => "ESMTPS",
-            (true, false) => "ESMTP",
-            (false, true) => "SMTPS",
-            (false, false) => "SMTP",
+        let protocol = match (transaction.dialect, client.tls.is_some()) {
+            (Dialect::Lmtp, true) => "LMTPS",
+            (Dialect::Esmtp, true) => "ESMTPS",
+            (Dialect::Smtp, true) => "SMTPS",
+            (dialect, false) => dialect.name(),
         };
         let trace = Trace {
             helo: &transaction.helo,
@@ -180,7 +180,7 @@ impl PyEnvelope {
 impl PyEnvelope {
     #[staticmethod]
     #[pyo3(signature = (
-        data, *, mail_from = None, rcpt_to = Vec::new(), helo = "localhost", esmtp = true,
+        data, *, mail_from = None, rcpt_to = Vec::new(), helo = "localhost", protocol = "ESMTP",
         remote_ip = "127.0.0.1", remote_port = 0, server = "", host_name = "localhost", tls = None,
         auth = None, parameters = None, queued_id = None, received_at = None,
     ))]
@@ -191,7 +191,7 @@ impl PyEnvelope {
         mail_from: Option<AddressLike<'_>>,
         rcpt_to: Vec<AddressLike<'_>>,
         helo: &str,
-        esmtp: bool,
+        protocol: &str,
         remote_ip: &str,
         remote_port: u16,
         server: &str,
@@ -219,7 +219,12 @@ impl PyEnvelope {
         }
         let rcpt_to =
             rcpt_to.into_iter().map(AddressLike::into_address).collect::<PyResult<_>>()?;
-        let transaction = Transaction { helo: helo.to_owned(), esmtp, mail_from, rcpt_to };
+        let transaction = Transaction {
+            helo: helo.to_owned(),
+            dialect: serial::dialect(protocol)?,
+            mail_from,
+            rcpt_to,
+        };
         let received_at = match received_at {
             None => SystemTime::now(),
             Some(at) => serial::time(at)?,

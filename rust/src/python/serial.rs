@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use super::address::{from_dict, to_dict};
 use super::envelope::{PyEnvelope, concatenate};
 use crate::delivery::{Client, TlsInfo};
-use crate::smtp::{Address, Transaction};
+use crate::smtp::{Address, Dialect, Transaction};
 
 const MAGIC: &[u8] = b"GRL1";
 
@@ -58,7 +58,7 @@ fn json_of<'py>(envelope: &Bound<'py, PyEnvelope>) -> PyResult<Bound<'py, PyStri
     fields.set_item("auth", &client.auth)?;
     fields.set_item("tls", client.tls.as_ref().map(|tls| tls_to(py, tls)).transpose()?)?;
     fields.set_item("helo", &delivery.transaction.helo)?;
-    fields.set_item("esmtp", delivery.transaction.esmtp)?;
+    fields.set_item("protocol", delivery.transaction.dialect.name())?;
     fields.set_item("mail_from", address_to(py, &delivery.transaction.mail_from)?)?;
     let recipients = delivery.transaction.rcpt_to.iter().map(|address| address_to(py, address));
     fields.set_item("rcpt_to", recipients.collect::<PyResult<Vec<_>>>()?)?;
@@ -140,6 +140,11 @@ fn socket_address(text: &str) -> PyResult<SocketAddr> {
     text.parse().map_err(|_| PyTypeError::new_err(format!("local: no address with a port: {text}")))
 }
 
+pub(super) fn dialect(name: &str) -> PyResult<Dialect> {
+    Dialect::parse(name)
+        .ok_or_else(|| PyTypeError::new_err(format!("protocol: not SMTP, ESMTP or LMTP: {name}")))
+}
+
 /// The fields of a serialised address.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
@@ -176,7 +181,7 @@ struct Fields<'py> {
     auth: Option<String>,
     tls: Option<TlsFields>,
     helo: String,
-    esmtp: bool,
+    protocol: String,
     mail_from: AddressFields<'py>,
     rcpt_to: Vec<AddressFields<'py>>,
     hashes: Vec<String>,
@@ -222,7 +227,7 @@ fn restore(py: Python<'_>, fields: Fields<'_>, message: Vec<u8>) -> PyResult<Py<
     let recipients = fields.rcpt_to.into_iter().map(AddressFields::into_address);
     let transaction = Transaction {
         helo: fields.helo,
-        esmtp: fields.esmtp,
+        dialect: dialect(&fields.protocol)?,
         mail_from: fields.mail_from.into_address()?,
         rcpt_to: recipients.collect::<PyResult<_>>()?,
     };

@@ -115,7 +115,12 @@ impl PyTransaction {
 
     #[getter]
     fn esmtp(&self) -> bool {
-        self.transaction.esmtp
+        self.transaction.dialect.is_extended()
+    }
+
+    #[getter]
+    fn protocol(&self) -> &'static str {
+        self.transaction.dialect.name()
     }
 
     #[getter]

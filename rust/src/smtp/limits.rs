@@ -1,5 +1,6 @@
 //! The settings a session obeys, and the limits that no setting moves.
 
+use super::extensions::Extensions;
 use super::hosts::HostList;
 
 /// Octets of a command line with its CRLF. RFC 5321 §4.5.3.1.4 asks for 512; Go-Guerrilla took 1,024.
@@ -31,6 +32,41 @@ impl BareNewline {
     }
 }
 
+/// What a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// SMTP (RFC 5321).
+    #[default]
+    Smtp,
+    /// LMTP (RFC 2033).
+    Lmtp,
+}
+
+impl Protocol {
+    /// `smtp` or `lmtp`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "smtp" => Some(Self::Smtp),
+            "lmtp" => Some(Self::Lmtp),
+            _ => None,
+        }
+    }
+}
+
+/// AUTH of a server (RFC 4954).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[allow(clippy::struct_excessive_bools)] // As many yes-or-no keys as the section has.
+pub struct Auth {
+    /// Whether anybody checks credentials: only then it is offered.
+    pub offered: bool,
+    /// Whether MAIL needs it.
+    pub required: bool,
+    /// Whether who authenticated may mail to any host.
+    pub relay: bool,
+    /// Whether it is offered outside TLS too.
+    pub allow_plaintext: bool,
+}
+
 /// What one session obeys; shared by all sessions of a server.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools)] // As many yes-or-no keys as a server has.
@@ -60,6 +96,12 @@ pub struct Settings {
     pub tls_required: bool,
     /// Whether XCLIENT is taken, from peers that are [trusted](super::Session::trust).
     pub xclient: bool,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// What it offers.
+    pub extensions: Extensions,
+    /// Who must authenticate, and what that allows.
+    pub auth: Auth,
     /// See [`BareNewline`].
     pub bare_newline: BareNewline,
     /// Whether each recipient is a question to the driver.
@@ -83,6 +125,9 @@ impl Default for Settings {
             start_tls: false,
             tls_required: false,
             xclient: false,
+            protocol: Protocol::default(),
+            extensions: Extensions::default(),
+            auth: Auth::default(),
             bare_newline: BareNewline::default(),
             check_recipients: false,
             allowed_hosts: HostList::any(),

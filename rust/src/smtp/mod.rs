@@ -15,12 +15,14 @@
 //! | `transaction` | what MAIL and RCPT gave |
 //! | `reply`, `fixed` | replies as values, and every one of our own |
 //! | `limits` | the settings a session obeys, and the limits that are fixed |
+//! | `extensions` | which extensions are offered |
 //! | `error` | what a peer did wrong, mapped to a reply once |
 
 mod address;
 mod command;
 mod data;
 mod error;
+mod extensions;
 mod fixed;
 mod hosts;
 mod limits;
@@ -38,10 +40,11 @@ pub use address::{
 pub use command::Command;
 pub use data::{DataReader, Ending};
 pub use error::PeerError;
+pub use extensions::Extensions;
 pub use hosts::{Glob, HostList, HostListError};
-pub use limits::{BareNewline, MAX_COMMAND_LINE, Settings};
+pub use limits::{Auth, BareNewline, MAX_COMMAND_LINE, Protocol, Settings};
 pub use line::{Line, LineReader};
 pub use reply::{Enhanced, Reply, ReplyError, Verdict};
 pub use session::{BodyAnswer, Phase, Refused, Session, Stage, Step};
-pub use transaction::Transaction;
+pub use transaction::{Dialect, Transaction};
 pub use xclient::{Said, XClient};

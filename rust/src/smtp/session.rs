@@ -33,7 +33,7 @@ use super::limits::{BareNewline, Settings};
 use super::line::{Line, LineReader};
 use super::offer::Peer;
 use super::reply::{Reply, Verdict};
-use super::transaction::Transaction;
+use super::transaction::{Dialect, Transaction};
 use super::xclient::XClient;
 use crate::buffer::Body;
 use crate::few::Few;
@@ -118,11 +118,11 @@ enum State {
     Closed,
 }
 
-/// The client's name and whether it gave it by EHLO.
+/// The client's name and by which command it gave it.
 #[derive(Clone, Debug)]
 struct Hello {
     argument: String,
-    esmtp: bool,
+    dialect: Dialect,
 }
 
 /// One session. See the module's page.

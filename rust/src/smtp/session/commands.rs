@@ -8,7 +8,7 @@ use crate::smtp::command::Command;
 use crate::smtp::error::PeerError;
 use crate::smtp::limits::Settings;
 use crate::smtp::reply::Reply;
-use crate::smtp::transaction::Transaction;
+use crate::smtp::transaction::{Dialect, Transaction};
 use crate::smtp::xclient::{Said, XClient};
 use crate::smtp::{fixed, offer};
 
@@ -23,8 +23,8 @@ impl Session {
             return Some(Step::Close);
         }
         match command {
-            Command::Helo(argument) => self.hello(argument, false),
-            Command::Ehlo(argument) => self.hello(argument, true),
+            Command::Helo(argument) => self.hello(argument, Dialect::Smtp),
+            Command::Ehlo(argument) => self.hello(argument, Dialect::Esmtp),
             Command::Mail(reverse_path, declared) => self.mail(reverse_path, declared),
             Command::Rcpt(forward_path) => return self.rcpt(forward_path),
             Command::Data => return self.data(),
@@ -50,10 +50,10 @@ impl Session {
         self.settings.max_idle_commands > 0 && self.idle > self.settings.max_idle_commands
     }
 
-    fn hello(&mut self, argument: String, esmtp: bool) {
+    fn hello(&mut self, argument: String, dialect: Dialect) {
         self.state = State::Ready;
-        self.hello = Some(Hello { argument, esmtp });
-        if esmtp {
+        self.hello = Some(Hello { argument, dialect });
+        if dialect.is_extended() {
             offer::write_ehlo(&self.settings, self.peer, &mut self.output);
         } else {
             offer::write_helo(&self.settings, &mut self.output);
@@ -82,11 +82,13 @@ impl Session {
         match (&said.helo, &said.esmtp) {
             (Said::Value(helo), esmtp) => {
                 let esmtp = matches!(esmtp, Said::Value(true));
-                self.proxied = Some(Box::new(Hello { argument: helo.clone(), esmtp }));
+                let dialect = if esmtp { Dialect::Esmtp } else { Dialect::Smtp };
+                self.proxied = Some(Box::new(Hello { argument: helo.clone(), dialect }));
             }
             (Said::Unavailable, _) => self.proxied = None,
             (Said::Nothing, &Said::Value(esmtp)) => {
-                self.proxied.iter_mut().for_each(|hello| hello.esmtp = esmtp);
+                let dialect = if esmtp { Dialect::Esmtp } else { Dialect::Smtp };
+                self.proxied.iter_mut().for_each(|hello| hello.dialect = dialect);
             }
             (Said::Nothing, _) => {}
         }
@@ -114,7 +116,7 @@ impl Session {
         let hello = self.hello.as_ref();
         let transaction = Transaction {
             helo: hello.map(|hello| hello.argument.clone()).unwrap_or_default(),
-            esmtp: hello.is_some_and(|hello| hello.esmtp),
+            dialect: hello.map(|hello| hello.dialect).unwrap_or_default(),
             mail_from: reverse_path,
             rcpt_to: Vec::new(),
         };
