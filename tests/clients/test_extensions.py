@@ -49,7 +49,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, pair: Pair) -> Iterator[Run
 def daemon(shared: RunningDaemon) -> Iterator[RunningDaemon]:
     """The daemon, which has seen nothing yet."""
     (shared.folder / "witnessed.jsonl").unlink(missing_ok=True)
-    return shared
+    yield shared
 
 
 def test_utf8_by_smtplib(daemon: RunningDaemon) -> None:
@@ -76,9 +76,7 @@ def test_utf8(daemon: RunningDaemon, pair: Pair, tmp_path: Path, program: Progra
 
 
 @pytest.mark.parametrize("program", [msmtp, nodemailer], ids=lambda one: one.__name__)
-def test_notifications(
-    daemon: RunningDaemon, pair: Pair, tmp_path: Path, program: Program
-) -> None:
+def test_notifications(daemon: RunningDaemon, pair: Pair, tmp_path: Path, program: Program) -> None:
     dsn = {"id": "QQ314159", "return": "headers", "notify": ["success", "delay"]}
     run(program(Job(where(daemon), pair=pair, dsn=dsn), tmp_path), message=LF_MESSAGE)
     seen = stored(daemon, MESSAGE)

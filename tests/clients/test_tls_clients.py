@@ -31,6 +31,7 @@ from tests.clients.witnesses import witnessed
 from tests.daemons import where
 from tests.running import RunningDaemon
 
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """The server's pair, which clients trust."""

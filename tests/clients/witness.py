@@ -21,6 +21,7 @@ def witness(envelope: Envelope) -> None:
         "local_port": envelope.local_port,
         "helo": envelope.helo,
         "esmtp": envelope.esmtp,
+        "protocol": envelope.protocol,
         "auth": envelope.auth,
         "mail_from": str(envelope.mail_from),
         "parameters": envelope.parameters,

@@ -89,5 +89,7 @@ def _made() -> Iterator[bytes]:
             line = dots + bytes(chance.choices(octets, k=chance.choice((0, 1, 70, 900))))
             lines.append(line[:left] + b"\r\n")
             left -= len(line) + 2
-        head = b"From: a@example.org\r\nTo: b@example.com\r\nMessage-ID: <%d@example.org>\r\n" % size
+        head = (
+            b"From: a@example.org\r\nTo: b@example.com\r\nMessage-ID: <%d@example.org>\r\n" % size
+        )
         yield head + b"Date: Mon, 23 Nov 2026 03:46:14 +0000\r\n\r\n" + b"".join(lines)

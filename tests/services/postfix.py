@@ -56,7 +56,8 @@ _OUTCOME: Final = re.compile(
 )
 
 _RECEIVED: Final = re.compile(
-    rb"^Received: from client\.example\.org .*\n\tby sender\.example\.org .* id (\w+);?\n", re.M
+    rb"^Received: from client\.example\.org .*\n\tby sender\.example\.org .* id (\w+);?\n",
+    re.MULTILINE,
 )
 
 
@@ -160,7 +161,9 @@ class Postfix(Service):
         text = self._run("postcat", "-bhq", *ids)
         starts = {match[1].decode(): match.start() for match in _RECEIVED.finditer(text)}
         bounds = [*(starts[one] for one in ids), len(text)]
-        return [text[begin:end].replace(b"\n", b"\r\n") for begin, end in itertools.pairwise(bounds)]
+        return [
+            text[begin:end].replace(b"\n", b"\r\n") for begin, end in itertools.pairwise(bounds)
+        ]
 
     def release(self, outcomes: int) -> None:
         """See `Sender`."""
