@@ -46,10 +46,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory, pair: Pair) -> Iterator[Run
 
 
 @pytest.fixture
-def daemon(shared: RunningDaemon) -> Iterator[RunningDaemon]:
+def daemon(shared: RunningDaemon) -> RunningDaemon:
     """The daemon, which has seen nothing yet."""
     (shared.folder / "witnessed.jsonl").unlink(missing_ok=True)
-    yield shared
+    return shared
 
 
 def test_utf8_by_smtplib(daemon: RunningDaemon) -> None:
