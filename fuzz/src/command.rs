@@ -7,8 +7,8 @@ use guerrilla::smtp::{Command, Line, LineReader, MAX_COMMAND_LINE};
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Line(Vec<u8>),
-    TooLong,
-    Malformed,
+    TooLong([u8; 4]),
+    Malformed([u8; 4]),
 }
 
 /// Checks one input.
@@ -32,8 +32,8 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Seen> {
             seen.push(match reader.next(&mut input) {
                 Line::Incomplete => break,
                 Line::Complete(line) => Seen::Line(line.to_vec()),
-                Line::TooLong => Seen::TooLong,
-                Line::Malformed => Seen::Malformed,
+                Line::TooLong(beginning) => Seen::TooLong(beginning),
+                Line::Malformed(beginning) => Seen::Malformed(beginning),
             });
             reader.clear();
         }
@@ -64,11 +64,17 @@ fn refusal(line: &[u8], ended: bool) -> Option<Seen> {
     let told = bare.map(|at| at + usize::from(line[at] == b'\r'));
     let length = line.len() + if ended { 2 } else { 0 };
     let too_long = if ended { length > MAX_COMMAND_LINE } else { length >= MAX_COMMAND_LINE };
-    match told {
-        Some(at) if at < MAX_COMMAND_LINE => Some(Seen::Malformed),
-        _ if too_long => Some(Seen::TooLong),
+    match (told, bare) {
+        (Some(at), Some(bare)) if at < MAX_COMMAND_LINE => {
+            Some(Seen::Malformed(beginning(&line[..=bare])))
+        }
+        _ if too_long => Some(Seen::TooLong(beginning(line))),
         _ => None,
     }
+}
+
+fn beginning(line: &[u8]) -> [u8; 4] {
+    std::array::from_fn(|at| line.get(at).copied().unwrap_or(0))
 }
 
 fn check_line(line: &[u8]) {

@@ -242,9 +242,12 @@ impl Connection {
         for _ in 0..READS_A_TURN {
             match self.poll_read(context) {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Lost(error))),
-                Poll::Ready(Ok(Step::NeedInput)) if !self.has_output() => {
+                Poll::Ready(Ok(Step::NeedInput)) => {
                     if self.is_too_slow() {
                         return Poll::Ready(Ok(self.time_out("its message comes too slowly")));
+                    }
+                    if self.has_output() {
+                        return Poll::Ready(Ok(Step::NeedInput));
                     }
                 }
                 Poll::Ready(Ok(step)) => return Poll::Ready(Ok(step)),
@@ -258,7 +261,7 @@ impl Connection {
             }
         }
         // Octets that keep coming keep the timer from being looked at.
-        if self.data.is_none() && Instant::now() >= self.deadline {
+        if !self.session.in_data() && Instant::now() >= self.deadline {
             return Poll::Ready(Ok(self.time_out("no command was complete in time")));
         }
         // A sender that is always ready must not keep the others waiting.
@@ -353,7 +356,7 @@ impl Connection {
 
     fn begin_body(&mut self, answer: BodyAnswer) {
         if matches!(answer, BodyAnswer::Begin(_)) {
-            self.data = Some(Box::new(Data { began: Instant::now(), octets: 0 }));
+            self.data = Some(Box::new(Data::begin()));
         }
         self.session.begin_body(answer);
     }

@@ -1,10 +1,13 @@
 //! A command line parsed into a command (RFC 5321 §4.1).
 
-use super::address::{
-    Address, Parameter, ParameterError, PathKind, parse_helo, parse_parameters, parse_path,
-};
+use super::address::{Address, PathKind, parse_helo, parse_parameters, parse_path};
+use super::chunk::Chunk;
 use super::error::PeerError;
 use super::xclient::XClient;
+
+mod parameters;
+
+pub use parameters::{BodyType, MailParameters, RcptParameters};
 
 /// Octets of the longest verb, STARTTLS.
 const LONGEST_VERB: usize = 8;
@@ -16,12 +19,24 @@ pub enum Command {
     Helo(String),
     /// EHLO with its argument.
     Ehlo(String),
-    /// MAIL: the reverse-path, and the size it declares (RFC 1870).
-    Mail(Address, Option<u64>),
-    /// RCPT: the forward-path.
-    Rcpt(Address),
+    /// MAIL.
+    Mail {
+        /// With all parameters, as they were sent.
+        reverse_path: Address,
+        /// What they ask for.
+        parameters: MailParameters,
+    },
+    /// RCPT.
+    Rcpt {
+        /// With all parameters, as they were sent.
+        forward_path: Address,
+        /// What they ask for.
+        parameters: RcptParameters,
+    },
     /// DATA.
     Data,
+    /// BDAT (RFC 3030).
+    Bdat(Chunk),
     /// RSET.
     Rset,
     /// NOOP; its argument means nothing.
@@ -56,6 +71,7 @@ impl Command {
             b"MAIL" => mail(argument),
             b"RCPT" => rcpt(argument),
             b"DATA" => alone(argument, Self::Data),
+            b"BDAT" => Chunk::parse(argument).map(Self::Bdat),
             b"RSET" => alone(argument, Self::Rset),
             b"QUIT" => alone(argument, Self::Quit),
             b"NOOP" => Ok(Self::Noop),
@@ -82,22 +98,24 @@ fn helo(argument: &[u8]) -> Result<String, PeerError> {
 
 fn mail(argument: &[u8]) -> Result<Command, PeerError> {
     let path = after_keyword(argument, b"FROM:").ok_or(PeerError::MailSyntax)?;
-    let (address, rest) = parse_path(path, PathKind::Reverse)?;
+    let (reverse_path, rest) = parse_path(path, PathKind::Reverse)?;
     if rest.is_empty() {
-        return Ok(Command::Mail(address, None));
+        return Ok(Command::Mail { reverse_path, parameters: MailParameters::default() });
     }
-    let parameters = parse_parameters(rest)?;
-    let size = check_mail_parameters(&parameters)?;
-    Ok(Command::Mail(address.with_parameters(parameters), size))
+    let given = parse_parameters(rest)?;
+    let parameters = MailParameters::read(&given)?;
+    Ok(Command::Mail { reverse_path: reverse_path.with_parameters(given), parameters })
 }
 
 fn rcpt(argument: &[u8]) -> Result<Command, PeerError> {
     let path = after_keyword(argument, b"TO:").ok_or(PeerError::RcptSyntax)?;
-    let (address, rest) = parse_path(path, PathKind::Forward)?;
-    match parse_parameters(rest)?.into_iter().next() {
-        None => Ok(Command::Rcpt(address)),
-        Some(parameter) => Err(PeerError::UnknownParameter(parameter.keyword)),
+    let (forward_path, rest) = parse_path(path, PathKind::Forward)?;
+    if rest.is_empty() {
+        return Ok(Command::Rcpt { forward_path, parameters: RcptParameters::default() });
     }
+    let given = parse_parameters(rest)?;
+    let parameters = RcptParameters::read(&given)?;
+    Ok(Command::Rcpt { forward_path: forward_path.with_parameters(given), parameters })
 }
 
 /// What follows ` FROM:` or ` TO:`, in any case.
@@ -106,40 +124,11 @@ fn after_keyword<'a>(argument: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
     head.eq_ignore_ascii_case(keyword).then_some(path)
 }
 
-/// Every parameter of MAIL is one we offer; returns the declared size.
-fn check_mail_parameters(parameters: &[Parameter]) -> Result<Option<u64>, PeerError> {
-    let mut declared = None;
-    for Parameter { keyword, value } in parameters {
-        match keyword.as_str() {
-            "SIZE" => declared = Some(size_value(value.as_deref())?),
-            "BODY" => body_value(value.as_deref())?,
-            _ => return Err(PeerError::UnknownParameter(keyword.clone())),
-        }
-    }
-    Ok(declared)
-}
-
-/// RFC 1870 §3: one to twenty digits.
-fn size_value(value: Option<&str>) -> Result<u64, PeerError> {
-    let digits = value.ok_or(PeerError::Parameters(ParameterError::Syntax))?;
-    if digits.is_empty() || digits.len() > 20 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(PeerError::BadParameter);
-    }
-    // Twenty digits can be more than 64 bits hold: larger than any limit either way.
-    Ok(digits.parse().unwrap_or(u64::MAX))
-}
-
-/// RFC 6152 §3.
-fn body_value(value: Option<&str>) -> Result<(), PeerError> {
-    let known =
-        value.is_some_and(|v| v.eq_ignore_ascii_case("7BIT") || v.eq_ignore_ascii_case("8BITMIME"));
-    if known { Ok(()) } else { Err(PeerError::BadParameter) }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::smtp::ParameterError;
 
     #[test]
     fn verbs_match_whole_and_in_any_case() {
@@ -176,16 +165,19 @@ mod tests {
     #[test]
     fn mail_takes_size_and_body() {
         let parsed = Command::parse(b"mail from:<a@b.example> size=42 BODY=8bitmime").unwrap();
-        let Command::Mail(address, size) = parsed else { panic!("{parsed:?}") };
-        assert_eq!((address.to_string().as_str(), size), ("a@b.example", Some(42)));
-        assert_eq!(address.parameters().len(), 2);
+        let Command::Mail { reverse_path, parameters } = parsed else { panic!("{parsed:?}") };
+        assert_eq!(reverse_path.to_string(), "a@b.example");
+        assert_eq!(reverse_path.parameters().len(), 2);
+        let asked =
+            MailParameters { size: Some(42), body: BodyType::EightBitMime, ..Default::default() };
+        assert_eq!(parameters, asked);
         for (line, error) in [
             (&b"MAIL <a@b>"[..], PeerError::MailSyntax),
             (b"MAIL", PeerError::MailSyntax),
             (b"MAIL FROM:<a@b> SIZE=x", PeerError::BadParameter),
             (b"MAIL FROM:<a@b> SIZE=123456789012345678901", PeerError::BadParameter),
             (b"MAIL FROM:<a@b> SIZE", PeerError::Parameters(ParameterError::Syntax)),
-            (b"MAIL FROM:<a@b> BODY=BINARYMIME", PeerError::BadParameter),
+            (b"MAIL FROM:<a@b> BODY=16BIT", PeerError::BadParameter),
             (b"MAIL FROM:<a@b> SMTPUTF8", PeerError::UnknownParameter("SMTPUTF8".to_owned())),
             (
                 b"MAIL FROM:<a@b> SIZE=1 size=2",
@@ -198,7 +190,7 @@ mod tests {
         }
         assert!(matches!(
             Command::parse(b"MAIL FROM:<a@b> SIZE=99999999999999999999"),
-            Ok(Command::Mail(_, Some(u64::MAX)))
+            Ok(Command::Mail { parameters: MailParameters { size: Some(u64::MAX), .. }, .. })
         ));
     }
 }

@@ -27,6 +27,10 @@ pub enum PeerError {
     UnknownParameter(String),
     /// A known parameter with a value it cannot have.
     BadParameter,
+    /// BDAT whose size cannot be read: what follows cannot be told from commands.
+    ChunkSyntax,
+    /// BDAT where it is not offered: the same is true of what follows.
+    ChunksNotOffered,
     /// STARTTLS with an argument (RFC 3207 §4).
     StartTlsArgument,
     /// XCLIENT with anything but attributes and values that it has.
@@ -40,6 +44,8 @@ impl PeerError {
             Self::UnknownCommand => fixed::UNRECOGNIZED,
             Self::UnexpectedArgument | Self::StartTlsArgument => fixed::NO_ARGUMENT,
             Self::MissingArgument => fixed::NEEDS_ARGUMENT,
+            Self::ChunkSyntax => fixed::CHUNK_SYNTAX,
+            Self::ChunksNotOffered => fixed::CHUNKS_NOT_OFFERED,
             Self::BadHelo => fixed::BAD_HELO,
             Self::XClientSyntax => fixed::XCLIENT_SYNTAX,
             Self::MailSyntax => fixed::MAIL_SYNTAX,

@@ -45,6 +45,11 @@ impl Default for Extensions {
 }
 
 impl Extensions {
+    /// Whether BINARYMIME is offered: it needs BDAT (RFC 3030 §3).
+    pub fn binary_mime(&self) -> bool {
+        self.binary_mime && self.chunking
+    }
+
     /// Turns one on or off, by its EHLO keyword in upper case; whether there is such a one.
     pub fn set(&mut self, keyword: &str, on: bool) -> bool {
         let extension = match keyword {

@@ -56,6 +56,17 @@ pub(super) const XCLIENT_IN_MAIL: Reply =
     Reply::fixed(503, (5, 5, 1), "Error: MAIL transaction in progress");
 pub(super) const NESTED_MAIL: Reply = Reply::fixed(503, (5, 5, 1), "Error: nested MAIL command");
 pub(super) const NO_SENDER: Reply = Reply::fixed(503, (5, 5, 1), "Error: No sender");
+pub(super) const NO_CHUNKS: Reply =
+    Reply::fixed(503, (5, 5, 1), "Error: BDAT without MAIL, or behind a chunk that was refused");
+pub(super) const BETWEEN_CHUNKS: Reply =
+    Reply::fixed(503, (5, 5, 1), "Error: only BDAT or RSET may follow BDAT");
+pub(super) const BINARY_IN_DATA: Reply =
+    Reply::fixed(503, (5, 5, 1), "Error: BODY=BINARYMIME needs BDAT");
+/// Not 501: the session ends, and that is only done behind a 421 (RFC 5321 §3.8).
+pub(super) const CHUNK_SYNTAX: Reply =
+    Reply::fixed(421, (4, 5, 4), "Syntax: BDAT size [LAST]; closing the connection");
+pub(super) const CHUNKS_NOT_OFFERED: Reply =
+    Reply::fixed(421, (4, 5, 1), "BDAT is not offered, closing the connection");
 pub(super) const NO_RECIPIENTS: Reply = Reply::fixed(503, (5, 5, 1), "Error: No recipients");
 pub(super) const NO_VALID_RECIPIENTS: Reply = Reply::fixed(554, (5, 5, 1), "No valid recipients");
 pub(super) const TOO_MANY_RECIPIENTS: Reply = Reply::fixed(452, (4, 5, 3), "Too many recipients");

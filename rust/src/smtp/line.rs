@@ -11,13 +11,16 @@ pub enum Line<'a> {
     Incomplete,
     /// A whole line, without its CRLF.
     Complete(&'a [u8]),
-    /// Over the limit; its rest is dropped.
-    TooLong,
-    /// A CR or LF that is not part of a CRLF; the rest up to the next CRLF is dropped.
+    /// Over the limit; its rest is dropped. With how it begins.
+    TooLong(Beginning),
+    /// A CR or LF that is not part of a CRLF; the rest up to the next CRLF is dropped. With how it begins.
     ///
     /// A bare newline must not start a command (SMTP smuggling), so nothing behind it is looked at.
-    Malformed,
+    Malformed(Beginning),
 }
+
+/// The first octets of a line that is dropped; NULs where it has fewer.
+pub type Beginning = [u8; 4];
 
 /// Collects a line over as many inputs as it takes; holds nothing between lines.
 #[derive(Debug, Default)]
@@ -57,14 +60,13 @@ impl LineReader {
                 Line::Complete(self.partial.strip_suffix(b"\r\n").unwrap_or(&self.partial))
             }
             LineEnd::Malformed(at, after_cr) => {
-                *input = input.get(at..).unwrap_or(&[]);
-                self.refuse(after_cr);
-                Line::Malformed
+                let (line, rest) = input.split_at_checked(at).unwrap_or((input, &[]));
+                *input = rest;
+                Line::Malformed(self.refuse(line, after_cr))
             }
             LineEnd::None if seen.len() >= room => {
                 *input = behind;
-                self.refuse(seen.last() == Some(&b'\r'));
-                Line::TooLong
+                Line::TooLong(self.refuse(seen, seen.last() == Some(&b'\r')))
             }
             LineEnd::None => {
                 self.partial.extend_from_slice(seen);
@@ -85,9 +87,15 @@ impl LineReader {
         self.partial.is_empty() && self.state == State::Reading
     }
 
-    fn refuse(&mut self, after_cr: bool) {
-        self.partial = Vec::new();
+    /// Drops the line, to which `seen` belongs too, and gives how it begins.
+    fn refuse(&mut self, seen: &[u8], after_cr: bool) -> Beginning {
+        let partial = std::mem::take(&mut self.partial);
         self.state = State::Dropping(after_cr);
+        let mut beginning = Beginning::default();
+        for (to, octet) in beginning.iter_mut().zip(partial.iter().chain(seen)) {
+            *to = *octet;
+        }
+        beginning
     }
 
     /// Drops up to and with the next CRLF; `true` when it was found.
@@ -150,8 +158,8 @@ mod tests {
     #[derive(Debug, PartialEq, Eq)]
     enum Seen {
         Line(String),
-        TooLong,
-        Malformed,
+        TooLong(Beginning),
+        Malformed(Beginning),
     }
 
     fn read(chunks: &[&[u8]]) -> Vec<Seen> {
@@ -165,8 +173,8 @@ mod tests {
                     Line::Complete(line) => {
                         seen.push(Seen::Line(String::from_utf8(line.to_vec()).unwrap()));
                     }
-                    Line::TooLong => seen.push(Seen::TooLong),
-                    Line::Malformed => seen.push(Seen::Malformed),
+                    Line::TooLong(beginning) => seen.push(Seen::TooLong(beginning)),
+                    Line::Malformed(beginning) => seen.push(Seen::Malformed(beginning)),
                 }
                 reader.clear();
             }
@@ -196,21 +204,23 @@ mod tests {
 
     #[test]
     fn a_bare_newline_is_refused_and_starts_no_command() {
-        for input in [
-            &b"A\nB\r\nC\r\n"[..],
-            b"A\rB\r\nC\r\n",
-            b"A\r\rB\n\r\nC\r\n",
-            b"\nB\r\nC\r\n",
-            b"A\r\r\nC\r\n",
+        for (input, beginning) in [
+            (&b"A\nB\r\nC\r\n"[..], b"A\n\0\0"),
+            (b"A\rB\r\nC\r\n", b"A\r\0\0"),
+            (b"A\r\rB\n\r\nC\r\n", b"A\r\0\0"),
+            (b"\nB\r\nC\r\n", b"\n\0\0\0"),
+            (b"A\r\r\nC\r\n", b"A\r\0\0"),
+            (b"BDAT 5\n12345C\r\nC\r\n", b"BDAT"),
         ] {
-            assert_eq!(whole_and_bytewise(input), [Seen::Malformed, line("C")]);
+            assert_eq!(whole_and_bytewise(input), [Seen::Malformed(*beginning), line("C")]);
         }
     }
 
     #[test]
     fn the_limit_counts_the_crlf_and_the_rest_is_dropped() {
         let longest = "x".repeat(MAX_COMMAND_LINE - 2);
-        for (extra, expected) in [("", line(&longest)), ("x", Seen::TooLong), ("xx", Seen::TooLong)]
+        for (extra, expected) in
+            [("", line(&longest)), ("x", Seen::TooLong(*b"xxxx")), ("xx", Seen::TooLong(*b"xxxx"))]
         {
             let input = format!("{longest}{extra}\r\nC\r\n");
             assert_eq!(whole_and_bytewise(input.as_bytes()), [expected, line("C")]);
@@ -218,7 +228,7 @@ mod tests {
         let endless = "y".repeat(100_000);
         assert_eq!(
             whole_and_bytewise(format!("{endless}\n\r\r\nC\r\n").as_bytes()),
-            [Seen::TooLong, line("C")]
+            [Seen::TooLong(*b"yyyy"), line("C")]
         );
     }
 

@@ -11,6 +11,7 @@
 //! | `command` | a line parsed into a [`Command`] |
 //! | `address`, `hosts` | paths, parameters, and which hosts mail is taken for |
 //! | `xclient` | what a proxy says of its client |
+//! | `chunk` | what BDAT announces, and its octets |
 //! | `data` | the end of a message, unstuffing, bare newlines |
 //! | `transaction` | what MAIL and RCPT gave |
 //! | `reply`, `fixed` | replies as values, and every one of our own |
@@ -19,6 +20,7 @@
 //! | `error` | what a peer did wrong, mapped to a reply once |
 
 mod address;
+mod chunk;
 mod command;
 mod data;
 mod error;
@@ -37,13 +39,14 @@ pub use address::{
     Address, AddressError, Parameter, ParameterError, PathKind, parse_helo, parse_parameters,
     parse_path,
 };
-pub use command::Command;
+pub use chunk::{Chunk, ChunkReader};
+pub use command::{BodyType, Command, MailParameters, RcptParameters};
 pub use data::{DataReader, Ending};
 pub use error::PeerError;
 pub use extensions::Extensions;
 pub use hosts::{Glob, HostList, HostListError};
 pub use limits::{Auth, BareNewline, MAX_COMMAND_LINE, Protocol, Settings};
-pub use line::{Line, LineReader};
+pub use line::{Beginning, Line, LineReader};
 pub use reply::{Enhanced, Reply, ReplyError, Verdict};
 pub use session::{BodyAnswer, Phase, Refused, Session, Stage, Step};
 pub use transaction::{Dialect, Transaction};

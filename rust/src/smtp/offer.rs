@@ -30,22 +30,62 @@ impl Peer {
     }
 }
 
+/// A reply of as many lines as there turn out to be: the last alone has no `-`.
+struct Lines<'a> {
+    out: &'a mut Vec<u8>,
+    /// Where the last line begins.
+    last: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { last: out.len(), out }
+    }
+
+    /// Adds a line, in pieces so that none needs a text of its own.
+    fn add(&mut self, pieces: &[&str]) {
+        self.last = self.out.len();
+        self.out.extend_from_slice(b"250-");
+        for piece in pieces {
+            self.out.extend_from_slice(piece.as_bytes());
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn add_if(&mut self, offered: bool, line: &str) {
+        if offered {
+            self.add(&[line]);
+        }
+    }
+
+    fn end(self) {
+        if let Some(mark) = self.out.get_mut(self.last + 3) {
+            *mark = b' ';
+        }
+    }
+}
+
 /// Writes the whole reply.
 pub(super) fn write_ehlo(settings: &Settings, peer: Peer, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"250-");
-    out.extend_from_slice(settings.host_name.as_bytes());
-    // RFC 1870 §4: 0, or no number, says that there is no fixed limit.
-    let size = format!(" Hello\r\n250-SIZE {}\r\n", settings.max_size);
-    out.extend_from_slice(size.as_bytes());
-    out.extend_from_slice(b"250-PIPELINING\r\n250-8BITMIME\r\n");
+    let offered = &settings.extensions;
+    let mut lines = Lines::new(out);
+    lines.add(&[&settings.host_name, " Hello"]);
+    if offered.size {
+        // RFC 1870 §4: 0, or no number, says that there is no fixed limit.
+        lines.add(&["SIZE ", &settings.max_size.to_string()]);
+    }
+    lines.add_if(offered.pipelining, "PIPELINING");
+    lines.add_if(offered.eight_bit_mime, "8BITMIME");
     // RFC 3207 §4.2: not offered again within TLS.
-    if peer.may_start_tls(settings) {
-        out.extend_from_slice(b"250-STARTTLS\r\n");
-    }
+    lines.add_if(peer.may_start_tls(settings), "STARTTLS");
+    lines.add_if(offered.chunking, "CHUNKING");
+    lines.add_if(offered.binary_mime(), "BINARYMIME");
     if peer.may_xclient(settings) {
-        out.extend_from_slice(format!("250-XCLIENT {ATTRIBUTES}\r\n").as_bytes());
+        lines.add(&["XCLIENT ", ATTRIBUTES]);
     }
-    out.extend_from_slice(b"250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n");
+    lines.add_if(offered.enhanced_status_codes, "ENHANCEDSTATUSCODES");
+    lines.add_if(offered.help, "HELP");
+    lines.end();
 }
 
 /// Writes the reply to HELO, whose client knows no extensions.

@@ -7,29 +7,35 @@
 //!     └───────────────┴──── RSET, HELO, EHLO ─────────────────┴───────────────┴─────────────┘
 //! ```
 //!
-//! Between Receiving and Delivering a message that went to a file is Finishing.
+//! Between Receiving and Delivering a message that went to a file is Finishing. BDAT goes through Chunk
+//! instead of Receiving, and back to Between until its LAST: see `chunks`.
 //! STARTTLS and XCLIENT go through `Negotiating` and back to `Ready`, to which nothing comes along that
 //! the client said before.
 //!
 //! For any split of the input the replies, the questions and the deliveries are the same.
 
 mod asking;
+mod chunks;
 mod commands;
 mod judging;
 mod phase;
+mod receiving;
 
 use std::sync::Arc;
 
 use self::asking::Asking;
 pub use self::asking::Stage;
+use self::chunks::{Chunked, Incoming};
 pub use self::judging::Refused;
 use self::judging::too_large;
 pub use self::phase::Phase;
+use self::receiving::Receiving;
 use super::address::Address;
-use super::data::{DataReader, Ending};
+use super::chunk::Chunk;
+use super::data::Ending;
 use super::error::PeerError;
 use super::fixed;
-use super::limits::{BareNewline, Settings};
+use super::limits::Settings;
 use super::line::{Line, LineReader};
 use super::offer::Peer;
 use super::reply::{Reply, Verdict};
@@ -37,7 +43,6 @@ use super::transaction::{Dialect, Transaction};
 use super::xclient::XClient;
 use crate::buffer::Body;
 use crate::few::Few;
-use crate::mail::header::HeaderEnd;
 
 /// Octets of replies after which they are to be sent before more commands are looked at: short
 /// commands have longer replies, and the peer need not read them.
@@ -87,14 +92,9 @@ pub enum BodyAnswer {
 struct Open {
     transaction: Arc<Transaction>,
     declared: Option<u64>,
+    /// Whether BINARYMIME was declared, which DATA cannot carry.
+    binary: bool,
     refused: bool,
-}
-
-#[derive(Debug)]
-struct Receiving {
-    transaction: Arc<Transaction>,
-    reader: DataReader,
-    body: Body,
 }
 
 #[derive(Debug)]
@@ -106,9 +106,13 @@ enum State {
     Checking(Open, Address),
     /// Waiting for the word to obey a command.
     Asking(Box<Asking>),
-    /// Waiting for a body.
-    Beginning(Arc<Transaction>),
+    /// Waiting for a body; for BDAT with its first chunk.
+    Beginning(Arc<Transaction>, Option<Chunk>),
     Receiving(Box<Receiving>),
+    /// Octets of BDAT.
+    Chunk(Incoming),
+    /// Between two chunks of a message.
+    Between(Box<Chunked>),
     /// Waiting for the body to be finished.
     Finishing(Arc<Transaction>),
     /// Waiting for TLS, or for the greeting behind XCLIENT.
@@ -222,6 +226,12 @@ impl Session {
                 }
                 continue;
             }
+            if matches!(self.state, State::Chunk(_)) {
+                match self.read_chunk(input) {
+                    Some(step) => return step,
+                    None => continue,
+                }
+            }
             if self.output.len() >= MAX_OUTPUT {
                 return Step::NeedInput;
             }
@@ -233,18 +243,22 @@ impl Session {
                 },
                 State::Checking(..)
                 | State::Asking(_)
-                | State::Beginning(_)
+                | State::Beginning(..)
                 | State::Finishing(_)
                 | State::Negotiating
                 | State::Delivering => return Step::NeedInput,
-                State::Ready | State::Open(_) | State::Receiving(_) => {}
+                State::Ready
+                | State::Open(_)
+                | State::Between(_)
+                | State::Chunk(_)
+                | State::Receiving(_) => {}
             }
             let command = match self.lines.next(input) {
                 Line::Incomplete => return Step::NeedInput,
-                Line::TooLong => Err(fixed::LINE_TOO_LONG),
-                Line::Malformed => Err(fixed::CONTROLS),
+                Line::TooLong(beginning) => Err(unreadable(&beginning, fixed::LINE_TOO_LONG)),
+                Line::Malformed(beginning) => Err(unreadable(&beginning, fixed::CONTROLS)),
                 Line::Complete(line) if line.iter().any(u8::is_ascii_control) => {
-                    Err(fixed::CONTROLS)
+                    Err(unreadable(line, fixed::CONTROLS))
                 }
                 Line::Complete(line) => commands::parse(line, &self.settings).map_err(Reply::from),
             };
@@ -278,44 +292,6 @@ impl Session {
         }
     }
 
-    /// The body, or why there is none.
-    pub fn begin_body(&mut self, answer: BodyAnswer) {
-        match (std::mem::replace(&mut self.state, State::Ready), answer) {
-            (State::Beginning(transaction), BodyAnswer::Begin(mut body)) => {
-                let overhead = overhead(&transaction);
-                if overhead > 0 {
-                    body.cover(overhead);
-                }
-                self.output.extend_from_slice(fixed::START_MAIL);
-                let reader =
-                    DataReader::new(self.settings.bare_newline, self.settings.max_header_size);
-                self.state = State::Receiving(Box::new(Receiving { transaction, reader, body }));
-            }
-            (State::Beginning(_), BodyAnswer::Refuse(reply)) => self.say(&reply),
-            (other, _) => self.state = other,
-        }
-    }
-
-    /// The body that is being received.
-    pub fn body(&mut self) -> Option<&mut Body> {
-        match &mut self.state {
-            State::Receiving(receiving) => Some(&mut receiving.body),
-            _ => None,
-        }
-    }
-
-    /// A message whose octets can be looked at now; what is to be delivered, if it is to be.
-    pub fn finish_body(&mut self, mut body: Body) -> Option<(Arc<Transaction>, Body)> {
-        let State::Finishing(transaction) = std::mem::replace(&mut self.state, State::Ready) else {
-            return None;
-        };
-        if body.fault().is_none() && body.header_end().is_none() {
-            let end = HeaderEnd::new(self.settings.max_header_size).update(body.as_slice());
-            body.set_header_end(end);
-        }
-        self.judge(transaction, body, false)
-    }
-
     /// Says one last thing and closes.
     pub fn end(&mut self, reply: &Reply) {
         self.say(reply);
@@ -337,9 +313,14 @@ impl Session {
         !matches!(self.state, State::Ready | State::Closed)
     }
 
-    /// Whether a message is being received.
+    /// Whether what comes next is the octets of a message, not a command.
     pub fn in_data(&self) -> bool {
-        matches!(self.state, State::Receiving(_))
+        matches!(self.state, State::Receiving(_) | State::Chunk(_))
+    }
+
+    /// Whether a message has begun to come and has not ended.
+    pub fn in_message(&self) -> bool {
+        self.in_data() || matches!(self.state, State::Between(_))
     }
 
     /// Whether the session has ended: nothing is left but to send what is written.
@@ -366,34 +347,16 @@ impl Session {
             }
         }
         self.say(reply);
-    }
-
-    /// The final dot.
-    fn end_of_data(&mut self) -> Option<Step> {
-        let State::Receiving(receiving) = std::mem::replace(&mut self.state, State::Ready) else {
-            return None;
-        };
-        let Receiving { transaction, reader, body } = *receiving;
-        self.messages = self.messages.saturating_add(1);
-        let bare_newline =
-            reader.bare_newline() && self.settings.bare_newline == BareNewline::Reject;
-        if body.is_spilled() && !bare_newline {
-            self.state = State::Finishing(transaction);
-            return Some(Step::FinishBody(body));
+        if reply.code() == 421 {
+            self.state = State::Closed;
         }
-        let (transaction, body) = self.judge(transaction, body, bare_newline)?;
-        Some(Step::Deliver(transaction, body))
     }
 }
 
-/// Octets that an envelope takes beside its message; nothing for few recipients, which every message's
-/// share of the budget covers.
-fn overhead(transaction: &Transaction) -> usize {
-    /// An address without its text, in the core and in Python.
-    const ADDRESS: usize = 300;
-    const FEW: usize = 8;
-    let recipients = transaction.rcpt_to.iter().skip(FEW);
-    recipients.map(|address| ADDRESS + address.user().len() + address.host().len()).sum()
+/// What is said to a line that cannot be read: the end, if it may be a BDAT, whose octets would be taken for
+/// commands.
+fn unreadable(line: &[u8], reply: Reply) -> Reply {
+    if Chunk::is_announced(line) { fixed::CHUNK_SYNTAX } else { reply }
 }
 
 impl From<PeerError> for Reply {

@@ -20,6 +20,10 @@ pub(super) struct Data {
 }
 
 impl Data {
+    pub(super) fn begin() -> Self {
+        Self { began: Instant::now(), octets: 0 }
+    }
+
     /// Over `data_timeout`, or a mean rate under `min_data_rate` after the first minute.
     fn is_too_slow(&self, elapsed: Duration, config: &ServerConfig) -> bool {
         let limit = config.data_timeout;
@@ -30,13 +34,16 @@ impl Data {
 
 impl Connection {
     pub(super) fn after_data_read(&mut self, octets: usize) {
-        let Some(data) = &mut self.data else { return };
-        if !self.session.in_data() {
+        if !self.session.in_message() {
             self.data = None;
             return;
         }
+        // A chunk that is dropped has no body, but the same time.
+        let data = self.data.get_or_insert_with(|| Box::new(Data::begin()));
         data.octets += octets as u64;
-        self.deadline = self.next_deadline();
+        if self.session.in_data() {
+            self.deadline = self.next_deadline();
+        }
     }
 
     /// When the peer must have sent its next command, or more of its message.

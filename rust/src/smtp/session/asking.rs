@@ -15,7 +15,7 @@ pub enum Stage {
     Mail,
     /// RCPT.
     Rcpt,
-    /// DATA, before any of the message.
+    /// DATA, or the first BDAT, before any of the message.
     Data,
 }
 
@@ -35,9 +35,9 @@ impl Stage {
     fn of(command: &Command) -> Option<Self> {
         Some(match command {
             Command::Helo(_) | Command::Ehlo(_) => Self::Helo,
-            Command::Mail(..) => Self::Mail,
-            Command::Rcpt(_) => Self::Rcpt,
-            Command::Data => Self::Data,
+            Command::Mail { .. } => Self::Mail,
+            Command::Rcpt { .. } => Self::Rcpt,
+            Command::Data | Command::Bdat(_) => Self::Data,
             _ => return None,
         })
     }
@@ -69,6 +69,9 @@ impl Session {
         let State::Asking(asking) = std::mem::replace(&mut self.state, State::Ready) else {
             return;
         };
+        if let Command::Bdat(chunk) = asking.command {
+            return self.drop_chunk(chunk, reply.clone());
+        }
         self.state = match (Stage::of(&asking.command), asking.state) {
             (Some(Stage::Rcpt), State::Open(mut open)) => {
                 open.refused = true;
@@ -89,7 +92,11 @@ impl Session {
 
     /// Whether there is something to do without more input.
     pub fn may_go_on(&self) -> bool {
-        matches!(&self.state, State::Asking(asking) if asking.may)
+        match &self.state {
+            State::Asking(asking) => asking.may,
+            State::Chunk(incoming) => incoming.left == 0,
+            _ => false,
+        }
     }
 
     /// Asks about a command, or obeys it where there is nothing to ask.
@@ -97,6 +104,10 @@ impl Session {
         let Some(stage) = Stage::of(&command).filter(|_| self.asks_first) else {
             return self.obey(command);
         };
+        if matches!(command, Command::Bdat(_)) && !matches!(self.state, State::Open(_)) {
+            // No message begins with it.
+            return self.obey(command);
+        }
         let before = std::mem::replace(&mut self.state, State::Ready);
         self.state = State::Asking(Box::new(Asking { state: before, command, may: false }));
         Some(Step::Before(stage))

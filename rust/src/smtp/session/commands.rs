@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::{Hello, Open, Session, State, Step, too_large};
-use crate::smtp::address::Address;
-use crate::smtp::command::Command;
+use crate::smtp::address::{Address, Parameter};
+use crate::smtp::command::{BodyType, Command, MailParameters};
 use crate::smtp::error::PeerError;
+use crate::smtp::extensions::Extensions;
 use crate::smtp::limits::Settings;
 use crate::smtp::reply::Reply;
 use crate::smtp::transaction::{Dialect, Transaction};
@@ -15,7 +16,10 @@ use crate::smtp::{fixed, offer};
 impl Session {
     pub(super) fn obey(&mut self, command: Command) -> Option<Step> {
         if self.settings.tls_required && !self.peer.secure && needs_tls(&command) {
-            self.say(&fixed::TLS_FIRST);
+            match command {
+                Command::Bdat(chunk) => self.drop_chunk(chunk, fixed::TLS_FIRST),
+                _ => self.say(&fixed::TLS_FIRST),
+            }
             return None;
         }
         if is_idle(&command) && self.too_many_idle() {
@@ -25,9 +29,10 @@ impl Session {
         match command {
             Command::Helo(argument) => self.hello(argument, Dialect::Smtp),
             Command::Ehlo(argument) => self.hello(argument, Dialect::Esmtp),
-            Command::Mail(reverse_path, declared) => self.mail(reverse_path, declared),
-            Command::Rcpt(forward_path) => return self.rcpt(forward_path),
+            Command::Mail { reverse_path, parameters } => self.mail(reverse_path, parameters),
+            Command::Rcpt { forward_path, .. } => return self.rcpt(forward_path),
             Command::Data => return self.data(),
+            Command::Bdat(chunk) => return self.bdat(chunk),
             Command::Rset => {
                 self.state = State::Ready;
                 self.say(&fixed::MAIL_OK);
@@ -75,7 +80,7 @@ impl Session {
             self.say(&fixed::NOT_A_PROXY);
             return None;
         }
-        if matches!(self.state, State::Open(_)) {
+        if matches!(self.state, State::Open(_) | State::Between(_)) {
             self.say(&fixed::XCLIENT_IN_MAIL);
             return None;
         }
@@ -97,11 +102,12 @@ impl Session {
         Some(Step::XClient(said))
     }
 
-    fn mail(&mut self, reverse_path: Address, declared: Option<u64>) {
+    fn mail(&mut self, reverse_path: Address, parameters: MailParameters) {
+        let declared = parameters.size;
         if self.hello.is_none() && self.settings.helo_required {
             return self.say(&fixed::HELO_FIRST);
         }
-        if matches!(self.state, State::Open(_)) {
+        if matches!(self.state, State::Open(_) | State::Between(_)) {
             return self.say(&fixed::NESTED_MAIL);
         }
         if self.settings.max_size > 0 && declared.is_some_and(|size| size > self.settings.max_size)
@@ -120,14 +126,20 @@ impl Session {
             mail_from: reverse_path,
             rcpt_to: Vec::new(),
         };
-        self.state =
-            State::Open(Open { transaction: Arc::new(transaction), declared, refused: false });
+        self.state = State::Open(Open {
+            transaction: Arc::new(transaction),
+            declared,
+            binary: parameters.body == BodyType::BinaryMime,
+            refused: false,
+        });
         self.say(&fixed::MAIL_OK);
     }
 
     fn rcpt(&mut self, mut recipient: Address) -> Option<Step> {
         let State::Open(open) = &mut self.state else {
-            self.say(&fixed::NO_SENDER);
+            let between = matches!(self.state, State::Between(_));
+            let reply = if between { fixed::BETWEEN_CHUNKS } else { fixed::NO_SENDER };
+            self.say(&reply);
             return None;
         };
         let limit = self.settings.max_recipients;
@@ -172,20 +184,34 @@ impl Session {
 
     fn data(&mut self) -> Option<Step> {
         match std::mem::replace(&mut self.state, State::Ready) {
+            State::Open(open) if open.binary => {
+                self.state = State::Open(open);
+                self.say(&fixed::BINARY_IN_DATA);
+            }
             State::Open(open) if !open.transaction.rcpt_to.is_empty() => {
-                self.state = State::Beginning(open.transaction);
+                self.state = State::Beginning(open.transaction, None);
                 return Some(Step::BeginBody { declared: open.declared });
             }
             // The transaction stays open: another RCPT may succeed (RFC 5321 §3.3).
             State::Open(open) => {
-                let reply =
-                    if open.refused { fixed::NO_VALID_RECIPIENTS } else { fixed::NO_RECIPIENTS };
+                let reply = open.no_recipients();
                 self.state = State::Open(open);
                 self.say(&reply);
+            }
+            between @ State::Between(_) => {
+                self.state = between;
+                self.say(&fixed::BETWEEN_CHUNKS);
             }
             _ => self.say(&fixed::NO_SENDER),
         }
         None
+    }
+}
+
+impl Open {
+    /// Why there can be no message yet.
+    pub(super) fn no_recipients(&self) -> Reply {
+        if self.refused { fixed::NO_VALID_RECIPIENTS } else { fixed::NO_RECIPIENTS }
     }
 }
 
@@ -198,19 +224,61 @@ pub(super) fn parse(line: &[u8], settings: &Settings) -> Result<Command, PeerErr
         Ok(Command::XClient(_)) | Err(PeerError::XClientSyntax) if !settings.xclient => {
             Err(PeerError::UnknownCommand)
         }
+        Ok(Command::Bdat(_)) | Err(PeerError::ChunkSyntax) if !settings.extensions.chunking => {
+            Err(PeerError::ChunksNotOffered)
+        }
+        Ok(Command::Mail { reverse_path, parameters }) => {
+            check_offered(&reverse_path, parameters, &settings.extensions)?;
+            Ok(Command::Mail { reverse_path, parameters })
+        }
         parsed => parsed,
     }
+}
+
+/// Whether SIZE and BODY are offered where they are given.
+fn check_offered(
+    reverse_path: &Address,
+    parameters: MailParameters,
+    offered: &Extensions,
+) -> Result<(), PeerError> {
+    for Parameter { keyword, .. } in reverse_path.parameters() {
+        let is_known = match keyword.as_str() {
+            "SIZE" => offered.size,
+            "BODY" => offered.eight_bit_mime || offered.binary_mime(),
+            _ => true,
+        };
+        if !is_known {
+            return Err(PeerError::UnknownParameter(keyword.clone()));
+        }
+    }
+    let is_carried = match parameters.body {
+        BodyType::SevenBit => true,
+        BodyType::EightBitMime => offered.eight_bit_mime,
+        BodyType::BinaryMime => offered.binary_mime(),
+    };
+    if is_carried { Ok(()) } else { Err(PeerError::BadParameter) }
 }
 
 /// What `tls.required` keeps back. RFC 3207 §4 would have more of it, and says SHOULD: but HELO, RSET and
 /// HELP disclose nothing.
 fn needs_tls(command: &Command) -> bool {
-    matches!(command, Command::Mail(..) | Command::Rcpt(_) | Command::Data | Command::Vrfy)
+    matches!(
+        command,
+        Command::Mail { .. }
+            | Command::Rcpt { .. }
+            | Command::Data
+            | Command::Bdat(_)
+            | Command::Vrfy
+    )
 }
 
 /// Commands that bring no mail nearer.
 fn is_idle(command: &Command) -> bool {
-    !matches!(command, Command::Mail(..) | Command::Rcpt(_) | Command::Data | Command::Quit)
+    match command {
+        Command::Mail { .. } | Command::Rcpt { .. } | Command::Data | Command::Quit => false,
+        Command::Bdat(chunk) => chunk.size == 0 && !chunk.last,
+        _ => true,
+    }
 }
 
 fn relay_denied(host: &str) -> Reply {

@@ -50,13 +50,23 @@ impl Session {
             None => None,
         };
         if let Some(reply) = refusal {
-            self.say(&reply);
             let size = body.as_slice().len() as u64;
-            self.refused.push(Refused { transaction, size, reply });
+            self.refuse_message(transaction, size, reply);
             return None;
         }
         self.state = State::Delivering;
         Some((transaction, body))
+    }
+
+    /// Says why a message is not taken.
+    pub(super) fn refuse_message(
+        &mut self,
+        transaction: Arc<Transaction>,
+        size: u64,
+        reply: Reply,
+    ) {
+        self.say(&reply);
+        self.refused.push(Refused { transaction, size, reply });
     }
 }
 

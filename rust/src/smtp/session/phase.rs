@@ -9,7 +9,7 @@ pub enum Phase {
     Idle,
     /// A command, with a transaction open.
     Transaction,
-    /// The message: from DATA until the final dot.
+    /// The message: from DATA until the final dot, from the first BDAT until the last one.
     Data,
     /// An answer on a recipient or on a whole message.
     Waiting,
@@ -25,7 +25,9 @@ impl Session {
         match self.state {
             State::Ready => Phase::Idle,
             State::Open(_) => Phase::Transaction,
-            State::Beginning(_) | State::Receiving(_) => Phase::Data,
+            State::Beginning(..) | State::Receiving(_) | State::Chunk(_) | State::Between(_) => {
+                Phase::Data
+            }
             State::Checking(..) | State::Asking(_) | State::Finishing(_) | State::Delivering => {
                 Phase::Waiting
             }
