@@ -13,5 +13,5 @@ from tests.services.dovecot import shared_folder
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """For a sender: its own user has to enter it."""
-    with shared_folder() as found:
+    with shared_folder(in_memory=True) as found:
         yield found

@@ -30,7 +30,7 @@ def test_it_sends_chunks(tmp_path: Path, folder: Path) -> None:
 
 
 def test_it_sends_chunks_over_tls(tmp_path: Path, folder: Path) -> None:
-    pair = self_signed(tmp_path)
+    pair = self_signed(folder)
     verifying = {
         "hosts_require_tls": "*",
         "tls_verify_hosts": "*",

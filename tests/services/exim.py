@@ -7,6 +7,7 @@ import pwd
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal
 
@@ -142,7 +143,9 @@ class Exim:
 
     def copies(self, ids: Sequence[str]) -> list[bytes]:
         """See `Sender`."""
-        return [self._run("-Mvc", one).replace(b"\n", b"\r\n") for one in ids]
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            shown = threads.map(lambda one: self._run("-Mvc", one), ids)
+            return [message.replace(b"\n", b"\r\n") for message in shown]
 
     def release(self, outcomes: int) -> None:
         """See `Sender`."""
