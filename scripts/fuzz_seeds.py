@@ -94,11 +94,29 @@ def proxy_headers() -> Iterator[bytes]:
             yield header + struct.pack("!H", len(payload)) + payload + b"EHLO a\r\n"
 
 
+def scripts() -> Iterator[bytes]:
+    """Give what `bdat` makes a session of: acts, with their octets behind their number."""
+    texts = [
+        b"",
+        b"Subject: a\r\n\r\n",
+        b"\r\n.\r\nRSET\r\n",
+        b"BDAT 5 LAST\r\n",
+        b"\n.\n",
+        b"x" * 200,
+    ]
+    takes = [bytes([kind, len(text)]) + text for kind in (0, 4, 7, 8) for text in texts]
+    acts = [*takes, *(bytes([kind]) for kind in (9, 10, 12, 14, 142, 15))]
+    for number, act in enumerate(acts):
+        for other in acts:
+            yield bytes([number % 16, 0 if number % 3 else 20, number]) + act + other + b"\x04\x01x"
+
+
 def seeds() -> Iterator[tuple[str, bytes]]:
     """Give each seed with its target."""
     for settings, said in conversations():
         yield "session", settings + said
         yield "command", said
+    yield from (("bdat", script) for script in scripts())
     for line in commands(b""):
         yield "command", line + b"\r\n"
     for verb in (b"MAIL FROM:", b"RCPT TO:", b"EHLO ", b"HELO "):

@@ -9,6 +9,7 @@ mod driver;
 mod oracle;
 
 pub mod address;
+pub mod bdat;
 pub mod command;
 pub mod data;
 pub mod header;
@@ -21,8 +22,9 @@ pub mod xclient;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("address", address::check),
+    ("bdat", bdat::check),
     ("command", command::check),
     ("data", data::check),
     ("header", header::check),

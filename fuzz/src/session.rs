@@ -106,6 +106,10 @@ fn run(
 fn check_messages(settings: &Settings, stream: &[u8], events: &[Event]) {
     for (index, event) in events.iter().enumerate() {
         let Event::BeginBody { at, .. } = event else { continue };
+        if let Some(sent) = chunks_from(stream, *at) {
+            check_chunks(settings, &sent, &events[index + 1..]);
+            continue;
+        }
         let [Event::Replies(replies), next @ ..] = &events[index + 1..] else {
             panic!("DATA without a reply");
         };
@@ -120,6 +124,8 @@ fn check_messages(settings: &Settings, stream: &[u8], events: &[Event]) {
         let expected = message.filter(fits);
         if let Some((message, header_end)) = delivered {
             assert_eq!(Some(message), expected.as_ref());
+            let fixed = settings.bare_newline == BareNewline::Fix;
+            assert!(!fixed || !super::oracle::has_bare_newline(message));
             let seen = message.get(..settings.max_header_size).unwrap_or(message);
             assert_eq!(header_end, body_offset(seen));
         } else {
@@ -127,13 +133,49 @@ fn check_messages(settings: &Settings, stream: &[u8], events: &[Event]) {
             assert!(!lost, "{:?} was not delivered", settings.bare_newline);
         }
     }
-    let fixed = settings.bare_newline == BareNewline::Fix;
-    let messages = events.iter().filter_map(|event| match event {
-        Event::Deliver { message, .. } => Some(message),
-        _ => None,
-    });
-    for message in messages.filter(|_| fixed) {
-        assert!(!super::oracle::has_bare_newline(message));
+}
+
+/// What stands in the chunks from a BDAT on whose line ends there, as long as there is nothing but BDAT between
+/// them; with whether the last of them was reached. None where the line is another command.
+fn chunks_from(stream: &[u8], at: usize) -> Option<(Vec<u8>, bool)> {
+    let before = stream[..at].strip_suffix(b"\r\n")?;
+    // What stands before the line may be a chunk, which has no line end.
+    let start = before.windows(4).rposition(|verb| verb.eq_ignore_ascii_case(b"BDAT"))?;
+    let (mut size, mut last) = read_bdat(&before[start..])?;
+    let mut rest = &stream[at..];
+    let mut sent = Vec::new();
+    while let Some((octets, behind)) = rest.split_at_checked(size) {
+        sent.extend_from_slice(octets);
+        let end = behind.windows(2).position(|window| window == b"\r\n").unwrap_or(0);
+        match read_bdat(&behind[..end]) {
+            _ if last => return Some((sent, true)),
+            None => break,
+            Some(next) => ((size, last), rest) = (next, &behind[end + 2..]),
+        }
+    }
+    Some((sent, false))
+}
+
+fn read_bdat(line: &[u8]) -> Option<(usize, bool)> {
+    let mut words = std::str::from_utf8(line).ok()?.split(' ').filter(|word| !word.is_empty());
+    words.next().filter(|verb| verb.eq_ignore_ascii_case("BDAT"))?;
+    let size = words.next().filter(|size| size.bytes().all(|octet| octet.is_ascii_digit()))?;
+    let last = words.next();
+    let read = last.is_none_or(|last| last.eq_ignore_ascii_case("LAST")) && words.next().is_none();
+    read.then_some((size.parse().ok()?, last.is_some()))
+}
+
+/// What is delivered is what stood in the chunks.
+fn check_chunks(settings: &Settings, sent: &(Vec<u8>, bool), next: &[Event]) {
+    let ([Event::Deliver { message, header_end, .. }, ..]
+    | [Event::Replies(_), Event::Deliver { message, header_end, .. }, ..]) = next
+    else {
+        return;
+    };
+    if let (sent, true) = sent {
+        assert_eq!(message, sent);
+        let seen = message.get(..settings.max_header_size).unwrap_or(message);
+        assert_eq!(*header_end, body_offset(seen));
     }
 }
 

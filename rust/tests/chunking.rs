@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use guerrilla::buffer::Budget;
+use guerrilla::mail::header::body_offset;
 use guerrilla::smtp::{
     Address, Auth, BareNewline, Ending, Extensions, HostList, PathKind, Protocol, Settings,
     parse_path,
@@ -45,7 +46,13 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         "RCPT TO:<\"b o b\"@example.com>\r\n",
         "RCPT TO:<Postmaster>\r\n",
         "RCPT TO:<eve@elsewhere.example>\r\n",
+        "MAIL FROM:<> BODY=BINARYMIME\r\n",
         "DATA\r\n",
+        "BDAT 0\r\n",
+        "bdat 1 last\r\n",
+        "BDAT 4000 LAST\r\n",
+        "BDAT x\r\n",
+        "BDAT 5\n",
         "RSET\r\n",
         "NOOP\r\n",
         "VRFY bob\r\n",
@@ -75,36 +82,64 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
                     "EHLO a\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n";
                 [group, text, ".\r\n"].concat().into_bytes()
             });
+    let chunk = (message(), any::<bool>()).prop_map(|(octets, last)| bdat(&octets, last));
+    let chunks = (prop::collection::vec(message(), 0..4), 0_usize..9).prop_map(|(parts, stray)| {
+        let mut sent =
+            b"EHLO a\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.com>\r\n".to_vec();
+        for (number, part) in parts.iter().enumerate() {
+            // Now and then the other way to send a message comes between.
+            sent.extend_from_slice(if stray == number { b"DATA\r\n" } else { b"" });
+            sent.extend(bdat(part, false));
+        }
+        sent.extend(bdat(b"", true));
+        sent
+    });
     let filler = (1_usize..1_500, prop::sample::select(vec![b'x', b' ', b'.', 0xff]))
         .prop_map(|(count, octet)| vec![octet; count]);
     let noise = prop::collection::vec(any::<u8>(), 0..40);
-    prop_oneof![10 => line, 4 => mail, 1 => filler, 1 => noise]
+    prop_oneof![10 => line, 4 => mail, 3 => chunk, 3 => chunks, 1 => filler, 1 => noise]
+}
+
+fn bdat(octets: &[u8], last: bool) -> Vec<u8> {
+    let end = if last { " LAST" } else { "" };
+    [format!("BDAT {}{end}\r\n", octets.len()).as_bytes(), octets].concat()
+}
+
+fn extensions() -> impl Strategy<Value = Extensions> {
+    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(chunking, binary_mime, size)| {
+        Extensions { chunking, binary_mime, size, ..Extensions::default() }
+    })
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
     let newlines =
         prop::sample::select(vec![BareNewline::Fix, BareNewline::Keep, BareNewline::Reject]);
     let limits = (0_u64..200, 0_usize..4, 0_u32..8, 0_u32..12, 0_usize..64);
-    (newlines, limits, any::<bool>(), any::<bool>()).prop_map(
-        |(bare_newline, (size, recipients, errors, idle, header), helo_required, check)| Settings {
-            host_name: "mx.example.com".to_owned(),
-            max_size: size * 100,
-            max_recipients: recipients,
-            max_errors: errors,
-            max_idle_commands: idle,
-            max_messages: 3,
-            start_tls: false,
-            tls_required: false,
-            xclient: true,
-            max_header_size: header * 4,
-            max_received_hops: 2,
-            helo_required,
-            bare_newline,
-            protocol: Protocol::Smtp,
-            extensions: Extensions::default(),
-            auth: Auth::default(),
-            check_recipients: check,
-            allowed_hosts: HostList::new(["example.com"]).expect("is a host name"),
+    let flags = (any::<bool>(), any::<bool>());
+    let extensions = prop_oneof![3 => Just(Extensions::default()), 1 => extensions()];
+    (newlines, limits, flags, extensions).prop_map(
+        |(bare_newline, limits, (helo_required, check), extensions)| {
+            let (size, recipients, errors, idle, header) = limits;
+            Settings {
+                host_name: "mx.example.com".to_owned(),
+                max_size: size * 100,
+                max_recipients: recipients,
+                max_errors: errors,
+                max_idle_commands: idle,
+                max_messages: 3,
+                start_tls: false,
+                tls_required: false,
+                xclient: true,
+                max_header_size: header * 4,
+                max_received_hops: 2,
+                helo_required,
+                bare_newline,
+                protocol: Protocol::Smtp,
+                extensions,
+                auth: Auth::default(),
+                check_recipients: check,
+                allowed_hosts: HostList::new(["example.com"]).expect("is a host name"),
+            }
         },
     )
 }
@@ -194,6 +229,33 @@ proptest! {
             prop_assert_eq!(fixed, (with_crlf(&message), behind.len(), Ending::Complete));
             let in_file = read_into(&budget(spill_size), BareNewline::Fix, &pieces);
             prop_assert_eq!(in_file, (with_crlf(&message), behind.len(), Ending::Complete));
+        }
+    }
+
+    #[test]
+    fn a_message_of_chunks_is_what_stands_in_them(
+        parts in prop::collection::vec(message(), 1..8),
+        sizes in prop::collection::vec(1_usize..200, 1..10),
+        spill_size in 1_u64..100,
+    ) {
+        let settings = Settings { max_received_hops: 0, ..Settings::default() };
+        let mut sent = b"EHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n".to_vec();
+        for (number, part) in parts.iter().enumerate() {
+            sent.extend(bdat(part, number + 1 == parts.len()));
+        }
+        let message = parts.concat();
+        for spill_size in [0, spill_size] {
+            for pieces in [vec![sent.as_slice()], sent.chunks(1).collect(), cut(&sent, &sizes)] {
+                let delivered: Vec<_> = run(&settings, spill_size, pieces)
+                    .into_iter()
+                    .filter_map(|event| match event {
+                        Event::Deliver { message, header_end, .. } => Some((message, header_end)),
+                        _ => None,
+                    })
+                    .collect();
+                let header_end = body_offset(&message);
+                prop_assert_eq!(delivered, [(message.clone(), header_end)]);
+            }
         }
     }
 

@@ -4,6 +4,8 @@
 //! Every sequence of CR, LF, NUL and dot up to [`LONGEST`] octets stands between a text and the commands of
 //! a second transaction. The oracle is a search for CRLF.CRLF in what was sent. The table of the well-known
 //! sequences in `docs/security.md` is this test's own output.
+//!
+//! In a chunk of BDAT nothing ends anything: the same sequences stand in chunks, and across their borders.
 
 #![allow(
     clippy::expect_used,
@@ -205,6 +207,87 @@ fn the_oracle_knows_an_end_and_a_dot() {
     assert_eq!(with_crlf(b"a\r\nb\nc\rd\r\r\n"), b"a\r\nb\r\nc\r\nd\r\n\r\n");
     let count: usize = (1..=LONGEST).map(|length| sequences(length).count()).sum();
     assert_eq!(count, 21_844);
+}
+
+// --- In chunks -----------------------------------------------------------------------------------
+
+const BOB: &[u8] = b"MAIL FROM:<alice@client.example>\r\nRCPT TO:<bob@example.com>\r\n";
+/// The same in chunks: nothing of it may become a transaction.
+const SMUGGLED_CHUNK: &[u8] = b"BDAT 0 LAST\r\nMAIL FROM:<eve@client.example>\r\nRCPT TO:<bob@example.com>\r\nBDAT 8 LAST\r\nsmuggled\r\n";
+
+fn chunk(octets: &[u8], last: bool) -> Vec<u8> {
+    let end = if last { " LAST" } else { "" };
+    [format!("BDAT {}{end}\r\n", octets.len()).as_bytes(), octets].concat()
+}
+
+/// Sends chunks as one mail, whole or octet by octet, and gives the replies behind those to RCPT.
+fn send_chunks(server: &Server, chunks: &[&[u8]], by_octets: bool) -> Outcome {
+    let mut sent = BOB.to_vec();
+    for (number, octets) in chunks.iter().enumerate() {
+        sent.extend(chunk(octets, number + 1 == chunks.len()));
+    }
+    sent.extend_from_slice(QUIT);
+    let size = if by_octets { 1 } else { sent.len() };
+    let mut outcome = server.run(sent.chunks(size));
+    outcome.replies.drain(..server.run([BOB]).replies.len());
+    outcome
+}
+
+/// One message, octet for octet what stood in the chunks, and each of them answered.
+fn check_chunks(server: &Server, chunks: &[&[u8]], by_octets: bool) {
+    let outcome = send_chunks(server, chunks, by_octets);
+    let content = chunks.concat();
+    let shown = content.escape_ascii();
+    assert_eq!(outcome.messages, [("alice".to_owned(), content.clone())], "{shown}");
+    let mut replies = String::new();
+    for octets in &chunks[..chunks.len() - 1] {
+        write!(replies, "250 2.0.0 {} octets received\r\n", octets.len()).expect("a String");
+    }
+    replies.push_str("250 2.0.0 OK\r\n221 2.0.0 Bye\r\n");
+    assert_eq!(outcome.replies, replies.as_bytes(), "{shown}");
+}
+
+#[test]
+fn one_message_of_chunks_for_every_sequence_in_every_policy() {
+    for policy in POLICIES {
+        let server = Server::new(policy);
+        for sequence in (1..LONGEST).flat_map(sequences) {
+            for smuggled in [SMUGGLED, SMUGGLED_CHUNK] {
+                let content = [b"text", sequence.as_slice(), smuggled].concat();
+                check_chunks(&server, &[&content], false);
+                check_chunks(&server, &[&content], true);
+                for at in 4..=4 + sequence.len() {
+                    let (head, tail) = content.split_at(at);
+                    check_chunks(&server, &[head, tail], false);
+                    // The sequence is all that a chunk holds.
+                    check_chunks(&server, &[b"", &head[4..], tail, b""], false);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_in_a_refused_chunk_is_obeyed() {
+    let server = Server::new(BareNewline::Fix);
+    let greeted = server.run([]).replies.len();
+    for sequence in (1..LONGEST).flat_map(sequences) {
+        for smuggled in [SMUGGLED, SMUGGLED_CHUNK] {
+            let content = [sequence.as_slice(), smuggled, END].concat();
+            for last in [false, true] {
+                let sent = [chunk(&content, last), QUIT.to_vec()].concat();
+                for size in [1, sent.len()] {
+                    let outcome = server.run(sent.chunks(size));
+                    let said = String::from_utf8_lossy(&outcome.replies[greeted..]);
+                    let shown = content.escape_ascii();
+                    assert!(said.starts_with("503 5.5.1 "), "{shown}: {said}");
+                    assert!(said.ends_with("\r\n221 2.0.0 Bye\r\n"), "{shown}: {said}");
+                    assert_eq!(said.lines().count(), 2, "{shown}: {said}");
+                    assert_eq!(outcome.messages, [], "{shown}");
+                }
+            }
+        }
+    }
 }
 
 // --- The table -----------------------------------------------------------------------------------
