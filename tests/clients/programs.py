@@ -90,7 +90,7 @@ def nodemailer(job: Job, folder: Path) -> list[str]:
     host, port = job.where
     options: dict[str, Any] = {"lmtp": job.lmtp} if job.lmtp else {}
     if job.dsn:
-        options["dsn"] = {**job.dsn, "recipient": f"rfc822; {job.recipient}"}
+        options["dsn"] = {**job.dsn, "recipient": f"rfc822;{job.recipient}"}
     if job.login is not None:
         mechanism, user, password = job.login
         options |= {"authMethod": mechanism, "auth": {"user": user, "pass": password}}
