@@ -86,7 +86,9 @@ def check_fates(tmp_path: Path, sending: Sending) -> None:
         ) as daemon,
         sending(daemon) as sender,
     ):
-        sender.submit([Submitted(b"Subject: fates\r\n\r\nbody\r\n", recipients=recipients)])
+        # From nobody, who gets no notification.
+        mail = Submitted(b"Subject: fates\r\n\r\nbody\r\n", "<>", recipients)
+        sender.submit([mail])
         sender.release(3)
         found = {one.recipient: one for one in sender.outcomes()}
     good, full, gone = (found[f"{name}@example.com"] for name in names)
