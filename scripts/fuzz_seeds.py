@@ -115,6 +115,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     """Give each seed with its target."""
     for settings, said in conversations():
         yield "session", settings + said
+        if b"AUTH" in said or b"LHLO" in said:
+            yield "auth", settings[:2] + said
         yield "command", said
     yield from (("bdat", script) for script in scripts())
     for line in commands(b""):

@@ -20,6 +20,7 @@ missing() {
     command -v mariadbd >/dev/null || printf ' mariadb-server'
     command -v redis-server >/dev/null || printf ' redis-server'
     command -v dovecot >/dev/null || printf ' dovecot-core'
+    command -v htpasswd >/dev/null || printf ' apache2-utils'
     has_postfix || printf ' postfix'
     has_postgres || printf ' postgresql'
     has_php_fpm || printf ' php-fpm'

@@ -15,6 +15,14 @@ from guerrilla import Envelope
 from guerrilla._core import Core
 
 MIB = 1 << 20
+AUTH: dict[str, Any] = {
+    "offered": False,
+    "required": False,
+    "relay": False,
+    "allow_plaintext": False,
+    "failure_delay": 0.0,
+    "max_failures": 0,
+}
 SERVER: dict[str, Any] = {
     "name": "test",
     "address": "127.0.0.1:0",
@@ -41,7 +49,7 @@ SERVER: dict[str, Any] = {
     "greet_delay": 0.0,
     "protocol": "smtp",
     "extensions": {},
-    "auth": {"offered": False, "required": False, "relay": False, "allow_plaintext": False},
+    "auth": AUTH,
     "backend": "default",
     "tls": None,
 }
@@ -50,6 +58,8 @@ BACKEND: dict[str, Any] = {
     "save_timeout": 10.0,
     "check_timeout": 10.0,
     "check_recipients": False,
+    "auth_timeout": 10.0,
+    "authenticate": True,
     "cache_ttl": 0.0,
     "breaker_failures": 0,
     "breaker_reset": 10.0,

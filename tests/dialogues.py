@@ -42,13 +42,17 @@ hosts = one_of(
     "x" * 64 + ".example.net",
     "x." * 123 + "example.net",
     "x" * 256,
+    "\xc3\xa9.example.net",  # é in UTF-8
 )
+# Latin-1 is what an octet is written as: these are UTF-8.
+E_ACUTE, HAN, GRIN, C1 = (one.encode().decode("latin-1") for one in ("é", "例", "😀", "\x85"))
 locals_ = one_of(
+    f'{E_ACUTE} {HAN}.{GRIN} "{HAN}" ' + HAN * 42,
     "a Bob a.b+c !#$%&'*+-/=?^_`{|}~ postmaster .a a. a..b é",
     r'''"a" "a\"b" "@" ""''',
     "u" * 128,
     "u" * 129,
-) | st.sampled_from(['"a b"', ""])
+) | st.sampled_from(['"a b"', "", C1])
 paths = st.one_of(
     st.builds("<{}@{}>".format, locals_, hosts),
     st.builds("<@{},@b.example:{}@{}>".format, hosts, locals_, hosts),
@@ -58,7 +62,9 @@ paths = st.one_of(
 parameters = st.lists(
     one_of(
         "SIZE=100 size=301 SIZE=99999 SIZE SIZE=-1 SIZE=000000000000000000000",
-        "BODY=7BIT body=8bitmime BODY=BINARYMIME SMTPUTF8 NOTIFY=NEVER = X=é X=a=b -a",
+        "BODY=7BIT body=8bitmime BODY=BINARYMIME SMTPUTF8 smtputf8 SMTPUTF8=1 = X=é X=a=b -a",
+        "NOTIFY=NEVER notify=Success,DELAY NOTIFY=NEVER,DELAY ORCPT=rfc822;a+2Bb@c ORCPT=a@b",
+        f"RET=FULL ret=hdrs RET=x ENVID=a+20b ENVID=a+b ORCPT=utf-8;{E_ACUTE} X={HAN}",
     ),
     max_size=3,
 ).map(lambda words: "".join(f" {word}" for word in words))
@@ -79,7 +85,7 @@ mails = st.builds(
     lambda case, path, more: line(case("mail from:") + path + more),
     any_case,
     one_of("<from@example.org> <>") | paths,
-    st.just("") | parameters,
+    st.sampled_from(["", " SMTPUTF8"]) | parameters,
 )
 rcpts = st.builds(
     lambda case, path, more: line(case("rcpt to:") + path + more),
@@ -90,6 +96,7 @@ rcpts = st.builds(
 likely_rcpts = one_line_of(
     "<a@example.com>\n<b@x.example.net>\n<Postmaster>\n<a@[127.0.0.1]>",
     '<"c d"@example.com>\n<a@elsewhere.example>',
+    f"<{HAN}@example.com>\n<{GRIN}@a.{E_ACUTE}.example.net>\n<a@{HAN}.example>",
 ).map(lambda path: line(f"RCPT TO:{path}"))
 simple = one_line_of(
     "RSET\nRSET now\nNOOP\nnoop  \nNOOP é\nVRFY\nVRFY bob\nHELP\nhelp me\nDATA\nDATA \nDATA x",

@@ -1,4 +1,4 @@
-"""The grammar of commands, for the model: RFC 5321 section 4.1.2, and XCLIENT's.
+"""The grammar of commands, for the model: RFC 5321 section 4.1.2, RFC 6531, and XCLIENT's.
 
 What does not parse is `Refused`, with the replies that may be given to it.
 """
@@ -28,12 +28,22 @@ _LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # RFC 1035 
 _DOMAIN: Final = rf"{_LABEL}(?:\.{_LABEL})*"
 _HOST: Final = rf"(?:{_DOMAIN}\.?|\[[^\]\[<>\s]*\])"
 _ROUTE: Final = rf"(?:@{_DOMAIN}(?:,@{_DOMAIN})*:)?"
-_PATH: Final = re.compile(rf" ?<(?:({_ROUTE})({_LOCAL})@({_HOST})|(postmaster)|())>", re.IGNORECASE)
-_PARAMETER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?")
+_FORM: Final = rf" ?<(?:({_ROUTE})({_LOCAL})@({_HOST})|(postmaster)|())>"
+_PATH: Final = re.compile(_FORM, re.IGNORECASE)
+_PARAMETER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\xa1-\U0010ffff]+))?")
+
+
+def _beyond(form: str) -> str:
+    """A form with letters beyond ASCII wherever it has letters: RFC 6531 section 3.3."""
+    return form.replace("[A-Z", "[\xa1-\U0010ffffA-Z").replace(r"(?:[^", r"(?:[^\x80-\xa0")
+
+
+_PATH_UTF8: Final = re.compile(_beyond(_FORM), re.IGNORECASE)
+_DOMAIN_UTF8: Final = re.compile(_beyond(_DOMAIN))
 
 SYNTAX: Final = ("501 5.5.4 ",)
-_NOT_ASCII: Final = ("553 5.6.7 ",)
-_TOO_LONG: Final = ("550 5.5.4 ",)
+NOT_ASCII: Final = ("553 5.6.7 ",)
+TOO_LONG: Final = ("550 5.5.4 ",)
 
 
 class Refused(Exception):  # a reply, not a fault
@@ -49,13 +59,23 @@ def is_bad(line: bytes) -> bool:
     return len(line) + 2 > LONGEST_LINE or any(octet < 32 or octet == 127 for octet in line)
 
 
-def path_of(argument: str, word: str) -> tuple[tuple[str, str] | None, str]:
+def in_utf8(text: str) -> str:
+    """What was read as Latin-1, as UTF-8: none of it may be anything else."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        # Or what is wrong before that.
+        raise Refused(*SYNTAX, *TOO_LONG, "555 5.5.4 ") from None
+
+
+def path_of(argument: str, word: str, utf8: bool) -> tuple[tuple[str, str] | None, str]:
     """Local part and host, None for <Postmaster>; and what stands behind the path."""
     if argument[: len(word)].upper() != word:
         raise Refused(*SYNTAX)
-    found = _PATH.match(argument, len(word))
-    if found is None or not all(is_host(host, 10_000) for host in _hosts_of(found)):
-        raise Refused(*_why_no_path(argument, len(word)))
+    found = (_PATH_UTF8 if utf8 else _PATH).match(argument, len(word))
+    is_ascii = found is None or utf8 or found[0].isascii()
+    if found is None or not is_ascii or not all(map(_may_be_host, _hosts_of(found))):
+        raise Refused(*_why_no_path(argument, len(word), utf8))
     _, local, host, postmaster, _ = found.groups()
     rest = argument[found.end() :]
     if rest and not rest.startswith(" "):
@@ -64,9 +84,9 @@ def path_of(argument: str, word: str) -> tuple[tuple[str, str] | None, str]:
         return None, rest
     if local is None:
         return ("", ""), rest
-    too_long = len(found[0].strip()) > LONGEST_PATH or len(local) > LONGEST_LOCAL
-    if too_long or any(len(one) > LONGEST_HOST for one in _hosts_of(found)):
-        raise Refused(*_TOO_LONG)
+    too_long = _octets(found[0].strip()) > LONGEST_PATH or _octets(local) > LONGEST_LOCAL
+    if too_long or any(_octets(one) > LONGEST_HOST for one in _hosts_of(found)):
+        raise Refused(*TOO_LONG)
     return (_shortest(local), host), rest
 
 
@@ -75,15 +95,26 @@ def _hosts_of(path: re.Match[str]) -> list[str]:
     return [*route, path[3]] if path[3] else route
 
 
-def _why_no_path(argument: str, begin: int) -> Replies:
+def _octets(text: str) -> int:
+    return len(text.encode())
+
+
+def _may_be_host(text: str) -> bool:
+    """However long; what is not ASCII by its letters, none of which here is anything to IDNA."""
+    return is_host(text, 10_000) or (not text.isascii() and bool(_DOMAIN_UTF8.fullmatch(text)))
+
+
+def _why_no_path(argument: str, begin: int, utf8: bool) -> Replies:
     """Which of several problems is told first is the server's affair."""
+    if utf8:
+        return (*SYNTAX, *(TOO_LONG if _octets(argument) > LONGEST_LOCAL else ()))
     ascii_ = "".join(one if one.isascii() else "a" for one in argument)
     found = _PATH.match(ascii_, begin)
     path = argument[begin : found.end() if found else None]
     if found and not path.isascii() and all(is_host(host, 10_000) for host in _hosts_of(found)):
-        return _NOT_ASCII  # RFC 6531, which is not offered, is all that is missing
-    not_ascii = () if path.isascii() else _NOT_ASCII
-    return (*SYNTAX, *not_ascii, *(_TOO_LONG if len(path) > LONGEST_LOCAL else ()))
+        return NOT_ASCII  # SMTPUTF8 is all that is missing
+    not_ascii = () if path.isascii() else NOT_ASCII
+    return (*SYNTAX, *not_ascii, *(TOO_LONG if len(path) > LONGEST_LOCAL else ()))
 
 
 def _shortest(local: str) -> str:
@@ -91,18 +122,18 @@ def _shortest(local: str) -> str:
     if not local.startswith('"'):
         return local
     plain = re.sub(r"\\(.)", r"\1", local[1:-1])
-    if re.fullmatch(rf"{_ATOM}(\.{_ATOM})*", plain):
+    if re.fullmatch(_beyond(rf"{_ATOM}(\.{_ATOM})*"), plain):
         return plain
     return '"' + re.sub(r'(["\\])', r"\\\1", plain) + '"'
 
 
-def checked(text: str, known: dict[str, str]) -> dict[str, str]:
+def checked(text: str, known: dict[str, str], utf8: bool) -> dict[str, str]:
     """The parameters behind a path, each behind a space (section 4.1.1.11)."""
     values: dict[str, str] = {}
     problems: list[str] = []
     for word in filter(None, text.split(" ")):
         found = _PARAMETER.fullmatch(word)
-        if found is None:
+        if found is None or not (utf8 or word.isascii()):
             problems += SYNTAX
             continue
         name, value = found[1].upper(), found[2] or ""

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from tests.grammar import (
+    NOT_ASCII,
     SYNTAX,
     Refused,
     Replies,
     attributes,
     checked,
+    in_utf8,
     is_bad,
     is_host,
     is_ip,
@@ -29,6 +31,19 @@ _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _SEQUENCE: Final = ("503 5.5.1 ",)
 _TOO_LARGE: Final = ("552 5.3.4 ",)
 _MAIL_OK: Final = ("250 2.1.0 ",)
+_XTEXT: Final = r"(?:[!-*,-<>-~]|\+[2-7][0-9A-F])"
+_OF_MAIL: Final = {
+    "SIZE": r"\d{1,20}",
+    "BODY": r"(?i)7BIT|8BITMIME",
+    "SMTPUTF8": "",
+    "RET": r"(?i)FULL|HDRS",
+    "ENVID": _XTEXT + "{1,100}",
+}
+_OF_RCPT: Final = {
+    "NOTIFY": r"(?i)NEVER|(SUCCESS|FAILURE|DELAY)(,(?!\1)(SUCCESS|FAILURE|DELAY))?",
+    "ORCPT": rf"rfc822;{_XTEXT}{{1,493}}|utf-8;[!-\[\]-~\xa1-\U0010ffff]+",
+}
+"""The parameters, of which a `+` alone is no xtext (RFC 3461 section 4)."""
 _STORED: Final = ("250 2.0.0 OK: queued as ",)
 
 
@@ -148,6 +163,7 @@ class Model:
     # --- Commands ---------------------------------------------------------------------------------
 
     def _reset(self) -> None:
+        self._utf8 = False
         self._sender: str | None = None
         self._recipients: list[str] = []
         self._relay_denied = False
@@ -181,10 +197,15 @@ class Model:
         return reply
 
     def _mail(self, argument: str) -> Replies:
-        path, parameters = path_of(argument, "FROM:")
+        # RFC 6531 section 3.4: what MAIL says of itself holds for its path too.
+        utf8 = not argument.isascii() and "SMTPUTF8" in argument.upper().split(" ")
+        path, more = path_of(in_utf8(argument) if utf8 else argument, "FROM:", utf8)
         if path is None:
             raise Refused(*SYNTAX)  # <Postmaster> is nobody's return path
-        size = checked(parameters, {"SIZE": r"\d{1,20}", "BODY": r"(?i)7BIT|8BITMIME"}).get("SIZE")
+        parameters = checked(more, _OF_MAIL, utf8)
+        if utf8 and "SMTPUTF8" not in parameters:
+            raise Refused(*SYNTAX, *NOT_ASCII)  # it was in quotes
+        size = parameters.get("SIZE")
         if self._helo is None and self.policy.helo_required:
             raise Refused(*_SEQUENCE)
         if self._sender is not None:
@@ -195,14 +216,16 @@ class Model:
             self.closed = True
             return ("421 4.7.0 ",)
         self._sender, self._idle = "@".join(filter(None, path)), 0
+        self._utf8 = "SMTPUTF8" in parameters
         self._believed &= not self._spoke
         return _MAIL_OK
 
     def _rcpt(self, argument: str) -> Replies:
-        path, parameters = path_of(argument, "TO:")
+        argument = in_utf8(argument) if self._utf8 else argument
+        path, parameters = path_of(argument, "TO:", self._utf8)
         if path == ("", ""):
             raise Refused(*SYNTAX)  # the null path receives nothing
-        checked(parameters, {})
+        checked(parameters, _OF_RCPT, self._utf8)
         if self._sender is None:
             raise Refused(*_SEQUENCE)
         if len(self._recipients) >= self.policy.max_recipients:

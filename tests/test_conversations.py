@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 import pytest
 
-from guerrilla._core import Check, Core, Envelope, Reply, make_certificate
+from guerrilla._core import Check, Core, Envelope, Login, Reply, make_certificate
 from tests.certificates import unverified
 
 if TYPE_CHECKING:  # the stub alone has it
@@ -26,7 +26,7 @@ PATIENCE = 20.0
 
 Verdict = Reply | tuple[Reply, ...] | None
 Pace = Literal["whole", "pipelined"]
-Item = TypeVar("Item", Envelope, Check)
+Item = TypeVar("Item", Envelope, Check, Login)
 
 
 # --- The file -------------------------------------------------------------------------------------
@@ -131,7 +131,8 @@ class Script:
         server["trusted_proxies"] = ["127.0.0.0/8"] if value("trusted", False) else []
         without, auth = value("without", "").split(), value("auth", "").split()
         server["extensions"] = dict.fromkeys(without, False)
-        server["auth"] = {"offered": bool(auth)} | {name: name in auth for name in AUTH}
+        server["auth"] = AUTH_FAILURES | {name: name in auth for name in AUTH}
+        server["auth"]["offered"] = bool(auth)
         server["tls"] = tls_settings(pair, required=required) if start_tls else None
         settings: CoreSettings = {
             "servers": [cast("ServerSettings", {**FIXED, **server})],
@@ -144,6 +145,8 @@ class Script:
                     "save_timeout": PATIENCE,
                     "check_timeout": PATIENCE,
                     "check_recipients": value("check_recipients", False),
+                    "auth_timeout": PATIENCE,
+                    "authenticate": True,
                     "cache_ttl": 0.0,
                     "breaker_failures": 0,
                     "breaker_reset": 10.0,
@@ -172,6 +175,9 @@ ASKED: Final[dict[str, Any]] = {
 
 AUTH: Final = ("required", "relay", "allow_plaintext")
 """What `auth` of a file may say beside `offered`."""
+
+AUTH_FAILURES: Final = {"failure_delay": 0.0, "max_failures": 0}
+"""And what it may not."""
 
 FIXED: Final[dict[str, Any]] = {
     "name": "test",
@@ -247,6 +253,11 @@ class Judge:
             threading.Thread(
                 target=self._serve, args=(core.receive_checks, self._check), daemon=True
             ),
+            threading.Thread(
+                target=self._serve,
+                args=(core.backend("default").receive_logins, self._check),
+                daemon=True,
+            ),
         ]
         for thread in self._threads:
             thread.start()
@@ -271,10 +282,10 @@ class Judge:
         self.delivered.append((path, bytes(envelope.data)))
         envelope.answer(self._next())
 
-    def _check(self, check: Check) -> None:
+    def _check(self, asked: Check | Login) -> None:
         found = self._next()
         assert found is None or isinstance(found, Reply)
-        check.answer(found)
+        asked.answer(found)
 
     def _next(self) -> Verdict:
         if self.left is None:
@@ -327,7 +338,7 @@ class Client:
             return None
         assert line.endswith(b"\r\n"), f"{self._name}: a line without CRLF: {line!r}"
         assert len(line) <= 512, f"{self._name}: a line of {len(line)} octets"
-        return line[:-2].decode("ascii")
+        return line[:-2].decode()  # UTF-8 where the client said that it takes it
 
     def close(self) -> None:
         self._lines.close()

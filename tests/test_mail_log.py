@@ -159,6 +159,25 @@ def test_what_is_refused_before_it_has_an_id_has_a_line_too(lines: Lines) -> Non
     assert [(line["id"], line["reply"]) for line in found] == [(None, r) for r in replies]
 
 
+def test_a_message_of_chunks_has_one_line(lines: Lines) -> None:
+    raw = config()
+    raw["servers"][0]["max_size"] = 10
+    daemon = lines.daemon(raw)
+    begin = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.com>\r\n"
+    with Wire(where(daemon)[1]) as client:
+        client.ask(b"EHLO client.example.org\r\n")
+        client.send(begin + b"BDAT 8\r\n8 octetsBDAT 2 LAST\r\n\r\n")
+        taken = [client.reply() for _ in range(4)][-1]
+        client.send(begin + b"BDAT 8\r\n8 octetsBDAT 3\r\nabcBDAT 1 LAST\r\nd")
+        *_, refused, _ = [client.reply() for _ in range(5)]
+        # Of one that never ended there is nothing to tell.
+        client.send(begin + b"BDAT 8\r\n8 octetsRSET\r\n")
+        assert [client.reply()[:3] for _ in range(4)] == ["250"] * 4
+    found = [(line["reply"], line["size"], line["sent"]) for line in lines.after(daemon)]
+    assert refused.startswith("552 ")
+    assert found == [(taken, 10, True), (refused, 0, True)]
+
+
 def test_every_pipelined_message_has_its_line(lines: Lines) -> None:
     daemon = lines.daemon()
     one = (

@@ -139,6 +139,50 @@ def test_a_stage_drops_the_connection_without_a_word(
     until(lambda: guerrilla_server.daemon.stats()["connections_open"] == 0)
 
 
+@pytest.mark.parametrize("reply", [LATER, NEVER, BYE])
+def test_the_first_chunk_of_a_message_is_refused_as_data_is(
+    guerrilla_server: Server, reply: Reply
+) -> None:
+    """Its octets are no commands then; the chunks behind it are no message and no other stage."""
+    guerrilla_server.refuse(reply, at="data", count=1)
+    guerrilla_server.refuse(NEVER, at="message", count=1)
+    with until_stage(guerrilla_server, "rcpt") as wire:
+        assert wire.reply().startswith("250 ")
+        wire.send(b"BDAT 6\r\nRSET\r\nBDAT 0\r\nBDAT 6 LAST\r\nQUIT\r\n")
+        assert wire.reply() == str(reply)
+        if reply is BYE:
+            assert wire.rest() == []
+        else:
+            assert [wire.reply()[:3] for _ in range(2)] == ["503", "503"]
+            wire.send(STAGES["mail"] + STAGES["rcpt"] + b"BDAT 1\r\na" + b"BDAT 1 LAST\r\nb")
+            assert [wire.reply() for _ in range(4)][-2:] == [
+                "250 2.0.0 1 octets received",
+                str(NEVER),
+            ]
+    guerrilla_server.behave()
+    assert is_well(guerrilla_server)
+
+
+def test_the_first_chunk_is_late_and_so_is_an_empty_one(guerrilla_server: Server) -> None:
+    guerrilla_server.delay(SECONDS, at="data", count=2)
+    with until_stage(guerrilla_server, "rcpt") as wire:
+        assert wire.reply().startswith("250 ")
+        for sent in (b"BDAT 0 LAST\r\n", b"BDAT 2 LAST\r\nab"):
+            begun = time.monotonic()
+            assert wire.ask(sent).startswith("250 2.0.0 OK")
+            assert time.monotonic() - begun >= SECONDS
+            wire.send(STAGES["mail"] + STAGES["rcpt"])
+            assert [wire.reply()[:3] for _ in range(2)] == ["250", "250"]
+        # Only the first of a message is asked about.
+        guerrilla_server.refuse(NEVER, at="data", count=2)
+        assert wire.ask(b"BDAT 1 LAST\r\nx") == str(NEVER)
+        guerrilla_server.behave()
+        wire.send(STAGES["mail"] + STAGES["rcpt"] + b"BDAT 1\r\nx")
+        assert [wire.reply()[:3] for _ in range(3)] == ["250", "250", "250"]
+        guerrilla_server.refuse(NEVER, at="data", count=1)
+        assert wire.ask(b"BDAT 1 LAST\r\nx").startswith("250 2.0.0 OK")
+
+
 def test_what_was_pipelined_behind_is_not_lost_nor_answered(guerrilla_server: Server) -> None:
     guerrilla_server.delay(SECONDS, at="mail", count=1)
     guerrilla_server.refuse(LATER, at="rcpt", count=1)

@@ -11,7 +11,7 @@ import pytest
 
 import guerrilla
 from guerrilla import processors
-from guerrilla._core import Address, Envelope, Transaction
+from guerrilla._core import Address, Credentials, Envelope, Transaction, make_login
 from guerrilla.engine.base import Processor, implements
 from guerrilla.engine.chain import build
 from guerrilla.engine.installed import ENTRY_POINTS
@@ -69,8 +69,10 @@ def test_ones_own_come_before_the_built_in_ones() -> None:
 
 
 def test_the_contract_has_authenticate_which_passes_on() -> None:
-    transaction = Envelope.create(b"", rcpt_to=["b@example.com"])
-    assert Processor(Processor.Options()).authenticate(transaction, object()) is None
+    login = make_login(Credentials("joe", "secret"))
+    stage = Processor(Processor.Options())
+    assert stage.authenticate(login.transaction, login.credentials) is None
+    assert stage.authenticate_batch([login]) == [None]
 
 
 def test_a_parent_is_asked() -> None:

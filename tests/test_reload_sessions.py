@@ -135,6 +135,7 @@ BETWEEN: Final[dict[str, tuple[Any, Probe]]] = {
     "timeout": ("300ms", is_closed_idle),
     "xclient_on": (True, ehlo("XCLIENT")),
     "bare_newline": ("reject", refuses(b"a\nb")),
+    "extensions": ({"CHUNKING": False}, lambda wire: not ehlo("CHUNKING")(wire)),
     "data_timeout": ("300ms", is_closed_in_data),
     "helo_required": (False, says(SENDER, code="250")),
     "max_recipients": (1, says(HELLO, SENDER, RECIPIENT, RECIPIENT, code="452")),

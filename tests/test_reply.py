@@ -66,10 +66,14 @@ def test_an_error_may_bring_its_text() -> None:
     assert reply_for(errors.NoSuchUser("nobody of that name")).text == "nobody of that name"
 
 
-@pytest.mark.parametrize("text", ["two\r\nlines", "schön", "\x00"])
+@pytest.mark.parametrize("text", ["two\r\nlines", "sch\u0085n", "\x00", "a\u2028b"])
 def test_a_text_that_is_no_reply_is_replaced_and_the_code_stays(text: str) -> None:
     reply = reply_for(errors.NoSuchUser(text))
     assert (reply.code, reply.text) == (550, errors.NoSuchUser.text)
+
+
+def test_a_text_may_be_of_any_script() -> None:
+    assert reply_for(errors.NoSuchUser("没有 schön 😀")).text == "没有 schön 😀"
 
 
 def test_an_error_of_ones_own_with_a_bad_code_becomes_451() -> None:

@@ -13,7 +13,8 @@ ROWS = rows(TEXT)
 
 _REPLY = re.compile(r"S: (\d+)([ -])(.*)")
 _HELLO = re.compile(
-    r"\S+ Hello|SIZE \d+|PIPELINING|8BITMIME|ENHANCEDSTATUSCODES|STARTTLS|XCLIENT .*|HELP"
+    r"\S+ Hello|SIZE \d+|PIPELINING|8BITMIME|STARTTLS|SMTPUTF8|DSN|LIMITS .*|XCLIENT .*"
+    r"|ENHANCEDSTATUSCODES|HELP"
 )
 """What the replies to HELO and EHLO say, which have no enhanced codes."""
 

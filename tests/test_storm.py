@@ -20,7 +20,7 @@ from typing import Any, Final
 import apsw
 import pytest
 
-from guerrilla._core import Address, Transaction
+from guerrilla._core import Address, Credentials, Transaction
 from guerrilla.config import AppConfig, from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.engine.base import Processor
@@ -57,10 +57,14 @@ def settled_memory() -> int:
 
 
 class Anyone(Processor):
-    """Has nothing against any recipient."""
+    """Has nothing against any recipient, and knows nobody who logs in."""
 
     def validate(self, transaction: Transaction, recipient: Address) -> Reply | None:
         del transaction, recipient
+        return None
+
+    def authenticate(self, transaction: Transaction, credentials: Credentials) -> Reply | None:
+        del transaction, credentials
         return None
 
 
@@ -113,6 +117,7 @@ class Weather:
             "min_data_rate": one([1, 100, 0]),
             "helo_required": one([True, False]),
             "bare_newline": one(["fix", "keep", "reject"]),
+            "extensions": one([{}, {"CHUNKING": False}, {"pipelining": False, "SIZE": False}]),
             "greet_delay": one([0, "10ms"]),
             "proxy_protocol": one([True, False]),
             "xclient_on": one([True, False]),
@@ -128,6 +133,9 @@ class Weather:
         return {
             "save_process": one(["SQL", "HeadersParser|SQL", "HeadersParser|Hasher|Header|SQL"]),
             "validate_process": one(["", "Anyone"]),
+            "auth_process": one(["", "Anyone"]),
+            "auth_workers_size": one([1, 2]),
+            "gw_auth_timeout": one([10, 20]),
             "save_workers_size": one([1, 2, MOST_WORKERS]),
             "validate_workers_size": one([1, 2]),
             "save_batch_size": one([1, 16, 64]),
@@ -254,7 +262,8 @@ def state() -> tuple[Counter[str], Counter[str]]:
 def workers() -> dict[str, int]:
     """How many workers of each pool there are."""
     kinds = state()[1].items()
-    return {name: number for name, number in kinds if "-save-" in name or "-validate-" in name}
+    tasks = ("-save-", "-validate-", "-authenticate-")
+    return {name: number for name, number in kinds if any(task in name for task in tasks)}
 
 
 def stored(folder: Path) -> list[str]:
@@ -304,7 +313,8 @@ def test_a_storm_of_reloads_is_heard_by_nobody(
     running, weather = daemon
     storm(running, weather, 10, 500)  # what the first ones make is made once
     until(lambda: running.stats()["connections_open"] == 0)
-    until(lambda: workers() == {"guerrilla-save-": 1, "guerrilla-validate-": 1})
+    sizes = {"guerrilla-save-": 1, "guerrilla-validate-": 1, "guerrilla-authenticate-": 2}
+    until(lambda: workers() == sizes)
     # In this order: what tests before this one have left goes with it, descriptors as well.
     memory, before = settled_memory(), state()
     first = len(stored(tmp_path))

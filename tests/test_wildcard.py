@@ -42,6 +42,9 @@ def takes(hosts: object, host: str) -> bool:
         ("[127.0.0.1]", ["[127.0.0.1]"], ["1", "[127.0.0.2]", "127.0.0.1"]),
         ("[IPv6:2001:db8::1], a.example", ["[IPv6:2001:DB8::1]", "a.example"], ["[IPv6:::1]"]),
         ("a.example", ["a.example"], ["axexample"]),
+        ("bücher.example", ["BÜCHER.example", "xn--bcher-kva.EXAMPLE"], ["bucher.example"]),
+        ("*.xn--r8jz45g.jp", ["mx.例え.jp"], ["例え.jp"]),
+        ("*.例え.jp", ["ä.例え.jp", "mx.xn--r8jz45g.jp"], ["例え.jp"]),
     ],
 )  # fmt: skip
 def test_hosts(hosts: object, taken: list[str], refused: list[str]) -> None:
@@ -61,7 +64,7 @@ def test_hosts(hosts: object, taken: list[str], refused: list[str]) -> None:
         ([""], "expected a host name or a pattern such as '*.example.com', got ''"),
         (["a.example, b.example"], "got 'a.example, b.example'"),
         ("a b.example", "got 'a b.example'"),
-        ("b\u00fccher.example", "expected a host name or a pattern"),
+        ("b\u00fc*.example", "expected a host name or a pattern"),
         ("mx[0-9.example.com", "expected a set of characters such as [a-z], closed and not empty"),
         ("mx[].example.com", "closed and not empty, got 'mx[].example.com'"),
         ("mx[!].example.com", "closed and not empty"),

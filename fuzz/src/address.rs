@@ -1,7 +1,9 @@
 //! Paths, parameters and HELO names: what is taken is within the limits and printable, and is read again as the
 //! same once it is written.
 
-use guerrilla::smtp::{Address, AddressError, PathKind, parse_helo, parse_parameters, parse_path};
+use guerrilla::smtp::{
+    Address, AddressError, Charset, PathKind, parse_helo, parse_parameters_in, parse_path_in,
+};
 
 const MAX_PATH: usize = 256;
 const MAX_LOCAL_PART: usize = 128;
@@ -9,15 +11,20 @@ const MAX_DOMAIN: usize = 255;
 
 /// Checks one input.
 pub fn check(input: &[u8]) {
-    for kind in [PathKind::Reverse, PathKind::Forward] {
-        if let Ok((address, rest)) = parse_path(input, kind) {
-            assert!(input.ends_with(rest) && rest.len() < input.len());
-            assert!(input.len() - rest.len() <= MAX_PATH + 1, "a path too long is taken");
-            check_address(&address, kind);
-            check_parameters(rest);
+    for charset in [Charset::Ascii, Charset::Utf8] {
+        for kind in [PathKind::Reverse, PathKind::Forward] {
+            if let Ok((address, rest)) = parse_path_in(input, kind, charset) {
+                assert!(input.ends_with(rest) && rest.len() < input.len());
+                assert!(input.len() - rest.len() <= MAX_PATH + 1, "a path too long is taken");
+                assert!(charset == Charset::Utf8 || address.is_ascii());
+                let ascii = parse_path_in(input, kind, Charset::Ascii);
+                assert_eq!(ascii.is_ok(), address.is_ascii(), "ASCII means the same in UTF-8");
+                check_address(&address, kind);
+                check_parameters(rest, charset);
+            }
         }
+        check_parameters(input, charset);
     }
-    check_parameters(input);
     if let Some(name) = parse_helo(input) {
         assert!(!name.is_empty() && name.len() <= MAX_DOMAIN);
         assert!(name.bytes().all(|octet| octet.is_ascii_graphic()), "{name:?}");
@@ -32,7 +39,8 @@ pub fn check(input: &[u8]) {
 
 fn check_address(address: &Address, kind: PathKind) {
     let (user, host) = (address.user(), address.host());
-    let printable = |text: &str| text.bytes().all(|octet| (b' '..=b'~').contains(&octet));
+    let printable = |text: &str| text.chars().all(|one| !one.is_control() && one != '\u{2028}');
+    assert!(address.ascii_host().is_ascii(), "{host:?} has no A-form");
     assert!(user.len() <= MAX_LOCAL_PART && printable(user), "{user:?}");
     assert!(host.len() <= MAX_DOMAIN && printable(host) && !host.contains(' '), "{host:?}");
     assert_eq!(address.ip().is_some(), host.starts_with('['));
@@ -47,11 +55,15 @@ fn check_address(address: &Address, kind: PathKind) {
     assert_eq!(Address::parse(&text).as_ref(), Ok(&plain), "{text}");
     let path = format!("<{text}>");
     let kind = if address.is_null() { PathKind::Reverse } else { kind };
-    assert_eq!(parse_path(path.as_bytes(), kind), Ok((plain, &b""[..])), "{path}");
+    assert_eq!(
+        parse_path_in(path.as_bytes(), kind, Charset::Utf8),
+        Ok((plain, &b""[..])),
+        "{path}"
+    );
 }
 
-fn check_parameters(rest: &[u8]) {
-    let Ok(parameters) = parse_parameters(rest) else { return };
+fn check_parameters(rest: &[u8], charset: Charset) {
+    let Ok(parameters) = parse_parameters_in(rest, charset) else { return };
     let mut text = String::new();
     for (index, parameter) in parameters.iter().enumerate() {
         let keyword = &parameter.keyword;
@@ -60,10 +72,14 @@ fn check_parameters(rest: &[u8]) {
         text.push(' ');
         text.push_str(keyword);
         if let Some(value) = &parameter.value {
-            assert!(!value.is_empty() && value.bytes().all(|octet| octet.is_ascii_graphic()));
+            assert!(
+                !value.is_empty()
+                    && value.chars().all(|one| one.is_ascii_graphic() || !one.is_ascii())
+            );
+            assert!(charset == Charset::Utf8 || value.is_ascii());
             text.push('=');
             text.push_str(value);
         }
     }
-    assert_eq!(parse_parameters(text.as_bytes()), Ok(parameters), "{text}");
+    assert_eq!(parse_parameters_in(text.as_bytes(), charset), Ok(parameters), "{text}");
 }

@@ -2,7 +2,7 @@
 //! is a command. Each line is a command, or an error whose reply is fit for the wire.
 
 use super::session::check_replies;
-use guerrilla::smtp::{Command, Line, LineReader, MAX_COMMAND_LINE};
+use guerrilla::smtp::{Command, Line, LineReader, Longest, MAX_COMMAND_LINE, Scope};
 
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
@@ -29,10 +29,11 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Seen> {
     let mut seen = Vec::new();
     for mut input in pieces {
         loop {
-            seen.push(match reader.next(&mut input) {
+            seen.push(match reader.next(&mut input, Longest::Command) {
                 Line::Incomplete => break,
                 Line::Complete(line) => Seen::Line(line.to_vec()),
                 Line::TooLong(beginning) => Seen::TooLong(beginning),
+                Line::AuthTooLong => unreachable!("no line is AUTH's"),
                 Line::Malformed(beginning) => Seen::Malformed(beginning),
             });
             reader.clear();
@@ -79,19 +80,25 @@ fn beginning(line: &[u8]) -> [u8; 4] {
 
 fn check_line(line: &[u8]) {
     assert!(line.len() + 2 <= MAX_COMMAND_LINE);
-    let parsed = Command::parse(line);
+    for smtputf8 in [false, true] {
+        check_parse(line, &Scope { smtputf8, ..Scope::default() });
+    }
+}
+
+fn check_parse(line: &[u8], scope: &Scope) {
+    let parsed = Command::parse_in(line, scope);
     if let Err(error) = &parsed {
         let mut wire = Vec::new();
         error.reply().write_to(&mut wire);
-        check_replies(&wire);
+        check_replies(&wire, false);
         assert!(matches!(wire.first(), Some(b'5')), "an error is for good");
     }
     let verb = line.iter().position(|&octet| octet == b' ').unwrap_or(line.len());
     for change in [<[u8]>::make_ascii_uppercase, <[u8]>::make_ascii_lowercase] {
         let mut changed = line.to_vec();
         change(&mut changed[..verb]);
-        assert_eq!(Command::parse(&changed), parsed, "the case of a verb means nothing");
+        assert_eq!(Command::parse_in(&changed, scope), parsed, "the case of a verb means nothing");
     }
     let spaces = [line, b"  "].concat();
-    assert_eq!(Command::parse(&spaces), parsed, "spaces at the end mean nothing");
+    assert_eq!(Command::parse_in(&spaces, scope), parsed, "spaces at the end mean nothing");
 }

@@ -9,6 +9,7 @@ mod driver;
 mod oracle;
 
 pub mod address;
+pub mod auth;
 pub mod bdat;
 pub mod command;
 pub mod data;
@@ -22,8 +23,9 @@ pub mod xclient;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("address", address::check),
+    ("auth", auth::check),
     ("bdat", bdat::check),
     ("command", command::check),
     ("data", data::check),

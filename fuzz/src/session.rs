@@ -18,7 +18,7 @@ const WITHIN_TLS: &[u8] = b"\xff\xff";
 pub fn check(input: &[u8]) {
     let Some((&how, stream)) = input.split_first_chunk::<4>() else { return };
     let settings = settings(how);
-    let (events, segments) = by_octet(&settings, stream);
+    let (events, segments) = by_octet(&settings, stream, |_| {});
     let sizes = [1 + usize::from(how[3] % 64), 1 + usize::from(how[3] / 64) * 20];
     let run =
         |budget: &Arc<Budget>, sizes: &[usize]| run(&settings, budget, stream, &segments, sizes);
@@ -30,7 +30,7 @@ pub fn check(input: &[u8]) {
     check_messages(&settings, stream, &events);
     for event in &events {
         if let Event::Replies(replies) = event {
-            check_replies(replies);
+            check_replies(replies, says_smtputf8(stream));
         }
     }
 }
@@ -59,14 +59,19 @@ fn settings([flags, size, counts, _]: [u8; 4]) -> Settings {
     }
 }
 
-/// What happened, and the parts of the stream between STARTTLS commands.
-fn by_octet(settings: &Settings, stream: &[u8]) -> (Vec<Event>, Vec<Range<usize>>) {
+/// What happened, and the parts of the stream between STARTTLS commands; `look` sees each step of it.
+pub(crate) fn by_octet(
+    settings: &Settings,
+    stream: &[u8],
+    look: impl Fn(&Driver),
+) -> (Vec<Event>, Vec<Range<usize>>) {
     let mut driver = Driver::new(settings, memory());
     let mut segments = Vec::new();
     let (mut start, mut at) = (0, 0);
     while at < stream.len() {
         let secured = driver.secured;
         driver.feed(&stream[at..=at]);
+        look(&driver);
         at += 1;
         if driver.secured > secured {
             let mut markers = stream[at..].windows(WITHIN_TLS.len());
@@ -81,7 +86,7 @@ fn by_octet(settings: &Settings, stream: &[u8]) -> (Vec<Event>, Vec<Range<usize>
     (driver.events, segments)
 }
 
-fn run(
+pub(crate) fn run(
     settings: &Settings,
     budget: &Arc<Budget>,
     stream: &[u8],
@@ -179,13 +184,19 @@ fn check_chunks(settings: &Settings, sent: &(Vec<u8>, bool), next: &[Event]) {
     }
 }
 
-/// Whether these are replies, whole ones, in lines of printable ASCII that are as long as they may be.
-pub(crate) fn check_replies(replies: &[u8]) {
-    let text = std::str::from_utf8(replies).expect("replies are ASCII");
+/// Whether the client may ever have said that it takes UTF-8.
+fn says_smtputf8(stream: &[u8]) -> bool {
+    stream.windows(8).any(|window| window.eq_ignore_ascii_case(b"SMTPUTF8"))
+}
+
+/// Whether these are replies, whole ones, in lines of printable text that are as long as they may be.
+pub(crate) fn check_replies(replies: &[u8], utf8: bool) {
+    let text = std::str::from_utf8(replies).expect("replies are UTF-8");
+    assert!(utf8 || text.is_ascii(), "{text}");
     let text = text.strip_suffix("\r\n").expect("a reply ends with CRLF");
     let mut begun: Option<&str> = None;
     for line in text.split("\r\n") {
-        assert!(line.len() <= 510 && line.bytes().all(|octet| (b' '..=b'~').contains(&octet)));
+        assert!(line.len() <= 510 && !line.chars().any(char::is_control));
         let (code, rest) = line.split_at(3);
         assert!(code.parse::<u16>().is_ok_and(|code| (211..=559).contains(&code)), "{line}");
         assert!(begun.is_none_or(|begun| begun == code), "{line} goes on with another reply");

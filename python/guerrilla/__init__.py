@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from guerrilla._core import (
     Address,
     Check,
+    Credentials,
     Envelope,
     Header,
+    Login,
     Reply,
     TLSInfo,
     Transaction,
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from guerrilla.daemon import Daemon
     from guerrilla.engine.backend import Backend
     from guerrilla.engine.base import Processor
-    from guerrilla.engine.registry import processor, validator
+    from guerrilla.engine.registry import authenticator, processor, validator
     from guerrilla.errors import (
         ConfigError,
         DeliveryError,
@@ -49,10 +51,11 @@ if TYPE_CHECKING:
         MailEvent,
         ServerChange,
     )
-    from guerrilla.reply import TAKEN, Outcome, Replies, fold
+    from guerrilla.reply import AUTHENTICATED, TAKEN, Outcome, Replies, fold
     from guerrilla.stream import Envelopes, Stream
 
 __all__ = [
+    "AUTHENTICATED",
     "TAKEN",
     "Address",
     "AppConfig",
@@ -63,6 +66,7 @@ __all__ = [
     "ConfigChange",
     "ConfigError",
     "ConnectionEvent",
+    "Credentials",
     "Daemon",
     "DeliveryError",
     "Envelope",
@@ -71,6 +75,7 @@ __all__ = [
     "EventBus",
     "GuerrillaError",
     "Header",
+    "Login",
     "MailEvent",
     "NoSuchUser",
     "Outcome",
@@ -92,6 +97,7 @@ __all__ = [
     "Unavailable",
     "UserSuspended",
     "__version__",
+    "authenticator",
     "fold",
     "processor",
     "validator",
@@ -127,8 +133,8 @@ _LAZY = {
             "MailEvent",
             "ServerChange",
         ),
-        "engine.registry": ("processor", "validator"),
-        "reply": ("TAKEN", "Outcome", "Replies", "fold"),
+        "engine.registry": ("authenticator", "processor", "validator"),
+        "reply": ("AUTHENTICATED", "TAKEN", "Outcome", "Replies", "fold"),
         "stream": ("Envelopes", "Stream"),
     }.items()
     for name in names

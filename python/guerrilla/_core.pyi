@@ -14,10 +14,12 @@ __all__ = [
     "Backend",
     "Check",
     "Core",
+    "Credentials",
     "Envelope",
     "Header",
     "LogBatch",
     "LogRecord",
+    "Login",
     "Reply",
     "StageFigures",
     "StageTimer",
@@ -29,6 +31,7 @@ __all__ = [
     "claim",
     "make_certificate",
     "make_check",
+    "make_login",
     "parse_addresses",
 ]
 
@@ -40,14 +43,16 @@ __build__: Final[str]
 
 @final
 class Reply:
-    """An SMTP reply: code, enhanced status code (RFC 3463), text. Immutable, hashable, comparable.
+    r"""An SMTP reply: code, enhanced status code (RFC 3463), text. Immutable, hashable, comparable.
 
     Long text wraps to lines of at most 510 octets, ten at most.
 
     Args:
         code: 200 to 299, 400 to 499 or 500 to 599.
         enhanced: `class.subject.detail` of the same class as the code, or None for none.
-        text: printable text; non-ASCII is refused, as are control characters.
+        text: printable text; control characters are refused. What is not ASCII goes out as it is
+            where the client said SMTPUTF8 (RFC 6531 section 3.7.4.1), and elsewhere as RFC 6533
+            embeds it: `\x{4F8B}`.
 
     Raises:
         ValueError: a code, an enhanced code or a text that must not go on the wire.
@@ -79,7 +84,8 @@ class Reply:
 class Address:
     """A reverse-path or forward-path address (RFC 5321 section 4.1.2). Immutable, hashable.
 
-    Two are equal when they name the same mailbox: the host in any case, whatever the parameters.
+    Two are equal when they name the same mailbox: the host in any case and either form of IDNA,
+    whatever the parameters.
     """
 
     def __new__(
@@ -90,7 +96,7 @@ class Address:
         """Parses `user@host`, `<user@host>` or the null path (empty or `<>`).
 
         Raises:
-            ValueError: not an address of RFC 5321.
+            ValueError: not an address of RFC 5321 or, if it is not ASCII, of RFC 6531.
         """
     @property
     def user(self) -> str:
@@ -98,6 +104,12 @@ class Address:
     @property
     def host(self) -> str:
         """The domain as sent, or an address literal in brackets; empty for the null path."""
+    @property
+    def ascii_host(self) -> str:
+        """`host` in its A-form, in lower case: one for all spellings of a host.
+
+        `xn--bcher-kva.example` for `Bücher.example`.
+        """
     @property
     def ip(self) -> str | None:
         """The IP address of an address literal."""
@@ -109,6 +121,18 @@ class Address:
     @property
     def parameters(self) -> dict[str, str | None]:
         """ESMTP parameters of its MAIL or RCPT command; keywords upper-cased."""
+    @property
+    def notify(self) -> tuple[str, ...] | None:
+        """Of what the sender wants to hear (RFC 3461 section 4.1).
+
+        `("NEVER",)`, or some of `SUCCESS`, `FAILURE` and `DELAY`; None: it did not say.
+        """
+    @property
+    def original_recipient(self) -> str | None:
+        """ORCPT of RCPT, decoded (RFC 3461 section 4.2, RFC 6533): `rfc822;joe@example.com`.
+
+        The type is in lower case.
+        """
     def __hash__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
 
@@ -190,6 +214,15 @@ class Transaction:
     @property
     def parameters(self) -> dict[str, str | None]:
         """ESMTP parameters of MAIL; keywords upper-cased."""
+    @property
+    def smtputf8(self) -> bool:
+        """Whether MAIL said SMTPUTF8 (RFC 6531): addresses and header fields may be UTF-8."""
+    @property
+    def dsn_return(self) -> str | None:
+        """RET of MAIL (RFC 3461 section 4.3): `FULL`, `HDRS`, or None."""
+    @property
+    def envelope_id(self) -> str | None:
+        """ENVID of MAIL, decoded (RFC 3461 section 4.4)."""
     @property
     def rcpt_to(self) -> tuple[Address, ...]:
         """The recipients accepted so far."""
@@ -358,6 +391,68 @@ class Check:
     def answer(self, reply: Reply | None = None) -> bool:
         """Answers: None accepts the recipient. Returns and raises as `Envelope.answer`."""
 
+@final
+class Credentials:
+    """What a client shows to authenticate (RFC 4954). Immutable; no repr has the password.
+
+    They cannot be compared; a check of `password` is best done by what takes the same time for any
+    two. Names and passwords are as they were sent: valid UTF-8, not empty, not prepared in any way
+    (RFC 4616 section 2 leaves SASLprep to who checks).
+
+    Raises:
+        ValueError: neither mechanism.
+    """
+
+    def __new__(
+        cls,
+        username: str,
+        password: str,
+        *,
+        mechanism: Literal["PLAIN", "LOGIN"] = "PLAIN",
+        authorization_identity: str = "",
+    ) -> Self: ...
+    @property
+    def mechanism(self) -> Literal["PLAIN", "LOGIN"]: ...
+    @property
+    def username(self) -> str:
+        """Whose password it is: the authentication identity."""
+    @property
+    def authorization_identity(self) -> str:
+        """Whom the client wants to act as; empty where that is `username` (RFC 4616 section 2).
+
+        Who answers None lets it: `Transaction.auth` is this then, where it is not empty.
+        """
+    @property
+    def password(self) -> str: ...
+
+@final
+class Login:
+    """A question whether credentials are good."""
+
+    @property
+    def transaction(self) -> Transaction:
+        """The client, and how it greeted; there is no mail yet."""
+    @property
+    def credentials(self) -> Credentials: ...
+    @property
+    def expired(self) -> bool:
+        """As `Envelope.expired`."""
+    @property
+    def answered(self) -> Reply | None:
+        """What `answer` was given, or the default it stands for; None before."""
+    def answer(self, reply: Reply | None = None) -> bool:
+        """Answers: None accepts, `235 2.7.0`. Returns and raises as `Envelope.answer`.
+
+        A login that is dropped without an answer, or expires, is answered `454 4.7.0`.
+        """
+
+def ascii_host(host: str) -> str:
+    """A host name in its A-form, in lower case, whichever form it has; one in ASCII is not checked.
+
+    Raises:
+        ValueError: it is not ASCII, and has characters that no host name has.
+    """
+
 def parse_addresses(value: str) -> list[tuple[str, str]]:
     """The mailboxes in the value of a To, From, Reply-To or Sender field (RFC 5322 section 3.4).
 
@@ -374,6 +469,11 @@ def make_check(
     helo: str = "localhost",
 ) -> Check:
     """A check that came from no socket."""
+
+def make_login(
+    credentials: Credentials, *, remote_ip: str = "127.0.0.1", helo: str = "localhost"
+) -> Login:
+    """A login that came from no socket."""
 
 def make_certificate(hosts: Sequence[str], days: int) -> tuple[str, str]:
     """A new P-256 key and its self-signed certificate, for a server, valid from now on.
@@ -506,6 +606,10 @@ class AuthSettings(TypedDict):
     required: bool
     relay: bool
     allow_plaintext: bool
+    failure_delay: float
+    """Before the first `535` of a connection; twice as long with each further one, up to 16 s."""
+    max_failures: int
+    """Of a connection, or of a client address in ten minutes; then no login is tried. 0: no limit."""
 
 @type_check_only
 class BackendSettings(TypedDict):
@@ -516,6 +620,9 @@ class BackendSettings(TypedDict):
     check_timeout: float
     check_recipients: bool
     """Whether its workers answer checks."""
+    auth_timeout: float
+    authenticate: bool
+    """Whether its workers answer logins."""
     cache_ttl: float
     """Seconds that answers of checks are kept; 0: not at all."""
     breaker_failures: int
@@ -583,6 +690,8 @@ class Backend:
         """
     def receive_checks(self, max: int, timeout: float) -> list[Check] | None:
         """As `receive`, for recipient checks."""
+    def receive_logins(self, max: int, timeout: float) -> list[Login] | None:
+        """As `receive`, for credentials."""
     def renew(self) -> None:
         """Other chains take over: answers that are kept are forgotten, the breakers close.
 
@@ -726,7 +835,8 @@ class Core:
         - `sessions_handshake`: in a TLS handshake, implicit or by STARTTLS;
         - `sessions_idle`: a command is awaited, with no transaction open;
         - `sessions_transaction`: the same after MAIL;
-        - `sessions_data`: the message is awaited, from DATA until the final dot;
+        - `sessions_data`: the message is awaited, from DATA until the final dot, or from the first
+          BDAT until the last one;
         - `sessions_waiting`: the answer on a recipient or on a whole message is awaited;
         - `sessions_closing`: the last reply was said.
         """

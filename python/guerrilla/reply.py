@@ -15,10 +15,31 @@ from guerrilla.errors import DeliveryError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["TAKEN", "TRY_LATER", "Outcome", "Replies", "Reply", "Taken", "fold", "reply_for"]
+__all__ = [
+    "AUTHENTICATED",
+    "LOG_IN_LATER",
+    "NOT_AUTHENTICATED",
+    "TAKEN",
+    "TRY_LATER",
+    "Outcome",
+    "Replies",
+    "Reply",
+    "Taken",
+    "fold",
+    "reply_for",
+]
 
 TRY_LATER = Reply.retry()
 """`451 4.3.0`: the answer to every failure of ours, so that the sender keeps the mail."""
+
+AUTHENTICATED: Final = Reply(235, "2.7.0", "Authentication successful")
+"""What a stage of `auth_process` gives for a client that is who it says (RFC 4954 section 6)."""
+
+NOT_AUTHENTICATED: Final = Reply(535, "5.7.8", "Authentication credentials invalid")
+"""The answer to credentials that are wrong, and to those that no stage knows."""
+
+LOG_IN_LATER: Final = Reply(454, "4.7.0", "Temporary authentication failure")
+"""The answer to AUTH where the failure is ours: it says nothing of the credentials."""
 
 
 class Taken(Enum):
@@ -93,7 +114,7 @@ def reply_for(error: BaseException) -> Reply:
         try:
             return Reply(error.code, error.enhanced, str(error))
         except (TypeError, ValueError):
-            # A text with line ends, or of a foreign script: the code is what matters.
+            # A text with line ends: the code is what matters.
             return _plain(error)
     return TRY_LATER
 

@@ -1,4 +1,4 @@
-//! What saves mails and checks recipients: questions on their way to its workers, and its limits.
+//! What saves mails, and checks recipients and credentials: questions on their way to its workers, and its limits.
 //!
 //! A server asks one backend. Sessions hold it by [`Asking`]; with the last of them its queues close, and
 //! its workers end once they have answered what is left. So a backend that a reload takes out of the
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use self::breaker::{Breaker, Fuse};
 use self::cache::Answers;
 use crate::config::Swap;
-use crate::delivery::{Asked, Check, Delivery};
+use crate::delivery::{Asked, Check, Delivery, Login};
 use crate::queue::Queue;
 use crate::stats::Counter;
 
@@ -31,6 +31,10 @@ pub struct Limits {
     pub check_timeout: Duration,
     /// Whether anybody answers checks.
     pub check_recipients: bool,
+    /// From the last word of AUTH to its answer.
+    pub auth_timeout: Duration,
+    /// Whether anybody answers logins.
+    pub authenticate: bool,
     /// How long answers of checks are kept; zero: not at all.
     pub cache_ttl: Duration,
     /// When it is asked no more for a while.
@@ -46,6 +50,8 @@ pub struct Backend {
     pub saves: Queue<Asked<Delivery>>,
     /// Recipient checks on their way to Python.
     pub checks: Queue<Asked<Check>>,
+    /// Credentials on their way to Python.
+    pub logins: Queue<Asked<Login>>,
     /// Answers of checks that are kept.
     pub answers: Answers,
     /// Whether saving is worth a try.
@@ -88,6 +94,7 @@ impl Backend {
         self.generation.store(generation, Ordering::SeqCst);
         self.saves.wake_all();
         self.checks.wake_all();
+        self.logins.wake_all();
         generation
     }
 
@@ -120,17 +127,19 @@ impl Backend {
     pub fn close(&self) {
         self.saves.close();
         self.checks.close();
+        self.logins.close();
     }
 
     /// Drops what waits: for an end that is not graceful.
     pub fn clear(&self) {
         self.saves.clear();
         self.checks.clear();
+        self.logins.clear();
     }
 
     /// Whether nothing waits, nor will.
     pub fn has_ended(&self) -> bool {
-        self.saves.has_ended() && self.checks.has_ended()
+        self.saves.has_ended() && self.checks.has_ended() && self.logins.has_ended()
     }
 
     /// Its counters and gauges by name.
@@ -141,6 +150,7 @@ impl Backend {
             ("queue_age_ms", u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             ("queue_depth", self.saves.len() as u64),
             ("check_queue_depth", self.checks.len() as u64),
+            ("login_queue_depth", self.logins.len() as u64),
             ("check_cache_hits", self.answers.hits.get()),
             ("check_cache_misses", self.answers.misses.get()),
             ("check_cache_size", self.answers.len() as u64),
@@ -162,6 +172,7 @@ impl Asking {
             name: name.to_owned(),
             saves: Queue::default(),
             checks: Queue::default(),
+            logins: Queue::default(),
             answers: Answers::default(),
             saving: Breaker::default(),
             checking: Breaker::default(),

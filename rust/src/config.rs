@@ -27,6 +27,8 @@ pub struct ServerConfig {
     pub min_data_rate: u64,
     /// Limits of one client address.
     pub per_address: AddressLimits,
+    /// What becomes of logins that fail.
+    pub logins: LoginLimits,
     /// How long a client is watched before it is greeted; zero: not at all.
     pub greet_delay: Duration,
     /// Whether each connection begins with a PROXY header.
@@ -60,6 +62,15 @@ pub struct Tls {
     pub always_on: bool,
     /// Its certificates and all else of a handshake.
     pub context: Arc<Context>,
+}
+
+/// What becomes of logins that fail.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoginLimits {
+    /// Before the answer to the first that fails; twice as long with each further one of a connection.
+    pub failure_delay: Duration,
+    /// Of a connection, or of one client address in ten minutes, after which none is tried. 0: no limit.
+    pub max_failures: u32,
 }
 
 /// Limits of one client address; 0: none.

@@ -1,4 +1,5 @@
-//! What goes to Python: messages and recipients, each with who sent it and the answer it waits for.
+//! What goes to Python: messages, recipients and credentials, each with who sent it and the answer
+//! it waits for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,7 +8,7 @@ use std::time::SystemTime;
 use crate::buffer::Body;
 use crate::course::Course;
 use crate::pending::Pending;
-use crate::smtp::{Address, Reply, Transaction, Verdict};
+use crate::smtp::{Address, Credentials, Dialect, Reply, Transaction, Verdict};
 
 /// Who is on the other side of a connection.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +86,11 @@ impl Delivery {
 
     /// Answers it and moves its octets off the budget.
     pub fn answer(&self, verdict: Verdict) -> bool {
+        // Only LMTP can tell the recipients apart; with all others the sender keeps the mail for all.
+        let verdict = match self.transaction.dialect {
+            Dialect::Lmtp => verdict,
+            Dialect::Smtp | Dialect::Esmtp => Verdict::All(verdict.fold()),
+        };
         let first = self.pending.answer(verdict);
         self.body.release();
         first
@@ -106,12 +112,28 @@ pub struct Check {
     pub generation: AtomicU64,
 }
 
-/// A question in the hands of the Python side; dropped without an answer it answers `451 4.3.0`.
+/// Credentials that wait for their answer.
+#[derive(Debug)]
+pub struct Login {
+    /// Who shows them.
+    pub client: Arc<Client>,
+    /// How it greeted; there is no mail yet.
+    pub transaction: Arc<Transaction>,
+    /// What it shows.
+    pub credentials: Arc<Credentials>,
+    /// Its answer.
+    pub pending: Pending,
+}
+
+/// A question in the hands of the Python side; dropped without an answer it has the
+/// [last resort](Question::LAST_RESORT) of its kind.
 #[derive(Debug)]
 pub struct Asked<T: Question>(pub Arc<T>);
 
 /// What [`Asked`] needs of a question.
 pub trait Question {
+    /// What is said where nobody answers: something passing.
+    const LAST_RESORT: Reply;
     /// Its answer.
     fn pending(&self) -> &Pending;
     /// Answers it.
@@ -121,6 +143,8 @@ pub trait Question {
 }
 
 impl Question for Delivery {
+    const LAST_RESORT: Reply = Reply::save_failed();
+
     fn pending(&self) -> &Pending {
         &self.pending
     }
@@ -140,6 +164,24 @@ impl Question for Delivery {
 }
 
 impl Question for Check {
+    const LAST_RESORT: Reply = Reply::save_failed();
+
+    fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
+    fn settle(&self, verdict: Verdict) -> bool {
+        self.pending.answer(verdict)
+    }
+
+    fn forsake(&self) {
+        self.pending.peer_gone();
+    }
+}
+
+impl Question for Login {
+    const LAST_RESORT: Reply = Reply::authentication_failed();
+
     fn pending(&self) -> &Pending {
         &self.pending
     }
@@ -156,7 +198,7 @@ impl Question for Check {
 impl<T: Question> Drop for Asked<T> {
     fn drop(&mut self) {
         if !self.0.pending().is_settled() {
-            self.0.settle(Verdict::All(Reply::save_failed()));
+            self.0.settle(Verdict::All(T::LAST_RESORT));
         }
     }
 }
@@ -167,6 +209,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::smtp::{Mechanism, Secret};
 
     #[test]
     fn a_question_that_is_dropped_is_answered_451() {
@@ -181,6 +224,27 @@ mod tests {
         assert_eq!(
             check.pending.poll(&Context::from_waker(Waker::noop())),
             Poll::Ready(Verdict::All(Reply::save_failed()))
+        );
+    }
+
+    #[test]
+    fn a_login_that_is_dropped_is_answered_454() {
+        let login = Arc::new(Login {
+            client: Arc::default(),
+            transaction: Arc::default(),
+            credentials: Arc::new(Credentials {
+                mechanism: Mechanism::Plain,
+                username: "joe".to_owned(),
+                authorization_identity: String::new(),
+                password: Secret::new("secret".to_owned()),
+            }),
+            pending: Pending::new(Duration::from_mins(1), None, None),
+        });
+        assert!(!format!("{login:?}").contains("secret"));
+        drop(Asked(Arc::clone(&login)));
+        assert_eq!(
+            login.pending.poll(&Context::from_waker(Waker::noop())),
+            Poll::Ready(Verdict::All(Reply::authentication_failed()))
         );
     }
 }

@@ -101,7 +101,7 @@ impl Pending {
             Phase::Expired(committing) | Phase::Gone(committing) => {
                 let gone = matches!(slot.phase, Phase::Gone(_));
                 slot.phase = Phase::Taken;
-                if committing && verdict.fold().is_success() {
+                if committing && verdict.best().is_success() {
                     self.count(if gone { |s| &s.answers_lost } else { |s| &s.saved_late });
                 }
                 false
@@ -187,7 +187,7 @@ impl Pending {
             }
             Phase::Committing => slot.phase = Phase::Gone(true),
             Phase::Answered(verdict) => {
-                if verdict.clone().fold().is_success() {
+                if verdict.best().is_success() {
                     self.count(|s| &s.answers_lost);
                 }
                 slot.phase = Phase::Taken;

@@ -68,6 +68,11 @@ impl Shared {
         Pending::new(backend.limits().check_timeout, Some(self.wakes.clone()), None)
     }
 
+    /// The answer that credentials wait for.
+    pub(crate) fn pending_login(&self, backend: &Backend) -> Pending {
+        Pending::new(backend.limits().auth_timeout, Some(self.wakes.clone()), None)
+    }
+
     /// The backend of that name, for who answers it; none where the settings have none.
     pub fn backend(&self, name: &str) -> Option<Arc<Backend>> {
         self.config.load().backend(name).map(|backend| backend.answering())

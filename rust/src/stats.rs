@@ -126,4 +126,12 @@ counters! {
     checks,
     /// Recipient checks that took too long.
     checks_expired,
+    /// Credentials handed to Python.
+    logins,
+    /// Credentials that took too long, or that nobody could check.
+    logins_expired,
+    /// Credentials that were not good.
+    logins_failed,
+    /// Logins refused because too many before them had failed.
+    logins_limited,
 }

@@ -54,6 +54,19 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         "BDAT x\r\n",
         "BDAT 5\n",
         "RSET\r\n",
+        "LHLO client.example\r\n",
+        "AUTH PLAIN\r\n",
+        "AUTH LOGIN\r\n",
+        "AUTH LOGIN am9l\r\n",
+        "AUTH PLAIN =\r\n",
+        // Joe's, and a wrong one.
+        "AUTH PLAIN AGpvZQB0YW5zdGFhZi02ZDhm\r\n",
+        "AUTH PLAIN AGpvZQB0YW5zdGFhZg==\r\n",
+        "AGpvZQB0YW5zdGFhZi02ZDhm\r\n",
+        "am9l\r\n",
+        "dGFuc3RhYWYtNmQ4Zg==\r\n",
+        "*\r\n",
+        "MAIL FROM:<> AUTH=<>\r\n",
         "NOOP\r\n",
         "VRFY bob\r\n",
         "XCLIENT ADDR=192.0.2.1 HELO=client.example\r\n",
@@ -75,17 +88,20 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         "\0",
     ])
     .prop_map(|text| text.as_bytes().to_vec());
-    let mail =
-        prop::sample::select(vec!["", "Subject: hello\r\n\r\ntext\r\n", "..\r\n", "a\nb\r\n"])
-            .prop_map(|text| {
-                let group =
-                    "EHLO a\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n";
-                [group, text, ".\r\n"].concat().into_bytes()
-            });
+    let text =
+        prop::sample::select(vec!["", "Subject: hello\r\n\r\ntext\r\n", "..\r\n", "a\nb\r\n"]);
+    let mail = (text, prop::sample::select(vec!["EHLO a\r\n", "LHLO a\r\n", ""])).prop_map(
+        |(text, greeting)| {
+            let group = "MAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.com>\r\n\
+                         RCPT TO:<carol@example.com>\r\nDATA\r\n";
+            [greeting, group, text, ".\r\n"].concat().into_bytes()
+        },
+    );
     let chunk = (message(), any::<bool>()).prop_map(|(octets, last)| bdat(&octets, last));
     let chunks = (prop::collection::vec(message(), 0..4), 0_usize..9).prop_map(|(parts, stray)| {
-        let mut sent =
-            b"EHLO a\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.com>\r\n".to_vec();
+        let mut sent = b"EHLO a\r\nLHLO a\r\nMAIL FROM:<a@b.example>\r\n\
+                         RCPT TO:<bob@example.com>\r\nRCPT TO:<carol@example.com>\r\n"
+            .to_vec();
         for (number, part) in parts.iter().enumerate() {
             // Now and then the other way to send a message comes between.
             sent.extend_from_slice(if stray == number { b"DATA\r\n" } else { b"" });
@@ -94,7 +110,8 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         sent.extend(bdat(b"", true));
         sent
     });
-    let filler = (1_usize..1_500, prop::sample::select(vec![b'x', b' ', b'.', 0xff]))
+    let lengths = prop_oneof![4 => 1_usize..1_500, 1 => 12_200_usize..12_400];
+    let filler = (lengths, prop::sample::select(vec![b'x', b' ', b'.', 0xff]))
         .prop_map(|(count, octet)| vec![octet; count]);
     let noise = prop::collection::vec(any::<u8>(), 0..40);
     prop_oneof![10 => line, 4 => mail, 3 => chunk, 3 => chunks, 1 => filler, 1 => noise]
@@ -115,10 +132,17 @@ fn settings() -> impl Strategy<Value = Settings> {
     let newlines =
         prop::sample::select(vec![BareNewline::Fix, BareNewline::Keep, BareNewline::Reject]);
     let limits = (0_u64..200, 0_usize..4, 0_u32..8, 0_u32..12, 0_usize..64);
+    let protocol = prop::sample::select(vec![Protocol::Smtp, Protocol::Lmtp]);
+    let auth = any::<[bool; 4]>().prop_map(|[offered, required, relay, allow_plaintext]| Auth {
+        offered,
+        required,
+        relay,
+        allow_plaintext,
+    });
     let flags = (any::<bool>(), any::<bool>());
     let extensions = prop_oneof![3 => Just(Extensions::default()), 1 => extensions()];
-    (newlines, limits, flags, extensions).prop_map(
-        |(bare_newline, limits, (helo_required, check), extensions)| {
+    (newlines, limits, flags, extensions, protocol, auth).prop_map(
+        |(bare_newline, limits, (helo_required, check), extensions, protocol, auth)| {
             let (size, recipients, errors, idle, header) = limits;
             Settings {
                 host_name: "mx.example.com".to_owned(),
@@ -134,9 +158,9 @@ fn settings() -> impl Strategy<Value = Settings> {
                 max_received_hops: 2,
                 helo_required,
                 bare_newline,
-                protocol: Protocol::Smtp,
+                protocol,
                 extensions,
-                auth: Auth::default(),
+                auth,
                 check_recipients: check,
                 allowed_hosts: HostList::new(["example.com"]).expect("is a host name"),
             }

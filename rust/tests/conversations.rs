@@ -181,6 +181,10 @@ impl Driver<'_> {
                     self.session.secured();
                     self.secured = true;
                 }
+                Step::Authenticate(..) => {
+                    let verdict = self.next_verdict()?;
+                    self.session.resume(verdict.unwrap_or(Verdict::All(Reply::authenticated())));
+                }
                 Step::Before(_) => self.session.proceed(None),
                 Step::XClient(_) => self.session.greet(GREETING),
                 Step::Deliver(transaction, body) => self.deliver(transaction, body)?,

@@ -30,6 +30,8 @@ pub(crate) enum Event {
         declared: Option<u64>,
         at: usize,
     },
+    /// Who, whose password it is, and whether it is good.
+    Login(String, String, bool),
     XClient(String),
     Secured,
     Deliver {
@@ -40,8 +42,11 @@ pub(crate) enum Event {
     Closed,
 }
 
+/// Whoever has it is let in.
+pub(crate) const PASSWORD: &str = "tanstaaf-6d8f";
+
 pub(crate) struct Driver {
-    session: Session,
+    pub(crate) session: Session,
     budget: Arc<Budget>,
     max_size: u64,
     questions: usize,
@@ -149,6 +154,18 @@ impl Driver {
                 }
             }
             Step::Deliver(transaction, body) => self.deliver(&transaction, &body),
+            Step::Authenticate(transaction, credentials) => {
+                let good = credentials.password.expose() == PASSWORD;
+                let who = format!("{:?} {transaction:?}", credentials.mechanism);
+                let name = credentials.identity().to_owned();
+                self.events.push(Event::Login(who, name, good));
+                let wrong = Reply::new(535, Some("5.7.8"), "no").expect("is proper");
+                self.session.resume(Verdict::All(if good {
+                    Reply::authenticated()
+                } else {
+                    wrong
+                }));
+            }
             Step::StartTls => {
                 self.secured += 1;
                 self.events.push(Event::Secured);

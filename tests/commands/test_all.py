@@ -26,7 +26,18 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("", "serve", "check", "config", "processors", "version", "schema", "send", "cert"),
+        *(
+            "",
+            "serve",
+            "check",
+            "config",
+            "processors",
+            "version",
+            "schema",
+            "send",
+            "cert",
+            "password",
+        ),
         *("reload", "reopen-logs", "stop", "status", "stats"),
         *("mail", "mail list", "mail show", "mail export", "mail purge"),
     ],

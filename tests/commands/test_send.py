@@ -149,3 +149,34 @@ def test_send_without_a_server_or_file(peer: str, capsys: pytest.CaptureFixture[
     assert main(["send", "--to", "a@example.com", "--server", peer, "a.eml", "none.eml"]) == 1
     assert capsys.readouterr().err == "guerrillad: none.eml: No such file or directory\n"
     assert Conversation.given == []
+
+
+def test_send_says_smtputf8_where_it_is_needed(
+    peer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Conversation.replies["EHLO"] = ["250-x\r\n250-8BITMIME\r\n250 SMTPUTF8"] * 3
+    assert main(["send", "--to", "jörg@bücher.example", "--from", "<>", "--server", peer]) == 0
+    assert Conversation.given[1].lower() == b"mail from:<> smtputf8 body=8bitmime\r\n"
+    assert "RCPT TO:<jörg@bücher.example>\r\n".encode().lower() == Conversation.given[2].lower()
+    assert "To: <jörg@bücher.example>\r\n".encode() in Conversation.given
+    Path("a.eml").write_bytes("Subject: ü\n\nbody".encode())
+    Path("b.eml").write_bytes("Subject: u\n\nü".encode())
+    arguments = ["send", "--to", "a@example.com", "--from", "<>", "--server", peer]
+    for name, said in (("a.eml", b" smtputf8 body=8bitmime"), ("b.eml", b" body=8bitmime")):
+        Conversation.given.clear()
+        assert main([*arguments, name]) == 0
+        assert Conversation.given[1].lower() == b"mail from:<>" + said + b"\r\n"
+    assert capsys.readouterr().err == ""
+
+
+def test_send_needs_smtputf8_for_a_local_part_alone(
+    peer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["send", "--from", "<>", "--server", peer, "--to"]
+    assert main([*arguments, "jörg@bücher.example"]) == 1
+    told = "test message: jörg@bücher.example needs SMTPUTF8, which the server does not offer\n"
+    assert capsys.readouterr().out == told
+    assert main([*arguments, "joerg@bücher.example"]) == 0
+    assert b"rcpt to:<joerg@xn--bcher-kva.example>\r\n" in [
+        one.lower() for one in Conversation.given
+    ]

@@ -105,7 +105,7 @@ def test_its_example_passes_the_check(
         assert main(["check", "-c", "guerrilla.toml"]) == 0, capsys.readouterr().err
         assert "stores nothing" not in capsys.readouterr().err
         backend = loads(text, format="toml").backend_config
-        for chain in (backend.save_process, backend.validate_process):
+        for chain in (backend.save_process, backend.validate_process, backend.auth_process):
             asked |= {stage.partition(":")[0].casefold() for stage in chain_names(chain)}
     page = (FOLDER / files()[name.casefold()]).read_text(encoding="utf-8")
     assert asked & {other.casefold() for other in names_of(page)}

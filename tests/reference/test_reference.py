@@ -101,9 +101,6 @@ ALL_UNBUILT = {
         log_file="a", protocol="lmtp", extensions={"DSN": True}, backend="hot",
         auth={"required": True, "relay": True, "allow_plaintext": True},
     ),
-    **backend(
-        auth_process="File",
-    ),
 }  # fmt: skip
 
 

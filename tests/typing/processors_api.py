@@ -7,12 +7,15 @@ from typing import Any, assert_type
 
 import guerrilla
 from guerrilla import (
+    AUTHENTICATED,
     TAKEN,
     Address,
     Check,
+    Credentials,
     DeliveryError,
     Envelope,
     Header,
+    Login,
     NoSuchUser,
     Outcome,
     Processor,
@@ -48,12 +51,20 @@ def users(transaction: Transaction, recipient: Address) -> Reply | None:
     raise NoSuchUser
 
 
+@guerrilla.authenticator("Door")
+async def door(transaction: Transaction, credentials: Credentials) -> Reply | None:
+    assert_type(credentials.password, str)
+    credentials.password = "other"  # type: ignore[misc]
+    return AUTHENTICATED if credentials.username else None
+
+
 @guerrilla.processor("Class")
 class Own(Processor):
     """All that can be overridden."""
 
     stores = True
     atomic = True
+    authorizes = True
 
     class Options(Processor.Options):
         """Its keys."""
@@ -73,6 +84,12 @@ class Own(Processor):
 
     def validate_batch(self, checks: Sequence[Check]) -> Sequence[Reply | None]:
         return [Reply.retry() for check in checks if check.transaction.helo]
+
+    def authenticate(self, transaction: Transaction, credentials: Credentials) -> Reply | None:
+        return AUTHENTICATED if credentials.authorization_identity == transaction.helo else None
+
+    def authenticate_batch(self, logins: Sequence[Login]) -> Sequence[Reply | None]:
+        return [self.authenticate(login.transaction, login.credentials) for login in logins]
 
 
 class Wrong(Processor):
@@ -96,6 +113,11 @@ def read(envelope: Envelope) -> None:
     assert_type(envelope.tls, TLSInfo | None)
     assert_type(envelope.values, dict[str, Any])
     assert_type(envelope.mail_from, Address)
+    assert_type(envelope.mail_from.ascii_host, str)
+    assert_type((envelope.dsn_return, envelope.envelope_id), tuple[str | None, str | None])
+    assert_type(envelope.smtputf8, bool)
+    assert_type(envelope.rcpt_to[0].notify, tuple[str, ...] | None)
+    assert_type(envelope.rcpt_to[0].original_recipient, str | None)
     assert_type(fold([Reply.ok()]), Reply)
     assert_type(DeliveryError.code, int)
     envelope.subject = "other"  # type: ignore[misc]

@@ -6,7 +6,14 @@ from email.message import EmailMessage
 from typing import assert_type
 
 from guerrilla import Address, Envelope, Processor, Reply
-from guerrilla.testing import GuerrillaServer, Stage, Where, make_envelope, run_chain
+from guerrilla.testing import (
+    GuerrillaServer,
+    Stage,
+    Where,
+    make_envelope,
+    run_authenticate,
+    run_chain,
+)
 
 
 class Own(Processor):
@@ -25,6 +32,10 @@ stages: list[Stage] = ["Header", Own, Own(Own.Options()), function]
 assert_type(run_chain(stages, [make_envelope()]), list[Reply])
 run_chain("Header|SQL", make_envelope(), options={"sql_dsn": "a.db"}, save_timeout=1)
 run_chain([7], make_envelope())  # type: ignore[list-item]
+assert_type(run_authenticate("AuthFile", "joe", "secret", options={"auth_file": "users"}), Reply)
+run_authenticate([function], "joe", "secret", authorization_identity="ann", remote_ip="::1")
+run_authenticate("AuthFile", "joe", b"secret")  # type: ignore[arg-type]
+GuerrillaServer(users={"joe": "secret"}, server={"auth": {"required": True}})
 
 
 def test_of_a_user(guerrilla_server: GuerrillaServer) -> None:

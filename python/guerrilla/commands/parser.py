@@ -9,7 +9,18 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from guerrilla import _core
-from guerrilla.commands import cert, check, config, control, mail, processors, schema, send, serve
+from guerrilla.commands import (
+    cert,
+    check,
+    config,
+    control,
+    mail,
+    password,
+    processors,
+    schema,
+    send,
+    serve,
+)
 from guerrilla.commands.common import (
     add_command,
     add_config,
@@ -101,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     schema.add(commands)
     send.add(commands)
     cert.add(commands)
+    password.add(commands)
     add_command(commands, "version", _version, help_="print version and build")
     return parser
 

@@ -91,7 +91,7 @@ def _text(one: Described) -> Iterator[str]:
 
 def _of_a_sound_one(one: Described) -> Iterator[str]:
     what = ["stores"] if one.stores else []
-    what += [f"{chain}_process" for chain in one.chains]
+    what += one.chains
     yield f"{one.name}  ({'; '.join([str(one.origin), *what])})"
     yield from _paragraph(one.meaning, "  ")
     for key in one.keys:
@@ -146,7 +146,7 @@ def _object(one: Described) -> dict[str, Any]:
     return {
         **found,
         "stores": one.stores,
-        "chains": [f"{chain}_process" for chain in one.chains],
+        "chains": list(one.chains),
         "meaning": one.meaning,
         "options": options,
     }

@@ -26,6 +26,7 @@ TIMEOUT: Final = 60.0
 """Seconds to wait for any reply: twice what the server has to save a mail."""
 
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
+_HEADER_END: Final = re.compile(rb"^\r\n|\r\n\r\n")
 _MORE: Final = """\
 examples:
   guerrillad send --to you@example.com               a small test message
@@ -128,6 +129,16 @@ def _deliver(
 ) -> bool:
     """One transaction; prints the replies that tell its fate; whether all was accepted."""
     options = []
+    try:
+        utf8 = _needs_utf8(client, [sender, *recipients], message)
+    except ValueError as error:
+        _say(f"{name}: {error}")
+        return False
+    if utf8:
+        options.append("SMTPUTF8")
+    else:
+        # Of an address that is not ASCII only the host is left, which has an ASCII form.
+        sender, recipients = _in_ascii(sender), [_in_ascii(one) for one in recipients]
     if client.does_esmtp and client.has_extn("size"):
         options.append(f"SIZE={len(message)}")
     if client.does_esmtp and client.has_extn("8bitmime") and not message.isascii():
@@ -151,6 +162,29 @@ def _deliver(
         return _refused(client, name, error.smtp_code, error.smtp_error)
     _say(f"{name}: {_reply(code, text)}")
     return _succeeded(code) and accepted == len(recipients)
+
+
+def _needs_utf8(client: _Client, addresses: list[str], message: bytes) -> bool:
+    """Whether SMTPUTF8 (RFC 6531) is to be said.
+
+    Raises:
+        ValueError: it is needed, and the server does not offer it.
+    """
+    header = _HEADER_END.split(message, maxsplit=1)[0]
+    if client.does_esmtp and client.has_extn("smtputf8"):
+        return not (all(address.isascii() for address in addresses) and header.isascii())
+    for address in addresses:
+        if not Address.parse(address).user.isascii():
+            msg = f"{address} needs SMTPUTF8, which the server does not offer"
+            raise ValueError(msg)
+    return False
+
+
+def _in_ascii(text: str) -> str:
+    if text.isascii():
+        return text
+    address = Address.parse(text)
+    return str(Address(address.user, address.ascii_host))
 
 
 def _refused(client: _Client, name: str, code: int, text: bytes | str) -> bool:
@@ -190,7 +224,7 @@ def _test_message(sender: str, recipients: list[str]) -> bytes:
         "It arrived.",
         "",
     )
-    return "\r\n".join(lines).encode("ascii")
+    return "\r\n".join(lines).encode()
 
 
 def _address(text: str) -> str:

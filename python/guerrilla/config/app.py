@@ -162,7 +162,8 @@ class AppConfig(Section):
         Field(default=(), validate_default=True)
     )
     """The hosts for which mail is taken: names, `*.example.com`, address literals, or the single
-    entry `.` for any. Default: the machine's name."""
+    entry `.` for any. An internationalised name may have either form, `bücher.example` or
+    `xn--bcher-kva.example`. Default: the machine's name."""
 
     pid_file: MaybeText = None
     """Where the process id is written; removed on exit. Default: nowhere."""

@@ -1,7 +1,7 @@
 """The backend: its chains, workers, and the keys of its processors."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
@@ -130,7 +130,14 @@ class BackendConfig(Section):
     failure none for as long again."""
 
     auth_process: Chain = ""
-    """The chain that checks the credentials of AUTH."""
+    """The chain that checks who a client of AUTH is. Empty: AUTH is not offered. Who all its stages
+    pass on is refused, `535 5.7.8`."""
+
+    auth_workers_size: Positive = 2
+    """Threads that run `auth_process`."""
+
+    gw_auth_timeout: PositiveSeconds = 10.0
+    """Time until a login that is not checked is answered `454 4.7.0`."""
 
     processors: Annotated[
         dict[str, Annotated[dict[str, Any], TABLE]], AfterValidator(_processors), TABLE
@@ -152,6 +159,14 @@ class BackendConfig(Section):
     def stages(self) -> list[Stage]:
         """Those of all its chains."""
         return [stage for chain in self._chains for stage in chain_stages(chain)]
+
+    def chain(self, task: Literal["save", "validate", "authenticate"]) -> str:
+        """The chain for a task."""
+        return {
+            "save": self.save_process,
+            "validate": self.validate_process,
+            "authenticate": self.auth_process,
+        }[task]
 
     @property
     def _chains(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
+from guerrilla._core import ascii_host
 from guerrilla.errors import expected
 from guerrilla.units import parse_seconds
 
@@ -111,16 +112,20 @@ def _positive_seconds(value: object) -> float:
 
 
 def _host(value: object) -> str:
-    if isinstance(value, str) and (is_host(value) or is_literal(value)):
-        return value
+    # What is said to clients, and written into headers, is ASCII.
+    host = _in_ascii(value) if isinstance(value, str) else ""
+    if is_host(host) or is_literal(host):
+        return host
     raise expected("a host name or an address literal", value)
 
 
 def _allowed_host(value: object) -> str:
+    # As it is written: the core compares names in their A-form.
     entry = value.strip() if isinstance(value, str) else ""
-    if entry == "." or is_host(entry) or is_literal(entry):
+    plain = _in_ascii(entry)
+    if plain == "." or is_host(plain) or is_literal(plain):
         return entry
-    if not _is_wildcard(entry):
+    if not _is_wildcard(plain):
         raise expected("a host name, *.example.com, [127.0.0.1], [IPv6:::1] or .", value)
     return entry
 
@@ -134,6 +139,33 @@ def _network(value: object) -> str:
         return str(ipaddress.ip_network(value, strict=False))
     except ValueError:
         raise expected(what, value) from None
+
+
+def pattern_in_ascii(pattern: str) -> str:
+    """A host name or a pattern for such with each label in its A-form (IDNA), in lower case.
+
+    Raises:
+        ValueError: a label that is not ASCII and has a wildcard too, or that no host name has.
+    """
+    if pattern.isascii():
+        return pattern.lower()
+    labels = pattern.split(".")
+    if any(not label.isascii() and set(label) & set("*?[]") for label in labels):
+        message = "a label with a wildcard has to be ASCII"
+        raise ValueError(message)
+    if not any(set(label) & set("*?[]") for label in labels):
+        return ascii_host(pattern)
+    return ".".join(ascii_host(label) for label in labels)
+
+
+def _in_ascii(text: str) -> str:
+    """An internationalised name in its A-form; as it is where it is none."""
+    if text.isascii():
+        return text
+    try:
+        return pattern_in_ascii(text)
+    except ValueError:
+        return text
 
 
 def is_host(text: str) -> bool:

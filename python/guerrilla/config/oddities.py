@@ -1,9 +1,11 @@
 """What of a server works and is hardly meant: the warnings that `AppConfig.warnings` gives."""
 
+import ipaddress
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from guerrilla.config.listen import ListenAddress
     from guerrilla.config.server import ServerConfig
     from guerrilla.config.tls import TLSConfig
 
@@ -15,6 +17,50 @@ def server_oddities(server: "ServerConfig") -> Iterator[str]:
     # The peer of a unix socket has no address: the modes of its file say who may connect.
     if believing and server.address.kind == "tcp":
         yield from _trust_oddities(server, believing)
+
+
+def auth_oddities(server: "ServerConfig", *, is_checked: bool) -> Iterator[str]:
+    """As `server_oddities`, of its keys of AUTH.
+
+    Args:
+        server: one that is enabled.
+        is_checked: whether its backend checks who a client is.
+    """
+    auth = server.auth
+    # Who a proxy says has logged in there, by XCLIENT LOGIN, has logged in.
+    by_proxy = server.xclient_on
+    if not is_checked:
+        for key in ("relay", "allow_plaintext"):
+            if getattr(auth, key) and not (key == "relay" and by_proxy):
+                what = f"the backend {server.backend} has no auth_process"
+                yield f"auth.{key}: has no effect, as {what}"
+        return
+    for key in ("required", "relay"):
+        if getattr(auth, key) and not by_proxy and not may_offer_auth(server):
+            yield (
+                f"auth.{key}: nobody can log in, as AUTH is offered within TLS alone and this "
+                "server has none; set up tls, or auth.allow_plaintext"
+            )
+    is_clear = not (server.tls.is_on and (server.tls.tls_always_on or server.tls.required))
+    if auth.allow_plaintext and is_clear and not _is_of_this_machine(server.address):
+        yield (
+            "auth.allow_plaintext: passwords can cross the network in the clear; "
+            "set up tls and turn it off"
+        )
+
+
+def may_offer_auth(server: "ServerConfig") -> bool:
+    """Whether a client can come to see AUTH there, where credentials are checked."""
+    return server.tls.is_on or server.auth.allow_plaintext
+
+
+def _is_of_this_machine(address: "ListenAddress") -> bool:
+    if address.kind == "unix" or address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False
 
 
 def _tls_oddities(tls: "TLSConfig") -> Iterator[str]:

@@ -84,6 +84,14 @@ class AuthConfig(Section):
     allow_plaintext: Flag = False
     """Takes AUTH outside TLS; passwords then cross the network in the clear."""
 
+    failure_delay: Seconds = 1.0
+    """Time before the answer to a login that failed; twice as long with each further one of the
+    connection, up to 16 s. 0: none."""
+
+    max_failures: Count = 10
+    """Failed logins of a connection, or of one client address in ten minutes, after which the next
+    gets `421 4.7.0`. 0: no limit."""
+
 
 def server_name(listen_interface: str, ordinal: int) -> str:
     """See `ServerConfig.name`."""

@@ -40,14 +40,7 @@ _TOP: Final = (
 )
 
 _SERVER: Final = (
-    _Later("protocol", "LMTP"),
-    _Later("extensions", "turning extensions on and off"),
-    _Later("auth.required", "AUTH"),
-    _Later("auth.relay", "AUTH"),
-    _Later("auth.allow_plaintext", "AUTH"),
 )
-
-_BACKEND: Final = (_Later("auth_process", "AUTH"),)
 
 
 def unbuilt(config: AppConfig) -> list[str]:
@@ -57,18 +50,15 @@ def unbuilt(config: AppConfig) -> list[str]:
         One line each: the path of the key, what is not built, and what to do.
     """
     servers = [(f"servers[{index}]", server) for index, server in enumerate(config.servers)]
-    backends = [("backend_config", config.backend_config)]
-    backends += [(f"backends.{name}", backend) for name, backend in config.backends.items()]
     return [
         *_set_in("", config, _TOP),
         *(line for path, server in servers for line in _set_in(path, server, _SERVER)),
-        *(line for path, backend in backends for line in _set_in(path, backend, _BACKEND)),
     ]
 
 
 def unbuilt_keys() -> dict[str, str]:
     """What is not built, by the path of its key, as `servers[].auth.required`."""
-    tables = (("", _TOP), ("servers[].", _SERVER), ("backend_config.", _BACKEND))
+    tables = (("", _TOP), ("servers[].", _SERVER))
     return {f"{path}{later.field}": later.feature for path, table in tables for later in table}
 
 

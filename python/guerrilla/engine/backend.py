@@ -9,7 +9,7 @@ from guerrilla.engine.base import Processor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from guerrilla._core import Check, Envelope
+    from guerrilla._core import Check, Envelope, Login
     from guerrilla.reply import Outcome, Reply
 
 __all__ = ["Backend", "BackendFactory", "BackendStage", "backend_name", "backend_stage"]
@@ -21,6 +21,10 @@ class Backend(Protocol):
     Errors are dealt with as those of a `Processor` that stores and is not atomic. Two attributes
     may say otherwise: `stores = False` of the backend, where it claims envelopes itself, later;
     and `checks_recipients = False` of its factory, where it has nothing to say to recipients.
+
+    It checks who a client is where its factory has `authenticates = True`, or is a class that has
+    `authenticate_batch(logins)`: one outcome a login, as `Processor.authenticate` gives it. Whom
+    else a client may act as is for it to decide then, by `credentials.authorization_identity`.
     """
 
     def open(self) -> None:
@@ -44,6 +48,7 @@ class BackendStage(Processor):
     """The only stage of a chain: hands everything to a backend."""
 
     stores = True
+    authorizes = True
 
     def __init__(self, backend: Backend) -> None:
         """Opens nothing."""
@@ -65,6 +70,12 @@ class BackendStage(Processor):
     def validate_batch(self, checks: Sequence[Check]) -> Sequence[Reply | None]:
         """See `Backend`."""
         return self._backend.validate_batch(checks)
+
+    def authenticate_batch(self, logins: Sequence[Login]) -> Sequence[Reply | None]:
+        """See `Backend`; asked only where its factory says that it has this method."""
+        ask: Callable[[Sequence[Login]], Sequence[Reply | None]]
+        ask = self._backend.authenticate_batch  # type: ignore[attr-defined]
+        return ask(logins)
 
 
 class _HandingOn(BackendStage):

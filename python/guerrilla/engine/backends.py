@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla.config import chain_names
 from guerrilla.engine.backend import backend_stage
+from guerrilla.engine.base import PROCESS
 from guerrilla.engine.chain import Chain, ChainSettings, build
 from guerrilla.engine.figures import StageBook
 from guerrilla.errors import ConfigError
@@ -55,10 +56,13 @@ def placed_in(name: str, problems: Iterable[str]) -> list[str]:
 
 
 def tasks(config: AppConfig, name: str, factory: BackendFactory | None) -> list[TaskName]:
-    """What a backend has workers for: checks only where something answers them."""
-    names = backends_of(config)[name].validate_process
-    checks = is_asked(factory, name, "validate") or chain_names(names)
-    return ["save", "validate"] if checks else ["save"]
+    """What a backend has workers for: questions only where something answers them."""
+    keys = backends_of(config)[name]
+    return [
+        task
+        for task in PROCESS
+        if task == "save" or is_asked(factory, name, task) or chain_names(keys.chain(task))
+    ]
 
 
 def make_chain(
@@ -87,14 +91,14 @@ def make_chain(
     settings = ChainSettings(
         save_timeout=keys.gw_save_timeout,
         check_timeout=keys.gw_val_rcpt_timeout,
+        auth_timeout=keys.gw_auth_timeout,
         concurrency=keys.save_concurrency,
         figures=partial((book or StageBook()).of, name, task),
     )
     if factory is not None and is_asked(factory, name, task):
         return Chain([("backend", backend_stage(factory()))], task, settings)
-    names = keys.save_process if task == "save" else keys.validate_process
     try:
-        return build(names, task, keys.values(), registry, settings)
+        return build(keys.chain(task), task, keys.values(), registry, settings)
     except ConfigError as error:
         raise ConfigError(placed_in(name, error.problems)) from error
 
@@ -132,8 +136,10 @@ def keep_backends(
 def is_asked(factory: BackendFactory | None, name: str, task: TaskName) -> bool:
     """Whether a backend of one's own stands in place of that chain.
 
-    It may have nothing to say to recipients.
+    It may have nothing to say to recipients, or to logins.
     """
     if factory is None or name != DEFAULT:
         return False
+    if task == "authenticate":
+        return bool(getattr(factory, "authenticates", hasattr(factory, "authenticate_batch")))
     return task == "save" or bool(getattr(factory, "checks_recipients", True))

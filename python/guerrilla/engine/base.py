@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import pydantic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from guerrilla._core import Address, Check, Envelope, Transaction
+    from guerrilla._core import Address, Check, Credentials, Envelope, Login, Transaction
     from guerrilla.reply import Outcome, Reply
 
-TaskName = Literal["save", "validate"]
-"""What a chain is for: saving mails or checking recipients."""
+TaskName = Literal["save", "validate", "authenticate"]
+"""What a chain is for: saving mails, checking recipients or checking who a client is."""
+
+PROCESS: Final[dict[TaskName, str]] = {
+    "save": "save_process",
+    "validate": "validate_process",
+    "authenticate": "auth_process",
+}
+"""The key of the chain for each task."""
 
 
 class Processor:
     """One stage of a chain; every worker has its own instance, so it may own a connection.
 
     A subclass overrides what it does: `save` or `save_batch` for mails, `validate` or
-    `validate_batch` for recipients. Each may be `async def`; it then runs on the worker's own event
-    loop, `save_concurrency` mails at a time, each until its time limit.
+    `validate_batch` for recipients, `authenticate` or `authenticate_batch` for clients that log in.
+    Each may be `async def`; it then runs on the worker's own event loop, `save_concurrency` mails
+    at a time, each until its time limit.
     """
 
     stores: ClassVar[bool] = False
     """True: when it passes an envelope on, the mail is durably saved."""
     atomic: ClassVar[bool] = False
     """True: when `save_batch` raises, nothing of the batch was saved."""
+    authorizes: ClassVar[bool] = False
+    """True: it decides about `credentials.authorization_identity` too. Otherwise a client that it
+    accepts may act as nobody but `credentials.username`."""
 
     class Options(pydantic.BaseModel):
         """The keys of `backend_config` it reads; a text below a key is what is said of it."""
@@ -71,14 +82,18 @@ class Processor:
         """Takes questions of several sessions; by default `validate` for each."""
         return [self.validate(check.transaction, check.recipient) for check in checks]
 
-    def authenticate(self, transaction: Transaction, credentials: object) -> Reply | None:
-        """Looks at what a client logs in with (RFC 4954): a `Reply` answers, None passes it on.
+    def authenticate(self, transaction: Transaction, credentials: Credentials) -> Reply | None:
+        """Looks at what a client logs in with (RFC 4954).
 
-        It is asked only once AUTH is offered, which no version does yet; the type of `credentials`
-        becomes narrower then.
+        `guerrilla.AUTHENTICATED`, or any 2xx, accepts; a 4xx or 5xx refuses; None passes it on. Who
+        is passed on by all stages is refused: `535 5.7.8`. What it raises is answered `454 4.7.0`.
         """
         del transaction, credentials
         return None
+
+    def authenticate_batch(self, logins: Sequence[Login]) -> Sequence[Reply | None]:
+        """Takes those of several sessions; by default `authenticate` for each."""
+        return [self.authenticate(login.transaction, login.credentials) for login in logins]
 
 
 def implements(processor: Processor | type[Processor], task: TaskName) -> bool:
@@ -100,8 +115,11 @@ def method(processor: Processor, task: TaskName) -> Callable[..., Any]:
 
 def is_async(processor: Processor) -> bool:
     """Whether it needs an event loop: any method of the contract is `async def`."""
-    names = ("open", "close", "save", "save_batch", "validate", "validate_batch", "authenticate")
-    return any(inspect.iscoroutinefunction(getattr(processor, name, None)) for name in names)
+    tasks = [name for task in PROCESS for name in (task, f"{task}_batch")]
+    return any(
+        inspect.iscoroutinefunction(getattr(processor, name, None))
+        for name in ("open", "close", *tasks)
+    )
 
 
 def _overrides(processor: Processor | type[Processor], name: str) -> bool:

@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self
 import pydantic
 
 from guerrilla.config import Stage, chain_stages, mask_text, mask_value, stage_of
-from guerrilla.engine.base import Processor, TaskName, implements, is_async
+from guerrilla.engine.base import (
+    PROCESS,
+    Processor,
+    TaskName,
+    implements,
+    is_async,
+    takes_batches,
+)
 from guerrilla.engine.plan import ChainSettings, plan
 from guerrilla.engine.stages import Loop, Pulse
-from guerrilla.engine.tasks import Item
+from guerrilla.engine.tasks import LATER, Item
 from guerrilla.errors import ConfigError, GuerrillaError, StartError, shown
+from guerrilla.reply import NOT_AUTHENTICATED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
 
     from guerrilla.engine.registry import Registry
     from guerrilla.engine.stages import Segment
+    from guerrilla.reply import Reply
 
 __all__ = ["Chain", "ChainSettings", "Processor", "build", "option_keys"]
 
@@ -43,7 +52,7 @@ class Chain(Generic[Item]):
 
     Args:
         stages: name and processor of each stage, in order.
-        task: "save" for envelopes, "validate" for checks.
+        task: "save" for envelopes, "validate" for checks, "authenticate" for logins.
         settings: limits.
         values: the keys of its backend, for errors that name one; empty where it has none.
     """
@@ -78,7 +87,7 @@ class Chain(Generic[Item]):
         if self.task == "save" and not self.stores:
             found.append("save_process stores nothing: mail is accepted and discarded")
         found += [
-            f"{self.task}_process: {name} does nothing there, it has no {self.task} method"
+            f"{PROCESS[self.task]}: {name} does nothing there, it has no {self.task} method"
             for name, processor in self.stages
             if not implements(processor, self.task)
         ]
@@ -141,7 +150,8 @@ class Chain(Generic[Item]):
     def run(self, items: Sequence[Item]) -> None:
         """Takes a batch through the stages and answers each of its items.
 
-        Reaching the end is acceptance. Only a `BaseException` gets out; then some items may be
+        Reaching the end is acceptance of a mail and of a recipient, and the refusal of a login:
+        nobody has said who that is. Only a `BaseException` gets out; then some items may be
         unanswered.
         """
         for segment in self._segments:
@@ -149,7 +159,25 @@ class Chain(Generic[Item]):
             if not items:
                 return
         for item in items:
-            item.answer()
+            item.answer(self._end)
+
+    @property
+    def _end(self) -> Reply | None:
+        if self.task != "authenticate":
+            return None
+        # Without stages, it is what a reload has left to logins that had begun.
+        return NOT_AUTHENTICATED if self.stages else LATER[self.task]
+
+    def most(self, size: int) -> int:
+        """How many items a worker should take at once, of at most `size`.
+
+        One login where each is asked about by itself: a hash of a password takes a tenth of a
+        second, and behind another in a batch it would wait beside a worker with nothing to do.
+        """
+        if self.task != "authenticate":
+            return size
+        gains = any(takes_batches(one, self.task) or is_async(one) for _, one in self.stages)
+        return size if gains else 1
 
     def failed(self, items: int) -> bool | None:
         """Whether the last batch, of so many items, failed for a passing reason.
@@ -221,8 +249,8 @@ def build(
     """Makes the chain a config names, with an instance of each processor; nothing is opened.
 
     Args:
-        names: `save_process` or `validate_process`.
-        task: which of the two.
+        names: `save_process`, `validate_process` or `auth_process`.
+        task: which of them.
         values: the keys of the backend, lower case; each stage takes its own.
         registry: knows the names.
         settings: limits.
@@ -240,7 +268,12 @@ def build(
             found = registry.find(stage.processor)
             tables.take(stage, found)
         except ConfigError as error:
-            problems += [f"{where}.{task}_process: {p}" for p in error.problems]
+            problems += [f"{where}.{PROCESS[task]}: {p}" for p in error.problems]
+            continue
+        if task == "authenticate" and not implements(found, task):
+            # Its owner thinks that it looks at clients, and it would pass on all of them.
+            what = f"{name} checks no credentials: it has no authenticate method"
+            problems.append(f"{where}.{PROCESS[task]}: {what}")
             continue
         try:
             stages.append((name, found(read_options(name, found, values, where=where))))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from guerrilla._core import StageFigures
 from guerrilla.engine.base import Processor, TaskName, implements, method, takes_batches
 from guerrilla.engine.stages import Batched, Claim, Concurrent, Loop, OneByOne, Pulse
-from guerrilla.engine.tasks import Asker, CheckTask, SaveTask
+from guerrilla.engine.tasks import Asker, CheckTask, LoginTask, SaveTask
 from guerrilla.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class ChainSettings:
     """`gw_save_timeout`."""
     check_timeout: float = 5.0
     """`gw_val_rcpt_timeout`."""
+    auth_timeout: float = 10.0
+    """`gw_auth_timeout`."""
     concurrency: int = 64
     """`save_concurrency`: items an async stage works on at a time."""
     figures: Callable[[str], StageFigures] = lambda _: StageFigures()
@@ -112,6 +114,8 @@ def _deciding(stages: Sequence[tuple[str, Processor]]) -> int:
 def _work(task: TaskName, settings: ChainSettings, *, claimed: bool) -> Task[Any]:
     if task == "validate":
         return CheckTask(settings.check_timeout)
+    if task == "authenticate":
+        return LoginTask(settings.auth_timeout)
     # Claimed, an envelope has a second time limit before its sender is answered for us.
     return SaveTask(settings.save_timeout * (2 if claimed else 1))
 
@@ -120,16 +124,27 @@ def _asker(
     name: str, processor: Processor, task: TaskName, timer: StageTimer, *, discards: bool
 ) -> Asker[Any]:
     ask = method(processor, task)
-    if task == "validate" and not takes_batches(processor, task):
-        validate = ask
+    if not takes_batches(processor, task):
+        ask = _of_one(ask, task)
+    return Asker(
+        name,
+        ask,
+        timer,
+        # A question can be repeated at will; a mail only where nothing of the batch was saved.
+        repeatable=task != "save" or bool(processor.atomic),
+        stores=task == "save" and bool(processor.stores),
+        discards=discards,
+        authorizes=bool(processor.authorizes),
+    )
 
-        def ask(check: Any) -> Any:
-            return validate(check.transaction, check.recipient)
 
-    # A question can be repeated at will; a mail only where nothing of the batch was saved.
-    repeatable = task == "validate" or bool(processor.atomic)
-    stores = task == "save" and bool(processor.stores)
-    return Asker(name, ask, timer, repeatable=repeatable, stores=stores, discards=discards)
+def _of_one(ask: Callable[..., Any], task: TaskName) -> Callable[[Any], Any]:
+    """A method for single items that takes the item itself."""
+    if task == "validate":
+        return lambda check: ask(check.transaction, check.recipient)
+    if task == "authenticate":
+        return lambda login: ask(login.transaction, login.credentials)
+    return ask
 
 
 def _awaiting(asker: Asker[Any], work: Task[Any], loop: Loop) -> Asker[Any]:

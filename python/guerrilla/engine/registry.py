@@ -197,6 +197,23 @@ def validator(name: str) -> Callable[[_Stage], _Stage]:
     return register
 
 
+def authenticator(name: str) -> Callable[[_Stage], _Stage]:
+    """Makes a function `(transaction, credentials) -> Reply | None` a stage of `auth_process`.
+
+    Plain or async; it accepts by `guerrilla.AUTHENTICATED`, see `Processor.authenticate`. One that
+    is a `processor` or a `validator` of the same name stays it.
+
+    Raises:
+        ValueError: the name is taken, or cannot stand in a chain.
+    """
+
+    def register(stage: _Stage) -> _Stage:
+        _add_function(name, "authenticate", stage, stores=False)
+        return stage
+
+    return register
+
+
 def import_modules(names: Iterable[str], beside: Path | None = None) -> list[str]:
     """Imports the modules of `backend_config.import`, which register processors.
 
@@ -239,7 +256,7 @@ def _add_function(name: str, method: str, function: object, *, stores: bool) -> 
         body["stores"] = True
     other = DECORATED.own(name)
     if other is not None and issubclass(other, _Function) and method not in other.__dict__:
-        # A validator beside a processor of one name: one class with both.
+        # A validator beside a processor of one name: one class with both. So an authenticator.
         for key in ("__module__", "__qualname__", "__doc__"):
             del body[key]
         for key, value in body.items():

@@ -17,9 +17,9 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, cast
 
 from guerrilla import _core
-from guerrilla.engine.tasks import Item
+from guerrilla.engine.tasks import Item, harmless
 from guerrilla.errors import DeliveryError, Unavailable
-from guerrilla.reply import TRY_LATER, Replies, Reply, reply_for
+from guerrilla.reply import TRY_LATER, Replies, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Sequence
@@ -96,6 +96,7 @@ class OneByOne(Generic[Item]):
         pulse = self.pulse
         task = self.task
         is_timed = task.is_timed()
+        end = task.end
         start = pulse.watch.start
         for index, item in enumerate(items):
             pulse.count += 1
@@ -122,7 +123,7 @@ class OneByOne(Generic[Item]):
             if outcome is not None:
                 task.settle(item, outcome, pulse.asker)
             elif self.last:
-                item.answer()
+                item.answer(end)
             else:
                 if is_timed:
                     task.leave(item)
@@ -180,11 +181,11 @@ class Batched(Generic[Item]):
             return passed
         # Nobody knows which outcome is whose, so none may become a 250.
         log.error(
-            "%s gave %s for a batch of %d: answered 451: %s",
-            self.asker.name, given, len(items), _labels(items, self.task),
+            "%s gave %s for a batch of %d: answered %d: %s",
+            self.asker.name, given, len(items), self.task.later.code, _labels(items, self.task),
         )  # fmt: skip
         self.asker.timer.fail(len(items))
-        _answer_all(items, TRY_LATER)
+        _answer_all(items, self.task.later)
         return []
 
     def _asks_again(self, items: Sequence[Item]) -> bool:
@@ -202,11 +203,12 @@ class Batched(Generic[Item]):
             return self._one_by_one(items)
         # A reply made for one of them must not reach the others: it might be a 550.
         log.error(
-            "%s failed: answered 451: %s",
-            self.asker.name, _labels(items, self.task), exc_info=error,
+            "%s failed%s: answered %d: %s",
+            self.asker.name, _kind(items, error), self.task.later.code,
+            _labels(items, self.task), exc_info=harmless(items, error),
         )  # fmt: skip
         self.asker.timer.fail(len(items))
-        _answer_all(items, TRY_LATER)
+        _answer_all(items, self.task.later)
         return []
 
     def _one_by_one(self, items: Sequence[Item]) -> list[Item]:
@@ -216,7 +218,7 @@ class Batched(Generic[Item]):
             if item.expired:  # Its sender is answered: saved now, it would be a second copy.
                 self.asker.timer.took(0.0, 1)
                 self.asker.timer.fail(1)
-                item.answer(TRY_LATER)
+                item.answer(self.task.later)
                 continue
             alone = (item,)
             self.pulse.watch.start()
@@ -282,7 +284,7 @@ class Concurrent(Generic[Item]):
             self.task.settle(item, outcome, self.asker)
             return False
         if self.last:
-            item.answer()
+            item.answer(self.task.end)
             return False
         return True
 
@@ -294,7 +296,7 @@ class Concurrent(Generic[Item]):
         except TimeoutError as error:
             if not limit.expired():
                 return _Failed(_refusal(self.asker, item, self.task, error))
-            _log_late(self.asker, self.task.label(item))
+            _log_late(self.asker, item, self.task)
         except asyncio.CancelledError as error:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
@@ -302,10 +304,10 @@ class Concurrent(Generic[Item]):
             return _Failed(_refusal(self.asker, item, self.task, error))
         except Unavailable as error:
             self.asker.timer.fail(1)
-            _log_unavailable(self.asker, self.task.label(item), error)
+            _log_unavailable(self.asker, (item,), self.task, error)
         except Exception as error:  # noqa: BLE001 - a stage may raise anything
             return _Failed(_refusal(self.asker, item, self.task, error))
-        return _Failed(TRY_LATER)
+        return _Failed(self.task.later)
 
 
 class _Failed(NamedTuple):
@@ -342,13 +344,18 @@ def _answer_all(items: Sequence[Item], reply: Reply) -> None:
 
 def _refusal(asker: Asker[Item], item: Item, task: Task[Item], error: BaseException) -> Reply:
     """The reply for an error that concerns one item; logged once."""
-    reply = reply_for(error)
-    if reply.code == TRY_LATER.code:
+    reply = task.reply_for(error)
+    label, kind = task.label(item), _kind((item,), error)
+    if reply.code == task.later.code:
         asker.timer.fail(1)
-    if isinstance(error, DeliveryError):
-        log.info("%s: %s answered %d: %s", task.label(item), asker.name, reply.code, error)
+    if not isinstance(error, DeliveryError):
+        trace = harmless((item,), error)
+        log.error(
+            "%s: %s failed%s: answered %d", label, asker.name, kind, reply.code, exc_info=trace
+        )
     else:
-        log.error("%s: %s failed: answered 451", task.label(item), asker.name, exc_info=error)
+        text = kind or f": {error}"
+        log.info("%s: %s answered %d%s", label, asker.name, reply.code, text)
     return reply
 
 
@@ -357,16 +364,30 @@ def _unavailable(
 ) -> None:
     """Answers all of them: what the stage needs is away, and the senders keep their mails."""
     asker.timer.fail(len(items))
-    _log_unavailable(asker, _labels(items, task), error)
-    _answer_all(items, TRY_LATER)
+    _log_unavailable(asker, items, task, error)
+    _answer_all(items, task.later)
 
 
-def _log_late(asker: Asker[Any], label: str) -> None:
+def _kind(items: Sequence[Any], error: BaseException) -> str:
+    """What stands for an error that may not be logged; empty for one that may."""
+    return "" if harmless(items, error) else f": {type(error).__name__} with a secret in it"
+
+
+def _log_late(asker: Asker[Item], item: Item, task: Task[Item]) -> None:
     asker.timer.fail(1)
-    log.error("%s: %s cancelled at its time limit: answered 451", label, asker.name)
+    log.error(
+        "%s: %s cancelled at its time limit: answered %d",
+        task.label(item), asker.name, task.later.code,
+    )  # fmt: skip
 
 
-def _log_unavailable(asker: Asker[Any], labels: str, error: Unavailable) -> None:
+def _log_unavailable(
+    asker: Asker[Item], items: Sequence[Item], task: Task[Item], error: Unavailable
+) -> None:
+    text = _kind(items, error) or f": {error}"
     # The text says what is away. A traceback for every batch of an outage would bury it.
-    trace = error if log.isEnabledFor(logging.DEBUG) else None
-    log.error("%s unavailable: %s: answered 451: %s", asker.name, error, labels, exc_info=trace)
+    trace = harmless(items, error) if log.isEnabledFor(logging.DEBUG) else None
+    log.error(
+        "%s unavailable%s: answered %d: %s",
+        asker.name, text, task.later.code, _labels(items, task), exc_info=trace,
+    )  # fmt: skip

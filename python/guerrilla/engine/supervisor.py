@@ -27,8 +27,8 @@ class Supervisor:
     def __init__(self, pools: Sequence[WorkerPool[Any]]) -> None:
         """Starts nothing."""
         self._pools = list(pools)
-        self._closed: set[str] = set()
-        """Backends that take no mail."""
+        self._closed: set[tuple[str, bool]] = set()
+        """Backends that take no mail, and those that let nobody log in (True)."""
         self._stopping = False
         self.looked_at = time.monotonic()
         """When it last looked after the pools, as a monotonic time."""
@@ -73,19 +73,26 @@ class Supervisor:
 
     def _adjust_intake(self) -> None:
         pools = [pool for pool in self._pools if not pool.retired]
-        exhausted = {pool.settings.backend for pool in pools if pool.exhausted}
+        exhausted = {_taken_by(pool) for pool in pools if pool.exhausted}
         for pool in pools:
-            name = pool.settings.backend
-            if (name in exhausted) == (name in self._closed):
+            taken = name, is_login = _taken_by(pool)
+            if (taken in exhausted) == (taken in self._closed):
                 continue
-            what = "mail" if name == DEFAULT else f"mail of the backend {name}"
-            pool.set_intake(name not in exhausted)
-            if name in exhausted:
-                self._closed.add(name)
+            what = "login" if is_login else "mail"
+            what += "" if name == DEFAULT else f" of the backend {name}"
+            if not is_login:  # Mail goes on: it may come from who has logged in, or need not.
+                pool.set_intake(taken not in exhausted)
+            if taken in exhausted:
+                self._closed.add(taken)
                 log.critical("too many workers hang: no %s is taken, restart the daemon", what)
             else:
-                self._closed.discard(name)
+                self._closed.discard(taken)
                 log.warning("workers came back: %s is taken again", what)
+
+
+def _taken_by(pool: WorkerPool[Any]) -> tuple[str, bool]:
+    """The backend, and whether it is its logins that the pool takes, and not its mail."""
+    return pool.settings.backend, pool.settings.name == "authenticate"
 
 
 def _interval(hang_after: float) -> float:

@@ -1,24 +1,36 @@
-"""The two tasks of a chain, saving mails and checking recipients: what differs between them."""
+"""The tasks of a chain, saving mails, checking recipients and logins: what differs between them."""
 
 from __future__ import annotations
 
 import logging
 import time
+import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from guerrilla import _core
-from guerrilla.reply import TAKEN, TRY_LATER, Replies, Reply, fold
+from guerrilla.reply import (
+    AUTHENTICATED,
+    LOG_IN_LATER,
+    NOT_AUTHENTICATED,
+    TAKEN,
+    TRY_LATER,
+    Replies,
+    Reply,
+    fold,
+    reply_for,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from guerrilla._core import Check, Envelope, StageTimer
+    from guerrilla._core import Check, Envelope, Login, StageTimer
+    from guerrilla.engine.base import TaskName
 
 log = logging.getLogger("guerrilla.chain")
 _mail_log = logging.getLogger("guerrilla.mail")
 
-Item = TypeVar("Item", bound="Envelope | Check")
+Item = TypeVar("Item", bound="Envelope | Check | Login")
 """What a chain is asked about."""
 
 
@@ -38,10 +50,20 @@ class Asker(Generic[Item]):
     """It saves mails: a 451 of it says that what it saves them in is away."""
     discards: bool = False
     """A 2xx from here means that the mail is stored nowhere."""
+    authorizes: bool = False
+    """It decides whom else a client may act as."""
 
 
 class Task(Protocol[Item]):
-    """What differs between saving mails and checking recipients."""
+    """What differs between saving mails, checking recipients and checking logins."""
+
+    later: ClassVar[Reply]
+    """The answer to every failure of ours."""
+    end: ClassVar[Reply | None]
+    """The answer to what all stages have passed on; None accepts it."""
+
+    def reply_for(self, error: BaseException) -> Reply:
+        """The answer to an item that a stage raised something for."""
 
     def label(self, item: Item) -> str:
         """What a log line calls the item."""
@@ -64,7 +86,18 @@ class Task(Protocol[Item]):
         """Tells an item that the stage has ended, and the next one begins later."""
 
 
-class SaveTask:
+class _OfMails:
+    """What saving mails and checking recipients have in common."""
+
+    later: ClassVar[Reply] = TRY_LATER
+    end: ClassVar[Reply | None] = None
+
+    def reply_for(self, error: BaseException) -> Reply:
+        """See `Task`."""
+        return reply_for(error)
+
+
+class SaveTask(_OfMails):
     """Saving mails."""
 
     def __init__(self, timeout: float) -> None:
@@ -111,7 +144,7 @@ class SaveTask:
     leave: ClassVar = staticmethod(_core.Envelope.leave)
 
 
-class CheckTask:
+class CheckTask(_OfMails):
     """Checking recipients."""
 
     def __init__(self, timeout: float) -> None:
@@ -147,9 +180,96 @@ class CheckTask:
         """Never called."""
 
 
-def _nonsense(asker: Asker[Any], outcome: object, label: str) -> None:
+class LoginTask:
+    """Checking who a client is."""
+
+    later: ClassVar[Reply] = LOG_IN_LATER
+    end: ClassVar[Reply | None] = NOT_AUTHENTICATED
+
+    def __init__(self, timeout: float) -> None:
+        """`timeout` is `gw_auth_timeout` in seconds."""
+        self.timeout = timeout
+
+    def reply_for(self, error: BaseException) -> Reply:
+        """One for all: the reply of an error about mails would say who is known here."""
+        del error
+        return LOG_IN_LATER
+
+    def label(self, item: Login) -> str:
+        """The client. Not the name it gave, which may be a password in the wrong field."""
+        return login_label(item)
+
+    def settle(self, item: Login, outcome: object, asker: Asker[Login]) -> None:
+        """Answers one login; see `Task`."""
+        if type(outcome) is not Reply:
+            _nonsense(asker, outcome, self.label(item), LOG_IN_LATER)
+            item.answer(LOG_IN_LATER)
+        elif not outcome.is_success:
+            item.answer(outcome)
+        elif asker.authorizes or _acts_as_itself(item):
+            item.answer(AUTHENTICATED)
+        else:
+            log.info("%s: refused, it wants to act as another: answered 535", self.label(item))
+            item.answer(NOT_AUTHENTICATED)
+
+    def time_left(self, item: Login) -> float:
+        """The whole time limit, as for a check."""
+        del item
+        return self.timeout
+
+    def is_timed(self) -> bool:
+        """A login has no line of its own."""
+        return False
+
+    def enter(self, item: Login, stage: str) -> None:
+        """Never called."""
+
+    def leave(self, item: Login) -> None:
+        """Never called."""
+
+
+LATER: Final[dict[TaskName, Reply]] = {
+    "save": SaveTask.later,
+    "validate": CheckTask.later,
+    "authenticate": LoginTask.later,
+}
+"""The answer to every failure of ours, by task."""
+
+
+def harmless(items: Sequence[Any], error: BaseException) -> BaseException | None:
+    """An error of a stage as it may be logged.
+
+    None where what it says, or what its causes say, has the password of a login in it: libraries
+    word their errors as they like.
+    """
+    logins = [item.credentials for item in items if hasattr(item, "credentials")]
+    secrets = {login.password for login in logins} - {""}
+    text = "".join(traceback.format_exception(error)) if secrets else ""
+    found = any(secret in text or repr(secret)[1:-1] in text for secret in secrets)
+    return None if found else error
+
+
+def login_label(login: Login) -> str:
+    """What a log line calls a login."""
+    return f"{login.credentials.mechanism} login of client {login.transaction.client_id}"
+
+
+def label_of(item: Any) -> str:
+    """What a log line calls an item of any task."""
+    if hasattr(item, "credentials"):
+        return login_label(item)
+    return getattr(item, "queued_id", None) or f"recipient {item.recipient}"
+
+
+def _acts_as_itself(login: Login) -> bool:
+    """Whether it names nobody else to act as (RFC 4616 section 2)."""
+    credentials = login.credentials
+    return credentials.authorization_identity in ("", credentials.username)
+
+
+def _nonsense(asker: Asker[Any], outcome: object, label: str, answered: Reply = TRY_LATER) -> None:
     asker.timer.fail(1)
     what = type(outcome).__name__
     if isinstance(outcome, Replies):
         what = f"{len(outcome)} replies for another number of recipients"
-    log.error("%s: %s gave no outcome but %s: answered 451", label, asker.name, what)
+    log.error("%s: %s gave no outcome but %s: answered %d", label, asker.name, what, answered.code)

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from guerrilla.engine.backends import DEFAULT
-from guerrilla.engine.tasks import Item
+from guerrilla.engine.base import PROCESS
+from guerrilla.engine.tasks import LATER, Item, harmless, label_of
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.reply import TRY_LATER
 
@@ -53,7 +54,7 @@ class PoolSettings:
     """What a pool obeys."""
 
     name: TaskName
-    """`save` or `validate`: stands in thread names and logs."""
+    """What they do: stands in thread names and logs."""
     size: int
     """Workers."""
     batch_size: int
@@ -124,8 +125,8 @@ class Worker(Generic[Item]):
 
     def opening(self) -> str:
         """What it opens, for a person."""
-        task = f"{self._pool.settings.name}_process"
-        return self._chain.opening if self._chain is not None else task
+        key = PROCESS[self._pool.settings.name]
+        return self._chain.opening if self._chain is not None else key
 
     def stack(self) -> str:
         """Where its thread is now."""
@@ -157,8 +158,9 @@ class Worker(Generic[Item]):
             self._pool.wake()
 
     def _serve(self, chain: Chain[Item]) -> None:
+        most = chain.most(self._pool.settings.batch_size)
         while not self.abandoned and not self._pool.retired:
-            batch = self._pool.receive(self._pool.settings.batch_size, _RECEIVE_WAIT)
+            batch = self._pool.receive(most, _RECEIVE_WAIT)
             if not batch:
                 if batch is None and self._pool.draining:
                     self._pool.ending.set()
@@ -194,9 +196,12 @@ class Worker(Generic[Item]):
 
     def _fail(self, batch: Sequence[Item], error: BaseException) -> None:
         """The one place where what escaped the stages ends."""
-        log.error("%s failed: answered 451: %s", self.name, labels(batch), exc_info=error)
+        later, trace = LATER[self._pool.settings.name], harmless(batch, error)
+        log.error(
+            "%s failed: answered %d: %s", self.name, later.code, labels(batch), exc_info=trace
+        )
         for item in batch:
-            item.answer(TRY_LATER)  # Takes no effect on those that are answered.
+            item.answer(later)  # Takes no effect on those that are answered.
         self._pool.report_failure()
 
     def _close(self, chain: Chain[Item]) -> None:
@@ -377,9 +382,7 @@ class WorkerPool(Generic[Item]):
 
 def labels(items: Sequence[Any]) -> str:
     """What a log line calls the items of a batch, before and after a chain is there to say it."""
-    return ", ".join(
-        getattr(item, "queued_id", None) or f"recipient {item.recipient}" for item in items
-    )
+    return ", ".join(map(label_of, items))
 
 
 def _log_stack(worker: Worker[Any], message: str) -> None:

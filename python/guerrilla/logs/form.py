@@ -22,8 +22,9 @@ _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *ran
     0x09: "\\t",
     0x0A: "\\n",
     0x0D: "\\r",
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
+    # The line and the paragraph separator, and what turns the direction of text.
+    **{code: f"\\u{code:04x}" for code in (*range(0x2028, 0x202F), 0x200E, 0x200F)},
+    **{code: f"\\u{code:04x}" for code in range(0x2066, 0x206A)},
 }
 _STANDARD: Final = frozenset(
     (*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", MAIL, OUTPUT)

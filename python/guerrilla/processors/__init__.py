@@ -46,6 +46,7 @@ TABLE: Final = Table(
         "Wildcard": "guerrilla.processors.wildcard:Wildcard",
         "WildcardProcessor": "guerrilla.processors.wildcard:Wildcard",
         "FastCGI": "guerrilla.processors.fastcgi:FastCGI",
+        "AuthFile": "guerrilla.processors.authfile:AuthFile",
     }
 )
 """What can be named in a chain without installing or importing anything."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import pydantic
 
 from guerrilla._core import Reply
-from guerrilla.config.fields import is_literal
+from guerrilla.config.fields import is_literal, pattern_in_ascii
 from guerrilla.engine.base import Processor
 from guerrilla.errors import expected
 
@@ -38,10 +38,10 @@ class Wildcard(Processor):
             pydantic.Field(validate_default=True),
             pydantic.WithJsonSchema(_SCHEMA),
         ] = ()
-        """Hosts that are served, in any case: names and patterns, as a list, or as a text with
-        commas between them. `*` is any number of characters, `?` is one, `[a-z]` one of a set and
-        `[!a-z]` one of no set; they match dots too. A chain that names Wildcard needs at least
-        one."""
+        """Hosts that are served, in any case and either form of IDNA: names and patterns, as a
+        list, or as a text with commas between them. `*` is any number of characters, `?` is one,
+        `[a-z]` one of a set and `[!a-z]` one of no set; they match dots too. A chain that names
+        Wildcard needs at least one."""
 
         @pydantic.field_validator("wildcard_hosts", mode="before")
         @classmethod
@@ -58,15 +58,13 @@ class Wildcard(Processor):
         """Refuses a host that matches no pattern; passes the question on otherwise."""
         del transaction
         host = recipient.host
-        if self._matches(host.lower()):
+        if self._matches(recipient.ascii_host):
             return None
-        # A reply is ASCII; a host may come that is not, once SMTPUTF8 is spoken.
-        named = f" {host}" if host.isascii() and host.isprintable() else ""
-        return Reply(550, "5.1.2", f"Host{named} is not served here")
+        return Reply(550, "5.1.2", f"Host {host} is not served here")
 
 
 def _folded(value: object) -> tuple[str, ...]:
-    """The patterns, trimmed and in lower case, each checked.
+    """The patterns, trimmed, in lower case and the A-form, each checked.
 
     Raises:
         ValueError: what was expected and what was found.
@@ -78,9 +76,12 @@ def _folded(value: object) -> tuple[str, ...]:
     for item in items:
         if not isinstance(item, str):
             raise expected("a host name or a pattern such as '*.example.com'", item)
-        pattern = item.strip().lower()
-        if not pattern and isinstance(value, str):
+        if not item.strip() and isinstance(value, str):
             continue  # "a.example, b.example," has no third host
+        try:
+            pattern = pattern_in_ascii(item.strip())
+        except ValueError:
+            pattern = ""
         if not _PLAIN.fullmatch(pattern):
             raise expected("a host name or a pattern such as '*.example.com'", item)
         _expression(pattern)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from guerrilla.engine import installed
-from guerrilla.engine.base import implements
+from guerrilla.engine.base import PROCESS, implements
 from guerrilla.errors import ConfigError
 from guerrilla.processors import TABLE
 from guerrilla.reference.keys import built_in, option_keys, options_of, sentence
@@ -64,9 +64,9 @@ def summary(processor: type[Processor]) -> str:
     return sentence((processor.__doc__ or "").split("\n\n", maxsplit=1)[0])
 
 
-def tasks_of(processor: type[Processor]) -> list[str]:
-    """The chains that it does something in: `save`, `validate`."""
-    return [task for task in ("save", "validate") if implements(processor, task)]
+def chains_of(processor: type[Processor]) -> list[str]:
+    """The keys of the chains that it does something in: `save_process` and its like."""
+    return [key for task, key in PROCESS.items() if implements(processor, task)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Described:
         name: as its author writes it.
         origin: where it comes from.
         stores: a mail that it has passed on is saved.
-        chains: those that it does something in.
+        chains: the keys of those that it does something in.
         meaning: the first paragraph of its docstring.
         keys: of its options.
         problem: why it cannot be used; then what could be told of it only by importing it is empty.
@@ -114,7 +114,7 @@ def described(name: str, registry: Registry) -> Described:
             origin,
             unused=unused,
             stores=bool(found.stores),
-            chains=tuple(tasks_of(found)),
+            chains=tuple(chains_of(found)),
             meaning=summary(found),
             keys=tuple(option_keys(found.Options)),
         )
@@ -137,5 +137,5 @@ def _rows(pages: Mapping[str, str]) -> Iterator[str]:
         if name.casefold() in pages:
             shown = f"[{shown}]({pages[name.casefold()]})"
         stores = "yes" if processor.stores else "no"
-        chains = ", ".join(f"`{task}_process`" for task in tasks_of(processor))
+        chains = ", ".join(f"`{key}`" for key in chains_of(processor))
         yield f"| {shown} | {stores} | {chains} | {summary(processor)} |"

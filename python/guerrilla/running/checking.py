@@ -13,6 +13,7 @@ from guerrilla.config import mask_value
 from guerrilla.config.writing import in_units, readable
 from guerrilla.control.server import OFF
 from guerrilla.engine.backends import placed_in
+from guerrilla.engine.base import PROCESS
 from guerrilla.engine.chain import read_options
 from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.errors import ConfigError, StartError
@@ -174,13 +175,13 @@ def _try(chain: Chain[Any], task: TaskName, limit: float) -> list[str]:
         try:
             problems.extend(chain.attempt())
         except BaseException as error:  # noqa: BLE001 - code of others
-            problems.append(f"{task}_process: {type(error).__name__}: {error}")
+            problems.append(f"{PROCESS[task]}: {type(error).__name__}: {error}")
 
     thread = threading.Thread(target=run, name=f"guerrilla-check-{task}", daemon=True)
     thread.start()
     thread.join(limit)
     if thread.is_alive():
         what = f"{chain.opening}: open" if chain.opening else "close"
-        hangs = f"backend_config.{task}_process: {what} has not ended within {limit:g} s"
+        hangs = f"backend_config.{PROCESS[task]}: {what} has not ended within {limit:g} s"
         return [*problems, hangs]
     return problems

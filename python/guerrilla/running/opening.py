@@ -90,6 +90,7 @@ def make_core(
     servers: Sequence[tuple[ServerConfig, str]],
     *,
     check_recipients: Collection[str],
+    authenticate: Collection[str] = (),
     log_level: int,
 ) -> Core:
     """The core, which has read the files of TLS and bound nothing; arguments as `core_settings`.
@@ -99,7 +100,11 @@ def make_core(
             bound either.
     """
     settings = core_settings(
-        config, servers, check_recipients=check_recipients, log_level=log_level
+        config,
+        servers,
+        check_recipients=check_recipients,
+        authenticate=authenticate,
+        log_level=log_level,
     )
     try:
         return Core(settings)
@@ -130,9 +135,13 @@ def begin_pools(pools: Sequence[WorkerPool[Any]], core: Core) -> None:
         backend.renew()
     for pool in pools:
         backend = backends[pool.settings.backend]
-        saves = pool.settings.name == "save"
+        receives: dict[TaskName, Callable[[int, float], list[Any] | None]] = {
+            "save": backend.receive,
+            "validate": backend.receive_checks,
+            "authenticate": backend.receive_logins,
+        }
         pool.breaker = Breaker(backend, pool.settings.name) if pool.settings.breaks else None
-        pool.receive = backend.receive if saves else backend.receive_checks
+        pool.receive = receives[pool.settings.name]
         pool.set_intake = backend.set_intake
         pool.begin()
 
@@ -217,11 +226,15 @@ def unusable(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]]) -> 
 
 
 def _pool_settings(name: str, task: TaskName, backend: BackendConfig) -> PoolSettings:
-    saves = task == "save"
-    size = backend.save_workers_size if saves else backend.validate_workers_size
-    hang_after = 2 * (backend.gw_save_timeout if saves else backend.gw_val_rcpt_timeout)
+    size, timeout = {
+        "save": (backend.save_workers_size, backend.gw_save_timeout),
+        "validate": (backend.validate_workers_size, backend.gw_val_rcpt_timeout),
+        "authenticate": (backend.auth_workers_size, backend.gw_auth_timeout),
+    }[task]
+    hang_after = 2 * timeout
     open_limit = max(_OPEN_LIMIT, hang_after)
-    breaks = backend.breaker_failures > 0
+    # Not logins: no mail is lost by one that fails, and who logs in may try at once again.
+    breaks = backend.breaker_failures > 0 and task != "authenticate"
     return PoolSettings(
         task, size, backend.save_batch_size, hang_after, open_limit, breaks, backend=name
     )

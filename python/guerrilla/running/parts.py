@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from guerrilla.engine.backends import DEFAULT, backends_of, make_chain, placed_in, tasks
+from guerrilla.config.oddities import auth_oddities, may_offer_auth
+from guerrilla.engine.backends import (
+    DEFAULT,
+    backends_of,
+    make_chain,
+    path_of,
+    placed_in,
+    tasks,
+)
 from guerrilla.engine.figures import StageBook
 from guerrilla.engine.imported import changed_modules
 from guerrilla.engine.supervisor import Supervisor
@@ -98,7 +106,7 @@ class Plan:
 
     def warnings(self) -> list[str]:
         """What works and is hardly meant; of a config without problems."""
-        found = list(self.config.warnings())
+        found = [*self.config.warnings(), *self._auth_warnings()]
         backends = backends_of(self.config)
         for name, kinds in self.tasks.items():
             if self.backend is not None and name == DEFAULT:
@@ -108,6 +116,23 @@ class Plan:
                 warnings = self.make_chain(name, task).warnings()
                 found += warnings if name == DEFAULT else placed_in(name, warnings)
         return found
+
+    def _auth_warnings(self) -> list[str]:
+        checked = having("authenticate", self.tasks)
+        servers = [
+            (index, server) for index, server in enumerate(self.config.servers) if server.is_enabled
+        ]
+        offering = {server.backend for _, server in servers if may_offer_auth(server)}
+        return [
+            f"servers[{index}].{oddity}"
+            for index, server in servers
+            for oddity in auth_oddities(server, is_checked=server.backend in checked)
+        ] + [
+            f"{path_of(name)}.auth_process: is never asked, as no server that names it has TLS or "
+            "auth.allow_plaintext"
+            for name in checked
+            if name not in offering
+        ]
 
     def look(self) -> Checked:
         """All that can be told without opening anything, as the user that it is."""
@@ -144,9 +169,9 @@ def _enabled(config: AppConfig) -> int:
     return max(1, sum(server.is_enabled for server in config.servers))
 
 
-def checking(kinds: Mapping[str, Sequence[TaskName]]) -> list[str]:
-    """The backends that answer checks."""
-    return [name for name, tasks in kinds.items() if "validate" in tasks]
+def having(task: TaskName, kinds: Mapping[str, Sequence[TaskName]]) -> list[str]:
+    """The backends that have workers for a task."""
+    return [name for name, tasks in kinds.items() if task in tasks]
 
 
 @dataclass
@@ -226,7 +251,13 @@ def open_parts(
     opened.callback(pid.remove)
     watch = make_watch(config, watched)
     servers, kinds = checked.servers, plan.tasks
-    core = make_core(config, servers, check_recipients=checking(kinds), log_level=logs.level)
+    core = make_core(
+        config,
+        servers,
+        check_recipients=having("validate", kinds),
+        authenticate=having("authenticate", kinds),
+        log_level=logs.level,
+    )
     pump = LogPump(core, logs)
     opened.callback(pump.join)
     events = EventPump(core, bus)

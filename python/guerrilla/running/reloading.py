@@ -207,14 +207,14 @@ class Reload:
 
     def _obey(self, servers: list[tuple[ServerConfig, str]]) -> list[str]:
         """Tells the core; what it could not obey."""
+        kinds = {
+            name: tasks(self._new, name, self._plan.backend) for name in backends_of(self._new)
+        }
         settings = core_settings(
             self._new,
             servers,
-            check_recipients=[
-                name
-                for name in backends_of(self._new)
-                if "validate" in tasks(self._new, name, self._plan.backend)
-            ],
+            check_recipients=[name for name, found in kinds.items() if "validate" in found],
+            authenticate=[name for name, found in kinds.items() if "authenticate" in found],
             log_level=self._parts.logs.level,
         )
         # `Plan.problems` has asked a core whether it can: nothing of it is refused here.

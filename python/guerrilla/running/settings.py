@@ -36,7 +36,12 @@ def core_settings(
         "max_memory": config.max_memory,
         "spill_size": config.spill_size,
         "backends": [
-            _backend_settings(name, backend, check_recipients=name in check_recipients)
+            _backend_settings(
+                name,
+                backend,
+                check_recipients=name in check_recipients,
+                authenticate=name in authenticate,
+            )
             for name, backend in backends_of(config).items()
         ],
         "log_level": log_level,
@@ -114,18 +119,22 @@ def _server_settings(
             "required": server.auth.required,
             "relay": server.auth.relay,
             "allow_plaintext": server.auth.allow_plaintext,
+            "failure_delay": server.auth.failure_delay,
+            "max_failures": server.auth.max_failures,
         },
     }
 
 
 def _backend_settings(
-    name: str, backend: BackendConfig, *, check_recipients: bool
+    name: str, backend: BackendConfig, *, check_recipients: bool, authenticate: bool
 ) -> BackendSettings:
     return {
         "name": name,
         "save_timeout": backend.gw_save_timeout,
         "check_timeout": backend.gw_val_rcpt_timeout,
         "check_recipients": check_recipients,
+        "auth_timeout": backend.gw_auth_timeout,
+        "authenticate": authenticate,
         "cache_ttl": backend.validate_cache_ttl,
         "breaker_failures": backend.breaker_failures,
         "breaker_reset": backend.breaker_reset,

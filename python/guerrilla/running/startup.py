@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Final
 from guerrilla._core import Core
 from guerrilla.config import (
     BackendConfig,
-    chain_names,
     check_processor_keys,
     unbuilt,
 )
-from guerrilla.engine.backends import DEFAULT, backends_of, make_chain, placed_in, tasks
+from guerrilla.engine.backends import (
+    DEFAULT,
+    backends_of,
+    make_chain,
+    path_of,
+    placed_in,
+    tasks,
+)
 from guerrilla.engine.chain import option_keys
 from guerrilla.engine.registry import import_modules
 from guerrilla.errors import ConfigError
@@ -49,7 +55,7 @@ def config_problems(
         backend: what stands in place of the chains of `backend_config`, whose names and keys do
             not count then.
     """
-    problems = unbuilt(config) + _core_refuses(config)
+    problems = unbuilt(config) + _core_refuses(config) + _nobody_could_send(config, backend)
     names = [name for name in backends_of(config) if backend is None or name != DEFAULT]
     failed = _import_all(config, names, folder)
     problems += failed
@@ -83,6 +89,20 @@ def _core_refuses(config: AppConfig) -> list[str]:
     except ValueError as error:
         return placed(config, str(error))
     return []
+
+
+def _nobody_could_send(config: AppConfig, backend: BackendFactory | None) -> list[str]:
+    """Servers that want every client to log in, and have nobody who checks that."""
+    return [
+        f"servers[{index}].auth.required: nobody could send, as {path_of(server.backend)} has no "
+        "auth_process"
+        for index, server in enumerate(config.servers)
+        if server.is_enabled
+        and server.auth.required
+        and not server.xclient_on  # Then a proxy may say who has logged in there.
+        and server.backend in backends_of(config)
+        and "authenticate" not in tasks(config, server.backend, backend)
+    ]
 
 
 def _import_all(config: AppConfig, names: Sequence[str], folder: Path | None) -> list[str]:
@@ -136,8 +156,8 @@ def _known_keys(config: AppConfig, registry: Registry) -> set[str]:
     used: set[str] = set()
     for backend in backends_of(config).values():
         used.update(backend.options, *backend.processors.values())
-        for chain in (backend.save_process, backend.validate_process):
-            known |= _keys_of(chain_names(chain), registry)
+        for stage in backend.stages:
+            known |= _keys_of([stage.name], registry)
     # Only now: it imports every processor there is, with its driver.
     return known if known >= used else known | _keys_of(registry.names(), registry)
 

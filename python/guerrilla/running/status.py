@@ -71,6 +71,7 @@ def _chains(config: AppConfig, name: str, factory: BackendFactory | None) -> dic
     return {
         "save_process": "" if is_asked(factory, name, "save") else backend.save_process,
         "validate_process": "" if is_asked(factory, name, "validate") else backend.validate_process,
+        "auth_process": "" if is_asked(factory, name, "authenticate") else backend.auth_process,
     }
 
 

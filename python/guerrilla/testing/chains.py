@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from guerrilla._core import Envelope
+from guerrilla._core import Credentials, Envelope, make_login
 from guerrilla.config.backend import backend_values
-from guerrilla.engine.base import Processor
+from guerrilla.engine.base import Processor, TaskName
 from guerrilla.engine.chain import Chain, ChainSettings, build, read_options
 from guerrilla.engine.registry import DECORATED, Registry
-from guerrilla.reply import TRY_LATER, Reply, fold
+from guerrilla.reply import LOG_IN_LATER, TRY_LATER, Reply, fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 
-__all__ = ["Stage", "run_chain"]
+__all__ = ["Stage", "run_authenticate", "run_chain"]
 
-Stage: TypeAlias = "str | Processor | type[Processor] | Callable[[Envelope], Any]"
+Stage: TypeAlias = "str | Processor | type[Processor] | Callable[..., Any]"
 """A stage of a chain: a name, a processor, its class, or a plain or async function."""
 
 
@@ -56,12 +56,47 @@ def run_chain(
         message = f"answered before, so make another one: {', '.join(used)}"
         raise ValueError(message)
     values = backend_values(options or {})
-    with _chain(chain, values, ChainSettings(save_timeout=save_timeout)) as running:
+    with _chain(chain, "save", values, ChainSettings(save_timeout=save_timeout)) as running:
         running.run(batch)
     for envelope in batch:
         # As the core does with one that is dropped unanswered, by a stage that said TAKEN.
         envelope.answer(TRY_LATER)
     return [_told(envelope) for envelope in batch]
+
+
+def run_authenticate(
+    chain: str | Iterable[Stage],
+    username: str,
+    password: str,
+    *,
+    authorization_identity: str = "",
+    remote_ip: str = "127.0.0.1",
+    options: Mapping[str, object] | None = None,
+    auth_timeout: float = 10.0,
+) -> Reply:
+    """Opens a chain, asks it who a client is, closes it: what the client would hear.
+
+    Args:
+        chain: a text as `auth_process` has it, or stages in order, as for `run_chain`; functions
+            take transaction and credentials.
+        username: whose password it is.
+        password: as the client sent it.
+        authorization_identity: whom the client wants to act as; empty for itself.
+        remote_ip: where the client is.
+        options: keys of `backend_config`, for stages that are named or given as a class.
+        auth_timeout: seconds, as `gw_auth_timeout`.
+
+    Raises:
+        ConfigError: a name or an option that is wrong.
+        StartError: a stage that cannot be opened.
+        TypeError: a stage that is none.
+    """
+    credentials = Credentials(username, password, authorization_identity=authorization_identity)
+    login = make_login(credentials, remote_ip=remote_ip)
+    values, settings = backend_values(options or {}), ChainSettings(auth_timeout=auth_timeout)
+    with _chain(chain, "authenticate", values, settings) as running:
+        running.run([login])
+    return login.answered or LOG_IN_LATER
 
 
 def _told(envelope: Envelope) -> Reply:
@@ -73,15 +108,20 @@ def _told(envelope: Envelope) -> Reply:
 
 
 def _chain(
-    chain: str | Iterable[Stage], values: Mapping[str, object], settings: ChainSettings
+    chain: str | Iterable[Stage],
+    task: TaskName,
+    values: Mapping[str, object],
+    settings: ChainSettings,
 ) -> Chain[Any]:
     registry = Registry(DECORATED)
     if isinstance(chain, str):
-        return build(chain, "save", values, registry, settings)
-    return Chain([_stage(stage, values, registry) for stage in chain], "save", settings)
+        return build(chain, task, values, registry, settings)
+    return Chain([_stage(stage, task, values, registry) for stage in chain], task, settings)
 
 
-def _stage(stage: Stage, values: Mapping[str, object], registry: Registry) -> tuple[str, Processor]:
+def _stage(
+    stage: Stage, task: TaskName, values: Mapping[str, object], registry: Registry
+) -> tuple[str, Processor]:
     """The name and the processor of one stage."""
     if isinstance(stage, Processor):
         return type(stage).__name__, stage
@@ -93,5 +133,5 @@ def _stage(stage: Stage, values: Mapping[str, object], registry: Registry) -> tu
         message = f"a stage is a name, a processor or a function, not {found!r}"
         raise TypeError(message)
     made = Processor(Processor.Options())
-    made.save = found  # type: ignore[method-assign]
+    setattr(made, task, found)
     return name, made

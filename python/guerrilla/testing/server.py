@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from guerrilla._core import Envelope
 from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
-from guerrilla.reply import TAKEN, Outcome, Reply
+from guerrilla.reply import AUTHENTICATED, TAKEN, Outcome, Reply
 from guerrilla.testing.faults import Fault, Faults, Where
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    from guerrilla._core import Check
+    from guerrilla._core import Check, Credentials, Login
 
 __all__ = ["GuerrillaServer"]
 
@@ -40,19 +40,30 @@ class GuerrillaServer:
 
     Args:
         server: keys of the server, as `max_size` or `tls`.
+        users: passwords by user; then AUTH is offered, also outside TLS, and those can log in.
+            `server={"auth": {"required": True}}` makes that everybody has to.
         config: keys of the config as a whole, as `allowed_hosts`.
     """
 
-    def __init__(self, *, server: Mapping[str, Any] | None = None, **config: Any) -> None:
+    def __init__(
+        self,
+        *,
+        server: Mapping[str, Any] | None = None,
+        users: Mapping[str, str] | None = None,
+        **config: Any,
+    ) -> None:
         """Makes the daemon; `start` opens it.
 
         Raises:
             ConfigError: a key or a value that is wrong.
         """
-        base = {"listen_interface": "127.0.0.1:0", "host_name": "localhost"}
+        base: dict[str, Any] = {"listen_interface": "127.0.0.1:0", "host_name": "localhost"}
         keys = {"allowed_hosts": ["."], "log_file": "off", "log_level": "info", **config}
-        keys["servers"] = [base | dict(server or {})]
-        self.daemon = Daemon(from_mapping(keys), backend=_Keeper(self))
+        base |= dict(server or {})
+        if users is not None:
+            base["auth"] = {"allow_plaintext": True, **base.get("auth", {})}
+        keys["servers"] = [base]
+        self.daemon = Daemon(from_mapping(keys), backend=_Keeper(self, users))
         self._changed = threading.Condition()
         self._received: list[Envelope] = []
         self._refused: list[Envelope] = []
@@ -251,8 +262,10 @@ class _Keeper:
 
     checks_recipients: Final = False
 
-    def __init__(self, server: GuerrillaServer) -> None:
+    def __init__(self, server: GuerrillaServer, users: Mapping[str, str] | None) -> None:
         self._server = server
+        self._users = users or {}
+        self.authenticates = users is not None
 
     def __call__(self) -> _Keeper:
         return self
@@ -268,3 +281,11 @@ class _Keeper:
 
     def validate_batch(self, checks: Sequence[Check]) -> Sequence[Reply | None]:
         return [None] * len(checks)  # it is not asked
+
+    def authenticate_batch(self, logins: Sequence[Login]) -> Sequence[Reply | None]:
+        return [self._authenticate(login.credentials) for login in logins]
+
+    def _authenticate(self, credentials: Credentials) -> Reply | None:
+        is_right = self._users.get(credentials.username) == credentials.password
+        is_itself = credentials.authorization_identity in ("", credentials.username)
+        return AUTHENTICATED if is_right and is_itself else None

@@ -42,9 +42,9 @@ pub struct Answers {
     pub misses: Counter,
 }
 
-/// Hosts match in any case; a local part is its host's affair.
+/// Hosts match in any case and either form of IDNA; a local part is its host's affair.
 fn key(recipient: &Address) -> Arc<str> {
-    format!("{}@{}", recipient.user(), recipient.host().to_ascii_lowercase()).into()
+    format!("{}@{}", recipient.user(), recipient.ascii_host()).into()
 }
 
 impl Answers {

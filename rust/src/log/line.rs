@@ -137,8 +137,9 @@ fn escape(out: &mut String, text: &str) {
             '\t' => out.push_str("\\t"),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
-            // The line and the paragraph separator end a line for some.
-            '\u{2028}' | '\u{2029}' => {
+            // The line and the paragraph separator end a line for some; what turns the direction of text
+            // shows a line as another.
+            '\u{2028}'..='\u{202e}' | '\u{200e}' | '\u{200f}' | '\u{2066}'..='\u{2069}' => {
                 let _ = write!(out, "\\u{:04x}", u32::from(character));
             }
             _ if character.is_control() => {

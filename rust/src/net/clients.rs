@@ -136,7 +136,7 @@ impl Drop for Seat {
 }
 
 /// The address that is counted: of IPv6 only the network, since a client has all the addresses in it.
-fn masked(ip: IpAddr, ipv6_prefix: u8) -> IpAddr {
+pub(super) fn masked(ip: IpAddr, ipv6_prefix: u8) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => {
             let mask = u128::MAX.checked_shl(128 - u32::from(ipv6_prefix.min(128))).unwrap_or(0);

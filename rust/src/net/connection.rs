@@ -3,6 +3,7 @@
 //! The driver owns every deadline and every octet on its way. Between two reads it holds no buffer:
 //! all connections read into one of the thread's, borrowed only while one of them is polled.
 
+mod authenticating;
 mod messages;
 mod misbehaving;
 mod opening;
@@ -205,6 +206,9 @@ impl Connection {
                 None => Ok(()),
             },
             Step::Deliver(transaction, body) => self.deliver(signals, transaction, body).await,
+            Step::Authenticate(transaction, credentials) => {
+                self.authenticate(signals, transaction, credentials).await
+            }
             Step::StartTls => self.start_tls(signals).await,
             Step::Before(stage) => self.answer_before(signals, stage).await,
             Step::XClient(said) => {
@@ -235,8 +239,9 @@ impl Connection {
             return Poll::Ready(Ok(Step::Close));
         }
         if !self.unread.is_empty() || self.session.may_go_on() {
-            let unread = std::mem::take(&mut self.unread);
+            let mut unread = std::mem::take(&mut self.unread);
             let step = self.consume(&unread);
+            self.wipe(&mut unread);
             return Poll::Ready(Ok(step));
         }
         for _ in 0..READS_A_TURN {
@@ -249,6 +254,8 @@ impl Connection {
                     if self.has_output() {
                         return Poll::Ready(Ok(Step::NeedInput));
                     }
+                    // A chunk begins without a reply.
+                    self.count();
                 }
                 Poll::Ready(Ok(step)) => return Poll::Ready(Ok(step)),
                 Poll::Pending => {
@@ -276,14 +283,16 @@ impl Connection {
             let room = room.clamp(1, buffer.len());
             let buffer = buffer.get_mut(..room).unwrap_or_default();
             let count = std::task::ready!(self.stream.poll_read(context, buffer))?;
-            let octets = buffer.get(..count).unwrap_or(&[]);
+            let octets = buffer.get_mut(..count).unwrap_or_default();
             if octets.is_empty() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             if self.tls.is_some() {
                 return Poll::Ready(self.consume_records(octets));
             }
-            Poll::Ready(Ok(self.consume(octets)))
+            let step = self.consume(octets);
+            self.wipe(octets);
+            Poll::Ready(Ok(step))
         })
     }
 
@@ -320,7 +329,9 @@ impl Connection {
             if plaintext.is_empty() && !open {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            Ok(self.consume(plaintext))
+            let step = self.consume(plaintext);
+            self.wipe(plaintext);
+            Ok(step)
         })
     }
 
@@ -369,7 +380,7 @@ impl Connection {
             return;
         }
         let mut reply = Vec::new();
-        Reply::internal_error().write_to(&mut reply);
+        Reply::internal_error().write_as(self.config.session.form(), &mut reply);
         // The connection ends either way.
         let _ = self.stream.try_write(&reply);
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clients::{Clients, Refusal, Seat};
+use super::logins::Logins;
 use super::stream::Stream;
 use crate::config::{AddressLimits, ServerConfig, Swap};
 use crate::log::Level;
@@ -22,6 +23,7 @@ pub(crate) struct Live {
     generation: AtomicU64,
     open: AtomicUsize,
     clients: Arc<Clients>,
+    logins: Logins,
     /// It was taken out of the config: its sessions end where a transaction does.
     leaving: AtomicBool,
     refusal_logged: Mutex<Option<Instant>>,
@@ -35,6 +37,7 @@ impl Live {
             generation: AtomicU64::new(1),
             open: AtomicUsize::new(0),
             clients: Arc::default(),
+            logins: Logins::default(),
             leaving: AtomicBool::new(false),
             refusal_logged: Mutex::default(),
         }
@@ -59,6 +62,11 @@ impl Live {
     /// Its sessions are to end; has to be followed by a word that wakes them.
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::SeqCst);
+    }
+
+    /// The logins that failed here.
+    pub(super) fn logins(&self) -> &Logins {
+        &self.logins
     }
 
     pub(super) fn is_leaving(&self) -> bool {
@@ -142,7 +150,7 @@ impl Live {
 fn refuse(config: &ServerConfig, stream: &Stream, reply: &Reply, shared: &Shared) {
     if config.tls.as_ref().is_none_or(|tls| !tls.always_on) {
         let mut refusal = Vec::new();
-        reply.write_to(&mut refusal);
+        reply.write_as(config.session.form(), &mut refusal);
         shared.replies.count(&refusal);
         let _ = stream.try_write(&refusal);
     }
@@ -285,6 +293,7 @@ mod tests {
             data_timeout: Duration::ZERO,
             min_data_rate: 0,
             per_address: AddressLimits::default(),
+            logins: crate::config::LoginLimits::default(),
             greet_delay: Duration::ZERO,
             proxy_protocol: false,
             trusted_proxies: Vec::new(),

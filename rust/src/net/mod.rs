@@ -6,6 +6,7 @@
 //! | `listeners` | which of them run, and how a reload changes that |
 //! | `live` | a server that runs: what it obeys, who is connected, who is refused |
 //! | `clients` | limits of one client address |
+//! | `logins` | logins of one client address that failed |
 //! | `proxy` | the PROXY header |
 //! | `connection` | the loop over a session's steps, and what each step waits for |
 //! | `stream` | TCP and unix sockets as one type |
@@ -17,6 +18,7 @@ mod connection;
 mod listener;
 mod listeners;
 mod live;
+mod logins;
 pub mod proxy;
 mod shutdown;
 mod stream;

@@ -1,11 +1,13 @@
 //! `Address`.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::smtp::{Address, Parameter};
+use crate::smtp::{Address, Parameter, dsn, idn};
 
 /// `_core.Address`.
 #[pyclass(frozen, name = "Address", module = "guerrilla._core")]
@@ -37,6 +39,11 @@ impl PyAddress {
     }
 
     #[getter]
+    fn ascii_host(&self) -> Cow<'_, str> {
+        self.0.ascii_host()
+    }
+
+    #[getter]
     fn ip(&self) -> Option<String> {
         self.0.ip().map(|ip| ip.to_string())
     }
@@ -56,18 +63,28 @@ impl PyAddress {
         to_dict(py, self.0.parameters())
     }
 
+    #[getter]
+    fn notify<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        dsn::notify(self.0.parameters()).map(|asked| PyTuple::new(py, asked)).transpose()
+    }
+
+    #[getter]
+    fn original_recipient(&self) -> Option<String> {
+        dsn::original_recipient(self.0.parameters())
+    }
+
     /// The same mailbox: RFC 5321 §2.4 says that hosts match in any case and local parts do not.
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
         other.cast::<Self>().is_ok_and(|other| {
             let other = &other.get().0;
-            self.0.user() == other.user() && self.0.host().eq_ignore_ascii_case(other.host())
+            self.0.user() == other.user() && self.0.ascii_host() == other.ascii_host()
         })
     }
 
     fn __hash__(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.0.user().hash(&mut hasher);
-        self.0.host().to_ascii_lowercase().hash(&mut hasher);
+        self.0.ascii_host().hash(&mut hasher);
         hasher.finish()
     }
 
@@ -78,6 +95,14 @@ impl PyAddress {
     fn __repr__(&self) -> String {
         format!("Address({:?})", self.0.to_string())
     }
+}
+
+/// `_core.ascii_host`.
+#[pyfunction]
+pub(super) fn ascii_host(host: &str) -> PyResult<String> {
+    idn::to_ascii(host)
+        .map(Cow::into_owned)
+        .ok_or_else(|| PyValueError::new_err(format!("not a host name: {host:?}")))
 }
 
 /// `user@host`, or an `Address`.

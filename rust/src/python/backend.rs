@@ -11,6 +11,7 @@ use pyo3::types::PyDict;
 use super::check::PyCheck;
 use super::config::seconds;
 use super::envelope::PyEnvelope;
+use super::login::PyLogin;
 use crate::backends::Backend;
 use crate::backends::breaker::{Breaker, Fuse, Turn};
 use crate::delivery::Question;
@@ -98,6 +99,20 @@ impl PyBackend {
         let open = asked.into_iter().filter(|asked| !asked.0.pending().is_over());
         let open = open.inspect(|asked| asked.0.generation.store(generation, Ordering::Relaxed));
         Ok(Some(open.map(PyCheck::new).collect()))
+    }
+
+    fn receive_logins(
+        &self,
+        py: Python<'_>,
+        max: usize,
+        timeout: f64,
+    ) -> PyResult<Option<Vec<PyLogin>>> {
+        let timeout = seconds("timeout", timeout)?;
+        let Some(asked) = self.take(py, &self.backend.logins, max, timeout) else {
+            return Ok(None);
+        };
+        let open = asked.into_iter().filter(|asked| !asked.0.pending().is_over());
+        Ok(Some(open.map(PyLogin::new).collect()))
     }
 
     fn renew(&self) {

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::backends::breaker::Fuse;
 use crate::backends::{Asking, Limits};
-use crate::config::{AddressLimits, CoreConfig, ListenAddress, ServerConfig, Tls};
+use crate::config::{AddressLimits, CoreConfig, ListenAddress, LoginLimits, ServerConfig, Tls};
 use crate::smtp::{Auth, BareNewline, Extensions, HostList, Protocol, Settings};
 use crate::tls::{ClientAuth, Context, Problem, Settings as TlsFiles};
 
@@ -75,6 +75,8 @@ struct AuthSettings {
     required: bool,
     relay: bool,
     allow_plaintext: bool,
+    failure_delay: f64,
+    max_failures: u32,
 }
 
 /// `_core.CoreSettings`.
@@ -97,6 +99,8 @@ struct BackendSettings {
     save_timeout: f64,
     check_timeout: f64,
     check_recipients: bool,
+    auth_timeout: f64,
+    authenticate: bool,
     cache_ttl: f64,
     breaker_failures: u32,
     breaker_reset: f64,
@@ -109,6 +113,8 @@ impl BackendSettings {
             save_timeout: seconds("save_timeout", self.save_timeout)?,
             check_timeout: seconds("check_timeout", self.check_timeout)?,
             check_recipients: self.check_recipients,
+            auth_timeout: seconds("auth_timeout", self.auth_timeout)?,
+            authenticate: self.authenticate,
             cache_ttl: seconds("cache_ttl", self.cache_ttl)?,
             fuse: Fuse {
                 failures: self.breaker_failures,
@@ -275,6 +281,10 @@ impl ServerSettings {
                 connections: self.max_connections_per_ip,
                 rate: self.max_connection_rate_per_ip,
                 ipv6_prefix: self.ipv6_prefix,
+            },
+            logins: LoginLimits {
+                failure_delay: time("auth.failure_delay", self.auth.failure_delay)?,
+                max_failures: self.auth.max_failures,
             },
             greet_delay: time("greet_delay", self.greet_delay)?,
             proxy_protocol: self.proxy_protocol,

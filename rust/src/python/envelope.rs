@@ -27,7 +27,7 @@ use crate::mail::header::{HeaderEnd, unfold};
 use crate::mail::{rfc2047, zlib};
 use crate::pending::Pending;
 use crate::queued_id::Generator;
-use crate::smtp::{Address, Dialect, Transaction, Verdict};
+use crate::smtp::{Address, Transaction, Verdict};
 
 /// A line of a message without its CRLF (RFC 5322 §2.1.1).
 const MAX_HEADER_LINE: usize = 998;
@@ -117,18 +117,13 @@ impl PyEnvelope {
     fn delivery_header_of(&self, recipient: Option<&Address>) -> Vec<u8> {
         let Some(host) = self.added().primary_mail_host.clone() else { return Vec::new() };
         let Delivery { client, transaction, queued_id, received_at, .. } = self.delivery().as_ref();
-        let protocol = match (transaction.dialect, client.tls.is_some()) {
-            (Dialect::Lmtp, true) => "LMTPS",
-            (Dialect::Esmtp, true) => "ESMTPS",
-            (Dialect::Smtp, true) => "SMTPS",
-            (dialect, false) => dialect.name(),
-        };
+        let protocol = transaction.with_protocol(client.tls.is_some(), client.auth.is_some());
         let trace = Trace {
             helo: &transaction.helo,
             remote: &client.remote_ip,
             remote_name: client.remote_name.as_deref(),
             by: &client.host_name,
-            protocol,
+            protocol: &protocol,
             id: queued_id,
             received_at: received_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             cipher: client.tls.as_ref().map(|tls| tls.cipher.as_str()),

@@ -17,6 +17,7 @@ mod error;
 mod events;
 mod figures;
 mod header;
+mod login;
 mod octets;
 mod reply;
 mod serial;
@@ -30,7 +31,7 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::address::PyAddress;
+    use super::address::{PyAddress, ascii_host};
     #[pymodule_export]
     use super::backend::PyBackend;
     #[pymodule_export]
@@ -45,6 +46,8 @@ mod _core {
     use super::figures::{PyStageFigures, PyStageTimer, PyStopwatch};
     #[pymodule_export]
     use super::header::{PyHeader, parse_addresses};
+    #[pymodule_export]
+    use super::login::{PyCredentials, PyLogin, make_login};
     #[pymodule_export]
     use super::reply::PyReply;
     #[pymodule_export]

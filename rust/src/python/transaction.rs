@@ -7,7 +7,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::address::{PyAddress, to_dict};
 use crate::delivery::{Client, TlsInfo};
-use crate::smtp::Transaction;
+use crate::smtp::{Transaction, dsn};
 
 /// `_core.TLSInfo`.
 #[pyclass(frozen, eq, hash, from_py_object, name = "TLSInfo", module = "guerrilla._core")]
@@ -141,6 +141,21 @@ impl PyTransaction {
     #[getter]
     fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         to_dict(py, self.transaction.mail_from.parameters())
+    }
+
+    #[getter]
+    fn smtputf8(&self) -> bool {
+        self.transaction.smtputf8()
+    }
+
+    #[getter]
+    fn dsn_return(&self) -> Option<&'static str> {
+        dsn::dsn_return(self.transaction.mail_from.parameters())
+    }
+
+    #[getter]
+    fn envelope_id(&self) -> Option<String> {
+        dsn::envelope_id(self.transaction.mail_from.parameters())
     }
 
     #[getter]

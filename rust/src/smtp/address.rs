@@ -2,6 +2,7 @@
 //!
 //! Header addresses with display names (RFC 5322) are another grammar and live elsewhere.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
@@ -9,11 +10,13 @@ use std::str;
 
 use memchr::memchr;
 
+use super::idn;
+
 mod grammar;
 #[cfg(test)]
 mod tests;
 
-use grammar::{Scanner, ascii, is_dot_string, is_postmaster, literal_text, path_has_non_ascii};
+use grammar::{Scanner, is_dot_string, is_postmaster, literal_text, path_has_non_ascii, text};
 pub(super) use grammar::{is_domain, literal};
 
 /// Octets of a local part, unquoted: twice the 64 of RFC 5321 §4.5.3.1.1, since large services go
@@ -54,6 +57,22 @@ pub enum PathKind {
     Forward,
 }
 
+/// What the text of paths and parameters may be made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charset {
+    /// ASCII.
+    Ascii,
+    /// UTF-8 (RFC 6531).
+    Utf8,
+}
+
+impl Charset {
+    /// Whether an octet is of a character that is not ASCII, and may be there.
+    pub(super) fn has_beyond_ascii(self, octet: u8) -> bool {
+        !octet.is_ascii() && self == Self::Utf8
+    }
+}
+
 /// Why an address was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressError {
@@ -67,6 +86,8 @@ pub enum AddressError {
     DomainTooLong,
     /// It holds an octet over 127, which needs SMTPUTF8 (RFC 6531).
     NonAscii,
+    /// With SMTPUTF8, it holds octets that are not UTF-8 (RFC 3629).
+    NotUtf8,
 }
 
 /// Why the parameters of MAIL or RCPT were refused.
@@ -105,13 +126,11 @@ impl Address {
         if text.is_empty() || text == "<>" {
             return Ok(Self::null());
         }
-        if !text.is_ascii() {
-            return Err(AddressError::NonAscii);
-        }
+        let charset = Charset::Utf8;
         let (address, rest) = if text.starts_with('<') {
-            parse_path(text.as_bytes(), PathKind::Forward)?
+            parse_path_in(text.as_bytes(), PathKind::Forward, charset)?
         } else {
-            let mut scanner = Scanner { rest: text.as_bytes() };
+            let mut scanner = Scanner { rest: text.as_bytes(), charset };
             let address = scanner.mailbox()?;
             if text.len() + "<>".len() > MAX_PATH {
                 return Err(AddressError::PathTooLong);
@@ -131,6 +150,20 @@ impl Address {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The host in its A-form, in lower case: what two spellings of one host have in common.
+    ///
+    /// A host that cannot have one, which no path has, is as it is.
+    #[must_use]
+    pub fn ascii_host(&self) -> Cow<'_, str> {
+        idn::to_ascii(&self.host).unwrap_or(Cow::Borrowed(&self.host))
+    }
+
+    /// Whether nothing in it but its parameters needs SMTPUTF8.
+    #[must_use]
+    pub fn is_ascii(&self) -> bool {
+        self.user.is_ascii() && self.host.is_ascii() && self.route.iter().all(|one| one.is_ascii())
     }
 
     /// The address in the literal that the host is, if it is one.
@@ -211,6 +244,7 @@ impl fmt::Display for AddressError {
             }
             Self::DomainTooLong => write!(f, "Domain cannot exceed {MAX_DOMAIN} characters"),
             Self::NonAscii => f.write_str("Address is not ASCII"),
+            Self::NotUtf8 => f.write_str("Address is not UTF-8"),
         }
     }
 }
@@ -228,22 +262,46 @@ impl fmt::Display for ParameterError {
 
 impl Error for ParameterError {}
 
+/// [`parse_path_in`] ASCII.
+///
+/// # Errors
+///
+/// As there.
+pub fn parse_path(input: &[u8], kind: PathKind) -> Result<(Address, &[u8]), AddressError> {
+    parse_path_in(input, kind, Charset::Ascii)
+}
+
 /// Parses what follows `FROM:` or `TO:`, one leading space tolerated, and returns the address with
-/// the bytes after `>`, for [`parse_parameters`].
+/// the bytes after `>`, for [`parse_parameters_in`].
 ///
 /// # Errors
 ///
 /// The first limit that is broken, local part before domain before path, or `Syntax`; `NonAscii`
 /// goes before all of them, so that the sender learns that SMTPUTF8 is what it lacks.
-pub fn parse_path(input: &[u8], kind: PathKind) -> Result<(Address, &[u8]), AddressError> {
+pub fn parse_path_in(
+    input: &[u8],
+    kind: PathKind,
+    charset: Charset,
+) -> Result<(Address, &[u8]), AddressError> {
     let path = input.strip_prefix(b" ").unwrap_or(input);
     let rest = path.strip_prefix(b"<").ok_or(AddressError::Syntax)?;
-    let mut scanner = Scanner { rest };
+    let mut scanner = Scanner { rest, charset };
     match scanner.path(kind) {
         Ok(address) => Ok((address, scanner.rest)),
-        Err(_) if path_has_non_ascii(rest) => Err(AddressError::NonAscii),
+        Err(_) if charset == Charset::Ascii && path_has_non_ascii(rest) => {
+            Err(AddressError::NonAscii)
+        }
         Err(error) => Err(error),
     }
+}
+
+/// [`parse_parameters_in`] ASCII.
+///
+/// # Errors
+///
+/// As there.
+pub fn parse_parameters(rest: &[u8]) -> Result<Vec<Parameter>, ParameterError> {
+    parse_parameters_in(rest, Charset::Ascii)
 }
 
 /// Parses what follows the path, ` SIZE=100 BODY=8BITMIME` (RFC 5321 §4.1.1.11).
@@ -253,14 +311,17 @@ pub fn parse_path(input: &[u8], kind: PathKind) -> Result<(Address, &[u8]), Addr
 /// # Errors
 ///
 /// `Repeated` for a keyword that came before in any case, `Syntax` for everything else.
-pub fn parse_parameters(rest: &[u8]) -> Result<Vec<Parameter>, ParameterError> {
+pub fn parse_parameters_in(
+    rest: &[u8],
+    charset: Charset,
+) -> Result<Vec<Parameter>, ParameterError> {
     if rest.is_empty() {
         return Ok(Vec::new());
     }
     let rest = rest.strip_prefix(b" ").ok_or(ParameterError::Syntax)?;
     let mut parameters: Vec<Parameter> = Vec::new();
     for word in rest.split(|&byte| byte == b' ').filter(|word| !word.is_empty()) {
-        let parameter = parse_parameter(word).ok_or(ParameterError::Syntax)?;
+        let parameter = parse_parameter(word, charset).ok_or(ParameterError::Syntax)?;
         if parameters.iter().any(|earlier| earlier.keyword == parameter.keyword) {
             return Err(ParameterError::Repeated(parameter.keyword));
         }
@@ -284,13 +345,15 @@ pub fn parse_helo(argument: &[u8]) -> Option<&str> {
     valid.then_some(text)
 }
 
-fn parse_parameter(word: &[u8]) -> Option<Parameter> {
+fn parse_parameter(word: &[u8], charset: Charset) -> Option<Parameter> {
     let (keyword, value) = match memchr(b'=', word) {
         Some(at) => (word.get(..at)?, Some(word.get(at + 1..)?)),
         None => (word, None),
     };
     let is_value = |value: &[u8]| {
-        !value.is_empty() && value.iter().all(|&byte| byte.is_ascii_graphic() && byte != b'=')
+        let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'=';
+        !value.is_empty()
+            && value.iter().all(|&byte| allowed(byte) || charset.has_beyond_ascii(byte))
     };
     let valid = keyword.first()?.is_ascii_alphanumeric()
         && keyword.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'-')
@@ -298,8 +361,8 @@ fn parse_parameter(word: &[u8]) -> Option<Parameter> {
     if !valid {
         return None;
     }
-    let value = value.map(ascii).transpose().ok()?;
-    Some(Parameter { keyword: ascii(keyword).ok()?.to_ascii_uppercase(), value })
+    let value = value.map(text).transpose().ok()?;
+    Some(Parameter { keyword: text(keyword).ok()?.to_ascii_uppercase(), value })
 }
 
 fn write_quoted(user: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {

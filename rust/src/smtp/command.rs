@@ -1,8 +1,13 @@
 //! A command line parsed into a command (RFC 5321 §4.1).
 
-use super::address::{Address, PathKind, parse_helo, parse_parameters, parse_path};
+use super::address::{
+    Address, AddressError, Charset, ParameterError, PathKind, parse_helo, parse_parameters_in,
+    parse_path_in,
+};
+use super::auth::{Mechanism, Secret};
 use super::chunk::Chunk;
 use super::error::PeerError;
+use super::extensions::Extensions;
 use super::xclient::XClient;
 
 mod parameters;
@@ -12,6 +17,15 @@ pub use parameters::{BodyType, MailParameters, RcptParameters};
 /// Octets of the longest verb, STARTTLS.
 const LONGEST_VERB: usize = 8;
 
+/// What a command may say depends on this.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scope {
+    /// What is offered.
+    pub extensions: Extensions,
+    /// Whether it comes within a transaction whose MAIL said SMTPUTF8.
+    pub smtputf8: bool,
+}
+
 /// A command with everything it says, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -19,6 +33,8 @@ pub enum Command {
     Helo(String),
     /// EHLO with its argument.
     Ehlo(String),
+    /// LHLO with its argument (RFC 2033).
+    Lhlo(String),
     /// MAIL.
     Mail {
         /// With all parameters, as they were sent.
@@ -49,13 +65,20 @@ pub enum Command {
     Quit,
     /// STARTTLS (RFC 3207).
     StartTls,
+    /// AUTH (RFC 4954): the mechanism, and the initial response in base64, if it has one.
+    Auth(Mechanism, Option<Secret>),
     /// XCLIENT: what a proxy says of its client.
     XClient(Box<XClient>),
 }
 
 impl Command {
-    /// Parses a line without its CRLF. Verbs match whole, in any case.
+    /// Parses a line where every extension is offered, outside a transaction.
     pub fn parse(line: &[u8]) -> Result<Self, PeerError> {
+        Self::parse_in(line, &Scope::default())
+    }
+
+    /// Parses a line without its CRLF. Verbs match whole, in any case.
+    pub fn parse_in(line: &[u8], scope: &Scope) -> Result<Self, PeerError> {
         let line = line.trim_ascii_end();
         let (verb, argument) = match memchr::memchr(b' ', line) {
             Some(space) => line.split_at_checked(space).unwrap_or((line, &[])),
@@ -68,8 +91,9 @@ impl Command {
         match &*upper {
             b"HELO" => helo(argument).map(Self::Helo),
             b"EHLO" => helo(argument).map(Self::Ehlo),
-            b"MAIL" => mail(argument),
-            b"RCPT" => rcpt(argument),
+            b"LHLO" => helo(argument).map(Self::Lhlo),
+            b"MAIL" => mail(argument, scope),
+            b"RCPT" => rcpt(argument, scope),
             b"DATA" => alone(argument, Self::Data),
             b"BDAT" => Chunk::parse(argument).map(Self::Bdat),
             b"RSET" => alone(argument, Self::Rset),
@@ -77,9 +101,10 @@ impl Command {
             b"NOOP" => Ok(Self::Noop),
             b"HELP" => Ok(Self::Help),
             b"VRFY" if argument.is_empty() => Err(PeerError::MissingArgument),
-            b"VRFY" => Ok(Self::Vrfy),
+            b"VRFY" => vrfy(argument, scope),
             b"STARTTLS" if argument.is_empty() => Ok(Self::StartTls),
             b"STARTTLS" => Err(PeerError::StartTlsArgument),
+            b"AUTH" => auth(argument),
             b"XCLIENT" => XClient::parse(argument)
                 .map(|said| Self::XClient(Box::new(said)))
                 .ok_or(PeerError::XClientSyntax),
@@ -96,26 +121,85 @@ fn helo(argument: &[u8]) -> Result<String, PeerError> {
     parse_helo(argument.trim_ascii()).map(str::to_owned).ok_or(PeerError::BadHelo)
 }
 
-fn mail(argument: &[u8]) -> Result<Command, PeerError> {
+fn mail(argument: &[u8], scope: &Scope) -> Result<Command, PeerError> {
     let path = after_keyword(argument, b"FROM:").ok_or(PeerError::MailSyntax)?;
-    let (reverse_path, rest) = parse_path(path, PathKind::Reverse)?;
-    if rest.is_empty() {
+    let charset = charset(!argument.is_ascii() && may_be_utf8(argument, scope));
+    let (reverse_path, rest) =
+        parse_path_in(path, PathKind::Reverse, charset).map_err(|error| in_scope(error, scope))?;
+    if rest.is_empty() && charset == Charset::Ascii {
         return Ok(Command::Mail { reverse_path, parameters: MailParameters::default() });
     }
-    let given = parse_parameters(rest)?;
-    let parameters = MailParameters::read(&given)?;
+    let given = parse_parameters_in(rest, charset)?;
+    let parameters = MailParameters::read(&given, &scope.extensions)?;
+    if charset == Charset::Utf8 && !parameters.smtputf8 {
+        // It was in the quotes of a local part that the keyword was seen.
+        return Err(if reverse_path.is_ascii() {
+            ParameterError::Syntax.into()
+        } else {
+            PeerError::NeedsSmtpUtf8
+        });
+    }
     Ok(Command::Mail { reverse_path: reverse_path.with_parameters(given), parameters })
 }
 
-fn rcpt(argument: &[u8]) -> Result<Command, PeerError> {
+fn rcpt(argument: &[u8], scope: &Scope) -> Result<Command, PeerError> {
     let path = after_keyword(argument, b"TO:").ok_or(PeerError::RcptSyntax)?;
-    let (forward_path, rest) = parse_path(path, PathKind::Forward)?;
+    let charset = charset(scope.smtputf8);
+    let (forward_path, rest) =
+        parse_path_in(path, PathKind::Forward, charset).map_err(|error| in_scope(error, scope))?;
     if rest.is_empty() {
         return Ok(Command::Rcpt { forward_path, parameters: RcptParameters::default() });
     }
-    let given = parse_parameters(rest)?;
-    let parameters = RcptParameters::read(&given)?;
+    let given = parse_parameters_in(rest, charset)?;
+    let parameters = RcptParameters::read(&given, &scope.extensions)?;
     Ok(Command::Rcpt { forward_path: forward_path.with_parameters(given), parameters })
+}
+
+/// RFC 4954 §8: `AUTH SP mechanism [SP initial-response]`.
+fn auth(argument: &[u8]) -> Result<Command, PeerError> {
+    let mut words = argument.split(|&octet| octet == b' ').skip(1);
+    let mechanism = words.next().filter(|word| !word.is_empty()).ok_or(PeerError::AuthSyntax)?;
+    let initial = words.next();
+    if words.next().is_some() {
+        return Err(PeerError::AuthSyntax);
+    }
+    let mechanism = Mechanism::parse(mechanism).ok_or(PeerError::UnknownMechanism)?;
+    let text = |octets| std::str::from_utf8(octets).map(|text| Secret::new(text.to_owned()));
+    let initial = initial.map(text).transpose().map_err(|_| PeerError::AuthSyntax)?;
+    Ok(Command::Auth(mechanism, initial))
+}
+
+/// Whom it asks about means nothing, but it is text.
+fn vrfy(argument: &[u8], scope: &Scope) -> Result<Command, PeerError> {
+    if argument.is_ascii() {
+        Ok(Command::Vrfy)
+    } else if !may_be_utf8(argument, scope) {
+        Err(in_scope(AddressError::NonAscii, scope))
+    } else if std::str::from_utf8(argument).is_err() {
+        Err(AddressError::NotUtf8.into())
+    } else {
+        Ok(Command::Vrfy)
+    }
+}
+
+fn charset(utf8: bool) -> Charset {
+    if utf8 { Charset::Utf8 } else { Charset::Ascii }
+}
+
+/// Whether SMTPUTF8 is offered and seems to be a parameter: what is before it is not parsed yet.
+#[cold]
+fn may_be_utf8(argument: &[u8], scope: &Scope) -> bool {
+    let mut words = argument.split(|&byte| byte == b' ');
+    scope.extensions.offers_smtputf8() && words.any(|word| word.eq_ignore_ascii_case(b"SMTPUTF8"))
+}
+
+/// Where SMTPUTF8 is offered the sender has only to say it.
+#[cold]
+fn in_scope(error: AddressError, scope: &Scope) -> PeerError {
+    match error {
+        AddressError::NonAscii if scope.extensions.offers_smtputf8() => PeerError::NeedsSmtpUtf8,
+        error => error.into(),
+    }
 }
 
 /// What follows ` FROM:` or ` TO:`, in any case.
@@ -163,6 +247,31 @@ mod tests {
     }
 
     #[test]
+    fn auth_names_a_mechanism_and_may_have_an_answer() {
+        let secret = |text: &str| Some(Secret::new(text.to_owned()));
+        for (line, mechanism, initial) in [
+            (&b"AUTH PLAIN"[..], Mechanism::Plain, None),
+            (b"auth login ", Mechanism::Login, None),
+            (b"AUTH plain =", Mechanism::Plain, secret("=")),
+            (b"AUTH PLAIN AGEAYg==", Mechanism::Plain, secret("AGEAYg==")),
+        ] {
+            assert_eq!(Command::parse(line), Ok(Command::Auth(mechanism, initial)));
+        }
+        for (line, error) in [
+            (&b"AUTH"[..], PeerError::AuthSyntax),
+            (b"AUTH  PLAIN", PeerError::AuthSyntax),
+            (b"AUTH PLAIN AGEAYg== x", PeerError::AuthSyntax),
+            (b"AUTH PLAIN \xff", PeerError::AuthSyntax),
+            (b"AUTH CRAM-MD5", PeerError::UnknownMechanism),
+            (b"AUTH =", PeerError::UnknownMechanism),
+        ] {
+            assert_eq!(Command::parse(line), Err(error), "{}", String::from_utf8_lossy(line));
+        }
+        let shown = format!("{:?}", Command::parse(b"AUTH PLAIN AGEAYg=="));
+        assert!(!shown.contains("AGEA"), "{shown}");
+    }
+
+    #[test]
     fn mail_takes_size_and_body() {
         let parsed = Command::parse(b"mail from:<a@b.example> size=42 BODY=8bitmime").unwrap();
         let Command::Mail { reverse_path, parameters } = parsed else { panic!("{parsed:?}") };
@@ -178,12 +287,17 @@ mod tests {
             (b"MAIL FROM:<a@b> SIZE=123456789012345678901", PeerError::BadParameter),
             (b"MAIL FROM:<a@b> SIZE", PeerError::Parameters(ParameterError::Syntax)),
             (b"MAIL FROM:<a@b> BODY=16BIT", PeerError::BadParameter),
-            (b"MAIL FROM:<a@b> SMTPUTF8", PeerError::UnknownParameter("SMTPUTF8".to_owned())),
+            (b"MAIL FROM:<a@b> SMTPUTF8=yes", PeerError::BadValue("SMTPUTF8")),
+            (b"MAIL FROM:<a@b> RET=ALL", PeerError::BadValue("RET")),
+            (b"MAIL FROM:<a@b> ENVID", PeerError::BadValue("ENVID")),
+            (b"MAIL FROM:<a@b> NOTIFY=NEVER", PeerError::UnknownParameter("NOTIFY".to_owned())),
             (
                 b"MAIL FROM:<a@b> SIZE=1 size=2",
                 PeerError::Parameters(ParameterError::Repeated("SIZE".to_owned())),
             ),
-            (b"RCPT TO:<a@b> NOTIFY=NEVER", PeerError::UnknownParameter("NOTIFY".to_owned())),
+            (b"RCPT TO:<a@b> NOTIFY=NEVER,DELAY", PeerError::BadValue("NOTIFY")),
+            (b"RCPT TO:<a@b> ORCPT=a@b", PeerError::BadValue("ORCPT")),
+            (b"RCPT TO:<a@b> RET=FULL", PeerError::UnknownParameter("RET".to_owned())),
             (b"RCPT FROM:<a@b>", PeerError::RcptSyntax),
         ] {
             assert_eq!(Command::parse(line), Err(error), "{}", String::from_utf8_lossy(line));
@@ -192,5 +306,75 @@ mod tests {
             Command::parse(b"MAIL FROM:<a@b> SIZE=99999999999999999999"),
             Ok(Command::Mail { parameters: MailParameters { size: Some(u64::MAX), .. }, .. })
         ));
+    }
+
+    fn in_utf8(line: &str) -> Result<Command, PeerError> {
+        Command::parse_in(line.as_bytes(), &Scope { smtputf8: true, ..Scope::default() })
+    }
+
+    #[test]
+    fn utf_8_is_for_mail_with_smtputf8_and_what_follows_it() {
+        let mail = Command::parse("MAIL FROM:<j\u{f6}rg@b\u{fc}cher.example> smtputf8".as_bytes());
+        let Ok(Command::Mail { reverse_path, parameters }) = mail else { panic!("{mail:?}") };
+        assert!(parameters.smtputf8 && !reverse_path.is_ascii());
+        assert_eq!(reverse_path.ascii_host(), "xn--bcher-kva.example");
+        let rcpt = "RCPT TO:<\"\u{fc} \u{fc}\"@\u{4f8b}\u{3048}.jp> ORCPT=utf-8;\u{fc}@b";
+        let Ok(Command::Rcpt { forward_path, .. }) = in_utf8(rcpt) else { panic!("{rcpt}") };
+        assert_eq!(forward_path.user(), "\u{fc} \u{fc}");
+        assert_eq!(Command::parse(rcpt.as_bytes()), Err(PeerError::NeedsSmtpUtf8));
+        for (line, error) in [
+            ("MAIL FROM:<\u{fc}@b>", PeerError::NeedsSmtpUtf8),
+            ("MAIL FROM:<\u{fc}@b", PeerError::NeedsSmtpUtf8),
+            ("MAIL FROM:<\" SMTPUTF8 \u{fc}\"@b>", PeerError::NeedsSmtpUtf8),
+            ("MAIL FROM:<\u{fc}> SMTPUTF8", PeerError::Address(AddressError::Syntax)),
+            ("MAIL FROM:<\u{85}@b> SMTPUTF8", PeerError::Address(AddressError::Syntax)),
+            ("MAIL FROM:<\"\u{2028}\"@b> SMTPUTF8", PeerError::Address(AddressError::Syntax)),
+            ("MAIL FROM:<\" SMTPUTF8 \"@b> ENVID=\u{fc}", PeerError::BadValue("ENVID")),
+            ("VRFY \u{fc}", PeerError::NeedsSmtpUtf8),
+        ] {
+            assert_eq!(Command::parse(line.as_bytes()), Err(error), "{line}");
+        }
+        assert_eq!(Command::parse("VRFY \u{fc} SMTPUTF8".as_bytes()), Ok(Command::Vrfy));
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_refused() {
+        let not_utf8 = Err(PeerError::Address(AddressError::NotUtf8));
+        // Latin-1, overlong, a surrogate, cut off, beyond Unicode.
+        for wrong in
+            [&b"\xe9"[..], b"\xc0\xaf", b"\xed\xa0\x80", b"\xe4\xbe", b"\xf4\x90\x80\x80", b"\xff"]
+        {
+            for (before, behind) in [("", "@b"), ("\"", "\"@b"), ("a@", ".example")] {
+                let path = [before.as_bytes(), wrong, behind.as_bytes()].concat();
+                let line = [b"MAIL FROM:<", &*path, b"> SMTPUTF8"].concat();
+                assert_eq!(Command::parse(&line), not_utf8, "{line:?}");
+                let line = [b"RCPT TO:<", &*path, b">"].concat();
+                let scope = Scope { smtputf8: true, ..Scope::default() };
+                assert_eq!(Command::parse_in(&line, &scope), not_utf8, "{line:?}");
+                assert_eq!(Command::parse(&line), Err(PeerError::NeedsSmtpUtf8));
+            }
+            let line = [b"VRFY ", wrong, b" SMTPUTF8"].concat();
+            assert_eq!(Command::parse(&line), not_utf8);
+        }
+    }
+
+    #[test]
+    fn what_is_not_offered_is_not_known() {
+        let mut scope = Scope::default();
+        scope.extensions.smtputf8 = false;
+        scope.extensions.dsn = false;
+        let parse = |line: &str| Command::parse_in(line.as_bytes(), &scope);
+        for (line, keyword) in [
+            ("MAIL FROM:<a@b> SMTPUTF8", "SMTPUTF8"),
+            ("MAIL FROM:<a@b> RET=FULL", "RET"),
+            ("MAIL FROM:<a@b> ENVID=x", "ENVID"),
+            ("RCPT TO:<a@b> NOTIFY=?", "NOTIFY"),
+            ("RCPT TO:<a@b> ORCPT=rfc822;a@b", "ORCPT"),
+        ] {
+            assert_eq!(parse(line), Err(PeerError::UnknownParameter(keyword.to_owned())));
+        }
+        let non_ascii = Err(PeerError::Address(AddressError::NonAscii));
+        assert_eq!(parse("MAIL FROM:<\u{fc}@b> SMTPUTF8"), non_ascii);
+        assert_eq!(parse("VRFY \u{fc} SMTPUTF8"), non_ascii);
     }
 }

@@ -31,8 +31,18 @@ pub enum PeerError {
     ChunkSyntax,
     /// BDAT where it is not offered: the same is true of what follows.
     ChunksNotOffered,
+    /// The parameter named, with a value it cannot have, none included.
+    BadValue(&'static str),
+    /// An octet over 127 outside a transaction with SMTPUTF8, which is offered.
+    NeedsSmtpUtf8,
     /// STARTTLS with an argument (RFC 3207 §4).
     StartTlsArgument,
+    /// AUTH without a mechanism, or with more than it has.
+    AuthSyntax,
+    /// AUTH with a mechanism that is not offered.
+    UnknownMechanism,
+    /// HELO or EHLO, where LMTP is spoken (RFC 2033 §4.1).
+    NotLmtp,
     /// XCLIENT with anything but attributes and values that it has.
     XClientSyntax,
 }
@@ -47,6 +57,9 @@ impl PeerError {
             Self::ChunkSyntax => fixed::CHUNK_SYNTAX,
             Self::ChunksNotOffered => fixed::CHUNKS_NOT_OFFERED,
             Self::BadHelo => fixed::BAD_HELO,
+            Self::AuthSyntax => fixed::AUTH_SYNTAX,
+            Self::UnknownMechanism => fixed::UNKNOWN_MECHANISM,
+            Self::NotLmtp => fixed::LHLO_ONLY,
             Self::XClientSyntax => fixed::XCLIENT_SYNTAX,
             Self::MailSyntax => fixed::MAIL_SYNTAX,
             Self::RcptSyntax => fixed::RCPT_SYNTAX,
@@ -55,6 +68,11 @@ impl PeerError {
             Self::Address(AddressError::LocalPartTooLong) => fixed::LOCAL_TOO_LONG,
             Self::Address(AddressError::DomainTooLong) => fixed::DOMAIN_TOO_LONG,
             Self::Address(AddressError::NonAscii) => fixed::NON_ASCII,
+            Self::Address(AddressError::NotUtf8) => fixed::NOT_UTF8,
+            Self::NeedsSmtpUtf8 => fixed::NEEDS_SMTPUTF8,
+            Self::BadValue(keyword) => {
+                Reply::made(501, (5, 5, 4), format!("Invalid value of parameter {keyword}"))
+            }
             Self::Parameters(ParameterError::Repeated(keyword)) => {
                 Reply::made(501, (5, 5, 4), format!("Parameter {keyword} is repeated"))
             }

@@ -50,6 +50,11 @@ impl Extensions {
         self.binary_mime && self.chunking
     }
 
+    /// Whether SMTPUTF8 is offered: RFC 6531 §3.1 wants 8BITMIME beside it.
+    pub fn offers_smtputf8(&self) -> bool {
+        self.smtputf8 && self.eight_bit_mime
+    }
+
     /// Turns one on or off, by its EHLO keyword in upper case; whether there is such a one.
     pub fn set(&mut self, keyword: &str, on: bool) -> bool {
         let extension = match keyword {

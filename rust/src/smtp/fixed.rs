@@ -45,6 +45,9 @@ pub(super) const DOMAIN_TOO_LONG: Reply =
     Reply::fixed(550, (5, 5, 4), "Domain cannot exceed 255 characters");
 pub(super) const NON_ASCII: Reply =
     Reply::fixed(553, (5, 6, 7), "Address is not ASCII and SMTPUTF8 is not offered");
+pub(super) const NEEDS_SMTPUTF8: Reply =
+    Reply::fixed(553, (5, 6, 7), "Address is not ASCII, which needs MAIL with SMTPUTF8");
+pub(super) const NOT_UTF8: Reply = Reply::fixed(501, (5, 5, 4), "Address is not UTF-8");
 pub(super) const HELO_FIRST: Reply = Reply::fixed(503, (5, 5, 1), "Error: HELO or EHLO first");
 /// RFC 3207 §4.
 pub(super) const TLS_FIRST: Reply =
@@ -90,6 +93,34 @@ pub(super) const CHECK_TIMEOUT: Reply = Reply::fixed(
     (4, 4, 3),
     "Error: checking the recipient takes too long, please try again later",
 );
+pub(super) const AUTH_OK: Reply = Reply::fixed(235, (2, 7, 0), "Authentication successful");
+pub(super) const AUTH_FAILED: Reply =
+    Reply::fixed(454, (4, 7, 0), "Temporary authentication failure");
+pub(super) const AUTH_REFUSED: Reply =
+    Reply::fixed(421, (4, 7, 0), "Too many authentication failures");
+pub(super) const AUTH_SYNTAX: Reply =
+    Reply::fixed(501, (5, 5, 4), "Syntax: AUTH mechanism [initial-response]");
+pub(super) const AUTH_CANCELLED: Reply = Reply::fixed(501, (5, 7, 0), "Authentication cancelled");
+pub(super) const NOT_BASE64: Reply = Reply::fixed(501, (5, 5, 2), "Cannot decode the response");
+pub(super) const NO_CREDENTIALS: Reply =
+    Reply::fixed(501, (5, 5, 2), "The response has no proper name and password");
+pub(super) const AUTH_TOO_LONG: Reply =
+    Reply::fixed(500, (5, 5, 6), "Authentication exchange line is too long");
+pub(super) const UNKNOWN_MECHANISM: Reply =
+    Reply::fixed(504, (5, 5, 4), "Unrecognized authentication mechanism");
+pub(super) const AUTH_REQUIRED: Reply = Reply::fixed(530, (5, 7, 0), "Authentication required");
+/// RFC 4954 §6, and Postfix's for `smtpd_tls_auth_only`: a client that did not look at what is offered.
+pub(super) const AUTH_NEEDS_TLS: Reply =
+    Reply::fixed(538, (5, 7, 11), "Encryption required for requested authentication mechanism");
+pub(super) const EHLO_FIRST: Reply = Reply::fixed(503, (5, 5, 1), "Error: EHLO or LHLO first");
+pub(super) const AUTH_IN_MAIL: Reply =
+    Reply::fixed(503, (5, 5, 1), "Error: MAIL transaction in progress");
+pub(super) const AUTH_ALREADY: Reply = Reply::fixed(503, (5, 5, 1), "Error: already authenticated");
+pub(super) const LHLO_ONLY: Reply =
+    Reply::fixed(500, (5, 5, 1), "Unrecognized command: this is LMTP, say LHLO");
+pub(super) const LHLO_FIRST: Reply = Reply::fixed(503, (5, 5, 1), "Error: LHLO first");
+pub(super) const LMTP_HELP: Reply =
+    Reply::fixed(214, (2, 0, 0), "Commands: LHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT");
 pub(super) const IDLE_TIMEOUT: Reply =
     Reply::fixed(421, (4, 4, 2), "Timeout, closing the connection");
 pub(super) const SHUTDOWN: Reply =

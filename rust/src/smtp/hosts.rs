@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::address::{self, Address, MAX_DOMAIN};
+use super::idn;
 
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,8 @@ mod tests;
 ///
 /// An entry is a host name, compared in any case; a pattern with `*`, `?` or `[…]` (see [`Glob`]),
 /// which no address literal matches; an address literal, `[127.0.0.1]` or `[IPv6:2001:db8::1]`; or,
-/// as the single entry, `.`, which stands for every host and every literal.
+/// as the single entry, `.`, which stands for every host and every literal. Names that are not ASCII are
+/// compared in their [A-form](super::idn), whichever form an entry and an address have.
 #[derive(Clone, Debug, Default)]
 pub struct HostList {
     any: bool,
@@ -99,7 +101,13 @@ impl HostList {
         if let Some(ip) = address.ip() {
             return self.literals.contains(&ip);
         }
-        let host = address.host();
+        if address.host().is_ascii() {
+            return self.has(address.host());
+        }
+        self.has(&address.ascii_host())
+    }
+
+    fn has(&self, host: &str) -> bool {
         let mut buffer = [0; MAX_DOMAIN];
         // Over MAX_DOMAIN it is no host name, so nothing in the list is meant.
         let Some(folded) = buffer.get_mut(..host.len()) else {
@@ -115,14 +123,14 @@ impl HostList {
             self.any = true;
         } else if let Some(ip) = address::literal(entry.as_bytes()) {
             self.literals.insert(ip);
-        } else if !entry.is_ascii() {
-            return Err("is not ASCII; write the host name in its xn-- form");
         } else if entry.starts_with('[') && entry.ends_with(']') {
             return Err("is not an address literal as [127.0.0.1] or [IPv6:::1]");
         } else if entry.contains(['*', '?', '[']) {
             self.wildcards.push(Glob::new(entry).map_err(|error| error.0)?);
-        } else if address::is_domain(entry.as_bytes()) {
-            self.exact.insert(entry.to_ascii_lowercase().into_bytes().into());
+        } else if let Some(name) =
+            idn::to_ascii(entry).filter(|it| address::is_domain(it.as_bytes()))
+        {
+            self.exact.insert(name.into_owned().into_bytes().into());
         } else if entry.parse::<IpAddr>().is_ok() {
             return Err("is an address, which is written in brackets, as [IPv6:::1]");
         } else {
@@ -165,12 +173,12 @@ impl Glob {
     ///
     /// # Errors
     ///
-    /// A set that is empty or not closed, a range that runs backwards, a character that is not
-    /// ASCII.
+    /// A set that is empty or not closed, a range that runs backwards, a label that is not ASCII and has
+    /// a wildcard too, or is no part of a host name.
     pub fn new(pattern: &str) -> Result<Self, GlobError> {
-        if !pattern.is_ascii() {
-            return Err(GlobError("is not ASCII; write the host name in its xn-- form"));
-        }
+        let pattern = idn::pattern_to_ascii(pattern).ok_or(GlobError(
+            "has a label that is not ASCII and has a wildcard, or that no host has",
+        ))?;
         let mut tokens = Vec::with_capacity(pattern.len());
         let mut rest = pattern.as_bytes();
         while let Some((&byte, after)) = rest.split_first() {
@@ -191,7 +199,8 @@ impl Glob {
         Ok(Self { tokens: tokens.into() })
     }
 
-    /// Whether the whole of `host` matches. A character that is not ASCII counts as its bytes.
+    /// Whether the whole of `host`, in its A-form, matches. A character that is not ASCII counts as its
+    /// bytes.
     #[must_use]
     pub fn matches(&self, host: &str) -> bool {
         let mut host = host.as_bytes();

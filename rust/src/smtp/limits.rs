@@ -2,9 +2,13 @@
 
 use super::extensions::Extensions;
 use super::hosts::HostList;
+use super::reply::Form;
 
 /// Octets of a command line with its CRLF. RFC 5321 §4.5.3.1.4 asks for 512; Go-Guerrilla took 1,024.
 pub const MAX_COMMAND_LINE: usize = 1_024;
+
+/// Octets of an AUTH command, or of an answer to its challenge, with its CRLF (RFC 4954 §4).
+pub const MAX_AUTH_LINE: usize = 12_288;
 
 /// What becomes of a CR or LF in a message that is not part of a CRLF.
 ///
@@ -108,6 +112,14 @@ pub struct Settings {
     pub check_recipients: bool,
     /// For which hosts mail is taken.
     pub allowed_hosts: HostList,
+}
+
+impl Settings {
+    /// How replies are written to any client.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        Form { enhanced: self.extensions.enhanced_status_codes, utf8: false }
+    }
 }
 
 impl Default for Settings {

@@ -1,8 +1,12 @@
 //! Command lines out of a byte stream.
 
+use std::fmt;
+
 use memchr::{memchr, memchr2};
 
-use super::limits::MAX_COMMAND_LINE;
+use zeroize::Zeroize;
+
+use super::limits::{MAX_AUTH_LINE, MAX_COMMAND_LINE};
 
 /// What the next bytes hold.
 #[derive(Debug, PartialEq, Eq)]
@@ -11,19 +15,31 @@ pub enum Line<'a> {
     Incomplete,
     /// A whole line, without its CRLF.
     Complete(&'a [u8]),
-    /// Over the limit; its rest is dropped. With how it begins.
+    /// Over the limit of a command; its rest is dropped. With how it begins.
     TooLong(Beginning),
+    /// Over the limit of AUTH; its rest is dropped.
+    AuthTooLong,
     /// A CR or LF that is not part of a CRLF; the rest up to the next CRLF is dropped. With how it begins.
     ///
     /// A bare newline must not start a command (SMTP smuggling), so nothing behind it is looked at.
     Malformed(Beginning),
 }
 
+/// How long a line may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Longest {
+    /// A command.
+    Command,
+    /// A command, and longer than others where it is AUTH: with its initial response.
+    MaybeAuth,
+    /// An answer to a challenge of AUTH.
+    Answer,
+}
 /// The first octets of a line that is dropped; NULs where it has fewer.
 pub type Beginning = [u8; 4];
 
 /// Collects a line over as many inputs as it takes; holds nothing between lines.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct LineReader {
     partial: Vec<u8>,
     state: State,
@@ -41,13 +57,14 @@ impl LineReader {
     /// Takes one line from `input`, or all of `input` when the line is not complete.
     ///
     /// The line is borrowed from `input` where it lies there whole: nothing is copied then.
-    pub fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Line<'s> {
+    pub fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8], longest: Longest) -> Line<'s> {
         if let State::Dropping(after_cr) = self.state
             && !self.drop_rest(input, after_cr)
         {
             return Line::Incomplete;
         }
-        let room = MAX_COMMAND_LINE.saturating_sub(self.partial.len());
+        let limit = self.limit(input, longest);
+        let room = limit.saturating_sub(self.partial.len());
         let (seen, behind) = input.split_at_checked(room).unwrap_or((input, &[]));
         match line_end(&self.partial, seen) {
             LineEnd::At(end) => {
@@ -66,7 +83,8 @@ impl LineReader {
             }
             LineEnd::None if seen.len() >= room => {
                 *input = behind;
-                Line::TooLong(self.refuse(seen, seen.last() == Some(&b'\r')))
+                let beginning = self.refuse(seen, seen.last() == Some(&b'\r'));
+                if limit > MAX_COMMAND_LINE { Line::AuthTooLong } else { Line::TooLong(beginning) }
             }
             LineEnd::None => {
                 self.partial.extend_from_slice(seen);
@@ -78,7 +96,8 @@ impl LineReader {
 
     /// Forgets a line that was handed out; call it before the next one is asked for.
     pub fn clear(&mut self) {
-        // Dropped, not cleared: an idle connection holds no buffer.
+        // It may have held a password. Dropped, not cleared: an idle connection holds no buffer.
+        self.partial.zeroize();
         self.partial = Vec::new();
     }
 
@@ -87,14 +106,29 @@ impl LineReader {
         self.partial.is_empty() && self.state == State::Reading
     }
 
+    /// Octets of the line that has begun. What it is is known long before it is as long as that.
+    fn limit(&self, input: &[u8], longest: Longest) -> usize {
+        const VERB: &[u8] = b"AUTH ";
+        let is_auth = || {
+            let begun = self.partial.iter().chain(input).take(VERB.len());
+            begun.map(u8::to_ascii_uppercase).eq(VERB.iter().copied())
+        };
+        let is_long = self.partial.len() + input.len() >= MAX_COMMAND_LINE;
+        match longest {
+            Longest::Answer => MAX_AUTH_LINE,
+            Longest::MaybeAuth if is_long && is_auth() => MAX_AUTH_LINE,
+            Longest::MaybeAuth | Longest::Command => MAX_COMMAND_LINE,
+        }
+    }
+
     /// Drops the line, to which `seen` belongs too, and gives how it begins.
     fn refuse(&mut self, seen: &[u8], after_cr: bool) -> Beginning {
-        let partial = std::mem::take(&mut self.partial);
         self.state = State::Dropping(after_cr);
         let mut beginning = Beginning::default();
-        for (to, octet) in beginning.iter_mut().zip(partial.iter().chain(seen)) {
+        for (to, octet) in beginning.iter_mut().zip(self.partial.iter().chain(seen)) {
             *to = *octet;
         }
+        self.clear();
         beginning
     }
 
@@ -118,6 +152,14 @@ impl LineReader {
         *input = &[];
         self.state = State::Dropping(after_cr);
         false
+    }
+}
+
+/// Without its octets, which may be those of a password.
+impl fmt::Debug for LineReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { partial, state } = self;
+        f.debug_struct("LineReader").field("partial", &partial.len()).field("state", state).finish()
     }
 }
 
@@ -159,21 +201,23 @@ mod tests {
     enum Seen {
         Line(String),
         TooLong(Beginning),
+        AuthTooLong,
         Malformed(Beginning),
     }
 
-    fn read(chunks: &[&[u8]]) -> Vec<Seen> {
+    fn read(chunks: &[&[u8]], longest: Longest) -> Vec<Seen> {
         let mut reader = LineReader::default();
         let mut seen = Vec::new();
         for chunk in chunks {
             let mut input = *chunk;
             loop {
-                match reader.next(&mut input) {
+                match reader.next(&mut input, longest) {
                     Line::Incomplete => break,
                     Line::Complete(line) => {
                         seen.push(Seen::Line(String::from_utf8(line.to_vec()).unwrap()));
                     }
                     Line::TooLong(beginning) => seen.push(Seen::TooLong(beginning)),
+                    Line::AuthTooLong => seen.push(Seen::AuthTooLong),
                     Line::Malformed(beginning) => seen.push(Seen::Malformed(beginning)),
                 }
                 reader.clear();
@@ -184,9 +228,13 @@ mod tests {
     }
 
     fn whole_and_bytewise(input: &[u8]) -> Vec<Seen> {
-        let whole = read(&[input]);
+        whole_and_bytewise_of(input, Longest::Command)
+    }
+
+    fn whole_and_bytewise_of(input: &[u8], longest: Longest) -> Vec<Seen> {
+        let whole = read(&[input], longest);
         let bytes: Vec<&[u8]> = input.chunks(1).collect();
-        assert_eq!(whole, read(&bytes), "{:?}", String::from_utf8_lossy(input));
+        assert_eq!(whole, read(&bytes, longest), "{:?}", String::from_utf8_lossy(input));
         whole
     }
 
@@ -233,11 +281,31 @@ mod tests {
     }
 
     #[test]
+    fn auth_and_its_answers_may_be_longer() {
+        let long = |length: usize, verb: &str| format!("{verb}{}", "x".repeat(length - verb.len()));
+        let longest = long(MAX_AUTH_LINE - 2, "auth PLAIN ");
+        let over = format!("{longest}x");
+        for (text, longest, expected) in [
+            (&longest, Longest::MaybeAuth, line(&longest)),
+            (&over, Longest::MaybeAuth, Seen::AuthTooLong),
+            (&longest, Longest::Command, Seen::TooLong),
+            (&long(MAX_COMMAND_LINE - 2, "AUTHX"), Longest::MaybeAuth, line(&long(1_022, "AUTHX"))),
+            (&long(MAX_COMMAND_LINE - 1, "AUTHX"), Longest::MaybeAuth, Seen::TooLong),
+            (&long(MAX_COMMAND_LINE - 1, "NOOP "), Longest::MaybeAuth, Seen::TooLong),
+            (&long(MAX_AUTH_LINE - 2, ""), Longest::Answer, line(&long(MAX_AUTH_LINE - 2, ""))),
+            (&over, Longest::Answer, Seen::AuthTooLong),
+        ] {
+            let input = format!("{text}\r\nC\r\n");
+            assert_eq!(whole_and_bytewise_of(input.as_bytes(), longest), [expected, line("C")]);
+        }
+    }
+
+    #[test]
     fn nothing_is_kept_between_lines() {
         let mut reader = LineReader::default();
-        assert_eq!(reader.next(&mut &b"NO"[..]), Line::Incomplete);
+        assert_eq!(reader.next(&mut &b"NO"[..], Longest::Command), Line::Incomplete);
         assert!(!reader.is_empty());
-        assert_eq!(reader.next(&mut &b"OP\r\n"[..]), Line::Complete(b"NOOP"));
+        assert_eq!(reader.next(&mut &b"OP\r\n"[..], Longest::Command), Line::Complete(b"NOOP"));
         reader.clear();
         assert!(reader.is_empty());
         assert_eq!(reader.partial.capacity(), 0);

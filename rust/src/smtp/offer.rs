@@ -12,11 +12,29 @@ pub(super) struct Peer {
     pub(super) trusted: bool,
     /// Whether it has said for whom it speaks.
     pub(super) spoke: bool,
+    /// Who knows who it is.
+    pub(super) login: Login,
+}
+
+/// Whether a client has authenticated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Login {
+    /// It has not.
+    #[default]
+    Nobody,
+    /// By AUTH: a new beginning takes it back.
+    Own,
+    /// A proxy has said so (XCLIENT LOGIN).
+    Proxied,
 }
 
 impl Peer {
     pub(super) fn may_start_tls(self, settings: &Settings) -> bool {
         settings.start_tls && !self.secure
+    }
+
+    pub(super) fn may_auth(self, settings: &Settings) -> bool {
+        settings.auth.offered && (self.secure || settings.auth.allow_plaintext)
     }
 
     pub(super) fn may_xclient(self, settings: &Settings) -> bool {
@@ -78,14 +96,34 @@ pub(super) fn write_ehlo(settings: &Settings, peer: Peer, out: &mut Vec<u8>) {
     lines.add_if(offered.eight_bit_mime, "8BITMIME");
     // RFC 3207 §4.2: not offered again within TLS.
     lines.add_if(peer.may_start_tls(settings), "STARTTLS");
+    // RFC 4954 §4: not where a password would cross the network in the clear.
+    lines.add_if(peer.may_auth(settings), "AUTH PLAIN LOGIN");
+    lines.add_if(offered.offers_smtputf8(), "SMTPUTF8");
     lines.add_if(offered.chunking, "CHUNKING");
     lines.add_if(offered.binary_mime(), "BINARYMIME");
+    lines.add_if(offered.dsn, "DSN");
+    if offered.limits {
+        add_limits(settings, &mut lines);
+    }
     if peer.may_xclient(settings) {
         lines.add(&["XCLIENT ", ATTRIBUTES]);
     }
     lines.add_if(offered.enhanced_status_codes, "ENHANCEDSTATUSCODES");
     lines.add_if(offered.help, "HELP");
     lines.end();
+}
+
+/// RFC 9422 §3: the limits that there are, if there are any.
+fn add_limits(settings: &Settings, lines: &mut Lines<'_>) {
+    let limit = |name: &str, limit: u64| match limit {
+        0 => String::new(),
+        _ => format!(" {name}={limit}"),
+    };
+    let recipients = limit("RCPTMAX", settings.max_recipients as u64);
+    let messages = limit("MAILMAX", settings.max_messages.into());
+    if !recipients.is_empty() || !messages.is_empty() {
+        lines.add(&["LIMITS", &recipients, &messages]);
+    }
 }
 
 /// Writes the reply to HELO, whose client knows no extensions.

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::Write as _;
 
 use super::fixed;
+use super::xtext::is_unprintable;
 
 /// A reply line without its CRLF: RFC 5321 §4.5.3.1.5 allows 512 octets with it.
 const MAX_LINE: usize = 510;
@@ -52,7 +54,7 @@ pub enum ReplyError {
     Code(u16),
     /// Not `class.subject.detail`, or of another class than the code.
     Enhanced,
-    /// Control or non-ASCII characters: they could end the line or break a client.
+    /// Characters that are not printable: they could end the line or break a client.
     Text,
     /// More than ten lines.
     TooLong,
@@ -65,13 +67,29 @@ impl fmt::Display for ReplyError {
             Self::Enhanced => f.write_str(
                 "an enhanced code is class.subject.detail with the class of the reply code, or none",
             ),
-            Self::Text => f.write_str("a reply text is printable ASCII, without line ends or other controls"),
+            Self::Text => f.write_str("a reply text is printable, without line ends or other controls"),
             Self::TooLong => write!(f, "a reply text fills at most {MAX_LINES} lines of {MAX_LINE} octets"),
         }
     }
 }
 
 impl std::error::Error for ReplyError {}
+
+/// What a client can be told (RFC 2034, RFC 6531 §3.7.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// With enhanced codes, where a reply has one.
+    pub enhanced: bool,
+    /// In UTF-8; else a character that is not ASCII is `\x{4F8B}`, as RFC 6533 §3 embeds it.
+    pub utf8: bool,
+}
+
+impl Default for Form {
+    /// Enhanced codes and ASCII.
+    fn default() -> Self {
+        Self { enhanced: true, utf8: false }
+    }
+}
 
 /// One reply: code, enhanced code, text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -102,11 +120,12 @@ impl Reply {
             }
         };
         let text = text.into();
-        if !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        if text.chars().any(is_unprintable) {
             return Err(ReplyError::Text);
         }
         let reply = Self { code, enhanced, text: Cow::Owned(text) };
-        if reply.lines().count() > MAX_LINES {
+        // The longest form there is.
+        if reply.lines(Form::default()).count() > MAX_LINES {
             return Err(ReplyError::TooLong);
         }
         Ok(reply)
@@ -122,7 +141,7 @@ impl Reply {
         }
     }
 
-    /// One of our own replies with a text made now, from parts that are printable ASCII.
+    /// One of our own replies with a text made now, from parts that are printable.
     pub(crate) fn made(code: u16, enhanced: (u8, u16, u16), text: String) -> Self {
         let (class, subject, detail) = enhanced;
         Self { code, enhanced: Some(Enhanced { class, subject, detail }), text: Cow::Owned(text) }
@@ -208,6 +227,21 @@ impl Reply {
         fixed::RCPT_OK
     }
 
+    /// The credentials are good.
+    pub const fn authenticated() -> Self {
+        fixed::AUTH_OK
+    }
+
+    /// Nobody could say whether they are.
+    pub const fn authentication_failed() -> Self {
+        fixed::AUTH_FAILED
+    }
+
+    /// Too many credentials were wrong.
+    pub const fn authentication_refused() -> Self {
+        fixed::AUTH_REFUSED
+    }
+
     /// The three-digit code.
     pub fn code(&self) -> u16 {
         self.code
@@ -233,9 +267,14 @@ impl Reply {
         self.code / 100 == 4
     }
 
-    /// Appends the reply as it goes on the wire. Every line carries both codes (RFC 2034 §4).
+    /// Appends the reply in the form that any client can be told.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        let mut lines = self.lines().peekable();
+        self.write_as(Form::default(), out);
+    }
+
+    /// Appends the reply as it goes on the wire. Every line carries both codes (RFC 2034 §4).
+    pub fn write_as(&self, form: Form, out: &mut Vec<u8>) {
+        let mut lines = self.lines(form).peekable();
         let mut code = [0_u8; 3];
         for (slot, divisor) in code.iter_mut().zip([100, 10, 1]) {
             *slot = b'0' + u8::try_from(self.code / divisor % 10).unwrap_or(0);
@@ -243,7 +282,7 @@ impl Reply {
         while let Some(line) = lines.next() {
             out.extend_from_slice(&code);
             out.push(if lines.peek().is_some() { b'-' } else { b' ' });
-            if let Some(enhanced) = self.enhanced {
+            if let Some(enhanced) = self.enhanced.filter(|_| form.enhanced) {
                 push_number(out, u16::from(enhanced.class));
                 out.push(b'.');
                 push_number(out, enhanced.subject);
@@ -251,16 +290,16 @@ impl Reply {
                 push_number(out, enhanced.detail);
                 out.push(b' ');
             }
-            out.extend_from_slice(line.as_bytes());
+            push_text(out, line, form);
             out.extend_from_slice(b"\r\n");
         }
     }
 
     /// The text cut at spaces into lines that fit; at least one, perhaps empty.
-    fn lines(&self) -> impl Iterator<Item = &str> {
-        let prefix =
-            4 + self.enhanced.map_or(0, |e| 2 + digits(e.subject) + 1 + digits(e.detail) + 1);
-        Wrapped { rest: Some(self.text.as_ref()), width: MAX_LINE - prefix }
+    fn lines(&self, form: Form) -> impl Iterator<Item = &str> {
+        let enhanced = self.enhanced.filter(|_| form.enhanced);
+        let prefix = 4 + enhanced.map_or(0, |e| 2 + digits(e.subject) + 1 + digits(e.detail) + 1);
+        Wrapped { rest: Some(self.text.as_ref()), width: MAX_LINE - prefix, form }
     }
 }
 
@@ -293,9 +332,51 @@ fn push_number(out: &mut Vec<u8>, number: u16) {
     }
 }
 
+fn push_text(out: &mut Vec<u8>, text: &str, form: Form) {
+    if form.utf8 || text.is_ascii() {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
+    for character in text.chars() {
+        if character.is_ascii() {
+            out.push(u8::try_from(character).unwrap_or(b'?'));
+        } else {
+            // Writing to a Vec cannot fail.
+            let _ = write!(out, "\\x{{{:02X}}}", u32::from(character));
+        }
+    }
+}
+
+/// Octets that a character takes, as [`push_text`] writes it.
+fn width(character: char, form: Form) -> usize {
+    if form.utf8 || character.is_ascii() {
+        return character.len_utf8();
+    }
+    let digits = u32::from(character).ilog2() / 4 + 1;
+    r"\x{}".len() + digits as usize
+}
+
 struct Wrapped<'a> {
     rest: Option<&'a str>,
     width: usize,
+    form: Form,
+}
+
+impl Wrapped<'_> {
+    /// How much of the text, whole characters all, fits into a line.
+    fn fitting(&self, text: &str) -> usize {
+        // A character that is not ASCII takes up to four times the octets that it has here.
+        if text.len() <= self.width / 4 || (text.is_ascii() && text.len() <= self.width) {
+            return text.len();
+        }
+        let mut room = self.width;
+        let over = text.char_indices().find(|&(_, character)| {
+            let left = room.checked_sub(width(character, self.form));
+            room = left.unwrap_or(0);
+            left.is_none()
+        });
+        over.map_or(text.len(), |(at, _)| at)
+    }
 }
 
 impl<'a> Iterator for Wrapped<'a> {
@@ -303,11 +384,11 @@ impl<'a> Iterator for Wrapped<'a> {
 
     fn next(&mut self) -> Option<&'a str> {
         let rest = self.rest.take()?;
-        let Some((head, _)) = rest.split_at_checked(self.width).filter(|_| rest.len() > self.width)
-        else {
+        let fitting = self.fitting(rest);
+        let Some(head) = rest.get(..fitting).filter(|head| head.len() < rest.len()) else {
             return Some(rest);
         };
-        let cut = head.rfind(' ').filter(|&at| at > 0).unwrap_or(self.width);
+        let cut = head.rfind(' ').filter(|&at| at > 0).unwrap_or(fitting);
         let (line, tail) = rest.split_at_checked(cut)?;
         self.rest = Some(tail.strip_prefix(' ').unwrap_or(tail));
         Some(line)
@@ -324,6 +405,21 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The replies it has: one, or one a recipient.
+    pub fn replies(&self) -> &[Reply] {
+        match self {
+            Self::All(reply) => std::slice::from_ref(reply),
+            Self::Each(replies) => replies,
+        }
+    }
+
+    /// The reply that tells best what became of a message: the first success, since then it is saved for
+    /// somebody; else as [`fold`](Self::fold).
+    pub fn best(&self) -> Reply {
+        let saved = self.replies().iter().find(|reply| reply.is_success());
+        saved.cloned().unwrap_or_else(|| self.clone().fold())
+    }
+
     /// The one reply that SMTP can give: success only when every recipient has it, else the
     /// first 4xx (the sender keeps the mail for all), else the first 5xx.
     pub fn fold(self) -> Reply {
@@ -389,8 +485,46 @@ mod tests {
                 "{enhanced}"
             );
         }
-        for text in ["a\r\nb", "a\0", "tab\t", "caf\u{e9}", "\u{7f}"] {
+        for text in ["a\r\nb", "a\0", "tab\t", "caf\u{85}", "\u{7f}", "\u{2028}"] {
             assert_eq!(Reply::new(250, None, text), Err(ReplyError::Text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_beyond_ascii_is_embedded_where_utf_8_is_not_allowed() {
+        let reply = Reply::new(550, Some("5.1.1"), "j\u{f6}rg \u{4f8b} \u{1f600}?").unwrap();
+        assert_eq!(wire(&reply), "550 5.1.1 j\\x{F6}rg \\x{4F8B} \\x{1F600}?\r\n");
+        let mut out = Vec::new();
+        reply.write_as(Form { enhanced: false, utf8: true }, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "550 j\u{f6}rg \u{4f8b} \u{1f600}?\r\n");
+    }
+
+    #[test]
+    fn no_character_is_cut_and_none_is_lost() {
+        for character in ["\u{f6}", "\u{4f8b}", "\u{1f600}", "\u{10fffd}"] {
+            for padding in 0..12 {
+                let text = "x".repeat(padding) + &character.repeat(300);
+                for (utf8, enhanced) in [(true, true), (true, false), (false, true)] {
+                    let form = Form { enhanced, utf8 };
+                    let reply = Reply::new(550, Some("5.1.1"), text.clone()).unwrap();
+                    let mut out = Vec::new();
+                    reply.write_as(form, &mut out);
+                    let out = String::from_utf8(out).unwrap();
+                    assert!(out.split_terminator("\r\n").all(|line| line.len() <= MAX_LINE));
+                    let prefix = if enhanced { 10 } else { 4 };
+                    let joined: String = out
+                        .split_terminator("\r\n")
+                        .map(|line| line.get(prefix..).unwrap())
+                        .collect();
+                    let mut whole = Vec::new();
+                    push_text(&mut whole, &text, form);
+                    assert_eq!(joined.as_bytes(), whole);
+                    // Whole characters: a brace is open at no line end.
+                    for line in out.split_terminator("\r\n") {
+                        assert_eq!(line.matches('{').count(), line.matches('}').count(), "{line}");
+                    }
+                }
+            }
         }
     }
 

@@ -15,6 +15,7 @@
 //! For any split of the input the replies, the questions and the deliveries are the same.
 
 mod asking;
+mod authenticating;
 mod chunks;
 mod commands;
 mod judging;
@@ -31,14 +32,16 @@ use self::judging::too_large;
 pub use self::phase::Phase;
 use self::receiving::Receiving;
 use super::address::Address;
+use super::auth::Credentials;
 use super::chunk::Chunk;
 use super::data::Ending;
 use super::error::PeerError;
 use super::fixed;
 use super::limits::Settings;
 use super::line::{Line, LineReader};
-use super::offer::Peer;
-use super::reply::{Reply, Verdict};
+use super::offer::{Login, Peer};
+use super::reply::{Form, Reply, Verdict};
+use super::sasl::Exchange;
 use super::transaction::{Dialect, Transaction};
 use super::xclient::XClient;
 use crate::buffer::Body;
@@ -68,6 +71,8 @@ pub enum Step {
     /// Send what is written, then do the handshake. Nothing the peer sent in plaintext is left; answer
     /// with [`Session::secured`].
     StartTls,
+    /// Are these good? Answer with [`Session::resume`].
+    Authenticate(Arc<Transaction>, Credentials),
     /// The peer is a proxy and speaks for this client. Answer with [`Session::greet`].
     XClient(Box<XClient>),
     /// Save this message. Answer with [`Session::resume`].
@@ -114,11 +119,15 @@ enum State {
     /// Between two chunks of a message.
     Between(Box<Chunked>),
     /// Waiting for the body to be finished.
-    Finishing(Arc<Transaction>),
+    Finishing(Arc<Transaction>, usize),
     /// Waiting for TLS, or for the greeting behind XCLIENT.
     Negotiating,
-    /// Waiting for the verdict on the message.
-    Delivering,
+    /// Waiting for what a client answers to a challenge of AUTH.
+    Challenged(Exchange),
+    /// Waiting for the verdict on its credentials.
+    Authenticating,
+    /// Waiting for the verdict on the message; it is said once for each, in LMTP.
+    Delivering(usize),
     Closed,
 }
 
@@ -143,11 +152,15 @@ pub struct Session {
     errors: u32,
     idle: u32,
     messages: u32,
+    /// Whether the last MAIL said SMTPUTF8 (RFC 6531): what follows may be UTF-8, and so may replies.
+    smtputf8: bool,
     said_bye: bool,
     refused: Few<Refused>,
     asks: bool,
     /// Before commands, for tests of programs that send mail.
     asks_first: bool,
+    /// Credentials that were not good.
+    failed_logins: u16,
 }
 
 impl Session {
@@ -164,10 +177,12 @@ impl Session {
             errors: 0,
             idle: 0,
             messages: 0,
+            smtputf8: false,
             said_bye: false,
             refused: Few::default(),
             asks: false,
             asks_first: false,
+            failed_logins: 0,
         }
     }
 
@@ -208,7 +223,11 @@ impl Session {
     fn restart(&mut self) {
         self.lines = LineReader::default();
         self.hello = self.proxied.as_deref().cloned();
+        self.smtputf8 = false;
         self.state = State::Ready;
+        if self.peer.login == Login::Own {
+            self.peer.login = Login::Nobody;
+        }
     }
 
     /// Consumes input until it is used up or a question comes up.
@@ -244,23 +263,32 @@ impl Session {
                 State::Checking(..)
                 | State::Asking(_)
                 | State::Beginning(..)
-                | State::Finishing(_)
+                | State::Finishing(..)
                 | State::Negotiating
-                | State::Delivering => return Step::NeedInput,
+                | State::Authenticating
+                | State::Delivering(_) => return Step::NeedInput,
+                State::Challenged(_) => match self.take_answer(input) {
+                    Some(step) => return step,
+                    None => continue,
+                },
                 State::Ready
                 | State::Open(_)
                 | State::Between(_)
                 | State::Chunk(_)
                 | State::Receiving(_) => {}
             }
-            let command = match self.lines.next(input) {
+            let utf8 = self.smtputf8 && matches!(self.state, State::Open(_));
+            let command = match self.lines.next(input, self.longest()) {
                 Line::Incomplete => return Step::NeedInput,
                 Line::TooLong(beginning) => Err(unreadable(&beginning, fixed::LINE_TOO_LONG)),
+                Line::AuthTooLong => Err(fixed::AUTH_TOO_LONG),
                 Line::Malformed(beginning) => Err(unreadable(&beginning, fixed::CONTROLS)),
                 Line::Complete(line) if line.iter().any(u8::is_ascii_control) => {
                     Err(unreadable(line, fixed::CONTROLS))
                 }
-                Line::Complete(line) => commands::parse(line, &self.settings).map_err(Reply::from),
+                Line::Complete(line) => {
+                    commands::parse(line, &self.settings, utf8).map_err(Reply::from)
+                }
             };
             self.lines.clear();
             match command {
@@ -278,16 +306,25 @@ impl Session {
         }
     }
 
-    /// The verdict on a recipient or a message.
+    /// The verdict on a recipient, a message or credentials.
     pub fn resume(&mut self, verdict: Verdict) {
-        let reply = verdict.fold();
+        let verdict = match (&self.state, verdict) {
+            (State::Delivering(count), Verdict::Each(each)) if each.len() == *count => {
+                Verdict::Each(each)
+            }
+            (_, verdict) => Verdict::All(verdict.fold()),
+        };
+        // RFC 5321 §3.8: after 421 the connection is closed, whoever said it.
+        let closes = verdict.replies().iter().any(|reply| reply.code() == 421);
         match std::mem::replace(&mut self.state, State::Ready) {
-            State::Checking(open, recipient) => self.judge_recipient(open, recipient, &reply),
-            State::Delivering => self.say(&reply),
+            State::Checking(open, recipient) => {
+                self.judge_recipient(open, recipient, &verdict.fold());
+            }
+            State::Delivering(count) => self.say_of_message(count, &verdict),
+            State::Authenticating => self.judge_login(&verdict.fold()),
             other => self.state = other,
         }
-        // RFC 5321 §3.8: after 421 the connection is closed, whoever said it.
-        if reply.code() == 421 {
+        if closes {
             self.state = State::Closed;
         }
     }
@@ -310,7 +347,7 @@ impl Session {
 
     /// Whether MAIL was accepted and its transaction has not ended.
     pub fn in_transaction(&self) -> bool {
-        !matches!(self.state, State::Ready | State::Closed)
+        !matches!(self.state, State::Ready | State::Challenged(_) | State::Closed)
     }
 
     /// Whether what comes next is the octets of a message, not a command.
@@ -334,7 +371,8 @@ impl Session {
     }
 
     fn say(&mut self, reply: &Reply) {
-        reply.write_to(&mut self.output);
+        let form = Form { utf8: self.smtputf8, ..self.settings.form() };
+        reply.write_as(form, &mut self.output);
     }
 
     /// A command that is not obeyed; enough `500`s end the session.

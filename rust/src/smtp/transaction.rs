@@ -47,3 +47,50 @@ pub struct Transaction {
     /// The recipients accepted so far, in order.
     pub rcpt_to: Vec<Address>,
 }
+
+impl Transaction {
+    /// Whether MAIL said SMTPUTF8 (RFC 6531).
+    #[must_use]
+    pub fn smtputf8(&self) -> bool {
+        self.mail_from.parameters().iter().any(|parameter| parameter.keyword == "SMTPUTF8")
+    }
+
+    /// What it came over, as `Received` names it (RFC 3848, RFC 6531 §4.3): `ESMTPSA`, `UTF8LMTP`.
+    #[must_use]
+    pub fn with_protocol(&self, tls: bool, authenticated: bool) -> String {
+        let base = match self.dialect {
+            Dialect::Lmtp if self.smtputf8() => "UTF8LMTP",
+            _ if self.smtputf8() => "UTF8SMTP",
+            dialect => dialect.name(),
+        };
+        let secure = if tls { "S" } else { "" };
+        // SMTP without extensions has no AUTH, and no name for it.
+        let authenticated = if authenticated && base != "SMTP" { "A" } else { "" };
+        format!("{base}{secure}{authenticated}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::Parameter;
+
+    #[test]
+    fn the_protocol_is_named_as_it_is_registered() {
+        let table = [
+            (Dialect::Smtp, false, ["SMTP", "SMTPS", "SMTP", "SMTPS"]),
+            (Dialect::Esmtp, false, ["ESMTP", "ESMTPS", "ESMTPA", "ESMTPSA"]),
+            (Dialect::Esmtp, true, ["UTF8SMTP", "UTF8SMTPS", "UTF8SMTPA", "UTF8SMTPSA"]),
+            (Dialect::Lmtp, false, ["LMTP", "LMTPS", "LMTPA", "LMTPSA"]),
+            (Dialect::Lmtp, true, ["UTF8LMTP", "UTF8LMTPS", "UTF8LMTPA", "UTF8LMTPSA"]),
+        ];
+        for (dialect, utf8, names) in table {
+            let keyword = if utf8 { "SMTPUTF8" } else { "SIZE" }.to_owned();
+            let mail_from =
+                Address::null().with_parameters(vec![Parameter { keyword, value: None }]);
+            let transaction = Transaction { dialect, mail_from, ..Transaction::default() };
+            let ways = [(false, false), (true, false), (false, true), (true, true)];
+            assert_eq!(ways.map(|(tls, auth)| transaction.with_protocol(tls, auth)), names);
+        }
+    }
+}

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str;
 
 use super::address::{MAX_DOMAIN, is_domain};
+use super::xtext;
 
 /// The attributes that are taken, as EHLO names them.
 pub(super) const ATTRIBUTES: &str = "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT";
@@ -85,34 +86,9 @@ fn put<T>(said: &mut Said<T>, value: &[u8], read: impl Fn(&str) -> Option<T>) ->
     *said = if unavailable.iter().any(|word| value.eq_ignore_ascii_case(word)) {
         Said::Unavailable
     } else {
-        Said::Value(read(&xtext(value)?)?)
+        Said::Value(read(&xtext::decode(value)?)?)
     };
     Some(())
-}
-
-/// Decodes xtext (RFC 3461 §4): `+2B` is one octet. Only what is printable ASCII then is taken, since it
-/// goes into logs and headers.
-fn xtext(value: &[u8]) -> Option<String> {
-    let mut text = String::with_capacity(value.len());
-    let mut rest = value;
-    while let Some((&octet, behind)) = rest.split_first() {
-        let (octet, behind) = match octet {
-            b'+' => {
-                let (digits, behind) = behind.split_at_checked(2)?;
-                // The grammar has upper-case digits only, and `from_str_radix` would take a sign.
-                let hex = digits.iter().all(|d| d.is_ascii_digit() || (b'A'..=b'F').contains(d));
-                let digits = str::from_utf8(digits).ok().filter(|_| hex)?;
-                (u8::from_str_radix(digits, 16).ok()?, behind)
-            }
-            other => (other, behind),
-        };
-        if !(b' '..=b'~').contains(&octet) {
-            return None;
-        }
-        text.push(char::from(octet));
-        rest = behind;
-    }
-    Some(text)
 }
 
 fn host_name(text: &str) -> Option<String> {

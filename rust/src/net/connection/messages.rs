@@ -6,22 +6,24 @@ use super::Connection;
 use crate::delivery::{Client, Delivery};
 use crate::events::Event;
 use crate::log::{Level, Message};
-use crate::smtp::Reply;
+use crate::smtp::{Reply, Transaction, Verdict};
 
 impl Connection {
     /// Notes a message that came to the queue, and what its sender is told, if anything.
-    pub(super) fn note(&mut self, delivery: &Delivery, reply: Option<&Reply>) {
-        if self.hears_of_messages() {
-            let Delivery { client, transaction, body, queued_id, course, .. } = delivery;
-            let size = body.as_slice().len() as u64;
-            let message = Message::new(
-                Arc::clone(client),
-                transaction,
-                size,
-                reply.cloned(),
-                self.shared.events.wants_mails(),
-            );
-            self.replied.push(message.queued(queued_id, course.end()));
+    ///
+    /// Where its recipients were told different things there is a line, and an event, for each of them:
+    /// nothing else would be true of all.
+    pub(super) fn note(&mut self, delivery: &Delivery, verdict: Option<&Verdict>) {
+        if !self.hears_of_messages() {
+            return;
+        }
+        let Delivery { client, transaction, body, queued_id, course, .. } = delivery;
+        let (size, times) = (body.as_slice().len() as u64, course.end());
+        for (transaction, reply) in by_reply(transaction, verdict) {
+            let client = Arc::clone(client);
+            let for_event = self.shared.events.wants_mails();
+            let message = Message::new(client, &transaction, size, reply, for_event);
+            self.replied.push(message.queued(queued_id, times.clone()));
         }
     }
 
@@ -58,5 +60,58 @@ impl Connection {
             }
             self.shared.log.message(Box::new(message));
         }
+    }
+}
+
+/// The recipients by the code of their reply, with the first text that goes with it.
+fn by_reply(
+    transaction: &Arc<Transaction>,
+    verdict: Option<&Verdict>,
+) -> Vec<(Arc<Transaction>, Option<Reply>)> {
+    let Some(verdict) = verdict else { return vec![(Arc::clone(transaction), None)] };
+    let replies = verdict.replies();
+    let mut found: Vec<(Transaction, Reply)> = Vec::new();
+    for (recipient, reply) in transaction.rcpt_to.iter().zip(replies) {
+        let group = found.iter_mut().find(|(_, one)| one.code() == reply.code());
+        if let Some((group, _)) = group {
+            group.rcpt_to.push(recipient.clone());
+        } else {
+            let rcpt_to = vec![recipient.clone()];
+            let (helo, mail_from) = (transaction.helo.clone(), transaction.mail_from.clone());
+            let dialect = transaction.dialect;
+            found.push((Transaction { helo, dialect, mail_from, rcpt_to }, reply.clone()));
+        }
+    }
+    if found.len() < 2 {
+        return vec![(Arc::clone(transaction), replies.first().cloned())];
+    }
+    found.into_iter().map(|(group, reply)| (Arc::new(group), Some(reply))).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::smtp::Address;
+
+    #[test]
+    fn recipients_that_were_told_the_same_are_told_of_together() {
+        let rcpt_to = ["a@x", "b@x", "c@x"].map(|text| Address::parse(text).unwrap()).to_vec();
+        let transaction = Arc::new(Transaction { rcpt_to, ..Transaction::default() });
+        let reply = |code, text: &str| Reply::new(code, None, text).unwrap();
+        let groups = |verdict: Option<&Verdict>| -> Vec<(Vec<String>, Option<u16>)> {
+            let found = by_reply(&transaction, verdict).into_iter();
+            let names =
+                |group: &Transaction| group.rcpt_to.iter().map(ToString::to_string).collect();
+            found.map(|(group, reply)| (names(&group), reply.map(|reply| reply.code()))).collect()
+        };
+        let all = || ["a@x", "b@x", "c@x"].map(str::to_owned).to_vec();
+        assert_eq!(groups(None), [(all(), None)]);
+        assert_eq!(groups(Some(&Verdict::All(reply(250, "ok")))), [(all(), Some(250))]);
+        let same = Verdict::Each(vec![reply(250, "1"), reply(250, "2"), reply(250, "3")]);
+        assert_eq!(groups(Some(&same)), [(all(), Some(250))]);
+        let mixed = Verdict::Each(vec![reply(250, "1"), reply(550, "no"), reply(250, "3")]);
+        let (saved, refused) = (vec!["a@x".to_owned(), "c@x".to_owned()], vec!["b@x".to_owned()]);
+        assert_eq!(groups(Some(&mixed)), [(saved, Some(250)), (refused, Some(550))]);
     }
 }

@@ -34,7 +34,7 @@ impl Connection {
     ) -> Result<Option<Reply>, End> {
         let Some(fault) = self.shared.faults.take(stage) else { return Ok(None) };
         if !fault.delay.is_zero() {
-            self.dawdle(signals, fault.delay).await?;
+            self.hold(signals, fault.delay).await?;
         }
         match fault.cut {
             Some(cut) => Err(self.cut(signals, cut).await),
@@ -55,7 +55,11 @@ impl Connection {
     }
 
     /// Waits, unless there is nobody to wait for or the core stops.
-    async fn dawdle(&self, signals: &mut Signals<'_, '_>, delay: Duration) -> Result<(), End> {
+    pub(super) async fn hold(
+        &self,
+        signals: &mut Signals<'_, '_>,
+        delay: Duration,
+    ) -> Result<(), End> {
         let until = Instant::now() + delay;
         let mut broken = None;
         poll_fn(|context| {

@@ -17,7 +17,7 @@ use crate::net::clients::Refusal;
 use crate::net::live::Activity;
 use crate::net::proxy::{self, Endpoints, Parsed};
 use crate::net::tls::Records;
-use crate::smtp::{Reply, Said, Stage, XClient};
+use crate::smtp::{Protocol, Reply, Said, Stage, XClient};
 
 impl Refusal {
     pub(in crate::net) fn reply(self) -> Reply {
@@ -68,8 +68,12 @@ impl Connection {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
+        let protocol = match self.config.session.protocol {
+            Protocol::Smtp => "SMTP",
+            Protocol::Lmtp => "LMTP",
+        };
         format!(
-            "SMTP Guerrilla({}) #{} ({}) {}",
+            "{protocol} Guerrilla({}) #{} ({}) {}",
             env!("CARGO_PKG_VERSION"),
             self.client.id,
             self.place.server().open(),
@@ -178,9 +182,14 @@ impl Connection {
         self.shared.stats.tls_handshakes.add();
         let info = tls.context.describe(records.connection());
         self.log(Level::Debug, format_args!("{} with {}", info.version, info.cipher));
-        Arc::make_mut(&mut self.client).tls = Some(Box::new(info));
         self.tls = Some(records);
         self.session.secured();
+        let client = Arc::make_mut(&mut self.client);
+        client.tls = Some(Box::new(info));
+        if !self.session.is_authenticated() {
+            // RFC 3207 §4.2: who it was in plaintext is not known any more.
+            client.auth = None;
+        }
         self.deadline = Instant::now() + self.config.timeout;
         Ok(())
     }
@@ -271,6 +280,8 @@ impl Connection {
         };
         set(&mut client.remote_name, said.name);
         match said.login {
+            // What the proxy itself authenticated as is not its client's name.
+            Said::Nothing if !self.session.is_authenticated() => client.auth = None,
             Said::Nothing => {}
             Said::Unavailable => client.auth = None,
             Said::Value(login) => client.auth = Some(login),

@@ -76,7 +76,7 @@ mod tests {
 
     use super::*;
     use crate::backends::{Asking, Limits};
-    use crate::config::{AddressLimits, ListenAddress};
+    use crate::config::{AddressLimits, ListenAddress, LoginLimits};
 
     #[test]
     fn a_message_is_too_slow_by_its_whole_time_and_by_its_mean_rate() {
@@ -88,6 +88,7 @@ mod tests {
             data_timeout: Duration::from_mins(10),
             min_data_rate: 100,
             per_address: AddressLimits::default(),
+            logins: LoginLimits::default(),
             greet_delay: Duration::ZERO,
             proxy_protocol: false,
             trusted_proxies: Vec::new(),

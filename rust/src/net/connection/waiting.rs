@@ -130,22 +130,23 @@ impl Connection {
         if self.shared.faults.are_armed()
             && let Err(end) = self.suffer_saved(signals, &delivery).await
         {
-            let is_saved = verdict.is_some_and(|verdict| verdict.fold().is_success());
+            let is_saved = verdict.is_some_and(|verdict| verdict.best().is_success());
             self.shared.stats.answers_lost.add_many(u64::from(is_saved));
             self.note(&delivery, None);
             return Err(end);
         }
         self.shared.watch_retained();
-        let reply = verdict.map_or_else(Reply::save_timed_out, Verdict::fold);
-        self.shared.count_reply(&reply);
-        self.owed += u64::from(reply.is_success());
-        self.note(&delivery, Some(&reply));
-        self.session.resume(Verdict::All(reply));
+        let verdict = verdict.unwrap_or_else(|| Verdict::All(Reply::save_timed_out()));
+        let best = verdict.best();
+        self.shared.count_reply(&best);
+        self.owed += u64::from(best.is_success());
+        self.note(&delivery, Some(&verdict));
+        self.session.resume(verdict);
         Ok(())
     }
 
     /// The verdict, or nothing when its time was up first.
-    async fn wait_for(
+    pub(super) async fn wait_for(
         &self,
         signals: &mut Signals<'_, '_>,
         question: &impl Question,

@@ -5,7 +5,9 @@ use std::str;
 
 use memchr::memchr;
 
-use super::{Address, AddressError, MAX_DOMAIN, MAX_LOCAL_PART, MAX_PATH, PathKind};
+use super::{Address, AddressError, Charset, MAX_DOMAIN, MAX_LOCAL_PART, MAX_PATH, PathKind};
+use crate::smtp::idn;
+use crate::smtp::xtext::is_unprintable;
 
 /// Octets of one label of a domain (RFC 1035 §2.3.4).
 const MAX_LABEL: usize = 63;
@@ -13,6 +15,8 @@ const MAX_LABEL: usize = 63;
 /// What is left to read. Methods take a piece off its front or fail; after a failure it is spent.
 pub(super) struct Scanner<'a> {
     pub(super) rest: &'a [u8],
+    /// What the text may be made of (RFC 6531 §3.3).
+    pub(super) charset: Charset,
 }
 
 impl<'a> Scanner<'a> {
@@ -40,7 +44,7 @@ impl<'a> Scanner<'a> {
     fn route(&mut self) -> Result<Vec<String>, AddressError> {
         let mut route = Vec::new();
         while self.eat(b'@') {
-            route.push(ascii(self.domain()?)?);
+            route.push(text(self.domain()?)?);
             if self.eat(b':') {
                 return Ok(route);
             }
@@ -69,19 +73,28 @@ impl<'a> Scanner<'a> {
     }
 
     fn dot_string(&mut self) -> Result<String, AddressError> {
-        let text = self.take_while(|byte| byte == b'.' || is_atext(byte));
-        if dots_separate(text) { ascii(text) } else { Err(AddressError::Syntax) }
+        let charset = self.charset;
+        let atoms = self
+            .take_while(|byte| byte == b'.' || is_atext(byte) || charset.has_beyond_ascii(byte));
+        if dots_separate(atoms) { text(atoms) } else { Err(AddressError::Syntax) }
     }
 
     /// After the opening quote: up to and with the closing one; backslashes are taken out.
     fn quoted_string(&mut self) -> Result<String, AddressError> {
         let mut user = String::new();
+        let charset = self.charset;
         loop {
-            let plain = self.take_while(|byte| is_printable(byte) && !matches!(byte, b'"' | b'\\'));
-            user.push_str(str::from_utf8(plain).map_err(|_| AddressError::NonAscii)?);
+            let plain = self.take_while(|byte| {
+                (is_printable(byte) && !matches!(byte, b'"' | b'\\'))
+                    || charset.has_beyond_ascii(byte)
+            });
+            user.push_str(str::from_utf8(plain).map_err(|_| AddressError::NotUtf8)?);
             let (&byte, rest) = self.rest.split_first().ok_or(AddressError::Syntax)?;
             self.rest = rest;
             match (byte, rest) {
+                (b'"', _) if !user.is_ascii() && user.chars().any(is_unprintable) => {
+                    return Err(AddressError::Syntax);
+                }
                 (b'"', _) => return Ok(user),
                 (b'\\', [escaped, rest @ ..]) if is_printable(*escaped) => {
                     user.push(char::from(*escaped));
@@ -94,7 +107,7 @@ impl<'a> Scanner<'a> {
 
     fn host(&mut self) -> Result<(String, Option<IpAddr>), AddressError> {
         if self.rest.first() != Some(&b'[') {
-            return Ok((ascii(self.domain()?)?, None));
+            return Ok((text(self.domain()?)?, None));
         }
         let end = memchr(b']', self.rest).ok_or(AddressError::Syntax)?;
         let ip = literal(self.take(end + 1)).ok_or(AddressError::Syntax)?;
@@ -102,12 +115,19 @@ impl<'a> Scanner<'a> {
     }
 
     fn domain(&mut self) -> Result<&'a [u8], AddressError> {
-        let text = self.take_while(|byte| byte == b'.' || is_label_byte(byte));
-        if text.len() > MAX_DOMAIN {
+        let charset = self.charset;
+        let domain = self.take_while(|byte| {
+            byte == b'.' || is_label_byte(byte) || charset.has_beyond_ascii(byte)
+        });
+        if domain.len() > MAX_DOMAIN {
             // Before the labels are looked at: one endless label is a domain too long.
             Err(AddressError::DomainTooLong)
-        } else if labels_fit(text) {
-            Ok(text)
+        } else if charset == Charset::Utf8 && !domain.is_ascii() {
+            // RFC 6531 §3.3: each label that is not ASCII is a U-label.
+            let name = str::from_utf8(domain).map_err(|_| AddressError::NotUtf8)?;
+            idn::to_ascii(name).map(|_| domain).ok_or(AddressError::Syntax)
+        } else if labels_fit(domain) {
+            Ok(domain)
         } else {
             Err(AddressError::Syntax)
         }
@@ -181,7 +201,8 @@ pub(super) fn is_postmaster(user: &str) -> bool {
 }
 
 pub(super) fn is_dot_string(text: &[u8]) -> bool {
-    dots_separate(text) && text.iter().all(|&byte| byte == b'.' || is_atext(byte))
+    let is_atom = |&byte: &u8| byte == b'.' || is_atext(byte) || !byte.is_ascii();
+    dots_separate(text) && text.iter().all(is_atom)
 }
 
 /// Whether there is something before, between and after the dots.
@@ -215,7 +236,11 @@ fn is_label_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
-/// Copies text that was found to be ASCII; the error cannot come up.
-pub(super) fn ascii(text: &[u8]) -> Result<String, AddressError> {
-    str::from_utf8(text).map(str::to_owned).map_err(|_| AddressError::NonAscii)
+/// Copies text; what is not UTF-8 is none, nor what has controls (those of ASCII are no text before that).
+pub(super) fn text(octets: &[u8]) -> Result<String, AddressError> {
+    let text = str::from_utf8(octets).map_err(|_| AddressError::NotUtf8)?;
+    if !text.is_ascii() && text.chars().any(is_unprintable) {
+        return Err(AddressError::Syntax);
+    }
+    Ok(text.to_owned())
 }

@@ -3,7 +3,10 @@
 //! All of them stay on the address as they were sent; here is what a session obeys.
 
 use crate::smtp::address::{Parameter, ParameterError};
+use crate::smtp::dsn;
 use crate::smtp::error::PeerError;
+use crate::smtp::extensions::Extensions;
+use crate::smtp::xtext;
 
 /// What BODY declares (RFC 6152, RFC 3030).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -26,16 +29,28 @@ pub struct MailParameters {
     pub body: BodyType,
     /// Whether addresses and header fields may be UTF-8 (RFC 6531).
     pub smtputf8: bool,
+    /// Whether it names who submitted the message (RFC 4954 §5): nothing that anybody trusts here.
+    pub auth: bool,
 }
 
 impl MailParameters {
-    /// What these say.
-    pub(super) fn read(parameters: &[Parameter]) -> Result<Self, PeerError> {
+    /// What these say; none that is not offered.
+    pub(super) fn read(parameters: &[Parameter], offered: &Extensions) -> Result<Self, PeerError> {
         let mut read = Self::default();
         for Parameter { keyword, value } in parameters {
+            let value = value.as_deref();
             match keyword.as_str() {
-                "SIZE" => read.size = Some(size(value.as_deref())?),
-                "BODY" => read.body = body(value.as_deref())?,
+                "SIZE" => read.size = Some(size(value)?),
+                "BODY" => read.body = body(value)?,
+                "AUTH" => read.auth = auth(value)?,
+                "SMTPUTF8" if offered.offers_smtputf8() => {
+                    read.smtputf8 = value.is_none();
+                    check("SMTPUTF8", read.smtputf8)?;
+                }
+                "RET" if offered.dsn => check("RET", value.and_then(dsn::parse_return).is_some())?,
+                "ENVID" if offered.dsn => {
+                    check("ENVID", value.and_then(dsn::parse_envelope_id).is_some())?;
+                }
                 _ => return Err(PeerError::UnknownParameter(keyword.clone())),
             }
         }
@@ -48,13 +63,27 @@ impl MailParameters {
 pub struct RcptParameters {}
 
 impl RcptParameters {
-    /// What these say.
-    pub(super) fn read(parameters: &[Parameter]) -> Result<Self, PeerError> {
-        match parameters.first() {
-            None => Ok(Self {}),
-            Some(parameter) => Err(PeerError::UnknownParameter(parameter.keyword.clone())),
+    /// What these say; none that is not offered.
+    pub(super) fn read(parameters: &[Parameter], offered: &Extensions) -> Result<Self, PeerError> {
+        for Parameter { keyword, value } in parameters {
+            let value = value.as_deref();
+            match keyword.as_str() {
+                "NOTIFY" if offered.dsn => {
+                    check("NOTIFY", value.and_then(dsn::parse_notify).is_some())?;
+                }
+                "ORCPT" if offered.dsn => {
+                    check("ORCPT", value.and_then(dsn::parse_original_recipient).is_some())?;
+                }
+                _ => return Err(PeerError::UnknownParameter(keyword.clone())),
+            }
         }
+        Ok(Self {})
     }
+}
+
+/// Refuses the parameter named, unless its value is one that it can have.
+fn check(keyword: &'static str, good: bool) -> Result<(), PeerError> {
+    if good { Ok(()) } else { Err(PeerError::BadValue(keyword)) }
 }
 
 /// RFC 1870 §3: one to twenty digits.
@@ -65,6 +94,16 @@ fn size(value: Option<&str>) -> Result<u64, PeerError> {
     }
     // Twenty digits can be more than 64 bits hold: larger than any limit either way.
     Ok(digits.parse().unwrap_or(u64::MAX))
+}
+
+/// RFC 4954 §5: `<>` or a mailbox, as xtext.
+fn auth(value: Option<&str>) -> Result<bool, PeerError> {
+    let decoded = value.and_then(|value| xtext::decode(value.as_bytes()));
+    if decoded.is_some_and(|name| !name.is_empty()) {
+        Ok(true)
+    } else {
+        Err(PeerError::BadParameter)
+    }
 }
 
 /// RFC 6152 §3, RFC 3030 §3.

@@ -9,7 +9,7 @@ use crate::smtp::reply::Reply;
 pub enum Stage {
     /// The greeting; who greets asks for itself.
     Connect,
-    /// HELO and EHLO.
+    /// HELO, EHLO and LHLO.
     Helo,
     /// MAIL.
     Mail,
@@ -34,7 +34,7 @@ impl Stage {
 
     fn of(command: &Command) -> Option<Self> {
         Some(match command {
-            Command::Helo(_) | Command::Ehlo(_) => Self::Helo,
+            Command::Helo(_) | Command::Ehlo(_) | Command::Lhlo(_) => Self::Helo,
             Command::Mail { .. } => Self::Mail,
             Command::Rcpt { .. } => Self::Rcpt,
             Command::Data | Command::Bdat(_) => Self::Data,
@@ -70,7 +70,7 @@ impl Session {
             return;
         };
         if let Command::Bdat(chunk) = asking.command {
-            return self.drop_chunk(chunk, reply.clone());
+            return self.drop_chunk(chunk, reply.clone(), 1);
         }
         self.state = match (Stage::of(&asking.command), asking.state) {
             (Some(Stage::Rcpt), State::Open(mut open)) => {

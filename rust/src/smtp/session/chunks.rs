@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::judging::too_large;
+use super::judging::{replies_to, too_large};
 use super::receiving::cover_envelope;
 use super::{Open, Session, State, Step};
 use crate::buffer::Body;
@@ -52,8 +52,17 @@ pub(super) enum Sink {
 #[derive(Debug)]
 pub(super) struct Dropped {
     reply: Reply,
+    /// How often.
+    count: usize,
     /// The message that this is the end of, where one had begun.
     message: Option<Arc<Transaction>>,
+}
+
+impl Chunk {
+    /// RFC 2033 §4.3: one for each recipient to the last chunk, and one to any other.
+    pub(super) fn replies_to(self, transaction: &Transaction) -> usize {
+        if self.last { replies_to(transaction) } else { 1 }
+    }
 }
 
 impl Incoming {
@@ -70,7 +79,7 @@ impl Session {
     pub(super) fn bdat(&mut self, chunk: Chunk) -> Option<Step> {
         match std::mem::replace(&mut self.state, State::Ready) {
             State::Open(open) if open.transaction.rcpt_to.is_empty() => {
-                self.drop_chunk(chunk, open.no_recipients());
+                self.drop_chunk(chunk, open.no_recipients(), 1);
             }
             // What cannot be stored needs no memory.
             State::Open(open) if self.is_too_large(chunk.size) => {
@@ -89,7 +98,7 @@ impl Session {
                     self.take_in(message, chunk);
                 }
             }
-            _ => self.drop_chunk(chunk, fixed::NO_CHUNKS),
+            _ => self.drop_chunk(chunk, fixed::NO_CHUNKS, 1),
         }
         None
     }
@@ -103,16 +112,17 @@ impl Session {
         self.state = State::Chunk(Incoming { chunk, left: chunk.size, sink });
     }
 
-    /// The chunk is not taken; its transaction is over.
-    pub(super) fn drop_chunk(&mut self, chunk: Chunk, reply: Reply) {
-        let sink = Sink::Nowhere(Box::new(Dropped { reply, message: None }));
+    /// The chunk is not taken, which is said in so many replies; its transaction is over.
+    pub(super) fn drop_chunk(&mut self, chunk: Chunk, reply: Reply, count: usize) {
+        let sink = Sink::Nowhere(Box::new(Dropped { reply, count, message: None }));
         self.state = State::Chunk(Incoming { chunk, left: chunk.size, sink });
     }
 
     /// The message is too large with this chunk.
     fn drop_message(&mut self, transaction: Arc<Transaction>, chunk: Chunk) {
         let reply = too_large(self.settings.max_size);
-        let sink = Sink::Nowhere(Box::new(Dropped { reply, message: Some(transaction) }));
+        let count = chunk.replies_to(&transaction);
+        let sink = Sink::Nowhere(Box::new(Dropped { reply, count, message: Some(transaction) }));
         self.state = State::Chunk(Incoming { chunk, left: chunk.size, sink });
     }
 
@@ -153,7 +163,8 @@ impl Session {
             Sink::Message(mut message) if chunk.last || message.body.fault().is_some() => {
                 message.body.end();
                 let Chunked { transaction, body, .. } = *message;
-                self.end_of_message(transaction, body, false)
+                let count = chunk.replies_to(&transaction);
+                self.end_of_message(transaction, body, false, count)
             }
             Sink::Message(message) => {
                 self.state = State::Between(message);
@@ -164,15 +175,15 @@ impl Session {
         }
     }
 
-    fn end_dropped(&mut self, Dropped { reply, message }: Dropped) {
+    fn end_dropped(&mut self, Dropped { reply, count, message }: Dropped) {
         if let Some(transaction) = message {
             self.messages = self.messages.saturating_add(1);
-            self.refuse_message(transaction, 0, reply);
+            self.refuse_message(transaction, 0, reply, count);
         } else if reply.code() == 421 {
             // RFC 5321 §3.8: after 421 the connection is closed.
             self.end(&reply);
         } else {
-            self.say(&reply);
+            (0..count).for_each(|_| self.say(&reply));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Session, State};
 use crate::buffer::{Body, Fault};
 use crate::mail::header::count_received;
-use crate::smtp::{Reply, Transaction, fixed};
+use crate::smtp::{Dialect, Reply, Transaction, Verdict, fixed};
 
 /// A message that was refused after its end, for whoever keeps a log.
 #[derive(Debug)]
@@ -34,12 +34,21 @@ impl Session {
         limit > 0 && count_received(header) > limit
     }
 
-    /// Hands a whole message on, or says why it is not taken.
+    /// Says what became of a message, in so many replies.
+    pub(super) fn say_of_message(&mut self, count: usize, verdict: &Verdict) {
+        match verdict {
+            Verdict::Each(each) => each.iter().for_each(|reply| self.say(reply)),
+            Verdict::All(reply) => (0..count).for_each(|_| self.say(reply)),
+        }
+    }
+
+    /// Hands a whole message on, or says why it is not taken; either in so many replies.
     pub(super) fn judge(
         &mut self,
         transaction: Arc<Transaction>,
         body: Body,
         bare_newline: bool,
+        count: usize,
     ) -> Option<(Arc<Transaction>, Body)> {
         let refusal = match body.fault() {
             Some(Fault::TooLarge) => Some(too_large(self.settings.max_size)),
@@ -51,23 +60,29 @@ impl Session {
         };
         if let Some(reply) = refusal {
             let size = body.as_slice().len() as u64;
-            self.refuse_message(transaction, size, reply);
+            self.refuse_message(transaction, size, reply, count);
             return None;
         }
-        self.state = State::Delivering;
+        self.state = State::Delivering(count);
         Some((transaction, body))
     }
 
-    /// Says why a message is not taken.
+    /// Says why a message is not taken, in so many replies.
     pub(super) fn refuse_message(
         &mut self,
         transaction: Arc<Transaction>,
         size: u64,
         reply: Reply,
+        count: usize,
     ) {
-        self.say(&reply);
+        (0..count).for_each(|_| self.say(&reply));
         self.refused.push(Refused { transaction, size, reply });
     }
+}
+
+/// RFC 2033 §4.2: LMTP says what became of a message once for each recipient, in their order; SMTP once.
+pub(super) fn replies_to(transaction: &Transaction) -> usize {
+    if transaction.dialect == Dialect::Lmtp { transaction.rcpt_to.len() } else { 1 }
 }
 
 pub(super) fn too_large(limit: u64) -> Reply {

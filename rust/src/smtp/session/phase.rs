@@ -5,13 +5,13 @@ use super::{Session, State};
 /// What a session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// A command, with no transaction open.
+    /// A command, or more of AUTH, with no transaction open.
     Idle,
     /// A command, with a transaction open.
     Transaction,
     /// The message: from DATA until the final dot, from the first BDAT until the last one.
     Data,
-    /// An answer on a recipient or on a whole message.
+    /// An answer on a recipient, on credentials or on a whole message.
     Waiting,
     /// TLS, or the greeting behind XCLIENT.
     Negotiating,
@@ -23,14 +23,16 @@ impl Session {
     /// How far it is.
     pub fn phase(&self) -> Phase {
         match self.state {
-            State::Ready => Phase::Idle,
+            State::Ready | State::Challenged(_) => Phase::Idle,
             State::Open(_) => Phase::Transaction,
             State::Beginning(..) | State::Receiving(_) | State::Chunk(_) | State::Between(_) => {
                 Phase::Data
             }
-            State::Checking(..) | State::Asking(_) | State::Finishing(_) | State::Delivering => {
-                Phase::Waiting
-            }
+            State::Checking(..)
+            | State::Asking(_)
+            | State::Finishing(..)
+            | State::Authenticating
+            | State::Delivering(_) => Phase::Waiting,
             State::Negotiating => Phase::Negotiating,
             State::Closed => Phase::Closed,
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::chunks::{Incoming, Sink};
+use super::judging::replies_to;
 use super::{BodyAnswer, Session, State, Step};
 use crate::buffer::Body;
 use crate::mail::header::HeaderEnd;
@@ -33,8 +34,9 @@ impl Session {
                     DataReader::new(self.settings.bare_newline, self.settings.max_header_size);
                 self.state = State::Receiving(Box::new(Receiving { transaction, reader, body }));
             }
-            (State::Beginning(_, Some(chunk)), BodyAnswer::Refuse(reply)) => {
-                self.drop_chunk(chunk, reply);
+            (State::Beginning(transaction, Some(chunk)), BodyAnswer::Refuse(reply)) => {
+                let count = chunk.replies_to(&transaction);
+                self.drop_chunk(chunk, reply, count);
             }
             (State::Beginning(_, None), BodyAnswer::Refuse(reply)) => self.say(&reply),
             (other, _) => self.state = other,
@@ -52,14 +54,15 @@ impl Session {
 
     /// A message whose octets can be looked at now; what is to be delivered, if it is to be.
     pub fn finish_body(&mut self, mut body: Body) -> Option<(Arc<Transaction>, Body)> {
-        let State::Finishing(transaction) = std::mem::replace(&mut self.state, State::Ready) else {
+        let State::Finishing(transaction, count) = std::mem::replace(&mut self.state, State::Ready)
+        else {
             return None;
         };
         if body.fault().is_none() && body.header_end().is_none() {
             let end = HeaderEnd::new(self.settings.max_header_size).update(body.as_slice());
             body.set_header_end(end);
         }
-        self.judge(transaction, body, false)
+        self.judge(transaction, body, false, count)
     }
 
     /// The final dot.
@@ -70,22 +73,24 @@ impl Session {
         let Receiving { transaction, reader, body } = *receiving;
         let bare_newline =
             reader.bare_newline() && self.settings.bare_newline == BareNewline::Reject;
-        self.end_of_message(transaction, body, bare_newline)
+        let count = replies_to(&transaction);
+        self.end_of_message(transaction, body, bare_newline, count)
     }
 
-    /// All octets of a message are there.
+    /// All octets of a message are there. What becomes of it is said in so many replies.
     pub(super) fn end_of_message(
         &mut self,
         transaction: Arc<Transaction>,
         body: Body,
         bare_newline: bool,
+        count: usize,
     ) -> Option<Step> {
         self.messages = self.messages.saturating_add(1);
         if body.is_spilled() && !bare_newline {
-            self.state = State::Finishing(transaction);
+            self.state = State::Finishing(transaction, count);
             return Some(Step::FinishBody(body));
         }
-        let (transaction, body) = self.judge(transaction, body, bare_newline)?;
+        let (transaction, body) = self.judge(transaction, body, bare_newline, count)?;
         Some(Step::Deliver(transaction, body))
     }
 }

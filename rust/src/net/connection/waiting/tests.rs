@@ -32,6 +32,7 @@ fn slow(save_timeout: Duration) -> Slow {
             data_timeout: TIMEOUT,
             min_data_rate: 0,
             per_address: AddressLimits::default(),
+            logins: crate::config::LoginLimits::default(),
             greet_delay: Duration::ZERO,
             proxy_protocol: false,
             trusted_proxies: Vec::new(),

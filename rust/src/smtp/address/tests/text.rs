@@ -1,7 +1,7 @@
 //! Addresses without brackets and as text, parameters, HELO.
 
 use super::super::*;
-use super::AddressError::{NonAscii, PathTooLong, Syntax};
+use super::AddressError::{PathTooLong, Syntax};
 use super::{address, domain_of};
 
 #[test]
@@ -23,7 +23,14 @@ fn text_without_brackets() {
         ("<a@b> ", Err(Syntax)),
         ("@a:b@c", Err(Syntax)),
         ("a@b\n", Err(Syntax)),
-        ("é@b", Err(NonAscii)),
+        ("é@b", Ok(address("é", "b"))),
+        ("a@例え.jp", Ok(address("a", "例え.jp"))),
+        (r#""ü ü"@b"#, Ok(address("ü ü", "b"))),
+        ("😀@bücher.example", Ok(address("😀", "bücher.example"))),
+        ("a\u{85}@b", Err(Syntax)),
+        ("a@b\u{2028}", Err(Syntax)),
+        ("\"\\ü\"@b", Err(Syntax)),
+        ("a@ü..b", Err(Syntax)),
     ];
     for (text, expected) in table {
         assert_eq!(Address::parse(text), expected, "{text:?}");
@@ -45,6 +52,9 @@ fn display_quotes_only_where_needed() {
         ("a", "[IPv6:0:0::1]", "a@[IPv6:::1]"),
         ("", "", ""),
         ("postmaster", "", "postmaster"),
+        ("jörg", "bücher.example", "jörg@bücher.example"),
+        ("用户", "例え.jp", "用户@例え.jp"),
+        ("ü ü", "b", r#""ü ü"@b"#),
     ];
     for (user, host, text) in table {
         assert_eq!(address(user, host).to_string(), text);
