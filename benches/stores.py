@@ -20,6 +20,7 @@ from tests.services.phpfpm import PhpFpm
 from tests.services.postgresql import PostgreSQL
 from tests.services.redis import DURABLE, RedisServer
 from tests.services.sql import SQLServer
+from tests.services.webhook import Receiver
 
 RECIPIENT: Final = "b"
 """The user that all loads send to."""
@@ -116,6 +117,11 @@ class Places:
             PhpFpm(self.folder("php"), children=2 * WAITING, environment=environment)
         )
 
+    @cached_property
+    def receiver(self) -> Receiver:
+        """The receiver of the example, which syncs a file and its folder before it answers."""
+        return self._stack.enter_context(Receiver(self.folder("receiver"), "secret"))
+
 
 def _sqlite(places: Places) -> Store:
     return Store(SQL, {"sql_driver": "sqlite", "sql_dsn": str(places.folder("sqlite") / "mail.db")})
@@ -166,6 +172,15 @@ def _fastcgi(places: Places) -> Store:
     return Store("HeadersParser|Header|FastCGI", keys, (places.php,), WAITING)
 
 
+def _http(places: Places, **more: object) -> Store:
+    keys = {"http_url": places.receiver.url, "http_secret": "secret", **more}
+    return Store("HeadersParser|Header|HTTP", keys, (places.receiver,))
+
+
+def _http_raw(places: Places) -> Store:
+    return _http(places, http_format="raw")
+
+
 def _pipe(places: Places) -> Store:
     path = f"of={places.folder('pipe')}/${{queue_id}}"
     command = ["dd", path, "bs=64K", "conv=fsync", "status=none"]
@@ -181,6 +196,8 @@ STORES: Final[Mapping[str, Callable[[Places], Store]]] = {
     "GuerrillaRedisDB": _redis_and_sql,
     "MailDir": _maildir,
     "FastCGI": _fastcgi,
+    "HTTP": _http,
+    "HTTP, raw": _http_raw,
     "Pipe": _pipe,
 }
 """What is measured, by what the table calls it."""

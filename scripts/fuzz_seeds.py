@@ -128,6 +128,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     for number, mail in enumerate(mails()):
         yield "data", bytes([number % 251]) + _LEADING_DOT.sub(rb"\1..", mail)
         yield "header", mail
+        yield "mime", mail
         yield from fields(mail)
 
 

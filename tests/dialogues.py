@@ -62,7 +62,7 @@ paths = st.one_of(
 parameters = st.lists(
     one_of(
         "SIZE=100 size=301 SIZE=99999 SIZE SIZE=-1 SIZE=000000000000000000000",
-        "BODY=7BIT body=8bitmime BODY=BINARYMIME SMTPUTF8 smtputf8 SMTPUTF8=1 = X=é X=a=b -a",
+        "BODY=7BIT body=8bitmime BODY=BINARYMIME BODY=BINARY SMTPUTF8 smtputf8 SMTPUTF8=1 = X=é X=a=b -a",
         "NOTIFY=NEVER notify=Success,DELAY NOTIFY=NEVER,DELAY ORCPT=rfc822;a+2Bb@c ORCPT=a@b",
         f"RET=FULL ret=hdrs RET=x ENVID=a+20b ENVID=a+b ORCPT=utf-8;{E_ACUTE} X={HAN}",
     ),
@@ -120,7 +120,18 @@ xclients = st.lists(
     ),
     max_size=3,
 ).map(lambda words: line(" ".join(["XCLIENT", *words])))
-commands = st.one_of(hellos, mails, rcpts, simple, simple, noise, xclients)
+chunk_noise = one_line_of(
+    "BDAT\nBDAT 1x\nbdat 1 LAST LAST\nBDAT 1\t\nBDAT 99999999999999999999\nBDAT -1\nBDATA 1",
+).map(line) | st.just(b"BDAT 3\nabc\r\n")
+stray_chunks = st.builds(
+    lambda verb, size, end: line(f"{verb} {size}{end}"),
+    one_of("BDAT bdat"),
+    st.sampled_from([0, 0, 1, 2, 9, 20, 300, 11_000]),
+    one_line_of("\n LAST\n  last "),
+)
+commands = st.one_of(
+    hellos, mails, rcpts, simple, simple, noise, xclients, stray_chunks, chunk_noise
+)
 
 # --- Messages -------------------------------------------------------------------------------------
 
@@ -142,8 +153,21 @@ def transactions(draw: st.DrawFn) -> bytes:
     said = draw(st.sampled_from([*map(line, hellos), b""]))
     said += draw(mostly(st.just(line("MAIL FROM:<from@example.org>")), mails))
     some = st.lists(mostly(likely_rcpts, rcpts | commands), min_size=1, max_size=5)
-    said += b"".join(draw(some)) + line("DATA") + draw(bodies)
+    said += b"".join(draw(some))
+    if draw(st.booleans()):
+        return said + draw(chunked())
+    said += line("DATA") + draw(bodies)
     return said + draw(mostly(st.just(b"\r\n.\r\n"), st.sampled_from([b".\r\n", b""])))
+
+
+@st.composite
+def chunked(draw: st.DrawFn) -> bytes:
+    """A message in chunks; now and then there is a command between them, or no last one."""
+    said = b""
+    for octets in draw(st.lists(bodies, max_size=4)):
+        said += line(f"BDAT {len(octets)}") + octets
+        said += draw(mostly(st.just(b""), commands))
+    return said + draw(mostly(st.just(line("BDAT 0 LAST")), stray_chunks))
 
 
 @st.composite

@@ -28,13 +28,14 @@ from tests.grammar import (
 
 _BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
+_BODY: Final = r"(?i)7BIT|8BITMIME|BINARYMIME"
 _SEQUENCE: Final = ("503 5.5.1 ",)
 _TOO_LARGE: Final = ("552 5.3.4 ",)
 _MAIL_OK: Final = ("250 2.1.0 ",)
 _XTEXT: Final = r"(?:[!-*,-<>-~]|\+[2-7][0-9A-F])"
 _OF_MAIL: Final = {
     "SIZE": r"\d{1,20}",
-    "BODY": r"(?i)7BIT|8BITMIME",
+    "BODY": _BODY,
     "SMTPUTF8": "",
     "RET": r"(?i)FULL|HDRS",
     "ENVID": _XTEXT + "{1,100}",
@@ -45,6 +46,8 @@ _OF_RCPT: Final = {
 }
 """The parameters, of which a `+` alone is no xtext (RFC 3461 section 4)."""
 _STORED: Final = ("250 2.0.0 OK: queued as ",)
+_UNCOUNTED: Final = ("421 4.5.4 ",)
+"""A BDAT whose octets nobody can count: what follows it cannot be told from commands."""
 
 
 class Policy(NamedTuple):
@@ -85,6 +88,8 @@ class Model:
         """The session is over: whatever the client says now is not obeyed."""
         self._unread = b""
         self._receiving = False
+        self._chunk: tuple[int, bool] | None = None
+        """Octets of a BDAT that is coming in, and whether it is the last."""
         self._helo: str | None = None
         self._proxied: str | None = None
         """What a proxy says that the client said in HELO."""
@@ -96,14 +101,30 @@ class Model:
     def feed(self, octets: bytes) -> None:
         """The client sends more."""
         self._unread += octets
-        while not self.closed and (self._end_of_data() if self._receiving else self._line()):
-            pass
+        while not self.closed:
+            if self._receiving:
+                more = self._end_of_data()
+            elif self._chunk is not None:
+                more = self._end_of_chunk(*self._chunk)
+            else:
+                more = self._line()
+            if not more:
+                break
+
+    @property
+    def missing(self) -> int:
+        """Octets that a chunk lacks: until they come nothing is a command."""
+        return 0 if self._chunk is None else self._chunk[0] - len(self._unread)
 
     @property
     def early(self) -> list[Replies]:
         """A reply that may come already: a line without its end so far that can only be bad."""
-        if self.closed or self._receiving or not is_bad(self._unread.removesuffix(b"\r")):
+        if self.closed or self._receiving or self._chunk is not None:
             return []
+        if not is_bad(self._unread.removesuffix(b"\r")):
+            return []
+        if _may_be_bdat(self._unread):
+            return [_UNCOUNTED]
         return [("500 5.5.2 ", "421 4.7.0 ")]
 
     # --- Lines ------------------------------------------------------------------------------------
@@ -120,13 +141,18 @@ class Model:
             self._errors += reply[0].startswith("500")
             if reply[0].startswith("500") and self._errors == self.policy.max_errors:
                 reply, self.closed = ("421 4.7.0 ",), True
-        self.replies.append(reply)
+        if reply is not None:
+            self.replies.append(reply)
         return True
 
-    def _obey(self, line: bytes) -> Replies:
+    def _obey(self, line: bytes) -> Replies | None:
+        if is_bad(line) and _may_be_bdat(line):
+            return self._uncounted()
         if is_bad(line):
             raise Refused("500 5.5.2 ")
         verb, _, argument = line.decode("latin-1").rstrip(" ").partition(" ")
+        if verb.upper() == "BDAT":
+            return self._bdat(argument)
         obey = self._verbs().get(verb.upper())
         if obey is None:
             raise Refused("500 5.5.1 ")
@@ -165,6 +191,9 @@ class Model:
     def _reset(self) -> None:
         self._utf8 = False
         self._sender: str | None = None
+        self._binary = False
+        self._chunks: bytes | None = None
+        """Those that have come."""
         self._recipients: list[str] = []
         self._relay_denied = False
 
@@ -217,6 +246,7 @@ class Model:
             return ("421 4.7.0 ",)
         self._sender, self._idle = "@".join(filter(None, path)), 0
         self._utf8 = "SMTPUTF8" in parameters
+        self._binary = (parameters.get("BODY") or "").upper() == "BINARYMIME"
         self._believed &= not self._spoke
         return _MAIL_OK
 
@@ -226,7 +256,7 @@ class Model:
         if path == ("", ""):
             raise Refused(*SYNTAX)  # the null path receives nothing
         checked(parameters, _OF_RCPT, self._utf8)
-        if self._sender is None:
+        if self._sender is None or self._chunks is not None:
             raise Refused(*_SEQUENCE)
         if len(self._recipients) >= self.policy.max_recipients:
             raise Refused("452 4.5.3 ")
@@ -242,12 +272,31 @@ class Model:
     def _data(self, argument: str) -> Replies:
         if argument:
             raise Refused(*SYNTAX)
-        if self._sender is None:
+        if self._sender is None or self._chunks is not None or self._binary:
             raise Refused(*_SEQUENCE)
         if not self._recipients:
-            raise Refused(*(("554 5.5.1 ",) if self._relay_denied else _SEQUENCE))
+            raise Refused(*self._no_recipients())
         self._receiving = True
         return ("354 ",)
+
+    def _no_recipients(self) -> Replies:
+        return ("554 5.5.1 ",) if self._relay_denied else _SEQUENCE
+
+    def _bdat(self, argument: str) -> Replies | None:
+        """RFC 3030 section 2: the reply comes behind the octets."""
+        words = [word for word in argument.split(" ") if word]
+        said = re.fullmatch(r"([0-9]+)( last)?", " ".join(words).lower())
+        if said is None or int(said[1]) >= 1 << 64:
+            return self._uncounted()
+        self._chunk = int(said[1]), said[2] is not None
+        if self._chunk == (0, False):
+            reply = self._no_mail(("250 ",))
+            return reply if self.closed else None
+        return None
+
+    def _uncounted(self) -> Replies:
+        self.closed = True
+        return _UNCOUNTED
 
     def _quit(self, argument: str) -> Replies:
         if argument:
@@ -274,10 +323,42 @@ class Model:
         if bare and self.policy.bare_newline == "reject":
             refusals += ["554 5.6.0 "]
         if not refusals:
-            sender, recipients = self._sender or "", frozenset(self._recipients)
-            self.stored[len(self.replies)] = Message(
-                self._helo or "unknown", sender, recipients, message
-            )
+            self._store(message)
         self.replies.append(tuple(refusals) or _STORED)
         self._reset()
         return True
+
+    def _store(self, message: bytes) -> None:
+        sender, recipients = self._sender or "", frozenset(self._recipients)
+        self.stored[len(self.replies)] = Message(
+            self._helo or "unknown", sender, recipients, message
+        )
+
+    def _end_of_chunk(self, size: int, last: bool) -> bool:
+        """Nothing but its size ends it, and what is in it stays as it is."""
+        if len(self._unread) < size:
+            return False
+        octets, self._unread, self._chunk = self._unread[:size], self._unread[size:], None
+        message = (self._chunks or b"") + octets
+        if self._sender is None:
+            reply = _SEQUENCE
+        elif not self._recipients:
+            reply = self._no_recipients()
+        elif len(message) > self.policy.max_size:
+            reply = _TOO_LARGE
+            self._messages += 1
+        elif last:
+            reply = _STORED
+            self._messages += 1
+            self._store(message)
+        else:
+            self._chunks = message
+            self.replies.append((f"250 2.0.0 {size} octets",))
+            return True
+        self.replies.append(reply)
+        self._reset()
+        return True
+
+
+def _may_be_bdat(line: bytes) -> bool:
+    return line[:4].upper() == b"BDAT"

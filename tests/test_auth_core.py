@@ -52,7 +52,9 @@ class Keeper:
 
 
 @contextmanager
-def keeping(*, server: dict[str, Any] | None = None, **auth: Any) -> Iterator[tuple[str, Keeper, Core]]:
+def keeping(
+    *, server: dict[str, Any] | None = None, **auth: Any
+) -> Iterator[tuple[str, Keeper, Core]]:
     with core(server={**(server or {}), "auth": OFFERED | auth}) as (made, address):
         keeper = Keeper(made)
         yield address, keeper, made
@@ -92,8 +94,8 @@ def test_a_client_of_the_standard_library_logs_in_by_either_mechanism() -> None:
         backend = made.backend("default")
 
         def serve() -> None:
-            for one in iter(lambda: backend.receive_logins(1, 20), None):
-                for asked in one:
+            while (logins := backend.receive_logins(1, 20)) is not None:
+                for asked in logins:
                     asked.answer(None if asked.credentials.password == "secret" else BAD)
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -107,22 +109,19 @@ def test_a_client_of_the_standard_library_logs_in_by_either_mechanism() -> None:
                     client.auth(mechanism[5:].upper(), getattr(client, mechanism))
                 assert refused.value.smtp_code == 535
                 client.password = "secret"
-                for initial in (True, False):
-                    code, _ = client.docmd("RSET")
-                    assert code == 250
-                    if initial:
-                        authed = client.auth(
-                            mechanism[5:].upper(),
-                            getattr(client, mechanism),
-                            initial_response_ok=False,
-                        )
-                        assert authed[0] == 235
+                code, _ = client.auth(
+                    mechanism[5:].upper(), getattr(client, mechanism), initial_response_ok=False
+                )
+                assert code == 235
     thread.join(20)
     assert not thread.is_alive()
 
 
 def test_a_login_that_nobody_answers_in_time_is_a_passing_failure() -> None:
-    with core(server={"auth": OFFERED}, auth_timeout=0.1) as (made, address), greeted(address) as wire:
+    with (
+        core(server={"auth": OFFERED}, auth_timeout=0.1) as (made, address),
+        greeted(address) as wire,
+    ):
         assert wire.ask(login()) == "454 4.7.0 Temporary authentication failure"
         stats = made.stats()
         assert (stats["logins_expired"], stats["logins_failed"]) == (1, 0)
@@ -187,7 +186,9 @@ def test_failures_are_answered_later_each_time() -> None:
             began = time.monotonic()
             assert wire.ask(login("wrong")) == str(BAD)
             took.append(time.monotonic() - began)
-        assert [least <= one for least, one in zip((0.2, 0.4, 0.8), took, strict=True)] == [True] * 3
+        assert [least <= one for least, one in zip((0.2, 0.4, 0.8), took, strict=True)] == [
+            True
+        ] * 3
         # Who is right does not wait.
         began = time.monotonic()
         with greeted(address) as other:

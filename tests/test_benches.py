@@ -31,7 +31,7 @@ def test_the_edge_is_measured_in_small(tmp_path: Path) -> None:
 def test_storing_is_measured_in_small(tmp_path: Path) -> None:
     """A store in the daemon, a server behind it, and programs that it runs."""
     told = tmp_path / "samples.json"
-    command = [sys.executable, str(PROCESSORS), "--stores", "SQL, SQLite;FastCGI;Pipe"]
+    command = [sys.executable, str(PROCESSORS), "--stores", "SQL, SQLite;FastCGI;HTTP;Pipe"]
     command += ["--client", "python", "--connections", "1,10", "--seconds", "0.05"]
     done = subprocess.run(
         [*command, "--json", str(told)],
@@ -44,12 +44,13 @@ def test_storing_is_measured_in_small(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count("processors.py")) == (0, 0), done.stderr
     samples = json.loads(told.read_text())["samples"]
     found = {(one["store"], one["batch"], one["connections"]) for one in samples}
-    assert len(found) == len(samples) == 3 * 2 * 2
+    assert len(found) == len(samples) == 4 * 2 * 2
     assert all(one["rate"] > 0 and one["server_us"] > 0 for one in samples)
-    # What is behind: nothing, PHP, and a program a mail.
+    # What is behind: nothing, PHP, a web server, and a program a mail.
     behind = {one["store"]: one["behind_us"] for one in samples}
     assert behind["SQL, SQLite"] == 0
     assert behind["FastCGI"] > 0
+    assert behind["HTTP"] > 0
     assert behind["Pipe"] > 0
     for store in behind:
         assert f"\n{store} " in done.stdout

@@ -184,8 +184,9 @@ def converse(client: Client, said: Iterator[tuple[bytes, bool]], ending: str) ->
             break
     match ending:
         case "QUIT":
-            # The end of a message that may be open, and of a line.
-            client.send(b"\r\n.\r\n\r\nQUIT\r\n", wait=False)
+            # The end of a message or a chunk that may be open, and of a line.
+            missing = b"." * client.model.missing
+            client.send(missing + b"\r\n.\r\n\r\nQUIT\r\n", wait=False)
             assert client.model.closed
             client.listen_to_the_end()
         case "finish sending":

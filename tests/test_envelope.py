@@ -8,7 +8,7 @@ from email.message import EmailMessage
 import pytest
 
 from guerrilla import Address, Check, Envelope, Reply, TLSInfo
-from guerrilla._core import claim, make_check, parse_addresses
+from guerrilla._core import claim, decode_words, make_check, parse_addresses
 
 RAW = (
     b"From: =?utf-8?q?J=C3=BCrgen?= <j@example.com>\r\n"
@@ -91,6 +91,14 @@ def test_header_is_case_insensitive_with_several_values() -> None:
 )
 def test_subject_is_decoded(value: bytes, subject: str) -> None:
     assert envelope(b"Subject: " + value + b"\r\n\r\n").subject == subject
+
+
+def test_a_value_is_decoded_as_the_subject_is() -> None:
+    value = envelope().header["Subject"]
+    assert decode_words(value) == envelope().subject == "Grüße again"
+    assert decode_words("=?utf-8?q?a=0D=0A=00b?= é =?x?y?z?=") == "a   b é =?x?y?z?="
+    # Linear: a minute and more where each of them is looked for an end.
+    assert decode_words("=?a?q?" * 170_000) == "=?a?q?" * 170_000
 
 
 def test_a_message_without_a_subject_has_an_empty_one() -> None:

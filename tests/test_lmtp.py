@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import smtplib
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from guerrilla import Envelope, Processor, Replies, Reply
-from guerrilla._core import Core
+from guerrilla import Envelope, Event, MailEvent, Processor, Replies, Reply
+from guerrilla._core import Core, claim
 from guerrilla.reply import Outcome
 from tests.cores import core
 from tests.daemons import Make, config
@@ -57,7 +58,11 @@ def test_each_recipient_has_its_reply(place: str, tmp_path: Path) -> None:
         assert wire.reply().startswith("250 2.0.0 OK: queued as ")
         assert wire.ask(b"QUIT\r\n") == "221 2.0.0 Bye"
         stats = made.stats()
-        assert [stats[f"messages_{what}"] for what in ("accepted", "deferred", "rejected")] == [2, 0, 0]
+        assert [stats[f"messages_{what}"] for what in ("accepted", "deferred", "rejected")] == [
+            2,
+            0,
+            0,
+        ]
 
 
 @PLACES
@@ -73,7 +78,10 @@ def test_a_client_of_the_standard_library_is_understood(place: str, tmp_path: Pa
 
 
 def test_a_time_out_is_told_to_each() -> None:
-    with core(server={"protocol": "lmtp"}, save_timeout=0.1) as (made, address), Wire(address) as wire:
+    with (
+        core(server={"protocol": "lmtp"}, save_timeout=0.1) as (made, address),
+        Wire(address) as wire,
+    ):
         begin(wire, "bob", "carol").send(b"hello\r\n.\r\n")
         late = "451 4.3.0 Error: saving takes too long, please try again later"
         assert [wire.reply() for _ in range(2)] == [late] * 2
@@ -97,8 +105,6 @@ def test_an_answer_that_some_would_have_been_glad_of_is_lost() -> None:
             wire = begin(Wire(address), "bob", "carol")
             wire.send(b"hello\r\n.\r\n")
             envelope = receive(made)
-            from guerrilla._core import claim  # noqa: PLC0415
-
             assert claim([envelope]) == [True]
             wire.reset()
             until(lambda: made.stats()["connections_open"] == 0)
@@ -116,16 +122,47 @@ class Mixed(Processor):
         return Replies(told[recipient.user] for recipient in envelope.rcpt_to)
 
 
-def test_a_message_is_told_of_once_for_each_reply(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    raw = config()
+def test_a_message_is_told_of_once_for_each_reply(make: Make) -> None:
+    """Whatever a chain says of each recipient reaches its client, and whoever hears of mails."""
+    raw = config(save_process="Mixed")
     raw["servers"][0] |= {"protocol": "lmtp"}
-    raw["backend_config"]["save_process"] = "Mixed"
-    heard: list[tuple[str, tuple[str, ...], str | None]] = []
-    with make(raw) as daemon:
-        for name in ("mail:saved", "mail:rejected", "mail:deferred"):
-            daemon.subscribe(name, lambda mail, name=name: heard.append((name, mail.reply, mail)))
+    daemon = make(raw)
+    daemon.add_processor("Mixed", Mixed)
+    heard: list[tuple[str, list[str], Reply]] = []
+
+    def hear(event: str, mail: MailEvent) -> None:
+        heard.append((event, [address.user for address in mail.rcpt_to], mail.reply))
+
+    for event in (Event.MAIL_SAVED, Event.MAIL_REFUSED):
+        daemon.subscribe(event, partial(hear, event))
+    with daemon:
         with Wire(daemon.addresses[0]) as wire:
             begin(wire, "bob", "carol", "dave", "bob").send(b"hello\r\n.\r\n")
             told = [wire.reply() for _ in range(4)]
         assert told == [str(SAVED), str(AWAY), str(FULL), str(SAVED)]
         until(lambda: len(heard) == 3)
+    assert heard == [
+        (Event.MAIL_SAVED, ["bob", "bob"], SAVED),
+        (Event.MAIL_REFUSED, ["carol"], AWAY),
+        (Event.MAIL_REFUSED, ["dave"], FULL),
+    ]
+
+
+def test_the_log_has_a_line_for_each_reply() -> None:
+    with core(server={"protocol": "lmtp"}, log_level=20) as (made, address):
+        with Wire(address) as wire:
+            begin(wire, "bob", "carol", "dave").send(b"hello\r\n.\r\n")
+            envelope = receive(made)
+            envelope.answer([SAVED, AWAY, SAVED])
+            assert [wire.reply()[:3] for _ in range(3)] == ["250", "550", "250"]
+        lines: list[str] = []
+        while len(lines) < 2:
+            batches = made.receive_logs(64, 20) or []
+            found = [record.message for batch in batches for record in batch.records]
+            lines += [line for line in found if " reply=" in line]
+    assert all(line.startswith(f"{envelope.queued_id} client=#1 ") for line in lines)
+    saved, refused = lines
+    assert " to=<bob@example.com> to=<dave@example.com> recipients=2 size=7 " in saved
+    assert f' reply="{SAVED}" ' in saved
+    assert " to=<carol@example.com> recipients=1 size=7 " in refused
+    assert f' reply="{AWAY}" ' in refused

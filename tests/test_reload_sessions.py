@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
 import pytest
 
+from guerrilla import AUTHENTICATED, Processor
+from guerrilla._core import Credentials, Reply, Transaction
 from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
 from tests.daemons import Keeper, Make, config, connect
@@ -142,6 +145,7 @@ BETWEEN: Final[dict[str, tuple[Any, Probe]]] = {
     "max_errors": (1, says(b"WHAT\r\n", code="421")),
     "max_idle_commands": (1, says(b"NOOP\r\n", b"NOOP\r\n", code="421")),
     "max_received_hops": (1, refuses(HOPS)),
+    "protocol": ("lmtp", says(b"LHLO client.example.org\r\n", code="250")),
     "max_messages": (1, lambda wire: refuses(b"a")(wire) or says(SENDER, code="421")(wire)),
 }
 """Keys of a server that sessions obey between two transactions."""
@@ -158,6 +162,70 @@ def test_a_session_obeys_it_between_two_transactions(make: Make, key: str) -> No
         assert is_new(old)
         with connect(daemon) as new:
             assert is_new(new)
+
+
+# --- AUTH ---
+
+
+class Door(Processor):
+    """Lets in who knows the word."""
+
+    def authenticate(self, transaction: Transaction, credentials: Credentials) -> Reply | None:
+        del transaction
+        return AUTHENTICATED if credentials.password == "mellon" else None
+
+
+GOOD: Final = b"AUTH PLAIN AGpvZQBtZWxsb24=\r\n"
+BAD: Final = b"AUTH PLAIN AGpvZQBmcmllbmQ=\r\n"
+ELSEWHERE: Final = b"RCPT TO:<to@elsewhere.example>\r\n"
+
+
+def is_answered_late(wire: Wire) -> bool:
+    wire.ask(HELLO)
+    began = time.monotonic()
+    assert wire.ask(BAD).startswith("535 ")
+    return time.monotonic() - began >= 2
+
+
+AUTH: Final[dict[str, tuple[Any, Any, Probe]]] = {
+    "required": (False, True, says(HELLO, SENDER, code="530")),
+    "relay": (False, True, says(HELLO, GOOD, SENDER, ELSEWHERE, code="250")),
+    "allow_plaintext": (False, True, ehlo("AUTH PLAIN LOGIN")),
+    "failure_delay": (0, "2s", is_answered_late),
+    "max_failures": (9, 1, says(HELLO, BAD, code="421")),
+}
+"""Keys of `auth`: an old value, a new one, and what shows that it is obeyed."""
+
+
+@pytest.mark.parametrize("key", each("between transactions", AUTH, "servers[].auth."))
+def test_a_session_obeys_auth_between_two_transactions(make: Make, key: str) -> None:
+    old_value, value, is_new = AUTH[key]
+    raw = config(auth_process="Door")
+    auth = {"allow_plaintext": True, "failure_delay": 0, key: old_value}
+    raw["servers"][0]["auth"] = auth
+    daemon = make(raw)
+    daemon.add_processor("Door", Door)
+    with daemon, connect(daemon) as old, connect(daemon) as control:
+        assert not is_new(control)
+        auth[key] = value
+        assert daemon.reload_config(from_mapping(raw)).ok
+        assert is_new(old)
+        with connect(daemon) as new:
+            assert is_new(new)
+
+
+def test_who_has_greeted_goes_on_as_it_began(running: Daemon) -> None:
+    with connect(running) as wire:
+        assert wire.ask(HELLO).startswith("250 ")
+        reload(running, server(protocol="lmtp"))
+        wire.send(b"MAIL FROM:<>\r\n" + RECIPIENT * 2 + b"DATA\r\n" + MAIL + b"\r\n.\r\nNOOP\r\n")
+        codes = [wire.reply()[:3] for _ in range(6)]
+        assert codes == ["250", "250", "250", "354", "250", "250"]
+        assert wire.ask(HELLO).startswith("500 ")
+        wire.send(HELLO.replace(b"EHLO", b"LHLO") + b"MAIL FROM:<>\r\n" + RECIPIENT * 2)
+        assert [wire.reply()[:3] for _ in range(4)] == ["250"] * 4
+        wire.send(b"DATA\r\n" + MAIL + b"\r\n.\r\n")
+        assert [wire.reply()[:3] for _ in range(3)] == ["354", "250", "250"]
 
 
 CONNECTION: Final[dict[str, Any]] = {

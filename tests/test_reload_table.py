@@ -6,6 +6,7 @@ from typing import Final
 
 from guerrilla.config import AppConfig, BackendConfig, ServerConfig, TLSConfig
 from guerrilla.config.section import Section, key_of
+from guerrilla.config.server import AuthConfig
 from guerrilla.config.unbuilt import unbuilt_keys
 from tests import (  # they say what they show when they are loaded
     test_backends,
@@ -34,6 +35,7 @@ LATER: Final = "not built yet"
 SECTIONS: Final[dict[str, type[Section]]] = {
     "": AppConfig,
     "servers[].": ServerConfig,
+    "servers[].auth.": AuthConfig,
     "servers[].tls.": TLSConfig,
     "backend_config.": BackendConfig,
 }
@@ -51,7 +53,7 @@ def keys() -> set[str]:
         for path, section in SECTIONS.items()
         for field in section.model_fields
     }
-    return found - {"servers", "servers[].tls", "backend_config"}
+    return found - {"servers", "servers[].auth", "servers[].tls", "backend_config"}
 
 
 def test_every_key_has_a_row_and_every_row_a_key() -> None:

@@ -13,7 +13,7 @@ ROWS = rows(TEXT)
 
 _REPLY = re.compile(r"S: (\d+)([ -])(.*)")
 _HELLO = re.compile(
-    r"\S+ Hello|SIZE \d+|PIPELINING|8BITMIME|STARTTLS|SMTPUTF8|DSN|LIMITS .*|XCLIENT .*"
+    r"\S+ Hello|SIZE \d+|PIPELINING|8BITMIME|STARTTLS|SMTPUTF8|CHUNKING|BINARYMIME|DSN|LIMITS .*|XCLIENT .*"
     r"|ENHANCEDSTATUSCODES|HELP"
 )
 """What the replies to HELO and EHLO say, which have no enhanced codes."""
@@ -23,6 +23,7 @@ _CODES = {
     *(421, 450, 451, 452, 455),
     *(500, 501, 502, 503, 504, 550, 551, 552, 553, 554, 555),
     *(454, 530),  # RFC 3207 §4
+    *(235, 334, 535, 538),  # RFC 4954 §6
 }
 """RFC 5321 §4.2.3, and those of the extensions that are built."""
 

@@ -90,7 +90,8 @@ class Weather:
         server, backend, top = self._server(), self._backend(), self._top()
         top["backends"] = self._backends(server["backend"])
         self.varied |= {*top, "servers[]", "backend_config.*"}
-        self.varied |= {f"servers[].{key}" for key in server if key != "tls"}
+        self.varied |= {f"servers[].{key}" for key in server if key not in {"auth", "tls"}}
+        self.varied |= {f"servers[].auth.{key}" for key in server["auth"]}
         self.varied |= {f"servers[].tls.{key}" for key in server["tls"]}
         self.varied |= {f"backend_config.{key}" for key in backend}
         # Of a processor that is in no chain.
@@ -125,6 +126,14 @@ class Weather:
             "log_file": one([None, "off", str(self._folder / "own.log")]),
             "log_level": one([None, "info", "error"]),
             "backend": one(["default", "hot", "cold"]),
+            # Who has said EHLO is not asked to say LHLO.
+            "protocol": one(["smtp", "lmtp"]),
+            "auth": {
+                "relay": one([True, False]),
+                "allow_plaintext": one([True, False]),
+                "failure_delay": one([0, 1]),
+                "max_failures": one([0, 10]),
+            },
             "tls": one([{}, self._section(), self._section()]),
         }
 
@@ -212,7 +221,10 @@ class Weather:
             tls = self._section() | {"tls_always_on": one([True, False]), "required": True}
             name = "second.example.com"
             keys = {"is_enabled": one([True, False]), "tls": one([{}, tls])}
+            # By a proxy, since the chains change.
+            keys |= {"auth": {"required": one([True, False])}, "xclient_on": True}
             self.varied |= {"servers[].is_enabled", "servers[].listen_interface"}
+            self.varied |= {"servers[].auth.required"}
             self.varied |= {f"servers[].tls.{key}" for key in tls}
             servers.append({"listen_interface": "127.0.0.2:0", "host_name": name, **keys})
         return {

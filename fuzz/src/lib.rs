@@ -14,6 +14,7 @@ pub mod bdat;
 pub mod command;
 pub mod data;
 pub mod header;
+pub mod mime;
 pub mod proxy;
 pub mod rfc2047;
 pub mod session;
@@ -23,13 +24,14 @@ pub mod xclient;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("address", address::check),
     ("auth", auth::check),
     ("bdat", bdat::check),
     ("command", command::check),
     ("data", data::check),
     ("header", header::check),
+    ("mime", mime::check),
     ("proxy", proxy::check),
     ("rfc2047", rfc2047::check),
     ("session", session::check),

@@ -52,7 +52,7 @@ fn q(octets: &[u8]) -> String {
     })
 }
 
-fn b(octets: &[u8]) -> String {
+pub(super) fn b(octets: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = "B?".to_owned();
     for group in octets.chunks(3) {

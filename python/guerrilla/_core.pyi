@@ -20,6 +20,8 @@ __all__ = [
     "LogBatch",
     "LogRecord",
     "Login",
+    "Part",
+    "Parts",
     "Reply",
     "StageFigures",
     "StageTimer",
@@ -29,6 +31,7 @@ __all__ = [
     "__build__",
     "__version__",
     "claim",
+    "decode_words",
     "make_certificate",
     "make_check",
     "make_login",
@@ -253,6 +256,112 @@ class Header:
         """Every (name, value), in order."""
 
 @final
+class Part:
+    """A part of a message. What it gives is made when it is asked for; the message stays in memory with it.
+
+    Everything about it was chosen by the sender: nothing of it is safe as a path, a header or HTML.
+    """
+
+    @property
+    def content_type(self) -> str:
+        """Type and subtype in lower case; `text/plain` where there is none that is well-formed."""
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Parameters of `Content-Type`, names in lower case, RFC 2231 decoded."""
+    @property
+    def charset(self) -> str | None:
+        """The charset that it names, in lower case."""
+    @property
+    def disposition(self) -> str | None:
+        """`attachment`, `inline` or what else it says, in lower case (RFC 2183)."""
+    @property
+    def filename(self) -> str | None:
+        """The file name that the sender gave it, decoded (RFC 2231, RFC 2047), on one line.
+
+        It is no safe path: it may be `../../etc/passwd`, and two parts may have the same.
+        """
+    @property
+    def content_id(self) -> str | None:
+        """`Content-ID` without its angle brackets: what `cid:` in HTML means."""
+    @property
+    def is_attachment(self) -> bool:
+        """Whether it is to be saved rather than shown: by its disposition.
+
+        Without one it is what has a file name or is no text. False for a multipart.
+        """
+    @property
+    def is_multipart(self) -> bool:
+        """Whether it has parts of its own in `Parts.walk()`: a multipart, or a message walked into."""
+    @property
+    def beyond(self) -> Literal["depth", "parts"] | None:
+        """The bound that it lies beyond: it was not looked into. After "parts" it is all that was left."""
+    @property
+    def path(self) -> tuple[int, ...]:
+        """Its number as in IMAP (RFC 3501 section 6.4.5): `(2, 1)` is the first part of the second.
+
+        `()` for a message that is a multipart; `(1,)` for the only part of one that is not.
+        """
+    @property
+    def header(self) -> Header:
+        """Its header section, at most `max_header_size` octets of it, parsed anew at each use."""
+    @property
+    def size(self) -> int:
+        """Octets of `raw`."""
+    @property
+    def raw(self) -> memoryview:
+        """Its body as it was sent, still encoded, read-only, without a copy."""
+    @property
+    def content(self) -> bytes:
+        """Its body out of its transfer encoding, at most `max_size` octets; kept once it is decoded.
+
+        base64, quoted-printable and uuencode are decoded, broken ones as far as they go; of another
+        encoding it is as it was sent.
+        """
+    @property
+    def is_truncated(self) -> bool:
+        """Whether there is more of it than `content` has. Decodes it."""
+    @property
+    def text(self) -> str:
+        """`content` as text, line ends as sent; octets that are wrong in its charset become U+FFFD.
+
+        Without a charset, with ASCII or an unknown one: UTF-8 where it is valid, else windows-1252.
+        """
+
+@final
+class Parts:
+    """The parts of a message in its order: a sequence of its leaves, those that have no parts.
+
+    A part is the same object each time.
+    """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Part: ...
+    def __iter__(self) -> Iterator[Part]: ...
+    def walk(self) -> list[Part]:
+        """All parts, each multipart before its parts; the first is the message itself."""
+    @property
+    def truncated(self) -> Literal["depth", "parts"] | None:
+        """The first bound that was met; None when every part was found."""
+    @property
+    def text_part(self) -> Part | None:
+        """The text of the message: the first `text/plain` that is no attachment.
+
+        It is in no attached message, and in a `multipart/related` it is the root.
+        """
+    @property
+    def html_part(self) -> Part | None:
+        """As `text_part`, of `text/html`."""
+    @property
+    def text(self) -> str | None:
+        """`text_part.text`."""
+    @property
+    def html(self) -> str | None:
+        """`html_part.text`."""
+    @property
+    def attachments(self) -> list[Part]:
+        """Every leaf but `text_part` and `html_part`: files, inline images, footers of lists."""
+
+@final
 class Envelope(Transaction):
     """A received message with its transaction. The message itself never changes.
 
@@ -354,6 +463,28 @@ class Envelope(Transaction):
 
         On request only: it costs fifty times what the header section costs, and a copy.
         """
+    def parts(
+        self,
+        *,
+        max_depth: int = 16,
+        max_parts: int = 1000,
+        max_size: int = 67108864,
+        messages: bool = False,
+    ) -> Parts:
+        """The MIME parts of the message, found anew at each call; nothing is decoded until it is asked for.
+
+        No mail is an error: what is broken is read as mail clients do: `docs/api.md`. What lies beyond
+        a bound is there too, as an opaque part. Added headers are in no part.
+
+        Args:
+            max_depth: multiparts and messages inside each other, at most 100; 0: the message is one part.
+            max_parts: parts, multiparts among them; all that comes behind is one more.
+            max_size: decoded octets of each part.
+            messages: walks into attached messages too; else each is a part, in `content` whole.
+
+        Raises:
+            ValueError: `max_depth` over 100.
+        """
     @property
     def expired(self) -> bool:
         """Whether its sender has an answer, or is gone and no stage had begun to store it."""
@@ -390,6 +521,12 @@ class Check:
         """What `answer` was given, or the default it stands for; None before."""
     def answer(self, reply: Reply | None = None) -> bool:
         """Answers: None accepts the recipient. Returns and raises as `Envelope.answer`."""
+
+def decode_words(value: str) -> str:
+    """The value of a header field with its RFC 2047 words decoded, as `Envelope.subject` has them.
+
+    Takes linear time, whatever a sender wrote. CR, LF and NUL become spaces.
+    """
 
 @final
 class Credentials:

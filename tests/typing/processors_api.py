@@ -18,6 +18,8 @@ from guerrilla import (
     Login,
     NoSuchUser,
     Outcome,
+    Part,
+    Parts,
     Processor,
     QuotaExceeded,
     Replies,
@@ -108,6 +110,10 @@ Reply("250", None, "OK")  # type: ignore[arg-type]
 def read(envelope: Envelope) -> None:
     assert_type(plain(envelope), Reply | None)
     assert_type(envelope.header, Header)
+    assert_type(envelope.parts(max_parts=10), Parts)
+    assert_type(envelope.parts()[0], Part)
+    assert_type(envelope.parts().html, str | None)
+    assert_type([part.content for part in envelope.parts().attachments], list[bytes])
     assert_type(envelope.header.get("subject"), str | None)
     assert_type(envelope.data, memoryview)
     assert_type(envelope.tls, TLSInfo | None)

@@ -6,7 +6,8 @@ from typing import Final
 
 MASK: Final = "***"
 
-_SECRET_KEY = re.compile(r"passw|passphrase|secret|token|credential", re.IGNORECASE)
+# Of header fields any may be one: `Authorization`, `X-Api-Key`, and whatever a server asks for.
+_SECRET_KEY = re.compile(r"passw|passphrase|secret|token|credential|http_headers", re.IGNORECASE)
 _DSN_KEY = re.compile(r"dsn", re.IGNORECASE)
 # Each takes all up to the last @: a password may hold one, and to hide too much does no harm.
 _URL_PASSWORD = re.compile(r"(://[^:/?#@\s]*):\S*@")
@@ -37,7 +38,7 @@ def mask_value(key: str, value: object) -> object:
         value: a string, number, mapping, sequence or model; mappings and sequences are walked.
     """
     if _SECRET_KEY.search(key) and value not in (None, "", False):
-        return MASK
+        return dict.fromkeys(value, MASK) if isinstance(value, Mapping) else MASK
     if isinstance(value, Mapping):
         return {name: mask_value(str(name), item) for name, item in value.items()}
     if isinstance(value, list | tuple):

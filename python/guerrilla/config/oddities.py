@@ -2,12 +2,16 @@
 
 import ipaddress
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from guerrilla.config.listen import ListenAddress
     from guerrilla.config.server import ServerConfig
     from guerrilla.config.tls import TLSConfig
+
+SMTP_PORT: Final = 25
+LMTP_NEEDS: Final = ("PIPELINING", "ENHANCEDSTATUSCODES")
+"""What a client of LMTP may take for granted."""
 
 
 def server_oddities(server: "ServerConfig") -> Iterator[str]:
@@ -17,6 +21,19 @@ def server_oddities(server: "ServerConfig") -> Iterator[str]:
     # The peer of a unix socket has no address: the modes of its file say who may connect.
     if believing and server.address.kind == "tcp":
         yield from _trust_oddities(server, believing)
+    if server.protocol == "lmtp":
+        yield from _lmtp_oddities(server)
+
+
+def _lmtp_oddities(server: "ServerConfig") -> Iterator[str]:
+    if server.address.kind == "tcp" and server.address.port == SMTP_PORT:
+        yield (
+            "protocol: lmtp must not be spoken on port 25, where senders expect smtp "
+            "(RFC 2033 section 5); use another port, or a unix socket"
+        )
+    off = [name for name in LMTP_NEEDS if not server.extensions.get(name, True)]
+    if off:
+        yield f"extensions: LMTP needs {' and '.join(off)} (RFC 2033 section 5); turn them on"
 
 
 def auth_oddities(server: "ServerConfig", *, is_checked: bool) -> Iterator[str]:

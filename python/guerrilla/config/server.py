@@ -126,7 +126,7 @@ class ServerConfig(Section):
     """Bytes of a message (RFC 1870). 0: no limit; then the disk is one, see `spill_size`."""
 
     timeout: PositiveSeconds = 30.0
-    """Time for a command line, for each pause within DATA, and for a TLS handshake."""
+    """Time for a command line, for each pause within DATA or BDAT, and for a TLS handshake."""
 
     max_clients: Positive = 100
     """Connections at a time; one more gets `421 4.7.0`."""
@@ -149,7 +149,9 @@ class ServerConfig(Section):
     extensions: Annotated[dict[str, Flag], AfterValidator(_extensions), TABLE] = Field(
         default_factory=dict
     )
-    """Turns single SMTP extensions on or off, as `{ "CHUNKING": false }`."""
+    """Turns single SMTP extensions on or off, as `{ "CHUNKING": false }`: `PIPELINING`, `SIZE`,
+    `8BITMIME`, `ENHANCEDSTATUSCODES`, `HELP`, `SMTPUTF8`, `CHUNKING`, `BINARYMIME` (with CHUNKING
+    only), `DSN`, `LIMITS`. All are on by default."""
 
     bare_newline: Annotated[Literal["fix", "keep", "reject"], one_of("fix", "keep", "reject")] = (
         "fix"
@@ -165,10 +167,10 @@ class ServerConfig(Section):
     is always believed."""
 
     data_timeout: Seconds = 600.0
-    """Time for one DATA in all. 0: no limit."""
+    """Time for one DATA, or for all BDATs of a message, in all. 0: no limit."""
 
     min_data_rate: Bytes = 100
-    """Bytes a second that DATA must reach on average after its first minute. 0: no limit."""
+    """Bytes a second of DATA or BDAT, on average after the first minute. 0: no limit."""
 
     helo_required: Flag = True
     """Answers `503 5.5.1` to MAIL before HELO or EHLO (RFC 5321 §4.1.4)."""

@@ -39,8 +39,7 @@ _TOP: Final = (
     _Later("metrics", "metrics"),
 )
 
-_SERVER: Final = (
-)
+_SERVER: Final = ()
 
 
 def unbuilt(config: AppConfig) -> list[str]:

@@ -47,6 +47,7 @@ TABLE: Final = Table(
         "WildcardProcessor": "guerrilla.processors.wildcard:Wildcard",
         "FastCGI": "guerrilla.processors.fastcgi:FastCGI",
         "AuthFile": "guerrilla.processors.authfile:AuthFile",
+        "HTTP": "guerrilla.processors.http:HTTP",
     }
 )
 """What can be named in a chain without installing or importing anything."""

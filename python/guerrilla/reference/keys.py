@@ -43,6 +43,7 @@ EXAMPLES: Final[dict[str, object]] = {
     "servers[].tls.certificates[].public_key_file": "other.crt",
     "backend_config.primary_mail_host": "mx.example.com",
     "backend_config.fcgi_connection_address": "/run/php/guerrilla.sock",
+    "backend_config.http_url": "https://example.com/inbound",
 }
 """What stands in the sample for a key that has no default, or one that is the machine's own."""
 

@@ -224,6 +224,11 @@ pub fn to_text(value: &[u8]) -> String {
     }
 }
 
+/// Whether a line begins a field, malformed ones not among them.
+pub(super) fn is_field(line: &[u8]) -> bool {
+    !Field::from_line(line, 0).name.is_empty()
+}
+
 /// A byte of a field name (RFC 5322 §3.6.8).
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && byte != b':'
@@ -247,7 +252,7 @@ fn trim(bytes: &[u8]) -> &[u8] {
 }
 
 /// Drops CRLF, LF, or a CR that the end of the bytes parted from its LF.
-fn trim_line_end(line: &[u8]) -> &[u8] {
+pub(super) fn trim_line_end(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
 }

@@ -17,12 +17,15 @@ use memchr::{memchr3, memmem};
 
 use super::header::to_text;
 
+/// Decodes bytes of a charset that `encoding_rs` does not know: the label in lower case, and the bytes.
+pub type Decode<'a> = &'a dyn Fn(&str, &[u8]) -> Option<String>;
+
 /// Decodes the encoded words of an unfolded value.
 ///
 /// `decode_charset` is asked for the charsets that `encoding_rs` does not know, with the label in
 /// lower case and the bytes; it returns `None` when it does not know it either. It should put
 /// U+FFFD for wrong bytes.
-pub fn decode(value: &[u8], decode_charset: &dyn Fn(&str, &[u8]) -> Option<String>) -> String {
+pub fn decode(value: &[u8], decode_charset: Decode<'_>) -> String {
     let text = if memmem::find(value, b"=?").is_some() {
         Decoder {
             value,
@@ -59,7 +62,7 @@ struct Run<'a> {
 
 struct Decoder<'a> {
     value: &'a [u8],
-    decode_charset: &'a dyn Fn(&str, &[u8]) -> Option<String>,
+    decode_charset: Decode<'a>,
     text: String,
     /// How much of the value is in `text`.
     done: usize,
@@ -128,12 +131,8 @@ impl<'a> Run<'a> {
         self.words.push(word.bytes);
     }
 
-    fn decode(&self, decode_charset: &dyn Fn(&str, &[u8]) -> Option<String>) -> Option<String> {
-        let decode = |bytes: &[u8]| match Encoding::for_label(self.charset) {
-            // What the web forbids (ISO-2022-KR, HZ) is known to encoding_rs by name only.
-            Some(encoding) if encoding != REPLACEMENT => Some(decode_known(encoding, bytes)),
-            _ => decode_charset(&String::from_utf8_lossy(self.charset).to_ascii_lowercase(), bytes),
-        };
+    fn decode(&self, decode_charset: Decode<'_>) -> Option<String> {
+        let decode = |bytes: &[u8]| to_unicode(self.charset, bytes, decode_charset);
         match self.words.as_slice() {
             [word] => decode(word),
             words => match shifts(self.charset) {
@@ -158,6 +157,19 @@ fn decode_each(words: &[Vec<u8>], decode: impl Fn(&[u8]) -> Option<String>) -> O
 
 fn is_valid(text: &str) -> bool {
     !text.contains(char::REPLACEMENT_CHARACTER)
+}
+
+/// The text of bytes in a charset; `None` when nobody knows that.
+pub(super) fn to_unicode(
+    charset: &[u8],
+    bytes: &[u8],
+    decode_charset: Decode<'_>,
+) -> Option<String> {
+    match Encoding::for_label(charset) {
+        // What the web forbids (ISO-2022-KR, HZ) is known to encoding_rs by name only.
+        Some(encoding) if encoding != REPLACEMENT => Some(decode_known(encoding, bytes)),
+        _ => decode_charset(&String::from_utf8_lossy(charset).to_ascii_lowercase(), bytes),
+    }
 }
 
 fn decode_known(encoding: &'static Encoding, bytes: &[u8]) -> String {
@@ -301,7 +313,7 @@ fn decode_q(text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn hex(digit: u8) -> Option<u8> {
+pub(super) fn hex(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'a'..=b'f' => Some(digit - b'a' + 10),

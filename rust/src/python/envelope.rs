@@ -16,6 +16,7 @@ use super::address::{AddressLike, from_dict};
 use super::charset;
 use super::header::PyHeader;
 use super::octets::Octets;
+use super::parts::PyParts;
 use super::reply::{to_python, verdict};
 use super::serial;
 use super::transaction::{PyTlsInfo, PyTransaction};
@@ -385,6 +386,20 @@ impl PyEnvelope {
         let options = PyDict::new(py);
         options.set_item("policy", py.import("email.policy")?.getattr("default")?)?;
         py.import("email")?.call_method("message_from_bytes", (octets,), Some(&options))
+    }
+
+    #[pyo3(signature = (
+        *, max_depth = 16, max_parts = 1000, max_size = 67_108_864, messages = false
+    ))]
+    fn parts(
+        &self,
+        py: Python<'_>,
+        max_depth: usize,
+        max_parts: usize,
+        max_size: usize,
+        messages: bool,
+    ) -> PyResult<PyParts> {
+        PyParts::find(py, self.delivery(), max_depth, max_parts, max_size, messages)
     }
 
     #[getter]

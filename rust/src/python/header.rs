@@ -1,14 +1,17 @@
 //! `Header`: a parsed header section.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
+use super::charset;
 use crate::delivery::Delivery;
 use crate::mail::address_list::parse_address_list;
 use crate::mail::header::{HeaderSection, to_text, unfold};
+use crate::mail::rfc2047;
 
 /// Octets from which others may run while they are parsed.
 const WORTH_A_RELEASE: usize = 64 << 10;
@@ -17,6 +20,8 @@ const WORTH_A_RELEASE: usize = 64 << 10;
 #[pyclass(frozen, name = "Header", module = "guerrilla._core")]
 pub(super) struct PyHeader {
     delivery: Arc<Delivery>,
+    /// Where in the message the section is, and what may be read of it.
+    range: Range<usize>,
     section: HeaderSection,
 }
 
@@ -29,7 +34,15 @@ impl PyHeader {
         } else {
             parse()
         };
-        Self { delivery: Arc::clone(delivery), section }
+        let range = 0..delivery.body.as_slice().len();
+        Self { delivery: Arc::clone(delivery), range, section }
+    }
+
+    /// The header section of a part.
+    pub(super) fn of_part(delivery: &Arc<Delivery>, range: Range<usize>) -> Self {
+        let octets = delivery.body.as_slice().get(range.clone()).unwrap_or_default();
+        let section = HeaderSection::parse(octets, delivery.max_header_size);
+        Self { delivery: Arc::clone(delivery), range, section }
     }
 
     pub(super) fn first(&self, name: &str) -> Option<&[u8]> {
@@ -37,7 +50,7 @@ impl PyHeader {
     }
 
     fn message(&self) -> &[u8] {
-        self.delivery.body.as_slice()
+        self.delivery.body.as_slice().get(self.range.clone()).unwrap_or_default()
     }
 }
 
@@ -87,4 +100,11 @@ impl PyHeader {
 pub(super) fn parse_addresses(value: &str) -> Vec<(String, String)> {
     let mailboxes = parse_address_list(value.as_bytes()).into_iter();
     mailboxes.map(|mailbox| (mailbox.to_string(), mailbox.display_name)).collect()
+}
+
+/// `_core.decode_words`.
+#[pyfunction]
+pub(super) fn decode_words(py: Python<'_>, value: &str) -> String {
+    let decode = |charset: &str, octets: &[u8]| charset::decode(py, charset, octets);
+    rfc2047::decode(value.as_bytes(), &decode)
 }

@@ -19,6 +19,7 @@ mod figures;
 mod header;
 mod login;
 mod octets;
+mod parts;
 mod reply;
 mod serial;
 mod transaction;
@@ -45,9 +46,10 @@ mod _core {
     #[pymodule_export]
     use super::figures::{PyStageFigures, PyStageTimer, PyStopwatch};
     #[pymodule_export]
-    use super::header::{PyHeader, parse_addresses};
+    use super::header::{PyHeader, decode_words, parse_addresses};
     #[pymodule_export]
     use super::login::{PyCredentials, PyLogin, make_login};
+    use super::parts::{PyPart, PyParts};
     #[pymodule_export]
     use super::reply::PyReply;
     #[pymodule_export]
