@@ -49,6 +49,7 @@ mod _core {
     use super::header::{PyHeader, decode_words, parse_addresses};
     #[pymodule_export]
     use super::login::{PyCredentials, PyLogin, make_login};
+    #[pymodule_export]
     use super::parts::{PyPart, PyParts};
     #[pymodule_export]
     use super::reply::PyReply;
