@@ -135,7 +135,8 @@ def test_msmtp(daemon: RunningDaemon, pair: Pair, tmp_path: Path, way: str) -> N
 @pytest.mark.parametrize("way", WAYS)
 def test_go(daemon: RunningDaemon, pair: Pair, way: str) -> None:
     run([built("go-client")], arguments(daemon, pair, way), message=MESSAGE)
-    assert_stored_in_tls(daemon)
+    # It says SMTPUTF8 wherever that is offered.
+    assert_stored_in_tls(daemon, protocol=b"UTF8SMTPS")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -194,12 +195,14 @@ def arguments(daemon: RunningDaemon, pair: Pair, way: str) -> list[str]:
     return [way, host, str(port), os.fspath(pair.certificate), SENDER, RECIPIENT]
 
 
-def assert_stored_in_tls(daemon: RunningDaemon, message: bytes = MESSAGE) -> None:
+def assert_stored_in_tls(
+    daemon: RunningDaemon, message: bytes = MESSAGE, *, protocol: bytes = b"ESMTPS"
+) -> None:
     """Octet for octet, and marked as what came over TLS."""
     row = assert_stored(daemon, message, helo=HELO)
     assert row["is_tls"] == 1
     delivery_header = row["mail"].removesuffix(message)
-    assert b" with ESMTPS id " in delivery_header
+    assert b" with %s id " % protocol in delivery_header
     seen = witnessed(daemon.folder)[-1]["tls"]
     assert seen["version"] in {"TLSv1.2", "TLSv1.3"}
     assert f"using {seen['version']} with cipher {seen['cipher']}".encode() in delivery_header
