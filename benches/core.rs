@@ -60,7 +60,9 @@ fn session(count: usize, pipelined: bool) {
         if pipelined {
             feed(&mut session, &budget, &all);
         } else {
-            pieces.iter().for_each(|piece| feed(&mut session, &budget, piece));
+            for piece in pieces {
+                feed(&mut session, &budget, piece);
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ from tests.services.mariadb import MariaDB
 from tests.services.phpfpm import PhpFpm
 from tests.services.postgresql import PostgreSQL
 from tests.services.redis import DURABLE, RedisServer
+from tests.services.smtpsink import SmtpSink
 from tests.services.sql import SQLServer
 from tests.services.webhook import Receiver
 
@@ -110,6 +111,11 @@ class Places:
         return self._stack.enter_context(server)
 
     @cached_property
+    def sink(self) -> SmtpSink:
+        """Takes any mail, and keeps none."""
+        return self._stack.enter_context(SmtpSink(self.folder("sink")))
+
+    @cached_property
     def php(self) -> PhpFpm:
         """Runs the script of the example, which syncs both of its files and their folder."""
         environment = {"MAIL_FOLDER": str(self.folder("php-mail"))}
@@ -187,6 +193,10 @@ def _pipe(places: Places) -> Store:
     return Store("HeadersParser|Header|Pipe", {"pipe_command": command})
 
 
+def _forward(places: Places) -> Store:
+    return Store("HeadersParser|Header|Forward", places.sink.options, (places.sink,), WAITING)
+
+
 STORES: Final[Mapping[str, Callable[[Places], Store]]] = {
     "SQL, SQLite": _sqlite,
     "SQL, MariaDB": _server(lambda places: places.mariadb, 2),
@@ -199,6 +209,7 @@ STORES: Final[Mapping[str, Callable[[Places], Store]]] = {
     "HTTP": _http,
     "HTTP, raw": _http_raw,
     "Pipe": _pipe,
+    "Forward": _forward,
 }
 """What is measured, by what the table calls it."""
 

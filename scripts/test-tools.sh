@@ -21,6 +21,7 @@ missing() {
     command -v redis-server >/dev/null || printf ' redis-server'
     command -v dovecot >/dev/null || printf ' dovecot-core'
     command -v htpasswd >/dev/null || printf ' apache2-utils'
+    has_lmtp || printf ' dovecot-lmtpd'
     has_postfix || printf ' postfix'
     has_postgres || printf ' postgresql'
     has_php_fpm || printf ' php-fpm'
@@ -29,10 +30,13 @@ missing() {
 # Debian keeps the server's programs apart, by version.
 has_postgres() { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null; }
 
-# Its smtp is its lmtp client, too.
-has_postfix() { [ -x /usr/lib/postfix/sbin/master ] && [ -x /usr/lib/postfix/sbin/smtp ]; }
+# Its smtp is its lmtp client, too; others build smtp-sink alone.
+has_postfix() { command -v smtp-sink >/dev/null && [ -x /usr/lib/postfix/sbin/master ]; }
 
 has_php_fpm() { ls /usr/sbin/php-fpm* >/dev/null 2>&1 || command -v php-fpm >/dev/null; }
+
+# A program that Dovecot starts.
+has_lmtp() { [ -x /usr/lib/dovecot/lmtp ] || [ -x /usr/libexec/dovecot/lmtp ]; }
 
 # Either a module of its own, as in Debian, or built in.
 has_nginx_mail() {
@@ -53,10 +57,10 @@ install() {
 install_without_services() {
     services=""
     if [ -d /run/systemd/system ]; then
-        for name in nginx haproxy redis-server postfix; do
+        for name in nginx haproxy redis-server; do
             case "$1 " in *" $name "*) services="$services $name.service" ;; esac
         done
-        for pair in mariadb-server:mariadb dovecot-core:dovecot postgresql:postgresql php-fpm:php8.2-fpm; do
+        for pair in mariadb-server:mariadb dovecot-core:dovecot dovecot-lmtpd:dovecot postfix:postfix postgresql:postgresql php-fpm:php8.2-fpm; do
             case "$1 " in *" ${pair%%:*} "*) services="$services ${pair#*:}.service" ;; esac
         done
         case "$1 " in *" logrotate "*) services="$services logrotate.timer" ;; esac

@@ -7,7 +7,7 @@ import smtplib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -234,11 +234,14 @@ def test_a_network_of_ipv6_is_one_client() -> None:
             assert [wire.reply()[:3] for _ in range(2)] == ["220", "250"]
             return wire
 
-        with comes("2001:db8::1") as first, comes("2001:db8::ffff") as same:
-            with comes("2001:db8:0:1::1") as other:
-                assert first.ask(login("wrong")) == str(BAD)
-                assert same.ask(login()).startswith("421 4.7.0 ")
-                assert other.ask(login()) == str(GOOD)
+        sources = ("2001:db8::1", "2001:db8::ffff", "2001:db8:0:1::1")
+        first, same, other = (closing(comes(source)) for source in sources)
+        with first as wire:
+            assert wire.ask(login("wrong")) == str(BAD)
+        with same as wire:
+            assert wire.ask(login()).startswith("421 4.7.0 ")
+        with other as wire:
+            assert wire.ask(login()) == str(GOOD)
 
 
 def test_a_connection_without_an_address_has_a_limit_of_its_own(tmp_path: Path) -> None:
@@ -298,8 +301,8 @@ def test_no_password_is_logged_or_told() -> None:
         assert all(form(password) not in told for form in forms)
 
 
-def test_startled_by_tls_and_proxies_it_is_somebody_else() -> None:
-    """XCLIENT LOGIN names a client; without it what a proxy itself is says nothing (see auth-xclient)."""
+def test_behind_xclient_it_is_somebody_else() -> None:
+    """XCLIENT LOGIN names a client; without it what a proxy itself is says nothing."""
     trusted = {"xclient": True, "trusted_proxies": ["127.0.0.0/8"]}
     with keeping(server=trusted) as (address, _, made), greeted(address) as wire:
 

@@ -23,6 +23,7 @@ from guerrilla.config import (
     load,
     loads,
 )
+from guerrilla.config.server import AuthConfig
 from guerrilla.config.tls import (
     CIPHERS,
     CURVES,
@@ -218,7 +219,8 @@ def test_every_limit_is_documented_with_its_default() -> None:
     documented = rows("limits.md")
     limits = set(ServerConfig.model_fields) - NO_LIMITS
     process = {"max_memory", "spill_size"}
-    assert set(documented) == limits | process
+    auth = {"failure_delay", "max_failures"}
+    assert set(documented) == limits | process | auth
     values = {
         name: tomllib.loads(f"x = {cells[0].strip('`')}")["x"] for name, cells in documented.items()
     }
@@ -227,6 +229,8 @@ def test_every_limit_is_documented_with_its_default() -> None:
     assert config.servers[0].model_dump(include=limits) == AppConfig.default().servers[
         0
     ].model_dump(include=limits)
+    of_auth = {name: values[name] for name in auth}
+    assert AuthConfig.model_validate(of_auth) == AuthConfig()
     assert config.model_dump(include=process) == AppConfig.default().model_dump(include=process)
 
 

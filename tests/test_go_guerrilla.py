@@ -108,7 +108,7 @@ def test_a_custom_backend_stays_over_a_reload(caplog: pytest.LogCaptureFixture) 
         status = daemon.status()
         assert (status["backend"], "chain" in status) == ("Own", False)
         # Nobody is asked by the chains of the config, so they are not shown.
-        chains = {"save_process": "", "validate_process": ""}
+        chains = {"save_process": "", "validate_process": "", "auth_process": ""}
         assert status["validate_process"] == ""
         assert status["backends"] == {"default": chains}
         assert send(daemon) == (250, b"2.0.0 as I like")

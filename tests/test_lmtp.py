@@ -1,4 +1,4 @@
-"""LMTP over sockets (RFC 2033): a reply a recipient, and what is told of a message that has several."""
+"""LMTP over sockets (RFC 2033): a reply a recipient, and what is told of such a message."""
 
 from __future__ import annotations
 

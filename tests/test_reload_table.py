@@ -9,6 +9,7 @@ from guerrilla.config.section import Section, key_of
 from guerrilla.config.server import AuthConfig
 from guerrilla.config.unbuilt import unbuilt_keys
 from tests import (  # they say what they show when they are loaded
+    test_auth_daemon,
     test_backends,
     test_breaker,
     test_reload,
@@ -21,6 +22,7 @@ from tests import (  # they say what they show when they are loaded
 from tests.reloads import SHOWN, TABLE
 
 MODULES: Final = (
+    test_auth_daemon,
     test_backends,
     test_breaker,
     test_reload,

@@ -56,6 +56,7 @@ def test_every_limit_of_a_server_is_told_to_the_core() -> None:
         "backend": "default",
     }
     auth = {"required": True, "relay": True, "allow_plaintext": True}
+    auth |= {"failure_delay": 3.0, "max_failures": 7}
     made = settings(server(xclient_on=True, auth=auth, **keys))
     assert made == keys | {
         "name": "127.0.0.1:25",

@@ -3,7 +3,7 @@
 //! commands; and it all is the same however the input is cut.
 
 use super::driver::{Driver, Event, PASSWORD, memory};
-use super::session::{by_octet, check_replies, run};
+use super::session::{by_octet, check_replies, run, says_smtputf8};
 use guerrilla::smtp::{Auth, MAX_AUTH_LINE, Protocol, Settings};
 
 /// What one octet stands for: a fuzzer finds no base64 of a password by itself.
@@ -28,7 +28,7 @@ pub fn check(input: &[u8]) {
     }
     for event in &events {
         if let Event::Replies(replies) = event {
-            check_replies_and_challenges(replies);
+            check_replies_and_challenges(replies, says_smtputf8(&stream));
         }
     }
 }
@@ -73,13 +73,12 @@ fn check_login(settings: &Settings, driver: &Driver) {
                 assert!(settings.auth.offered && !known, "{name} is asked about");
                 known = *good;
             }
-            Event::Secured => known = false,
             // Of a client whose name the proxy gives with it.
             Event::XClient(said) if said.contains("login: Value") => known = true,
             Event::XClient(said) if said.contains("login: Nothing") => {
                 known = driver.session.is_authenticated() && proxied(&driver.events);
             }
-            Event::XClient(_) => known = false,
+            Event::Secured | Event::XClient(_) => known = false,
             _ => {}
         }
     }
@@ -97,8 +96,8 @@ fn proxied(events: &[Event]) -> bool {
 }
 
 /// A challenge is the one reply without a text of its own.
-fn check_replies_and_challenges(replies: &[u8]) {
-    let text = std::str::from_utf8(replies).expect("replies are ASCII");
+fn check_replies_and_challenges(replies: &[u8], utf8: bool) {
+    let text = std::str::from_utf8(replies).expect("replies are UTF-8");
     assert!(!text.contains(PASSWORD));
     let challenges = ["334 \r\n", "334 VXNlcm5hbWU6\r\n", "334 UGFzc3dvcmQ6\r\n"];
     let lines = text.split_inclusive("\r\n").filter(|line| line.starts_with("334"));
@@ -108,6 +107,6 @@ fn check_replies_and_challenges(replies: &[u8]) {
     let others: String =
         text.split_inclusive("\r\n").filter(|line| !line.starts_with("334")).collect();
     if !others.is_empty() {
-        check_replies(others.as_bytes());
+        check_replies(others.as_bytes(), utf8);
     }
 }

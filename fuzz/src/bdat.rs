@@ -137,12 +137,14 @@ fn found(settings: &Settings, budget: &Arc<Budget>, pieces: &[&[u8]]) -> Outcome
     let mut driver = Driver::obliging(settings, budget);
     driver.feed(b"EHLO a\r\n");
     driver.events.clear();
-    pieces.iter().for_each(|piece| driver.feed(piece));
+    for piece in pieces {
+        driver.feed(piece);
+    }
     let mut outcome = Outcome::default();
     for event in driver.events {
         match event {
             Event::Replies(replies) => {
-                check_replies(&replies);
+                check_replies(&replies, false);
                 let text = String::from_utf8(replies).expect("is ASCII");
                 let codes = text.lines().map(|line| line[..3].parse().expect("is a code"));
                 outcome.codes.extend::<Vec<u16>>(codes.collect());

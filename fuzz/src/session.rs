@@ -185,7 +185,7 @@ fn check_chunks(settings: &Settings, sent: &(Vec<u8>, bool), next: &[Event]) {
 }
 
 /// Whether the client may ever have said that it takes UTF-8.
-fn says_smtputf8(stream: &[u8]) -> bool {
+pub(crate) fn says_smtputf8(stream: &[u8]) -> bool {
     stream.windows(8).any(|window| window.eq_ignore_ascii_case(b"SMTPUTF8"))
 }
 

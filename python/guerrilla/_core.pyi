@@ -30,6 +30,7 @@ __all__ = [
     "Transaction",
     "__build__",
     "__version__",
+    "ascii_host",
     "claim",
     "decode_words",
     "make_certificate",

@@ -7,7 +7,6 @@ import contextlib
 import email.utils
 import re
 import smtplib
-import socket
 import sys
 import time
 from pathlib import Path
@@ -16,8 +15,11 @@ from typing import TYPE_CHECKING, Final
 from guerrilla._core import Address
 from guerrilla.commands.common import CommandError, add_command, shown
 from guerrilla.config import machine_name, parse_listen_interface
+from guerrilla.forward.link import connect
 
 if TYPE_CHECKING:
+    import socket
+
     from guerrilla.commands.common import Subparsers
     from guerrilla.config import ListenAddress
 
@@ -112,16 +114,8 @@ class _Client(smtplib.SMTP):
         self.ehlo_or_helo_if_needed()
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        if self._server.kind != "unix":
-            return socket.create_connection((host, port), timeout)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(timeout)
-            connection.connect(host)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        del host, port  # of the server, as `connect` knows it
+        return connect(self._server, timeout)
 
 
 def _deliver(

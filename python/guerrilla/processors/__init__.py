@@ -48,6 +48,7 @@ TABLE: Final = Table(
         "FastCGI": "guerrilla.processors.fastcgi:FastCGI",
         "AuthFile": "guerrilla.processors.authfile:AuthFile",
         "HTTP": "guerrilla.processors.http:HTTP",
+        "Forward": "guerrilla.processors.forward:Forward",
     }
 )
 """What can be named in a chain without installing or importing anything."""

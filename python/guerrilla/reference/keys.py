@@ -44,6 +44,8 @@ EXAMPLES: Final[dict[str, object]] = {
     "backend_config.primary_mail_host": "mx.example.com",
     "backend_config.fcgi_connection_address": "/run/php/guerrilla.sock",
     "backend_config.http_url": "https://example.com/inbound",
+    "backend_config.forward_address": "mail.example.com:25",
+    "backend_config.forward_helo": "mx.example.com",
 }
 """What stands in the sample for a key that has no default, or one that is the machine's own."""
 

@@ -24,6 +24,8 @@ PATIENCE: Final = 10.0
 
 _UNHEARD: Final = Reply.retry("4.3.2", "Nobody hears this")
 """The outcome of a mail whose sender is dropped."""
+_AUTH: Final[dict[str, Any]] = {"allow_plaintext": True, "failure_delay": 0, "max_failures": 0}
+"""A test that fails to log in, as often as it likes, waits for nothing."""
 _STOP: Final = 1.0
 """Seconds that clients have to finish at the end of a test."""
 
@@ -61,7 +63,7 @@ class GuerrillaServer:
         keys = {"allowed_hosts": ["."], "log_file": "off", "log_level": "info", **config}
         base |= dict(server or {})
         if users is not None:
-            base["auth"] = {"allow_plaintext": True, **base.get("auth", {})}
+            base["auth"] = _AUTH | base.get("auth", {})
         keys["servers"] = [base]
         self.daemon = Daemon(from_mapping(keys), backend=_Keeper(self, users))
         self._changed = threading.Condition()

@@ -196,6 +196,11 @@ impl Address {
         self.host.is_empty() && is_postmaster(&self.user)
     }
 
+    /// Gives it other parameters.
+    pub(super) fn set_parameters(&mut self, parameters: Vec<Parameter>) {
+        self.parameters = parameters;
+    }
+
     /// The same address with other parameters.
     #[must_use]
     pub fn with_parameters(self, parameters: Vec<Parameter>) -> Self {
@@ -361,8 +366,8 @@ fn parse_parameter(word: &[u8], charset: Charset) -> Option<Parameter> {
     if !valid {
         return None;
     }
-    let value = value.map(text).transpose().ok()?;
-    Some(Parameter { keyword: text(keyword).ok()?.to_ascii_uppercase(), value })
+    let value = value.map(|value| text(value, charset)).transpose().ok()?;
+    Some(Parameter { keyword: String::from_utf8(keyword.to_ascii_uppercase()).ok()?, value })
 }
 
 fn write_quoted(user: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,8 +1,7 @@
 //! A command line parsed into a command (RFC 5321 §4.1).
 
 use super::address::{
-    Address, AddressError, Charset, ParameterError, PathKind, parse_helo, parse_parameters_in,
-    parse_path_in,
+    Address, AddressError, Charset, PathKind, parse_helo, parse_parameters_in, parse_path_in,
 };
 use super::auth::{Mechanism, Secret};
 use super::chunk::Chunk;
@@ -121,38 +120,61 @@ fn helo(argument: &[u8]) -> Result<String, PeerError> {
     parse_helo(argument.trim_ascii()).map(str::to_owned).ok_or(PeerError::BadHelo)
 }
 
+/// As ASCII first, which nearly all are.
 fn mail(argument: &[u8], scope: &Scope) -> Result<Command, PeerError> {
+    mail_in(argument, scope, Charset::Ascii)
+}
+
+fn mail_in(argument: &[u8], scope: &Scope, charset: Charset) -> Result<Command, PeerError> {
     let path = after_keyword(argument, b"FROM:").ok_or(PeerError::MailSyntax)?;
-    let charset = charset(!argument.is_ascii() && may_be_utf8(argument, scope));
-    let (reverse_path, rest) =
-        parse_path_in(path, PathKind::Reverse, charset).map_err(|error| in_scope(error, scope))?;
-    if rest.is_empty() && charset == Charset::Ascii {
+    let (mut reverse_path, rest) = match parse_path_in(path, PathKind::Reverse, charset) {
+        Ok(found) => found,
+        Err(error) => return mail_in_utf8(argument, scope, charset, in_scope(error, scope)),
+    };
+    if rest.is_empty() {
         return Ok(Command::Mail { reverse_path, parameters: MailParameters::default() });
     }
-    let given = parse_parameters_in(rest, charset)?;
+    let given = match parse_parameters_in(rest, charset) {
+        Ok(given) => given,
+        Err(error) => return mail_in_utf8(argument, scope, charset, error.into()),
+    };
     let parameters = MailParameters::read(&given, &scope.extensions)?;
-    if charset == Charset::Utf8 && !parameters.smtputf8 {
-        // It was in the quotes of a local part that the keyword was seen.
-        return Err(if reverse_path.is_ascii() {
-            ParameterError::Syntax.into()
-        } else {
-            PeerError::NeedsSmtpUtf8
-        });
+    reverse_path.set_parameters(given);
+    Ok(Command::Mail { reverse_path, parameters })
+}
+
+/// What failed as ASCII, as UTF-8 where that may be: what is before the keyword is not parsed yet, and it
+/// may be the text of a quoted local part.
+#[cold]
+fn mail_in_utf8(
+    argument: &[u8],
+    scope: &Scope,
+    charset: Charset,
+    error: PeerError,
+) -> Result<Command, PeerError> {
+    if charset == Charset::Utf8 || argument.is_ascii() || !may_be_utf8(argument, scope) {
+        return Err(error);
     }
-    Ok(Command::Mail { reverse_path: reverse_path.with_parameters(given), parameters })
+    match mail_in(argument, scope, Charset::Utf8)? {
+        Command::Mail { parameters, .. } if !parameters.smtputf8 => Err(error),
+        command => Ok(command),
+    }
 }
 
 fn rcpt(argument: &[u8], scope: &Scope) -> Result<Command, PeerError> {
     let path = after_keyword(argument, b"TO:").ok_or(PeerError::RcptSyntax)?;
-    let charset = charset(scope.smtputf8);
-    let (forward_path, rest) =
-        parse_path_in(path, PathKind::Forward, charset).map_err(|error| in_scope(error, scope))?;
+    let charset = if scope.smtputf8 { Charset::Utf8 } else { Charset::Ascii };
+    let (mut forward_path, rest) = match parse_path_in(path, PathKind::Forward, charset) {
+        Ok(found) => found,
+        Err(error) => return Err(in_scope(error, scope)),
+    };
     if rest.is_empty() {
         return Ok(Command::Rcpt { forward_path, parameters: RcptParameters::default() });
     }
     let given = parse_parameters_in(rest, charset)?;
     let parameters = RcptParameters::read(&given, &scope.extensions)?;
-    Ok(Command::Rcpt { forward_path: forward_path.with_parameters(given), parameters })
+    forward_path.set_parameters(given);
+    Ok(Command::Rcpt { forward_path, parameters })
 }
 
 /// RFC 4954 §8: `AUTH SP mechanism [SP initial-response]`.
@@ -182,11 +204,7 @@ fn vrfy(argument: &[u8], scope: &Scope) -> Result<Command, PeerError> {
     }
 }
 
-fn charset(utf8: bool) -> Charset {
-    if utf8 { Charset::Utf8 } else { Charset::Ascii }
-}
-
-/// Whether SMTPUTF8 is offered and seems to be a parameter: what is before it is not parsed yet.
+/// Whether SMTPUTF8 is offered and seems to be a parameter.
 #[cold]
 fn may_be_utf8(argument: &[u8], scope: &Scope) -> bool {
     let mut words = argument.split(|&byte| byte == b' ');

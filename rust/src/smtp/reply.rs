@@ -332,6 +332,7 @@ fn push_number(out: &mut Vec<u8>, number: u16) {
     }
 }
 
+#[inline]
 fn push_text(out: &mut Vec<u8>, text: &str, form: Form) {
     if form.utf8 || text.is_ascii() {
         out.extend_from_slice(text.as_bytes());
@@ -364,6 +365,7 @@ struct Wrapped<'a> {
 
 impl Wrapped<'_> {
     /// How much of the text, whole characters all, fits into a line.
+    #[inline]
     fn fitting(&self, text: &str) -> usize {
         // A character that is not ASCII takes up to four times the octets that it has here.
         if text.len() <= self.width / 4 || (text.is_ascii() && text.len() <= self.width) {
@@ -382,6 +384,7 @@ impl Wrapped<'_> {
 impl<'a> Iterator for Wrapped<'a> {
     type Item = &'a str;
 
+    #[inline]
     fn next(&mut self) -> Option<&'a str> {
         let rest = self.rest.take()?;
         let fitting = self.fitting(rest);

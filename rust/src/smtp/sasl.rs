@@ -92,16 +92,16 @@ impl Exchange {
 /// `[authzid] NUL authcid NUL passwd` (RFC 4616 §2).
 fn plain(message: &[u8]) -> Option<Credentials> {
     let mut parts = message.splitn(3, |&octet| octet == 0);
-    let (authzid, authcid, passwd) = (parts.next()?, parts.next()?, parts.next()?);
+    let (identity, username, secret) = (parts.next()?, parts.next()?, parts.next()?);
     Some(Credentials {
         mechanism: Mechanism::Plain,
-        username: name(authcid)?,
-        authorization_identity: if authzid.is_empty() { String::new() } else { name(authzid)? },
-        password: password(passwd)?,
+        username: name(username)?,
+        authorization_identity: if identity.is_empty() { String::new() } else { name(identity)? },
+        password: password(secret)?,
     })
 }
 
-/// A name goes into logs and headers: no controls, which SASLprep forbids as well (RFC 4013 §2.3).
+/// A name goes into logs and headers: no controls, which `SASLprep` forbids as well (RFC 4013 §2.3).
 fn name(octets: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(octets).ok()?;
     let fits = (1..=MAX_NAME).contains(&name.len());

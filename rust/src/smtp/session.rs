@@ -140,6 +140,7 @@ struct Hello {
 
 /// One session. See the module's page.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // As many yes-or-no things as it knows.
 pub struct Session {
     settings: Arc<Settings>,
     output: Vec<u8>,
@@ -283,7 +284,7 @@ impl Session {
                 Line::TooLong(beginning) => Err(unreadable(&beginning, fixed::LINE_TOO_LONG)),
                 Line::AuthTooLong => Err(fixed::AUTH_TOO_LONG),
                 Line::Malformed(beginning) => Err(unreadable(&beginning, fixed::CONTROLS)),
-                Line::Complete(line) if line.iter().any(u8::is_ascii_control) => {
+                Line::Complete(line) if has_controls(line) => {
                     Err(unreadable(line, fixed::CONTROLS))
                 }
                 Line::Complete(line) => {
@@ -395,6 +396,11 @@ impl Session {
 /// commands.
 fn unreadable(line: &[u8], reply: Reply) -> Reply {
     if Chunk::is_announced(line) { fixed::CHUNK_SYNTAX } else { reply }
+}
+
+/// Looks at all of it, with no early end, so that it is many octets at a time.
+fn has_controls(line: &[u8]) -> bool {
+    line.iter().fold(false, |found, byte| found | byte.is_ascii_control())
 }
 
 impl From<PeerError> for Reply {

@@ -44,7 +44,7 @@ impl<'a> Scanner<'a> {
     fn route(&mut self) -> Result<Vec<String>, AddressError> {
         let mut route = Vec::new();
         while self.eat(b'@') {
-            route.push(text(self.domain()?)?);
+            route.push(text(self.domain()?, self.charset)?);
             if self.eat(b':') {
                 return Ok(route);
             }
@@ -76,7 +76,7 @@ impl<'a> Scanner<'a> {
         let charset = self.charset;
         let atoms = self
             .take_while(|byte| byte == b'.' || is_atext(byte) || charset.has_beyond_ascii(byte));
-        if dots_separate(atoms) { text(atoms) } else { Err(AddressError::Syntax) }
+        if dots_separate(atoms) { text(atoms, charset) } else { Err(AddressError::Syntax) }
     }
 
     /// After the opening quote: up to and with the closing one; backslashes are taken out.
@@ -92,7 +92,7 @@ impl<'a> Scanner<'a> {
             let (&byte, rest) = self.rest.split_first().ok_or(AddressError::Syntax)?;
             self.rest = rest;
             match (byte, rest) {
-                (b'"', _) if !user.is_ascii() && user.chars().any(is_unprintable) => {
+                (b'"', _) if charset == Charset::Utf8 && user.chars().any(is_unprintable) => {
                     return Err(AddressError::Syntax);
                 }
                 (b'"', _) => return Ok(user),
@@ -107,13 +107,14 @@ impl<'a> Scanner<'a> {
 
     fn host(&mut self) -> Result<(String, Option<IpAddr>), AddressError> {
         if self.rest.first() != Some(&b'[') {
-            return Ok((text(self.domain()?)?, None));
+            return Ok((text(self.domain()?, self.charset)?, None));
         }
         let end = memchr(b']', self.rest).ok_or(AddressError::Syntax)?;
         let ip = literal(self.take(end + 1)).ok_or(AddressError::Syntax)?;
         Ok((literal_text(ip), Some(ip)))
     }
 
+    #[inline]
     fn domain(&mut self) -> Result<&'a [u8], AddressError> {
         let charset = self.charset;
         let domain = self.take_while(|byte| {
@@ -237,9 +238,9 @@ fn is_label_byte(byte: u8) -> bool {
 }
 
 /// Copies text; what is not UTF-8 is none, nor what has controls (those of ASCII are no text before that).
-pub(super) fn text(octets: &[u8]) -> Result<String, AddressError> {
+pub(super) fn text(octets: &[u8], charset: Charset) -> Result<String, AddressError> {
     let text = str::from_utf8(octets).map_err(|_| AddressError::NotUtf8)?;
-    if !text.is_ascii() && text.chars().any(is_unprintable) {
+    if charset == Charset::Utf8 && text.chars().any(is_unprintable) {
         return Err(AddressError::Syntax);
     }
     Ok(text.to_owned())

@@ -17,11 +17,11 @@ use crate::smtp::{fixed, offer};
 impl Session {
     pub(super) fn obey(&mut self, command: Command) -> Option<Step> {
         if self.settings.tls_required && !self.peer.secure && needs_tls(&command) {
-            self.keep_back(command, fixed::TLS_FIRST);
+            self.keep_back(&command, fixed::TLS_FIRST);
             return None;
         }
         if self.settings.auth.required && !self.is_authenticated() && needs_auth(&command) {
-            self.keep_back(command, fixed::AUTH_REQUIRED);
+            self.keep_back(&command, fixed::AUTH_REQUIRED);
             return None;
         }
         if is_idle(&command) && self.too_many_idle() {
@@ -44,7 +44,7 @@ impl Session {
             Command::Noop => self.say(&fixed::OK),
             Command::Vrfy => self.say(&fixed::CANNOT_VERIFY),
             Command::Help if self.settings.protocol == Protocol::Lmtp => {
-                self.say(&fixed::LMTP_HELP)
+                self.say(&fixed::LMTP_HELP);
             }
             Command::Help => self.say(&fixed::HELP),
             Command::Quit => {
@@ -59,9 +59,9 @@ impl Session {
     }
 
     /// The octets of a chunk come all the same.
-    fn keep_back(&mut self, command: Command, reply: Reply) {
+    fn keep_back(&mut self, command: &Command, reply: Reply) {
         match command {
-            Command::Bdat(chunk) => self.drop_chunk(chunk, reply, 1),
+            Command::Bdat(chunk) => self.drop_chunk(*chunk, reply, 1),
             _ => self.say(&reply),
         }
     }
