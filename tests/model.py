@@ -341,7 +341,7 @@ class Model:
         octets, self._unread, self._chunk = self._unread[:size], self._unread[size:], None
         message = (self._chunks or b"") + octets
         if self._sender is None:
-            reply = _SEQUENCE
+            reply: Replies = _SEQUENCE
         elif not self._recipients:
             reply = self._no_recipients()
         elif len(message) > self.policy.max_size:

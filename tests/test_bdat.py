@@ -188,6 +188,21 @@ def test_within_a_chunk_it_comes_back_too() -> None:
         until(lambda: made.stats()["memory_used"] == 0)
 
 
+def test_a_first_chunk_waits_for_memory_as_data_does() -> None:
+    """An empty one too, behind which nothing comes that would be read."""
+    with core(max_memory=65_536) as (made, address), Wire(address) as first, Wire(address) as late:
+        begin(first)
+        assert first.ask(chunk(b"x" * 60_000)).startswith("250 ")
+        begin(late)
+        late.send(b"BDAT 0 LAST\r\n")
+        until(lambda: made.stats()["sessions_data"] == 2)
+        assert first.ask(b"RSET\r\n").startswith("250 ")
+        (envelope,) = take(made)
+        assert bytes(envelope.data) == b""
+        assert envelope.answer(None)
+        assert late.reply().startswith("250 2.0.0 OK: queued")
+
+
 # --- Time -----------------------------------------------------------------------------------------
 
 
@@ -254,7 +269,7 @@ def test_a_message_of_chunks_is_too_slow_after_data_timeout(
 ) -> None:
     if first.endswith(b"1073741824\r\n"):
         parts = parts[: (1 << 30) // MIB - 25]  # never whole
-    limits = {"timeout": 10.0, "data_timeout": 1.0}
+    limits = {"timeout": 60.0, "data_timeout": 1.0}
     with core(server=limits) as (made, address), Wire(address) as client:
         assert client.ask(HELLO).startswith("250 ")
         client.send(first)

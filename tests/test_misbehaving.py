@@ -176,6 +176,9 @@ def test_the_first_chunk_is_late_and_so_is_an_empty_one(guerrilla_server: Server
         # Only the first of a message is asked about.
         guerrilla_server.refuse(NEVER, at="data", count=2)
         assert wire.ask(b"BDAT 1 LAST\r\nx") == str(NEVER)
+        wire.send(STAGES["mail"] + STAGES["rcpt"])
+        assert [wire.reply()[:3] for _ in range(2)] == ["250", "250"]
+        assert wire.ask(b"BDAT 0 LAST\r\n") == str(NEVER)
         guerrilla_server.behave()
         wire.send(STAGES["mail"] + STAGES["rcpt"] + b"BDAT 1\r\nx")
         assert [wire.reply()[:3] for _ in range(3)] == ["250", "250", "250"]

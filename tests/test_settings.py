@@ -55,7 +55,7 @@ def test_every_limit_of_a_server_is_told_to_the_core() -> None:
         "extensions": {"DSN": False},
         "backend": "default",
     }
-    auth = {"required": True, "relay": True, "allow_plaintext": True}
+    auth: dict[str, Any] = {"required": True, "relay": True, "allow_plaintext": True}
     auth |= {"failure_delay": 3.0, "max_failures": 7}
     made = settings(server(xclient_on=True, auth=auth, **keys))
     assert made == keys | {

@@ -246,17 +246,15 @@ impl Session {
                 }
                 continue;
             }
-            if matches!(self.state, State::Chunk(_)) {
-                match self.read_chunk(input) {
-                    Some(step) => return step,
-                    None => continue,
-                }
-            }
             if self.output.len() >= MAX_OUTPUT {
                 return Step::NeedInput;
             }
             match self.state {
                 State::Closed => return Step::Close,
+                State::Chunk(_) => match self.read_chunk(input) {
+                    Some(step) => return step,
+                    None => continue,
+                },
                 State::Asking(_) if self.may_go_on() => match self.go_on() {
                     Some(step) => return step,
                     None => continue,
@@ -272,11 +270,7 @@ impl Session {
                     Some(step) => return step,
                     None => continue,
                 },
-                State::Ready
-                | State::Open(_)
-                | State::Between(_)
-                | State::Chunk(_)
-                | State::Receiving(_) => {}
+                State::Ready | State::Open(_) | State::Between(_) | State::Receiving(_) => {}
             }
             let utf8 = self.smtputf8 && matches!(self.state, State::Open(_));
             let command = match self.lines.next(input, self.longest()) {

@@ -259,7 +259,8 @@ pub(super) fn parse(
     settings: &Settings,
     smtputf8: bool,
 ) -> Result<Command, PeerError> {
-    match Command::parse_in(line, &Scope { extensions: settings.extensions, smtputf8 }) {
+    let parsed = Command::parse_in(line, &Scope { extensions: settings.extensions, smtputf8 });
+    match &parsed {
         Ok(Command::Help) if !settings.extensions.help => Err(PeerError::UnknownCommand),
         Ok(Command::StartTls) | Err(PeerError::StartTlsArgument) if !settings.start_tls => {
             Err(PeerError::UnknownCommand)
@@ -287,10 +288,10 @@ pub(super) fn parse(
             Err(PeerError::ChunksNotOffered)
         }
         Ok(Command::Mail { reverse_path, parameters }) => {
-            check_offered(&reverse_path, parameters, &settings.extensions)?;
-            Ok(Command::Mail { reverse_path, parameters })
+            check_offered(reverse_path, *parameters, &settings.extensions)?;
+            parsed
         }
-        parsed => parsed,
+        _ => parsed,
     }
 }
 
