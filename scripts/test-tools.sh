@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes sure that the programs of the tests are there: mail clients, proxies, OpenSSL, Go, Node.js,
-# logrotate, and the servers that processors store into.
+# Makes sure that the programs of the tests are there: mail clients, mail servers that send, proxies,
+# OpenSSL, Go, Node.js, logrotate, and the servers that processors store into.
 # Installed where that is possible; otherwise says what to install, and fails: no test is skipped.
 set -u
 # Debian has nginx and haproxy where only root's PATH looks.
@@ -22,13 +22,16 @@ missing() {
     command -v dovecot >/dev/null || printf ' dovecot-core'
     command -v htpasswd >/dev/null || printf ' apache2-utils'
     has_lmtp || printf ' dovecot-lmtpd'
-    command -v smtp-sink >/dev/null || printf ' postfix'
+    has_postfix || printf ' postfix'
     has_postgres || printf ' postgresql'
     has_php_fpm || printf ' php-fpm'
 }
 
 # Debian keeps the server's programs apart, by version.
 has_postgres() { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null; }
+
+# Its smtp is its lmtp client, too; others build smtp-sink alone.
+has_postfix() { command -v smtp-sink >/dev/null && [ -x /usr/lib/postfix/sbin/master ]; }
 
 has_php_fpm() { ls /usr/sbin/php-fpm* >/dev/null 2>&1 || command -v php-fpm >/dev/null; }
 
@@ -40,10 +43,11 @@ has_nginx_mail() {
     [ -e /usr/lib/nginx/modules/ngx_mail_module.so ] || nginx -V 2>&1 | grep -qE -- '--with-mail( |$)'
 }
 
-# RUNLEVEL: see below.
+# RUNLEVEL: see below. Nothing is removed for it, as another mail server would be for Postfix.
 install() {
     # shellcheck disable=SC2086  # a list of names
-    env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $1
+    env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends --no-remove $1
 }
 
 # Most of these packages start a service, and that of nginx fails where port 80 is taken; that of
@@ -63,6 +67,10 @@ install_without_services() {
     fi
     # shellcheck disable=SC2086
     [ -z "$services" ] || systemctl mask --runtime --quiet $services
+    # Postfix, unless it is told so, makes a main.cf with which it would serve all the world.
+    case "$1 " in
+        *" postfix "*) echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections ;;
+    esac
     install "$1" || { apt-get update && install "$1"; }
     if [ -n "$services" ]; then
         # shellcheck disable=SC2086
@@ -73,12 +81,11 @@ install_without_services() {
 }
 
 packages=$(missing)
-[ -z "$packages" ] && exit 0
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing$packages (for the tests)"
     install_without_services "$packages" >/dev/null
+    packages=$(missing)
 fi
-packages=$(missing)
-[ -z "$packages" ] && exit 0
+[ -z "$packages" ] && exec sh "$(dirname "$0")/unpack-exim.sh"
 echo "make test needs$packages: on Debian, apt-get install$packages" >&2
 exit 1

@@ -21,6 +21,11 @@ def witness(envelope: Envelope) -> None:
         "local_port": envelope.local_port,
         "helo": envelope.helo,
         "esmtp": envelope.esmtp,
+        "protocol": envelope.protocol,
+        "auth": envelope.auth,
+        "mail_from": str(envelope.mail_from),
+        "parameters": envelope.parameters,
+        "rcpt_to": [(str(address), address.parameters) for address in envelope.rcpt_to],
         "subject": envelope.subject,
         "tls": tls
         and {

@@ -72,7 +72,7 @@ pub(super) fn parse_original_recipient(value: &str) -> Option<String> {
     let address = if kind == "utf-8" {
         xtext::decode_utf8(address)
     } else {
-        xtext::decode(address.as_bytes())
+        xtext::decode_address(address.as_bytes())
     };
     address.filter(|address| !address.is_empty()).map(|address| format!("{kind};{address}"))
 }
@@ -104,6 +104,7 @@ mod tests {
         let table = [
             ("rfc822;joe@a.example", Some("rfc822;joe@a.example")),
             ("RFC822;joe+2Bx@a", Some("rfc822;joe+x@a")),
+            ("rfc822;j+C3+B6rg@b", Some("rfc822;j\u{f6}rg@b")),
             (r"utf-8;j\x{F6}rg@b\x{FC}.example", Some("utf-8;j\u{f6}rg@b\u{fc}.example")),
             ("utf-8;j\u{f6}rg@b", Some("utf-8;j\u{f6}rg@b")),
             ("x400;/S=joe/", Some("x400;/S=joe/")),

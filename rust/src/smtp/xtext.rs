@@ -2,20 +2,36 @@
 
 /// Decodes xtext: `+2B` is one octet. Only what is printable ASCII then is taken, since it goes into logs
 /// and headers.
+pub(super) fn decode(value: &[u8]) -> Option<String> {
+    String::from_utf8(octets(value)?).ok().filter(|text| text.bytes().all(is_graphic))
+}
+
+/// Decodes an address in xtext, whose octets may be UTF-8: Postfix 3.7 writes `rfc822;j+C3+B6rg@…` for the
+/// recipient of a mail with SMTPUTF8, where RFC 6533 has `utf-8`.
+pub(super) fn decode_address(value: &[u8]) -> Option<String> {
+    String::from_utf8(octets(value)?).ok().filter(|text| !text.contains(is_unprintable))
+}
+
+/// The octets that xtext stands for; those that are written as themselves are printable ASCII.
 ///
 /// The grammar has upper-case digits only.
-pub(super) fn decode(value: &[u8]) -> Option<String> {
-    let mut text = String::with_capacity(value.len());
+fn octets(value: &[u8]) -> Option<Vec<u8>> {
+    let mut found = Vec::with_capacity(value.len());
     let mut rest = value;
     while let Some((&octet, behind)) = rest.split_first() {
-        let (octet, behind) = if octet == b'+' { escaped(behind)? } else { (octet, behind) };
-        if !(b' '..=b'~').contains(&octet) {
-            return None;
-        }
-        text.push(char::from(octet));
+        let (octet, behind) = match octet {
+            b'+' => escaped(behind)?,
+            _ if is_graphic(octet) => (octet, behind),
+            _ => return None,
+        };
+        found.push(octet);
         rest = behind;
     }
-    Some(text)
+    Some(found)
+}
+
+fn is_graphic(octet: u8) -> bool {
+    (b' '..=b'~').contains(&octet)
 }
 
 /// Decodes `utf-8-addr-xtext` and `utf-8-addr-unitext`: `\x{FC}` is one character, and others that are not
@@ -82,10 +98,30 @@ mod tests {
             ("+0D", None),
             ("+7F", None),
             ("+E9", None),
+            ("+C3+A9", None),
             ("\u{e9}", None),
         ];
         for (value, expected) in table {
             assert_eq!(decode(value.as_bytes()).as_deref(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_address_in_xtext_may_be_utf_8() {
+        let table = [
+            ("a+2Bb@c", Some("a+b@c")),
+            ("j+C3+B6rg@b", Some("j\u{f6}rg@b")),
+            ("+F0+9F+98+80", Some("\u{1f600}")),
+            ("j\u{f6}rg@b", None),
+            ("+E9", None),
+            ("+C3", None),
+            ("+0D", None),
+            ("+7F", None),
+            ("+C2+85", None),
+            ("+E2+80+A8", None),
+        ];
+        for (value, expected) in table {
+            assert_eq!(decode_address(value.as_bytes()).as_deref(), expected, "{value}");
         }
     }
 

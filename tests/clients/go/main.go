@@ -1,7 +1,7 @@
 // Command client delivers the message on standard input by Go's net/smtp. It fails unless the
-// server's certificate is good and the mail was taken.
+// server's certificate is good and the mail was taken. With a name and a password it says AUTH PLAIN.
 //
-//	client (starttls | tls) HOST PORT CA-FILE SENDER RECIPIENT
+//	client (starttls | tls) HOST PORT CA-FILE SENDER RECIPIENT [USER PASSWORD]
 package main
 
 import (
@@ -18,15 +18,19 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	if len(os.Args) != 7 {
-		log.Fatal("usage: client (starttls | tls) HOST PORT CA-FILE SENDER RECIPIENT")
+	if len(os.Args) != 7 && len(os.Args) != 9 {
+		log.Fatal("usage: client (starttls | tls) HOST PORT CA-FILE SENDER RECIPIENT [USER PASSWORD]")
 	}
-	if err := deliver(os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5], os.Args[6]); err != nil {
+	var auth smtp.Auth
+	if len(os.Args) == 9 {
+		auth = smtp.PlainAuth("", os.Args[7], os.Args[8], os.Args[2])
+	}
+	if err := deliver(os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5], os.Args[6], auth); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func deliver(mode, host, port, ca, sender, recipient string) error {
+func deliver(mode, host, port, ca, sender, recipient string, auth smtp.Auth) error {
 	config, err := trusting(ca, host)
 	if err != nil {
 		return err
@@ -36,6 +40,11 @@ func deliver(mode, host, port, ca, sender, recipient string) error {
 		return err
 	}
 	defer client.Close()
+	if auth != nil {
+		if err := client.Auth(auth); err != nil {
+			return err
+		}
+	}
 	if err := client.Mail(sender); err != nil {
 		return err
 	}
