@@ -24,9 +24,9 @@ from tests.daemons import Keeper, Make, config, problems, send
 def test_everything_that_is_wrong_is_told_at_once(make: Make, tmp_path: Path) -> None:
     raw = config(save_process="HeaderParser", **{"import": ["daemon_nowhere"]})
     raw["servers"].append({"listen_interface": "nowhere.invalid:25"})
-    raw["servers"][0]["protocol"] = "lmtp"
+    raw["processes"] = 2
     found = problems(make(raw))
-    for part in ("servers[0].protocol", "daemon_nowhere", "nowhere.invalid"):
+    for part in ("processes", "daemon_nowhere", "nowhere.invalid"):
         assert sum(part in problem for problem in found) == 1
     del raw["backend_config"]["import"]
     raw["backend_config"]["redis_interfacee"] = "x"
