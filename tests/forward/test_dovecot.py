@@ -15,7 +15,7 @@ from guerrilla.reply import Replies
 from guerrilla.testing import make_envelope
 from tests.certificates import Pair, self_signed
 from tests.corpora import as_sent, corpus
-from tests.forward.helpers import as_lmtp, ask, opened, send
+from tests.forward.helpers import ask, opened, send
 from tests.ledger import audit, deliver, killer, make_mails
 from tests.reference.pages import examples
 from tests.running import RunningDaemon
@@ -61,7 +61,7 @@ def test_each_recipient_has_its_own_reply(dovecot: DovecotLMTP) -> None:
     with opened(dovecot.tcp) as stage:
         codes = []
         for _ in range(2):
-            outcome = stage.save(as_lmtp(make_envelope(rcpt_to=rcpt_to)))
+            outcome = stage.save(make_envelope(rcpt_to=rcpt_to, protocol="LMTP"))
             assert isinstance(outcome, Replies)
             codes.append([(reply.code, reply.enhanced) for reply in outcome])
     ok, unknown, full = (250, "2.0.0"), (550, "5.1.1"), (552, "5.2.2")
