@@ -43,8 +43,11 @@ class Extensions:
 
     def limit(self, name: str) -> int:
         """One of its LIMITS (RFC 9422), such as RCPTMAX; 0 where nothing is said of it."""
-        said = dict(limit.partition("=")[::2] for limit in self.parameters("LIMITS"))
-        return _number(said.get(name, ""))
+        for limit in self.parameters("LIMITS"):
+            said, _, value = limit.partition("=")
+            if said == name:
+                return _number(value)
+        return 0
 
 
 def _number(text: str) -> int:
