@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from guerrilla.forward.extensions import Extensions
 
-__all__ = ["NEEDS_UTF8", "Path", "Wishes", "mail_command", "rcpt_command"]
+__all__ = [
+    "NEEDS_BINARY",
+    "NEEDS_UTF8",
+    "TOO_LARGE",
+    "Path",
+    "Wishes",
+    "is_binary",
+    "mail_command",
+    "rcpt_command",
+]
 
 NEEDS_UTF8: Final = Reply(550, "5.6.7", "The next server takes no internationalized mail")
 """RFC 6531 section 3.2: it must not be sent on without SMTPUTF8."""
