@@ -13,6 +13,7 @@ import pytest
 from guerrilla import Reply
 from guerrilla.cli import main
 from guerrilla.forward.transaction import IN_DOUBT
+from guerrilla.reply import Replies
 from guerrilla.testing import GuerrillaServer, make_envelope
 from tests.certificates import Pair, self_signed
 from tests.corpora import as_sent, corpus
@@ -71,6 +72,30 @@ def test_what_it_says_is_what_the_client_hears(far: GuerrillaServer) -> None:
                 far.refuse(reply, at=at, count=1)
                 assert stage.save(make_envelope(rcpt_to=["a@x.org", "b@x.org"])) == reply
         assert stage.save(make_envelope()) is None
+    assert len(far.received) == 1
+
+
+@pytest.mark.parametrize("chunking", [False, True])
+def test_each_recipient_of_lmtp_hears_why_there_is_no_mail(chunking: bool) -> None:
+    server = {
+        "protocol": "lmtp",
+        "max_size": 100,
+        "extensions": {"CHUNKING": chunking, "SIZE": False},
+    }
+    busy = Reply(452, "4.2.2", "come back")
+    rcpt_to = ["a@x.org", "b@x.org"]
+    with (
+        GuerrillaServer(server=server) as far,
+        opened(keys_of(far, forward_protocol="lmtp")) as stage,
+    ):
+        for at in ("data", "message"):
+            far.refuse(busy, at=at, count=1)
+            mail = make_envelope(rcpt_to=rcpt_to, protocol="LMTP")
+            assert stage.save(mail) == Replies([busy] * 2)
+        large = make_envelope(b"x" * 1_000_000, rcpt_to=rcpt_to, protocol="LMTP")
+        outcome: Any = stage.save(large)
+        assert [reply.code for reply in outcome] == [552, 552]
+        assert stage.save(make_envelope(rcpt_to=rcpt_to, protocol="LMTP")) is None
     assert len(far.received) == 1
 
 
