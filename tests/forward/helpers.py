@@ -85,6 +85,8 @@ def talk(
 
 CLOSE = ""
 """An answer: the connection is closed without a word."""
+SILENCE = "\0"
+"""An answer: none."""
 
 
 class FarSide:
@@ -276,6 +278,8 @@ class _Session:
             text = self.far.answers[verb].popleft()
         if text == CLOSE:
             raise EOFError
+        if text == SILENCE:
+            return text
         octets = text.encode("utf-8", "surrogateescape") + b"\r\n"
         pieces = [octets[i : i + 1] for i in range(len(octets))] if self.far._drip else [octets]
         for piece in pieces:
@@ -317,23 +321,16 @@ def opened(options: Mapping[str, object], **keys: object) -> Iterator[Forward]:
         stage.close()
 
 
+def saved(stage: Forward, **keys: Any) -> object:
+    """What becomes of a small mail."""
+    return stage.save(make_envelope(MESSAGE, **keys))
+
+
 def send(
     options: Mapping[str, object], *mails: Envelope, chain: str = "Forward", **keys: object
 ) -> list[Reply]:
     """What the senders of these mails hear; of one, when none is given."""
     return run_chain(chain, mails or [make_envelope()], options={**options, **keys})
-
-
-def as_lmtp(envelope: Envelope) -> Any:
-    """The same as if it had come by LMTP."""
-
-    class Wrapped:
-        protocol = "LMTP"
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(envelope, name)
-
-    return Wrapped()
 
 
 def ask(stage: Forward, recipient: str = "to@example.com") -> Reply | None:

@@ -90,7 +90,8 @@ def test_smtputf8_is_asked_for_where_it_is_needed() -> None:
         ({"NOTIFY": "NEVER"}, (), ""),
         ({"NOTIFY": "SUCCESS,DELAY"}, ("DSN",), " NOTIFY=SUCCESS,DELAY"),
         ({"ORCPT": "rfc822;a+2Bb@c"}, ("DSN",), " ORCPT=rfc822;a+2Bb@c"),
-        ({"ORCPT": "utf-8;\u00fc@c"}, ("DSN",), ""),
+        ({"ORCPT": "utf-8;\u00fc\U0001f600+2B@c"}, ("DSN",), " ORCPT=utf-8;\\x{FC}\\x{1F600}+2B@c"),
+        ({"ORCPT": "utf-8;a\u2028 b"}, ("DSN",), ""),
         ({"X": "y", "NOTIFY": ""}, ("DSN",), ""),
     ],
 )
@@ -127,3 +128,10 @@ def test_keywords_are_found_in_any_case_and_form() -> None:
     assert far.parameters("AUTH") == ["PLAIN", "LOGIN", "CRAM-MD5"]
     assert "PIPELINING" in far
     assert "MX.EXAMPLE.COM" not in far
+
+
+def test_limits_are_numbers() -> None:
+    far = extensions("limits rcptmax=100 MAILMAX=x ODD")
+    names = ("RCPTMAX", "MAILMAX", "ODD", "RCPTDOMAINMAX")
+    assert [far.limit(name) for name in names] == [100, 0, 0, 0]
+    assert extensions().limit("RCPTMAX") == 0

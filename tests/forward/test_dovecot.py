@@ -15,12 +15,13 @@ from guerrilla.reply import Replies
 from guerrilla.testing import make_envelope
 from tests.certificates import Pair, self_signed
 from tests.corpora import as_sent, corpus
-from tests.forward.helpers import as_lmtp, ask, opened, send
+from tests.forward.helpers import ask, opened, send
 from tests.ledger import audit, deliver, killer, make_mails
 from tests.reference.pages import examples
 from tests.running import RunningDaemon
 from tests.services.dovecot import shared_folder
 from tests.services.dovecotlmtp import DovecotLMTP
+from tests.wire import Wire
 
 CHAIN = "HeadersParser|Header|Forward"
 
@@ -61,11 +62,31 @@ def test_each_recipient_has_its_own_reply(dovecot: DovecotLMTP) -> None:
     with opened(dovecot.tcp) as stage:
         codes = []
         for _ in range(2):
-            outcome = stage.save(as_lmtp(make_envelope(rcpt_to=rcpt_to)))
+            outcome = stage.save(make_envelope(rcpt_to=rcpt_to, protocol="LMTP"))
             assert isinstance(outcome, Replies)
             codes.append([(reply.code, reply.enhanced) for reply in outcome])
     ok, unknown, full = (250, "2.0.0"), (550, "5.1.1"), (552, "5.2.2")
     assert codes == [[ok, unknown, ok, ok], [ok, unknown, full, ok]]
+    assert [len(dovecot.mails(user)) for user in ("a", "full", "b")] == [2, 1, 2]
+
+
+def test_a_client_of_lmtp_hears_each(dovecot: DovecotLMTP, tmp_path: Path) -> None:
+    backend = "\n".join(f"{key} = {json.dumps(value)}" for key, value in dovecot.unix.items())
+    users = ("a", "nobody", "full", "b")
+    server = 'protocol = "lmtp"'
+    with (
+        RunningDaemon(tmp_path, chain=CHAIN, server=server, backend=backend) as daemon,
+        Wire(daemon.port) as wire,
+    ):
+        wire.ask(b"LHLO x\r\n")
+        for last in ("250", "552"):
+            wire.ask(b"MAIL FROM:<a@example.org>\r\n")
+            for user in users:
+                assert wire.ask(b"RCPT TO:<%s@example.com>\r\n" % user.encode())[:3] == "250"
+            wire.ask(b"DATA\r\n")
+            wire.send(b"Subject: x\r\n\r\n.\r\n")
+            told = [wire.reply()[:3] for _ in users]
+            assert told == ["250", "550", last, "250"]
     assert [len(dovecot.mails(user)) for user in ("a", "full", "b")] == [2, 1, 2]
 
 

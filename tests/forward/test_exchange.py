@@ -116,3 +116,17 @@ def test_who_answers_what_he_has_not_heard_speaks_no_smtp() -> None:
 def test_time_that_is_over_is_told_as_such() -> None:
     with pytest.raises(TimeoutError, match="no answer in time"):
         exchange(FakeLink([], []), Say((b"RSET\r\n",), 1), deadline=0)
+    large = Say((b"message", b"more"), 1, is_message=True)
+    with pytest.raises(TimeoutError, match="no answer in time"):
+        exchange(FakeLink([], []), large, deadline=0)
+
+
+@pytest.mark.parametrize("last", ["what?\r\n", "250-a\r\n550 b\r\n", ""])
+def test_what_was_said_of_a_message_holds_whatever_comes_then(last: str) -> None:
+    """Some recipients of LMTP have it: they would have it twice."""
+    late = TimeoutError("no answer in time")
+    link = FakeLink([], [None, b"250 ok\r\n" + last.encode(), late])
+    heard = exchange(link, Say((b"message", b"."), 2, is_message=True))
+    assert heard.replies == [OK]
+    assert heard.in_doubt
+    assert heard.lost

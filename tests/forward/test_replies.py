@@ -75,8 +75,12 @@ def test_what_is_no_reply(octets: bytes) -> None:
         # Our own login is no reason for a bounce.
         (b"530 5.7.0 log in first", Reply(451, "4.7.0", "log in first")),
         (b"535 no", Reply(451, "4.0.0", "no")),
-        # Nothing but printable ASCII may stand in a reply of ours.
-        ("550 5.1.1 gr\u00fc\u00dfe\tx\x1b[1m".encode(), Reply(550, "5.1.1", "gr??e?x?[1m")),
+        # What is not ASCII is told as our client can hear it; what is not printable is not told.
+        ("550 gr\u00fc\u00dfe\tx\x1b[1m".encode(), Reply(550, "5.0.0", "gr\u00fc\u00dfe?x?[1m")),
+        ("550 a\u202eb\u2028\u0085\ufffd".encode(), Reply(550, "5.0.0", "a?b???")),
+        # It took the mail, whatever it makes of its enhanced code.
+        (b"250 2.00.0 ok", Reply(250, "2.0.0", "2.00.0 ok")),
+        (b"250 2.999.0 ok", Reply(250, "2.999.0", "ok")),
         (b"550 5.1.1 \xff", Reply(550, "5.1.1", "?")),
     ],
 )
@@ -98,6 +102,13 @@ def test_a_long_text_is_cut_to_what_a_reply_of_ours_holds() -> None:
     reply = reader.next()
     assert reply is not None
     assert len(reply.passed_on().text) == 1_000
+
+
+@pytest.mark.parametrize("word", [1, 26, 90, 200])
+def test_a_long_text_of_other_characters_too(word: int) -> None:
+    """Each is as long as ten in a reply to who hears no UTF-8."""
+    text = " ".join(["\U00020000" * word] * (500 // word))
+    assert len(FarReply(250, (text,)).passed_on().text) == 200
 
 
 def test_a_code_that_answers_no_command_is_no_reply_of_ours() -> None:

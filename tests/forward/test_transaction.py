@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from guerrilla._core import Reply
-from guerrilla.forward.commands import NEEDS_BINARY, NEEDS_UTF8, TOO_LARGE
+from guerrilla.forward.commands import NEEDS_BINARY, NEEDS_UTF8, TOO_LARGE, Path
 from guerrilla.forward.replies import FarReply
 from guerrilla.forward.steps import Heard, LostError, ProtocolError
-from guerrilla.forward.transaction import IN_DOUBT, Mail, Result, relay, verify
+from guerrilla.forward.transaction import IN_DOUBT, TOO_MANY, Mail, Result, relay, verify
 from tests.forward.helpers import ALL, MESSAGE, PIPELINED, extensions, path, talk
 
 OK = "250 2.1.0 ok\n"
@@ -212,6 +212,15 @@ def test_after_the_end_of_the_message_nobody_knows() -> None:
     assert IN_DOUBT.code == 451
 
 
+def test_what_makes_no_sense_after_the_end_leaves_it_in_doubt() -> None:
+    _, result = hand_over(mail("a"), OK + OK + GO, GO)
+    assert result == Result([IN_DOUBT], is_clean=False, doubt="it said 354 go")
+    # Who was answered before it has it; whose the replies behind it are nobody knows.
+    _, result = hand_over(mail("a", "b", "c"), OK * 4 + GO, TAKEN + GO + TAKEN, lmtp=True)
+    assert result.replies == [ok, IN_DOUBT, IN_DOUBT]
+    assert (result.is_clean, result.doubt) == (False, "it said 354 go")
+
+
 def test_a_reason_that_came_before_the_end_is_told() -> None:
     _, result = hand_over(mail("a"), NO)
     assert result == Result([no], is_clean=False)
@@ -230,7 +239,12 @@ def test_a_message_that_is_taken_before_it_is_sent_is_not() -> None:
 
 @pytest.mark.parametrize(
     "answers",
-    [(GO + OK + GO,), (OK + GO + GO,), (OK + OK + OK,), (OK + OK + GO, GO)],
+    [
+        (GO + OK + GO,),
+        (OK + GO + GO,),
+        (OK + OK + OK,),
+        (OK + OK + GO, Heard([FarReply(334)], unsent=True)),
+    ],
 )
 def test_replies_that_make_no_sense(answers: tuple[str, ...]) -> None:
     with pytest.raises(ProtocolError):
@@ -252,6 +266,42 @@ def test_a_recipient_that_cannot_be_said() -> None:
     assert said == [ONE + DATA, DOT]
     assert result == Result([ok, NEEDS_UTF8])
     assert hand_over(mail("a", "\u00fc"), apart=False) == ([], Result([None, NEEDS_UTF8]))
+
+
+def test_a_host_has_an_ascii_form() -> None:
+    sender = Path("from@b\u00fccher.example", {}, "from@xn--bcher-kva.example")
+    recipient = Path("to@\u00fc.example", {}, "to@xn--tda.example")
+    what = Mail(sender, [recipient], b"", MESSAGE)
+    said, result = hand_over(what, OK + OK + GO, TAKEN)
+    assert said[0] == (
+        b"MAIL FROM:<from@xn--bcher-kva.example>\r\nRCPT TO:<to@xn--tda.example>\r\nDATA\r\n"
+    )
+    assert result == Result([ok])
+    said, _ = hand_over(what, OK + OK, TAKEN, offers=ALL)
+    assert said[0].decode().splitlines() == [
+        "MAIL FROM:<from@b\u00fccher.example> SIZE=24 SMTPUTF8",
+        "RCPT TO:<to@\u00fc.example>",
+    ]
+    talked = verify(sender, recipient, extensions(*PIPELINED), size=0)
+    said, (reply, _) = talk(talked, OK * 3)
+    assert b"<to@xn--tda.example>" in said[0]
+    assert reply.code == 250
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_it_is_named_no_more_recipients_than_it_takes(apart: bool) -> None:
+    offers = (*PIPELINED, "LIMITS MAILMAX=9 RCPTMAX=2")
+    what = mail("a", "\u00fc", "b", "c", "d")
+    if apart:
+        said, result = hand_over(what, OK * 3 + GO, TAKEN, offers=offers)
+        assert said == [TWO + DATA, DOT]
+        assert result == Result([ok, NEEDS_UTF8, ok, TOO_MANY, TOO_MANY])
+        assert TOO_MANY.code == 452
+    else:  # it would answer so for those beyond, and nobody would have the mail
+        what = mail("a", "b", "c")
+        assert hand_over(what, offers=offers, apart=False) == ([], Result([None, None, TOO_MANY]))
+    said, result = hand_over(mail("a", "b"), OK * 3 + GO, TAKEN, offers=offers)
+    assert result == Result([ok, ok])
 
 
 def test_utf8_where_it_can_be_said() -> None:

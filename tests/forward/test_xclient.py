@@ -29,7 +29,7 @@ def test_what_is_said_of_a_client() -> None:
         "NAME=[UNAVAILABLE] ADDR=192.0.2.7 PORT=4711 PROTO=ESMTP HELO=a+2Bb+3Dc+20d "
         "LOGIN=us+C3+A9r DESTADDR=[UNAVAILABLE] DESTPORT=[UNAVAILABLE]"
     )
-    other = client(remote_ip="2001:db8::1", esmtp=False, helo="mx")
+    other = client(remote_ip="2001:db8::1", protocol="SMTP", helo="mx")
     assert other.attributes(["ADDR", "PROTO", "LOGIN", "ODD"]) == (
         "ADDR=IPV6:2001:db8::1 PROTO=SMTP LOGIN=[UNAVAILABLE]"
     )

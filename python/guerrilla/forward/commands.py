@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from guerrilla.forward.extensions import Extensions
 
-__all__ = ["NEEDS_UTF8", "Path", "Wishes", "mail_command", "rcpt_command"]
+__all__ = [
+    "NEEDS_BINARY",
+    "NEEDS_UTF8",
+    "TOO_LARGE",
+    "Path",
+    "Wishes",
+    "is_binary",
+    "mail_command",
+    "rcpt_command",
+]
 
 NEEDS_UTF8: Final = Reply(550, "5.6.7", "The next server takes no internationalized mail")
 """RFC 6531 section 3.2: it must not be sent on without SMTPUTF8."""
@@ -24,6 +33,8 @@ TOO_LARGE: Final = Reply(552, "5.3.4", "Message too big for the next server")
 
 _VALUE: Final = re.compile(r"[!-<>-~\u0080-\U0010ffff]+")
 """A value of a parameter (RFC 5321 section 4.1.2, RFC 6531 section 3.3)."""
+_NOT_ASCII: Final = re.compile(r"[^\0-\x7f]")
+"""What RFC 6533 section 3 has as `\\x{4F8B}` where it cannot go as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +44,17 @@ class Path:
     Attributes:
         mailbox: without its brackets; empty for the null path.
         parameters: what our client said behind it; keywords in upper case.
+        ascii_mailbox: the same mailbox in ASCII, by the A-form of its host; empty where it has a
+            local part that is not.
     """
 
     mailbox: str
     parameters: Mapping[str, str | None]
+    ascii_mailbox: str = ""
+
+    def told(self, far: Extensions) -> str:
+        """The mailbox as that server can be told it, if it can."""
+        return self.mailbox if "SMTPUTF8" in far else self.ascii_mailbox or self.mailbox
 
     def has(self, keyword: str) -> bool:
         """Whether that parameter was given."""
@@ -70,7 +88,7 @@ def mail_command(sender: Path, wishes: Wishes, far: Extensions) -> bytes | Reply
         return NEEDS_BINARY
     if 0 < far.size_limit < wishes.size:
         return TOO_LARGE
-    return line(" ".join((f"MAIL FROM:<{sender.mailbox}>", *_of_mail(sender, wishes, far))))
+    return line(" ".join((f"MAIL FROM:<{sender.told(far)}>", *_of_mail(sender, wishes, far))))
 
 
 def _of_mail(sender: Path, wishes: Wishes, far: Extensions) -> Iterator[str]:
@@ -90,12 +108,13 @@ def _of_mail(sender: Path, wishes: Wishes, far: Extensions) -> Iterator[str]:
 
 def rcpt_command(recipient: Path, wishes: Wishes, far: Extensions) -> bytes | Reply:
     """The RCPT command, or why the far side cannot have this recipient."""
-    if not recipient.mailbox.isascii() and "SMTPUTF8" not in far:
+    mailbox = recipient.told(far)
+    if not mailbox.isascii() and "SMTPUTF8" not in far:
         return NEEDS_UTF8
     parameters: Iterator[str] = iter(())
     if "DSN" in far:
         parameters = _copied(recipient, "NOTIFY", "ORCPT", is_utf8=wishes.needs_utf8)
-    return line(" ".join((f"RCPT TO:<{recipient.mailbox}>", *parameters)))
+    return line(" ".join((f"RCPT TO:<{mailbox}>", *parameters)))
 
 
 def is_binary(sender: Path) -> bool:
@@ -107,5 +126,8 @@ def _copied(path: Path, *keywords: str, is_utf8: bool) -> Iterator[str]:
     """Parameters as they were given; one that cannot be one is left out."""
     for keyword in keywords:
         value = path.parameters.get(keyword)
-        if value and _VALUE.fullmatch(value) and (is_utf8 or value.isascii()):
-            yield f"{keyword}={value}"
+        if not value or not _VALUE.fullmatch(value):
+            continue
+        if not (is_utf8 or value.isascii()):  # which only an address of type utf-8 can be
+            value = _NOT_ASCII.sub(lambda found: f"\\x{{{ord(found[0]):X}}}", value)
+        yield f"{keyword}={value}"

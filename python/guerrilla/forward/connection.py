@@ -73,26 +73,27 @@ class Connection:
     """
 
     def __init__(self, peer: Peer, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
         self._session = peer.session
         self._introduced = ""
+        self._mails = 0
         self.is_used = False
         """Whether a transaction went well: only then is its end a usual thing."""
         self.is_clean = False
         """Whether the last transaction is over for both sides."""
         try:
-            self._open(peer, timeout, with_tls=True)
+            self._open(peer, deadline, with_tls=True)
         except _NoTLSError as error:
             # As it is for others: what is readable by many is better than what does not arrive.
             log.warning("%s: no TLS with it: %s: without it", peer.address, error)
-            self._open(peer, timeout, with_tls=False)
+            self._open(peer, deadline, with_tls=False)
         self.is_clean = True
         self._offered = self.far.parameters("XCLIENT")
         self._since = time.monotonic()
 
-    def _open(self, peer: Peer, timeout: float, *, with_tls: bool) -> None:
-        deadline = time.monotonic() + timeout
+    def _open(self, peer: Peer, deadline: float, *, with_tls: bool) -> None:
         self._reader = ReplyReader()
-        self._link = Link(connect(peer.address, timeout))
+        self._link = Link(connect(peer.address, deadline))
         try:
             starttls = with_tls and peer.context is not None and not peer.implicit
             if peer.implicit:
@@ -120,7 +121,8 @@ class Connection:
         The far side may close a connection after a time, mostly with a 421: then there is
         something to read where nothing was asked for.
         """
-        if not self.is_clean or self._reader.has_more:
+        is_over = 0 < self.far.limit("MAILMAX") <= self._mails
+        if is_over or not self.is_clean or self._reader.has_more:
             return False
         try:
             return self._link.receive() is None
@@ -168,10 +170,10 @@ class Connection:
         Raises:
             LostError: the connection ended before anything can have been taken.
             ProtocolError: it does not speak SMTP.
-            TimeoutError: the time is over; the mail may have been taken or not.
+            TimeoutError: the time was over before anything can have been taken.
             OSError: anything else that happens to a socket.
         """
-        self.is_clean = False
+        self._begin()
         talk = relay(mail, self.far, lmtp=self._session.lmtp, apart=apart)
         result = self._talk(talk, timeout)
         self.is_clean = result.is_clean
@@ -179,10 +181,14 @@ class Connection:
 
     def verify(self, sender: Path, recipient: Path, *, size: int, timeout: float) -> Reply:
         """Asks about a recipient; raises as `relay`."""
-        self.is_clean = False
+        self._begin()
         talk = verify(sender, recipient, self.far, size=size)
         reply, self.is_clean = self._talk(talk, timeout)
         return reply
+
+    def _begin(self) -> None:
+        self.is_clean = False
+        self._mails += 1
 
     def _talk(self, conversation: Conversation[_Value], timeout: float) -> _Value:
         value = self._hold(conversation, time.monotonic() + timeout)
@@ -254,8 +260,11 @@ class _Exchange:
                     self._send()
                 self._link.wait(deadline, sending=bool(self._unsent))
                 octets = self._link.receive()
-            except TimeoutError:
-                raise
+            except (TimeoutError, ProtocolError) as error:
+                if not self._in_doubt:
+                    raise
+                # What was said until then holds: LMTP has a reply for each recipient.
+                return self._ended(str(error))
             except (ConnectionError, ssl.SSLError) as error:
                 return self._last_words(f"it closed the connection: {error}")
             if octets == b"":

@@ -39,5 +39,16 @@ class Extensions:
     @property
     def size_limit(self) -> int:
         """Octets that a message may have (RFC 1870); 0 where nothing is said of it."""
-        limit = "".join(self.parameters("SIZE")[:1])
-        return int(limit) if limit.isascii() and limit.isdigit() else 0
+        return _number("".join(self.parameters("SIZE")[:1]))
+
+    def limit(self, name: str) -> int:
+        """One of its LIMITS (RFC 9422), such as RCPTMAX; 0 where nothing is said of it."""
+        for limit in self.parameters("LIMITS"):
+            said, _, value = limit.partition("=")
+            if said == name:
+                return _number(value)
+        return 0
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0

@@ -6,7 +6,7 @@ import select
 import socket
 import ssl
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from guerrilla.config import ListenAddress
@@ -17,23 +17,39 @@ _READ: Final = 1 << 16
 """More than a record of TLS holds: nothing stays behind that the socket would not tell of."""
 
 
-def connect(address: ListenAddress, timeout: float) -> socket.socket:
-    """A connected socket, with this time limit.
+def connect(address: ListenAddress, deadline: float) -> socket.socket:
+    """A connected socket. Only the resolver of the machine has a time limit of its own.
 
     Raises:
-        OSError: nobody is there.
+        OSError: nobody is there, or not in time.
     """
     if address.kind == "unix":
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        return _connected(socket.AF_UNIX, address.path, deadline)
+    why = OSError("the host has no address")
+    for family, _, _, _, where in socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM
+    ):
         try:
-            connection.settimeout(timeout)
-            connection.connect(address.path)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-    connection = socket.create_connection((address.host or "127.0.0.1", address.port), timeout)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = _connected(family, where, deadline)
+        except OSError as error:
+            why = error
+        else:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connection
+    raise why
+
+
+def _connected(family: int, where: Any, deadline: float) -> socket.socket:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("no connection in time")
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(left)
+        connection.connect(where)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

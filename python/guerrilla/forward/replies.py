@@ -20,10 +20,14 @@ MAX_REPLY: Final = 64 << 10
 """Octets of a reply with all its lines: no EHLO comes near it."""
 MAX_TEXT: Final = 1_000
 """Characters of a text that are passed on: what fits into the lines of a reply of ours."""
+MAX_WIDE_TEXT: Final = 200
+"""The same where they are not all ASCII: each may take ten octets (RFC 6533 section 3)."""
 
 _LINE: Final = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
-_ENHANCED: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)")
-_UNPRINTABLE: Final = re.compile(r"[^ -~]")
+_ENHANCED: Final = re.compile(r"([245](?:\.(?:0|[1-9][0-9]{0,2})){2})(?: +|$)")
+"""RFC 3463 section 2: no number has a leading zero."""
+_NO_CHARACTER: Final = "\ufffd"
+"""What stands for octets that are no UTF-8."""
 _OURS: Final = frozenset({530, 534, 535, 538})
 """What is said of our login (RFC 4954 section 6), which no sender of a mail can mend."""
 
@@ -52,10 +56,19 @@ class FarReply:
         return self.code // 100 == 2  # noqa: PLR2004 - the first digit is the meaning
 
     @property
+    def is_refusal(self) -> bool:
+        """Whether the code is 4xx or 5xx."""
+        return self.code // 100 in {4, 5}
+
+    @property
     def text(self) -> str:
-        """All lines as one, in printable ASCII: what may stand in a reply of ours, or in a log."""
-        text = _UNPRINTABLE.sub("?", " ".join(filter(None, map(str.strip, self.lines))))
-        return text[:MAX_TEXT]
+        """All lines as one, printable: what may stand in a reply of ours, or in a log."""
+        text = " ".join(filter(None, map(str.strip, self.lines)))
+        if not text.isprintable() or _NO_CHARACTER in text:
+            text = "".join(
+                char if char.isprintable() and char != _NO_CHARACTER else "?" for char in text
+            )
+        return text[: MAX_TEXT if text.isascii() else MAX_WIDE_TEXT]
 
     def passed_on(self) -> Reply:
         """The same as a reply of ours.
@@ -67,7 +80,7 @@ class FarReply:
             ProtocolError: a code that answers no command of a transaction.
         """
         code, enhanced = self.code, self.enhanced
-        if code // 100 not in {2, 4, 5}:
+        if not (self.is_success or self.is_refusal):
             raise ProtocolError(f"it said {self}")
         if code == CLOSING or code in _OURS:
             code, enhanced = 451, f"4{enhanced[1:]}" if enhanced else None

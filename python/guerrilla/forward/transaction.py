@@ -25,6 +25,9 @@ __all__ = ["IN_DOUBT", "Mail", "Result", "relay", "verify"]
 IN_DOUBT: Final = Reply(451, "4.4.2", "The next server may have it and did not say so")
 """The message was sent, and the connection ended before the answer: our client tries again."""
 
+TOO_MANY: Final = Reply(452, "4.5.3", "Too many recipients for the next server")
+"""RFC 5321 section 4.5.3.1.10: our client sends to the others in another transaction."""
+
 GO_AHEAD: Final = 354
 RESET: Final = b"RSET\r\n"
 
@@ -92,7 +95,7 @@ class _Relay:
         survey = self._body.survey()
         self._size = survey.size
         paths = (mail.sender, *mail.recipients)
-        has_utf8_path = not all(path.mailbox.isascii() for path in paths)
+        has_utf8_path = not all(path.told(far).isascii() for path in paths)
         self._wishes = Wishes(
             size=survey.size,
             has_8bit=not survey.is_ascii,
@@ -108,9 +111,9 @@ class _Relay:
         rcpts = [rcpt_command(path, wishes, far) for path in mail.recipients]
         if any(isinstance(command, Reply) for command in rcpts):
             # Without those recipients it may be a mail like any other.
-            wishes = replace(
-                wishes, needs_utf8=mail.has_utf8_header or not mail.sender.mailbox.isascii()
-            )
+            has_utf8_sender = not mail.sender.told(far).isascii()
+            wishes = replace(wishes, needs_utf8=mail.has_utf8_header or has_utf8_sender)
+        most = far.limit("RCPTMAX") or len(rcpts)
         begin = mail_command(mail.sender, wishes, far)
         self._commands = [begin] if isinstance(begin, bytes) else []
         self._asked: list[int] = []
@@ -119,6 +122,8 @@ class _Relay:
                 self._replies[index] = begin
             elif isinstance(command, Reply):
                 self._replies[index] = command
+            elif len(self._asked) == most:
+                self._replies[index] = TOO_MANY
             else:
                 self._commands.append(command)
                 self._asked.append(index)
@@ -177,19 +182,28 @@ class _Relay:
         heard = yield Say(octets, expected, is_message=True)
         if heard.lost and not heard.replies and not heard.in_doubt:
             raise LostError(heard.lost)
-        if heard.unsent and (heard[0].is_success or heard[0].code == GO_AHEAD):
+        if heard.unsent and not heard[0].is_refusal:
             raise ProtocolError(f"it said {heard[0]} before it had heard all")
-        of_all = heard.unsent or not self._lmtp
-        for position, index in enumerate(taken):
-            place = 0 if of_all else position
-            is_there = place < len(heard.replies)
-            self._replies[index] = heard[place].passed_on() if is_there else IN_DOUBT
-        if heard.lost or heard.unsent:
-            doubt = heard.lost if len(heard.replies) < expected and not heard.unsent else ""
+        doubt = self._note(taken, heard, of_all=heard.unsent or not self._lmtp)
+        if doubt or heard.lost or heard.unsent:
             return Result(self._replies, is_clean=False, doubt=doubt)
         if self._chunks and not all(reply.is_success for reply in heard.replies):
             return (yield from self._stop())  # RFC 3030 section 2 leaves the state open
         return Result(self._replies)
+
+    def _note(self, taken: Sequence[int], heard: Heard, *, of_all: bool) -> str:
+        """Notes what was said of the message; why that is not known of all, where it is not."""
+        doubt = ""
+        for position, index in enumerate(taken):
+            place = 0 if of_all else position
+            reply = heard.replies[place] if place < len(heard.replies) else None
+            if reply is not None and not (reply.is_success or reply.is_refusal):
+                doubt = doubt or f"it said {reply}"
+            if reply is None:
+                doubt = doubt or heard.lost
+            # Behind one that makes no sense nobody knows whose the others are.
+            self._replies[index] = reply.passed_on() if reply and not doubt else IN_DOUBT
+        return doubt
 
 
 def _is_refused(heard: Heard, expected: int, with_data: bool) -> bool:
@@ -210,7 +224,7 @@ def verify(
     Raises:
         LostError, ProtocolError: as for `relay`.
     """
-    is_utf8 = not (sender.mailbox.isascii() and recipient.mailbox.isascii())
+    is_utf8 = not (sender.told(far).isascii() and recipient.told(far).isascii())
     wishes = Wishes(size=size, needs_utf8=is_utf8)
     commands = []
     for command in (mail_command(sender, wishes, far), rcpt_command(recipient, wishes, far)):

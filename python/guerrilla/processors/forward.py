@@ -7,6 +7,7 @@ import math
 import time
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
+from guerrilla._core import Address
 from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError, Unavailable
 from guerrilla.forward import (
@@ -27,7 +28,7 @@ from guerrilla.reply import TRY_LATER, Replies, Reply, fold
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from guerrilla._core import Address, Envelope, Transaction
+    from guerrilla._core import Envelope, Transaction
     from guerrilla.reply import Outcome
 
 __all__ = ["Forward"]
@@ -88,14 +89,18 @@ class Forward(Processor):
         if not envelope.rcpt_to:
             return NOBODY
         # LMTP has a reply for each recipient (RFC 2033 section 4.2), SMTP one for all.
-        is_lmtp = getattr(envelope, "protocol", "ESMTP") == "LMTP"
+        is_lmtp = envelope.protocol == "LMTP"
         apart = is_lmtp or len(envelope.rcpt_to) == 1
         mail = _mail(envelope)
-        result = self._ask(
-            envelope.queued_id,
-            envelope,
-            lambda far: far.relay(mail, apart=apart, timeout=self._time_left(envelope)),
-        )
+
+        def relay(far: Connection) -> Result | None:
+            if envelope.expired:  # while that connection was made
+                return None
+            return far.relay(mail, apart=apart, timeout=self._time_left(envelope))
+
+        result = self._ask(envelope.queued_id, envelope, relay)
+        if result is None:
+            return TRY_LATER
         if result.doubt:
             log.error(
                 "%s: perhaps taken by %s: %s", envelope.queued_id, self._kept.name, result.doubt
@@ -205,7 +210,7 @@ class Forward(Processor):
 def _mail(envelope: Envelope) -> Mail:
     head = envelope.added_headers + envelope.delivery_header
     # What was never announced as UTF-8 goes on as what it is: old mail that is not quite right.
-    has_utf8_header = "SMTPUTF8" in envelope.parameters and not (
+    has_utf8_header = envelope.smtputf8 and not (
         head.isascii() and bytes(envelope.header_data).isascii()
     )
     return Mail(
@@ -219,8 +224,17 @@ def _mail(envelope: Envelope) -> Mail:
 
 def _sender(transaction: Transaction) -> Path:
     sender = transaction.mail_from
-    return Path("" if sender.is_null else str(sender), transaction.parameters)
+    if sender.is_null:
+        return Path("", transaction.parameters)
+    return Path(str(sender), transaction.parameters, _in_ascii(sender))
 
 
 def _path(recipient: Address) -> Path:
-    return Path(str(recipient), recipient.parameters)
+    return Path(str(recipient), recipient.parameters, _in_ascii(recipient))
+
+
+def _in_ascii(address: Address) -> str:
+    """With its host in A-form; empty where that makes no difference, or does not help."""
+    if address.host.isascii() or not address.user.isascii():
+        return ""
+    return str(Address(address.user, address.ascii_host))

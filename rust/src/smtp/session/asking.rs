@@ -70,7 +70,12 @@ impl Session {
             return;
         };
         if let Command::Bdat(chunk) = asking.command {
-            return self.drop_chunk(chunk, reply.clone(), 1);
+            let count = match &asking.state {
+                // A client of LMTP waits for so many replies, whoever has refused the chunk.
+                State::Open(open) => chunk.replies_to(&open.transaction).max(1),
+                _ => 1,
+            };
+            return self.drop_chunk(chunk, reply.clone(), count);
         }
         self.state = match (Stage::of(&asking.command), asking.state) {
             (Some(Stage::Rcpt), State::Open(mut open)) => {
