@@ -91,7 +91,10 @@ class _Relay:
         self._far = far
         self._lmtp = lmtp
         self._apart = apart
-        self._body = Body(mail.head, mail.data, is_binary=is_binary(mail.sender))
+        # BDAT where nothing else will do: a reply too many, from whatever came before, would pass for its
+        # own, and a mail for saved that nobody has. Behind DATA it is no 354, and is found out.
+        self._chunks = is_binary(mail.sender)
+        self._body = Body(mail.head, mail.data, is_binary=self._chunks)
         survey = self._body.survey()
         self._size = survey.size
         paths = (mail.sender, *mail.recipients)
@@ -101,7 +104,6 @@ class _Relay:
             has_8bit=not survey.is_ascii,
             needs_utf8=mail.has_utf8_header or has_utf8_path,
         )
-        self._chunks = "CHUNKING" in far
         self._replies: list[Reply | None] = [None] * len(mail.recipients)
         self._plan(mail)
 
