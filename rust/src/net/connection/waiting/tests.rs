@@ -27,6 +27,7 @@ fn slow(save_timeout: Duration) -> Slow {
         servers: vec![ServerConfig {
             name: "test".to_owned(),
             address: ListenAddress::parse("127.0.0.1:0").unwrap(),
+            unix_mode: None,
             max_clients: 0,
             timeout: TIMEOUT,
             data_timeout: TIMEOUT,
