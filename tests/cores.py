@@ -26,6 +26,7 @@ AUTH: dict[str, Any] = {
 SERVER: dict[str, Any] = {
     "name": "test",
     "address": "127.0.0.1:0",
+    "unix_mode": None,
     "host_name": "mx.example.net",
     "max_size": 32 * MIB,
     "timeout": 10.0,

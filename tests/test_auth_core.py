@@ -7,7 +7,7 @@ import smtplib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -222,6 +222,26 @@ def test_a_client_address_that_guesses_is_not_asked_any_more() -> None:
         # Mail is taken from it all the same.
         with greeted(address) as wire:
             assert wire.ask(b"MAIL FROM:<>\r\n").startswith("250 ")
+
+
+def test_connections_at_a_time_are_no_more_guesses() -> None:
+    """What was tried beside those that reached the limit tells nothing, were it right."""
+    server = {"auth": OFFERED | {"max_failures": 2}}
+    with core(server=server) as (made, address), ExitStack() as stack:
+        guesses = []
+        for password in ("wrong", "wrong", "wrong", SECRET):
+            wire = stack.enter_context(greeted(address))
+            wire.send(login(password))
+            [asked] = made.backend("default").receive_logins(1, 20) or []
+            guesses.append((wire, asked))
+        told = []
+        for wire, asked in guesses:
+            asked.answer(None if asked.credentials.password == SECRET else BAD)
+            told.append(wire.reply())
+        assert told == [str(BAD)] * 2 + ["421 4.7.0 Too many authentication failures"] * 2
+        assert guesses[-1][0].rest() == []
+        stats = made.stats()
+        assert (stats["logins_failed"], stats["logins_limited"]) == (2, 2)
 
 
 def test_a_network_of_ipv6_is_one_client() -> None:

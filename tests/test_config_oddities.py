@@ -134,6 +134,19 @@ def test_what_is_odd_is_warned_of(raw: dict[str, Any], warning: str) -> None:
     assert line.startswith(warning)
 
 
+def test_a_mode_that_lets_anybody_in_or_nobody_is_warned_of() -> None:
+    def warnings(interface: str, mode: str, **keys: Any) -> tuple[str, ...]:
+        one = {"listen_interface": interface, "unix_mode": mode, **keys}
+        return tuple(from_mapping({"servers": [one]}).warnings())
+
+    (line,) = warnings("127.0.0.1:0", "0660")
+    assert line.startswith("servers[0].unix_mode: has no effect, as the server listens on no unix")
+    assert warnings("unix:/run/g.sock", "0666") == ()
+    assert warnings("unix:/run/g.sock", "0660", xclient_on=True) == ()
+    (line,) = warnings("unix:/run/g.sock", "0666", xclient_on=True)
+    assert line.startswith("servers[0].unix_mode: with 0666 every user of this machine who gets")
+
+
 @pytest.mark.parametrize(
     "raw",
     [

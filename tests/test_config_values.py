@@ -182,6 +182,12 @@ def test_servers_may_share_a_port_that_the_system_chooses(interface: str) -> Non
         (server(bare_newline="ok"), "servers[0].bare_newline: expected one of fix, keep, reject"),
         (server(trusted_proxies=["a"]), "servers[0].trusted_proxies[0]: expected an address or"),
         (server(trusted_proxies=[1]), "servers[0].trusted_proxies[0]: expected an address or"),
+        (
+            server(unix_mode="0888"),
+            "servers[0].unix_mode: expected a mode in octal, as '0660', got",
+        ),
+        (server(unix_mode=660), "servers[0].unix_mode: expected a mode in octal, as '0660', got 6"),
+        (server(unix_mode="4755"), "servers[0].unix_mode: expected a mode in octal, as '0660'"),
         (server(ipv6_prefix=129), "servers[0].ipv6_prefix: expected an integer from 1 to 128"),
         (server(max_recipients=-1), "servers[0].max_recipients: expected an integer of at least 0"),
         (server(backend="hot"), "servers[0].backend: unknown backend 'hot'"),

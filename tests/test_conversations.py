@@ -182,6 +182,7 @@ AUTH_FAILURES: Final = {"failure_delay": 0.0, "max_failures": 0}
 FIXED: Final[dict[str, Any]] = {
     "name": "test",
     "address": "127.0.0.1:0",
+    "unix_mode": None,
     "timeout": PATIENCE,
     "max_clients": 10,
     "max_header_size": 1 << 20,

@@ -209,8 +209,9 @@ def rows(document: str) -> dict[str, list[str]]:
 
 
 NO_LIMITS = {
-    "is_enabled", "listen_interface", "host_name", "log_file", "log_level", "xclient_on", "tls",
-    "protocol", "extensions", "proxy_protocol", "trusted_proxies", "backend", "auth",
+    "is_enabled", "listen_interface", "unix_mode", "host_name", "log_file", "log_level",
+    "xclient_on", "tls", "protocol", "extensions", "proxy_protocol", "trusted_proxies",
+    "backend", "auth",
 }  # fmt: skip
 """The keys of a server that are neither a limit nor a manner."""
 

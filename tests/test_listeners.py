@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 from pathlib import Path
 
 import pytest
 
+from tests.cores import core
 from tests.running import DaemonError, RunningDaemon, listeners
 from tests.wire import Wire
 
@@ -26,6 +29,19 @@ def test_several_servers_of_every_kind_share_one_backend(tmp_path: Path) -> None
         rows = daemon.rows()
     assert [row["subject"] for row in rows] == ["to 0", "to 1", "to 2"]
     assert not path.exists()
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_the_mode_of_a_unix_socket_is_not_the_umasks(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        for mode in (None, 0o660, 0o606):
+            path = tmp_path / f"{mode}.sock"
+            with core(server={"address": f"unix:{path}", "unix_mode": mode}):
+                found = stat.S_IMODE(path.lstat().st_mode)
+            assert found == (0o777 & ~umask if mode is None else mode)
+    finally:
+        os.umask(before)
 
 
 def test_half_open_and_gone_clients_of_a_unix_socket(tmp_path: Path) -> None:

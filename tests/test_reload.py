@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import stat
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,32 @@ def test_a_session_of_a_server_that_goes_finishes_its_transaction(
     reload(running, with_second(port))
     with Wire(port) as again:
         assert again.deliver(MAIL).startswith("250 ")
+
+
+@shows("at once", "servers[].unix_mode")
+def test_who_may_connect_to_a_unix_socket(make: Make, tmp_path: Path) -> None:
+    """The file stays, and nobody is dropped; a link that took its place is left alone."""
+    path, other = tmp_path / "mail.sock", tmp_path / "other"
+
+    def raw(mode: str | None) -> dict[str, Any]:
+        found = config()
+        found["servers"][0] |= {"listen_interface": f"unix:{path}", "unix_mode": mode}
+        return found
+
+    def mode() -> int:
+        return stat.S_IMODE(path.lstat().st_mode)
+
+    with make(raw("0600")) as daemon, Wire(f"unix:{path}") as wire:
+        assert mode() == 0o600
+        for told, found in (("666", 0o666), ("0660", 0o660), (None, 0o660)):
+            reload(daemon, from_mapping(raw(told)))
+            assert mode() == found
+        assert wire.deliver(MAIL).startswith("250 ")
+        path.unlink()
+        other.touch(0o600)
+        path.symlink_to(other)
+        reload(daemon, from_mapping(raw("0666")))
+        assert stat.S_IMODE(other.stat().st_mode) == 0o600
 
 
 @shows("at once", "servers[].listen_interface")

@@ -57,10 +57,11 @@ def test_every_limit_of_a_server_is_told_to_the_core() -> None:
     }
     auth: dict[str, Any] = {"required": True, "relay": True, "allow_plaintext": True}
     auth |= {"failure_delay": 3.0, "max_failures": 7}
-    made = settings(server(xclient_on=True, auth=auth, **keys))
+    made = settings(server(xclient_on=True, unix_mode="0640", auth=auth, **keys))
     assert made == keys | {
         "name": "127.0.0.1:25",
         "address": "127.0.0.1:25",
+        "unix_mode": 0o640,
         "host_name": made["host_name"],
         "xclient": True,
         "tls": None,

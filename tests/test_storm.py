@@ -104,6 +104,8 @@ class Weather:
             "host_name": f"mx{self._turn}.example.com",
             "max_size": one([1 << 20, 2 << 20, "64 MiB"]),
             "timeout": one([30, 60, "2m"]),
+            # Of no effect: none of them is a unix socket.
+            "unix_mode": one([None, "0600", "666"]),
             "max_clients": one([100, 200]),
             "max_recipients": one([10, 100, 0]),
             "max_messages": one([0, 1_000_000]),

@@ -702,6 +702,8 @@ class ServerSettings(TypedDict):
 
     name: str
     address: str
+    unix_mode: int | None
+    """Of the file of a unix socket. None: what the umask leaves."""
     host_name: str
     max_size: int
     timeout: float

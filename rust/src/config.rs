@@ -17,6 +17,8 @@ pub struct ServerConfig {
     pub name: String,
     /// Where it listens.
     pub address: ListenAddress,
+    /// The mode of the file of a unix socket; none: what the umask leaves.
+    pub unix_mode: Option<u32>,
     /// Connections at a time; one more is told 421. 0: no limit.
     pub max_clients: usize,
     /// For a command line, a reply to be taken, and between two reads of a message.

@@ -12,12 +12,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from guerrilla import __version__
 from guerrilla.cli import main
 from guerrilla.commands import common
+from guerrilla.commands.serve import describe
+from tests.certificates import self_signed
+from tests.daemons import Make, config
+from tests.passwords import quick_bcrypt
 from tests.running import RunningDaemon
 from tests.wire import Wire
 
@@ -84,6 +89,33 @@ def test_quick_start_as_a_newcomer_sees_it(
         assert message.endswith(b"\r\n\r\nIt arrived.\r\n")
         daemon.stop(signal.SIGINT)
     assert not Path("mail.db-wal").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_told"),
+    [
+        ({}, True),
+        ({"auth": {"allow_plaintext": True}}, True),
+        ({"protocol": "lmtp"}, False),
+        ({"proxy_protocol": True}, False),
+        ({"auth": {"required": True, "allow_plaintext": True}}, False),
+        ({"tls": {"tls_always_on": True}}, False),
+        ({"tls": {"start_tls_on": True}}, True),
+        ({"tls": {"start_tls_on": True, "required": True}}, False),
+    ],
+)
+def test_what_to_try_is_told_where_it_can_be_tried(
+    make: Make, tmp_path: Path, keys: dict[str, Any], is_told: bool
+) -> None:
+    """By `guerrillad send`, which has neither LMTP nor TLS nor AUTH."""
+    (tmp_path / "users").write_text(f"alice:{quick_bcrypt()}\n")
+    raw = config(auth_process="AuthFile", auth_file=str(tmp_path / "users"))
+    if "tls" in keys:
+        keys = {"tls": self_signed(tmp_path).section() | keys["tls"]}
+    raw["servers"][0] |= keys
+    with make(raw) as daemon:
+        tries = [line for line in describe(daemon) if line.startswith("  try ")]
+    assert len(tries) == is_told
 
 
 def test_example_of_a_processor_of_ones_own(

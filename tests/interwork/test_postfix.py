@@ -50,11 +50,14 @@ def test_its_lmtp_client(tmp_path: Path, folder: Path) -> None:
 def test_its_lmtp_client_over_a_unix_socket(tmp_path: Path, folder: Path) -> None:
     socket = folder / "lmtp.sock"
     config = listeners(tmp_path, f"unix:{socket}")
-    config = config.replace("host_name", f"{SERVERS['lmtp']}host_name", 1)
-    with RunningDaemon(tmp_path, config=config) as daemon:
-        socket.chmod(0o666)  # Postfix's own user has to write to it.
-        with Postfix(folder, f"lmtp:unix:{socket}") as postfix:
-            deliver_all(postfix, daemon, mails())
+    # Postfix's own user has to write to it.
+    keys = f"{SERVERS['lmtp']}unix_mode = '0666'\nhost_name"
+    config = config.replace("host_name", keys, 1)
+    with (
+        RunningDaemon(tmp_path, config=config) as daemon,
+        Postfix(folder, f"lmtp:unix:{socket}") as postfix,
+    ):
+        deliver_all(postfix, daemon, mails())
 
 
 def test_its_lmtp_client_hears_of_each_recipient(tmp_path: Path, folder: Path) -> None:

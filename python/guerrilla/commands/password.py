@@ -72,18 +72,34 @@ def _password() -> str:
     Raises:
         CommandError: there is none, it is not UTF-8, or not the same twice.
     """
-    if sys.stdin.isatty():
-        found = getpass.getpass("Password: ")
-        if found != getpass.getpass("The same again: "):
-            raise CommandError("these were two passwords; nothing was changed")
-    else:
-        try:
+    try:
+        if sys.stdin.isatty():
+            found = _asked()
+        else:
             found = sys.stdin.buffer.readline().decode().removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise CommandError("the password is not UTF-8") from None
+        # What a terminal sent that is not UTF-8 may have been read as lone surrogates.
+        found.encode()
+    except UnicodeError:
+        raise CommandError("the password is not UTF-8") from None
     if not found or "\0" in found:
         # Neither can be sent (RFC 4616 section 2).
         raise CommandError("expected a password of at least one character, and no NUL in it")
+    return found
+
+
+def _asked() -> str:
+    """Asks for it twice.
+
+    Raises:
+        CommandError: it is not the same twice, or nobody answers.
+    """
+    try:
+        found = getpass.getpass("Password: ")
+        again = getpass.getpass("The same again: ")
+    except EOFError:
+        raise CommandError("no password was given; nothing was changed") from None
+    if found != again:
+        raise CommandError("these were two passwords; nothing was changed")
     return found
 
 

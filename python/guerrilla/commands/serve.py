@@ -234,11 +234,18 @@ def describe(daemon: Daemon) -> list[str]:
             place = os.path.abspath(place)
         lines.append(f"  stored in  {place}, table {options.mail_table}")
     lines += [f"  warning    {warning}" for warning in daemon.warnings()]
-    if daemon.addresses:
+    if daemon.addresses and _takes_plain_mail(config):
         to = f"you@{_example_host(config.allowed_hosts)}"
         server = _reachable(daemon.addresses[0])
         lines.append(f"  try        {program()} send --to {to} --server {server}")
     return [*lines, "  stop       Ctrl-C"]
+
+
+def _takes_plain_mail(config: AppConfig) -> bool:
+    """Whether `guerrillad send` can try the first server: it knows no LMTP, no TLS and no AUTH."""
+    first = next(server for server in config.servers if server.is_enabled)
+    hidden = first.proxy_protocol or first.tls.tls_always_on or first.tls.required
+    return first.protocol == "smtp" and not (hidden or first.auth.required)
 
 
 def _example_host(hosts: tuple[str, ...]) -> str:

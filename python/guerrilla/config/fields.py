@@ -18,6 +18,8 @@ from guerrilla.units import parse_seconds
 # At most 255 octets: RFC 5321 §4.5.3.1.2.
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?")
 
+_MODE = re.compile(r"0?[0-7]{3}")
+
 LogLevel = Literal["debug", "info", "warning", "error", "fatal", "panic"]
 LOG_LEVELS: Final = get_args(LogLevel)
 
@@ -80,6 +82,15 @@ def _maybe_text(value: object) -> str | None:
         return None
     if not isinstance(value, str) or not _is_clean(value):
         raise expected("a text", value)
+    return value
+
+
+def _mode(value: object) -> str | None:
+    if value is None or value == "":
+        return None
+    # No number: TOML and JSON write 660 as a decimal one.
+    if not isinstance(value, str) or _MODE.fullmatch(value) is None:
+        raise expected("a mode in octal, as '0660'", value)
     return value
 
 
@@ -221,6 +232,9 @@ Text = Annotated[str, BeforeValidator(_text)]
 
 MaybeText = Annotated[str | None, BeforeValidator(_maybe_text)]
 """A text, or not set; an empty one is not set."""
+
+Mode = Annotated[str | None, BeforeValidator(_mode)]
+"""The permissions of a file, in octal, or not set."""
 
 Host = Annotated[str, BeforeValidator(_host)]
 """A host name, as the greeting says it."""

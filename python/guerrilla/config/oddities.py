@@ -1,6 +1,7 @@
 """What of a server works and is hardly meant: the warnings that `AppConfig.warnings` gives."""
 
 import ipaddress
+import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -18,11 +19,24 @@ def server_oddities(server: "ServerConfig") -> Iterator[str]:
     """One line each: the key within the server, what comes of it, what to do."""
     yield from (f"tls{line}" for line in _tls_oddities(server.tls))
     believing = [key for key in ("xclient_on", "proxy_protocol") if getattr(server, key)]
+    if server.unix_mode is not None:
+        yield from _mode_oddities(server, server.unix_mode, believing)
     # The peer of a unix socket has no address: the modes of its file say who may connect.
     if believing and server.address.kind == "tcp":
         yield from _trust_oddities(server, believing)
     if server.protocol == "lmtp":
         yield from _lmtp_oddities(server)
+
+
+def _mode_oddities(server: "ServerConfig", mode: str, believing: list[str]) -> Iterator[str]:
+    if server.address.kind == "tcp":
+        yield "unix_mode: has no effect, as the server listens on no unix socket; remove it"
+    elif believing and int(mode, 8) & stat.S_IWOTH:
+        yield (
+            f"unix_mode: with {mode} every user of this machine who gets to the socket can "
+            f"pretend, by {' and '.join(believing)}, to be any client; "
+            "let only the group of the proxy in"
+        )
 
 
 def _lmtp_oddities(server: "ServerConfig") -> Iterator[str]:

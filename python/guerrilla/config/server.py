@@ -16,6 +16,7 @@ from guerrilla.config.fields import (
     Host,
     LogLevel,
     MaybeText,
+    Mode,
     Network,
     Positive,
     PositiveSeconds,
@@ -118,6 +119,10 @@ class ServerConfig(Section):
     listen_interface: Annotated[str, BeforeValidator(_listen_interface)]
     """Where it listens: `ip:port`, `:25` (all of IPv4 and IPv6), `[::]:25`, `host:25`,
     `unix:/path`. Port 0 lets the system choose; but for it, unique among the servers."""
+
+    unix_mode: Mode = None
+    """Who may connect to a `unix:` socket: the mode of its file in octal, as `"0660"`. Default:
+    what the umask leaves."""
 
     host_name: Annotated[Host, BeforeValidator(_host_name)] = Field(default_factory=machine_name)
     """What the server calls itself in the greeting and in `Received:`. Default: the machine's."""

@@ -32,6 +32,7 @@ EXAMPLES: Final[dict[str, object]] = {
     "group": "mail",
     "spool.path": "spool",
     "metrics.listen_interface": "127.0.0.1:9090",
+    "servers[].unix_mode": "0660",
     "servers[].host_name": "mx.example.com",
     "servers[].log_level": "info",
     "servers[].log_file": "server.log",

@@ -89,6 +89,7 @@ def _server_settings(
     return {
         "name": server.name,
         "address": address,
+        "unix_mode": None if server.unix_mode is None else int(server.unix_mode, 8),
         "host_name": server.host_name,
         "max_size": server.max_size,
         "timeout": server.timeout,

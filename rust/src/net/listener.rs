@@ -1,9 +1,11 @@
 //! Binding, and the accept loop: it never waits for anything but the next connection.
 
+use std::fs::{OpenOptions, Permissions};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -18,7 +20,7 @@ use tokio::net::{TcpListener, UnixListener};
 use super::connection::{self, Connection};
 use super::live::{Live, Place};
 use super::stream::Stream;
-use crate::config::ListenAddress;
+use crate::config::{ListenAddress, ServerConfig};
 use crate::delivery::Client;
 use crate::log::Level;
 use crate::server::Shared;
@@ -37,10 +39,10 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
-    pub(crate) fn bind(address: &ListenAddress) -> io::Result<Self> {
-        match address {
+    pub(crate) fn bind(server: &ServerConfig) -> io::Result<Self> {
+        match &server.address {
             ListenAddress::Tcp(address) => bind_tcp(*address),
-            ListenAddress::Unix(path) => bind_unix(path),
+            ListenAddress::Unix(path) => bind_unix(path, server.unix_mode),
         }
     }
 
@@ -70,12 +72,32 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
     Ok(Bound::Tcp(listener, bound))
 }
 
-fn bind_unix(path: &Path) -> io::Result<Bound> {
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Bound> {
     remove_stale(path)?;
-    let listener = StdUnixListener::bind(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile { path: path.to_owned(), inode: inode(path) };
-    listener.set_nonblocking(true)?;
-    Ok(Bound::Unix(file, listener))
+    // Nobody connects before: it does not listen yet.
+    if let Some(mode) = mode {
+        set_mode(path, mode)?;
+    }
+    socket.listen(BACKLOG)?;
+    Ok(Bound::Unix(file, StdUnixListener::from(socket)))
+}
+
+/// Says who may connect to a unix socket. By a descriptor: whoever can write to the folder could else put
+/// a link to a file of the system there.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file is no socket"));
+    }
+    std::fs::set_permissions(
+        format!("/proc/self/fd/{}", file.as_raw_fd()),
+        Permissions::from_mode(mode),
+    )
 }
 
 /// The file of a unix socket, removed with its listener, unless someone else's stands there by then.

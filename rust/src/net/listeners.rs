@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tokio::runtime::Handle;
 
-use super::listener::{Bound, Closing, serve};
+use super::listener::{Bound, Closing, serve, set_mode};
 use super::live::Live;
 use crate::config::{ListenAddress, ServerConfig};
 use crate::log::Level;
@@ -54,7 +54,7 @@ pub(crate) fn bind_all<'a>(
 ) -> (Vec<(Bound, ServerConfig)>, Failures) {
     let (mut bound, mut failures) = (Vec::new(), Vec::new());
     for server in servers {
-        match Bound::bind(&server.address) {
+        match Bound::bind(server) {
             Ok(listener) => bound.push((listener, server.clone())),
             Err(error) => failures.push((server.name.clone(), error)),
         }
@@ -102,6 +102,7 @@ impl Listeners {
     pub(crate) fn reload(&mut self, servers: &[ServerConfig]) -> Failures {
         for server in servers {
             if let Some(live) = self.servers.get(&server.name) {
+                self.admit(server);
                 live.obey(server.clone());
             }
         }
@@ -120,6 +121,20 @@ impl Listeners {
         let (bound, failed) = bind_all(servers.iter().filter(again));
         self.serve(bound);
         failed
+    }
+
+    /// Lets those connect whom a server that runs lets in now.
+    fn admit(&self, server: &ServerConfig) {
+        let (ListenAddress::Unix(path), Some(mode)) = (&server.address, server.unix_mode) else {
+            return;
+        };
+        if self.running.contains_key(&key(server))
+            && let Err(error) = set_mode(path, mode)
+        {
+            let name = &server.name;
+            let what = format_args!("{name}: its unix_mode cannot be set: {error}");
+            self.shared.log.write(Level::Error, "net", what);
+        }
     }
 
     /// Closes every listener that none of `servers` has; whether there was one.

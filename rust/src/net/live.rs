@@ -288,6 +288,7 @@ mod tests {
         let server = ServerConfig {
             name: "test".to_owned(),
             address: ListenAddress::Unix("x".into()),
+            unix_mode: None,
             max_clients: 0,
             timeout: Duration::ZERO,
             data_timeout: Duration::ZERO,

@@ -37,6 +37,7 @@ struct TlsSettings {
 struct ServerSettings {
     name: String,
     address: String,
+    unix_mode: Option<u32>,
     host_name: String,
     max_size: u64,
     timeout: f64,
@@ -273,6 +274,7 @@ impl ServerSettings {
         }
         Ok(Some(ServerConfig {
             address,
+            unix_mode: self.unix_mode,
             max_clients: self.max_clients,
             timeout: time("timeout", self.timeout)?,
             data_timeout: time("data_timeout", self.data_timeout)?,

@@ -28,15 +28,17 @@ impl Connection {
         credentials: Credentials,
     ) -> Result<(), End> {
         if self.failed_too_often() {
-            self.shared.stats.logins_limited.add();
-            self.log(Level::Info, format_args!("closed: too many of its logins have failed"));
-            self.unread = Vec::new();
-            self.session.end(&Reply::authentication_refused());
+            self.refuse_to_try();
             return Ok(());
         }
         let identity = credentials.identity().to_owned();
         let mechanism = credentials.mechanism;
         let verdict = self.verdict_on(signals, transaction, credentials).await?;
+        if self.failed_too_often() {
+            // Others of its address have failed meanwhile: what was tried beside them tells it nothing.
+            self.refuse_to_try();
+            return Ok(());
+        }
         let reply = verdict.map_or_else(Reply::authentication_failed, Verdict::fold);
         if reply.is_success() {
             self.log(Level::Info, format_args!("is {identity:?} by {}", mechanism.name()));
@@ -51,6 +53,13 @@ impl Connection {
         }
         self.session.resume(Verdict::All(reply));
         Ok(())
+    }
+
+    fn refuse_to_try(&mut self) {
+        self.shared.stats.logins_limited.add();
+        self.log(Level::Info, format_args!("closed: too many of its logins have failed"));
+        self.unread = Vec::new();
+        self.session.end(&Reply::authentication_refused());
     }
 
     /// None where nobody says, or not in time.

@@ -83,6 +83,7 @@ mod tests {
         let mut config = ServerConfig {
             name: String::new(),
             address: ListenAddress::Unix("x".into()),
+            unix_mode: None,
             max_clients: 1,
             timeout: Duration::from_secs(30),
             data_timeout: Duration::from_mins(10),
