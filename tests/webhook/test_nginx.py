@@ -119,8 +119,10 @@ def test_mails_come_through_tls(nginx: Nginx, keys: dict[str, str]) -> None:
     assert len(nginx.receiver.stored()) == before + 50
 
 
-def test_a_certificate_that_nobody_signed_stops_the_start(nginx: Nginx) -> None:
-    with pytest.raises(StartError, match="certificate verify failed"), opened(nginx.tls):
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_a_certificate_that_nobody_signed_stops_the_start(nginx: Nginx, scheme: str) -> None:
+    url = nginx.tls.replace("https", scheme)
+    with pytest.raises(StartError, match="certificate verify failed"), opened(url):
         pass
 
 

@@ -329,7 +329,7 @@ def _context(options: HTTP.Options) -> ssl.SSLContext | None:
     Raises:
         StartError: the file of authorities cannot be used.
     """
-    if not options.http_url.startswith("https:"):
+    if urlsplit(options.http_url).scheme != "https":  # `HTTPS:` is that too
         return None
     path = options.http_ca_file
     try:
