@@ -266,6 +266,8 @@ class HTTP(Processor):
 
     async def _post_alone(self, mail: Envelope, body: list[bytes]) -> Outcome:
         async with self._gate:
+            if mail.expired:  # while others were posted
+                return TRY_LATER
             try:
                 answer = await self._ask(as_batch([body]), [mail])
             except Unavailable as error:
