@@ -40,12 +40,12 @@ def envelope_fields(envelope: Envelope) -> dict[str, Any]:
 
 def dsn_fields(envelope: Envelope) -> dict[str, Any] | None:
     """What the sender asks of notifications (RFC 3461); None where it asks nothing."""
-    recipients = [
+    asked: dict[str, Any] = {"return": envelope.dsn_return, "envelope_id": envelope.envelope_id}
+    recipients: list[dict[str, Any]] = [
         {"notify": one.notify, "original_recipient": one.original_recipient}
         for one in envelope.rcpt_to
     ]
-    asked = {"return": envelope.dsn_return, "envelope_id": envelope.envelope_id}
-    if not any(value is not None for one in (asked, *recipients) for value in one.values()):
+    if all(value is None for one in (asked, *recipients) for value in one.values()):
         return None
     return {**asked, "recipients": recipients}
 
