@@ -245,7 +245,9 @@ def test_a_server_that_went_away_is_told_at_once_and_comes_back(
     assert all("HTTP unavailable: http://127.0.0.1:" in line for line in errors(caplog))
 
 
-def test_a_server_that_was_away_for_hours_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_was_away_for_hours_comes_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """More failures than there are powers of two in a float."""
     monkeypatch.setattr("guerrilla.kept.LONGEST_DELAY", 0.0)
     server = Scripted(OK)
@@ -257,6 +259,7 @@ def test_a_server_that_was_away_for_hours_comes_back(monkeypatch: pytest.MonkeyP
         assert {mail.answered for mail in mails} == {Reply.retry()}
         with Scripted(OK, port=server.port):
             assert told(chain, a_mail()) == 250
+    assert all("HTTP unavailable: http://127.0.0.1:" in line for line in errors(caplog))
 
 
 def test_a_server_that_answers_before_it_has_heard_all() -> None:
