@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from guerrilla.errors import Unavailable
-from guerrilla.kept import FIRST_DELAY, LONGEST_DELAY, Kept
+from guerrilla.kept import FIRST_DELAY, LONGEST_DELAY, Kept, delay_after
 
 
 class Place:
@@ -101,3 +101,21 @@ def test_after_a_success_the_first_delay_is_short_again() -> None:
     place.down = False
     place.now += FIRST_DELAY
     assert kept.get() == 2
+
+
+def test_one_that_is_away_for_days_is_tried_all_the_same() -> None:
+    assert [delay_after(failures) for failures in (0, 1, 1_024, 10**9)] == [
+        FIRST_DELAY,
+        2 * FIRST_DELAY,
+        LONGEST_DELAY,
+        LONGEST_DELAY,
+    ]
+    place = Place()
+    place.down = True
+    kept = place.kept()
+    for _ in range(1_100):
+        with pytest.raises(Unavailable, match=r"refused$"):
+            kept.get()
+        place.now += LONGEST_DELAY
+    place.down = False
+    assert kept.get() == 1

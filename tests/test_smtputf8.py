@@ -164,6 +164,7 @@ def test_received_names_the_protocol(
         MAIL, mail_from=FROM, rcpt_to=PEOPLE, protocol=protocol, auth=auth, parameters=parameters
     )
     one.make_delivery_header("bücher.example")
+    assert one.with_protocol == named
     assert f" with {named} id ".encode() in one.delivery_header
     assert one.delivery_header.isascii()
     header = one.delivery_header_for(0).decode()

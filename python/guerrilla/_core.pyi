@@ -209,6 +209,12 @@ class Transaction:
     def protocol(self) -> Literal["SMTP", "ESMTP", "LMTP"]:
         """What the client speaks, by how it greeted."""
     @property
+    def with_protocol(self) -> str:
+        """The same with all that came to it, as `Received` names it (RFC 3848, RFC 6531).
+
+        `ESMTPSA` with TLS and AUTH, `UTF8LMTP` with SMTPUTF8.
+        """
+    @property
     def tls(self) -> TLSInfo | None: ...
     @property
     def auth(self) -> str | None:

@@ -16,7 +16,7 @@ from guerrilla.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Kept"]
+__all__ = ["Kept", "delay_after"]
 
 log = logging.getLogger("guerrilla.kept")
 
@@ -25,6 +25,12 @@ FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
 
 _Connection = TypeVar("_Connection")
+
+
+def delay_after(failures: int) -> float:
+    """Seconds in which nothing is tried, after so many failures before this one."""
+    # A server may be away for days: of 2.0**1024 there is no float.
+    return min(FIRST_DELAY * 2.0 ** min(failures, 10), LONGEST_DELAY)
 
 
 class Kept(Generic[_Connection]):
@@ -96,6 +102,5 @@ class Kept(Generic[_Connection]):
 
     def _fail(self, error: Exception) -> None:
         self._why = f"{type(error).__name__}: {error}"
-        delay = min(FIRST_DELAY * 2.0**self._failures, LONGEST_DELAY)
+        self._not_before = self._clock() + delay_after(self._failures)
         self._failures += 1
-        self._not_before = self._clock() + delay

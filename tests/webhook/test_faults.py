@@ -245,6 +245,23 @@ def test_a_server_that_went_away_is_told_at_once_and_comes_back(
     assert all("HTTP unavailable: http://127.0.0.1:" in line for line in errors(caplog))
 
 
+def test_a_server_that_was_away_for_hours_comes_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More failures than there are powers of two in a float."""
+    monkeypatch.setattr("guerrilla.kept.LONGEST_DELAY", 0.0)
+    server = Scripted(OK)
+    with server, opened(server) as chain:
+        server.stop()
+        mails = [a_mail() for _ in range(1_100)]
+        for mail in mails:
+            chain.run([mail])
+        assert {mail.answered for mail in mails} == {Reply.retry()}
+        with Scripted(OK, port=server.port):
+            assert told(chain, a_mail()) == 250
+    assert all("HTTP unavailable: http://127.0.0.1:" in line for line in errors(caplog))
+
+
 def test_a_server_that_answers_before_it_has_heard_all() -> None:
     """As nginx does with what is over its `client_max_body_size`."""
     with Scripted(answer(413), early=True) as server:
@@ -266,6 +283,22 @@ def test_a_mail_whose_sender_is_answered_is_not_posted() -> None:
     with Scripted(say) as server, opened(server, http_concurrency=1) as chain:
         chain.run(mails)
     assert len(server.requests) == 1
+
+
+def test_nor_is_one_of_a_batch_that_was_refused() -> None:
+    mails = [a_mail(str(number)) for number in range(3)]
+
+    def say(request: Request) -> bytes:
+        if len(request.json()) > 1:
+            return answer(400)
+        for mail in mails[1:]:
+            mail.answer(Reply.retry())
+        return OK
+
+    keys = {"http_batch": "batch", "http_concurrency": 1}
+    with Scripted(say) as server, opened(server, **keys) as chain:
+        chain.run(mails)
+    assert [len(request.json()) for request in server.requests] == [3, 1]
 
 
 def test_nothing_is_saved_twice_under_all_this() -> None:

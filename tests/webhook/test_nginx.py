@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from guerrilla._core import Address, Envelope
 from guerrilla.errors import StartError
 from tests.certificates import Pair, self_signed
 from tests.clients.proxies import HOST, Proxy, free_ports, program
@@ -119,8 +120,10 @@ def test_mails_come_through_tls(nginx: Nginx, keys: dict[str, str]) -> None:
     assert len(nginx.receiver.stored()) == before + 50
 
 
-def test_a_certificate_that_nobody_signed_stops_the_start(nginx: Nginx) -> None:
-    with pytest.raises(StartError, match="certificate verify failed"), opened(nginx.tls):
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_a_certificate_that_nobody_signed_stops_the_start(nginx: Nginx, scheme: str) -> None:
+    url = nginx.tls.replace("https", scheme)
+    with pytest.raises(StartError, match="certificate verify failed"), opened(url):
         pass
 
 
@@ -169,10 +172,19 @@ def test_a_redirect_of_nginx(nginx: Nginx) -> None:
     assert codes(post(url, a_mail(), http_secret="secret")) == [451]
 
 
-def test_150_recipients_fit_into_a_header_line(nginx: Nginx) -> None:
+@pytest.mark.parametrize(("count", "asks"), [(150, False), (50, True)])
+def test_so_many_recipients_fit_into_a_header_line(nginx: Nginx, count: int, asks: bool) -> None:
     """As the page says; of 40 characters each."""
-    recipients = [f"recipient-{number:03d}@subdomain.of.example.com" for number in range(150)]
-    mail = a_mail("many", *recipients)
-    assert {len(recipient) for recipient in recipients} == {38}
+    host = "subdomain.of.example.com"
+    users = [f"recipient-{number:03d}" for number in range(count)]
+    assert {len(f"{user}@{host}") for user in users} == {38}
+    mail = Envelope.create(
+        b"Subject: many\r\n\r\n",
+        mail_from="from@example.org",
+        rcpt_to=[
+            Address(user, host, {"ORCPT": f"rfc822;{user}@{host}"} if asks else None)
+            for user in users
+        ],
+    )
     keys = {"http_secret": "secret", "http_format": "raw"}
     assert codes(post(nginx.plain, mail, **keys)) == [250]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from guerrilla.cli import main
-from guerrilla.config import loads
+from guerrilla.config import loads, mask_value
 from guerrilla.config.diff import changes
 from guerrilla.engine.chain import read_options
 from guerrilla.errors import ConfigError, StartError
@@ -158,13 +158,28 @@ def test_check_shows_no_secret(
     shown = loads(said.out, format="toml").backend_config.options
     assert shown["http_headers"] == {"Authorization": "***", "X-Api-Key": "***"}
     assert shown["http_secret"] == "***"
-    assert shown["http_url"] == f"{server.url.replace('//', '//user:***@')}?token=***"
+    assert shown["http_url"] == f"{server.origin.replace('//', '//user:***@')}/***"
 
     before = loads(text, format="toml")
     after = loads(text.replace("hidden-", "hidden-new-"), format="toml")
     found = " ".join(map(str, changes(before, after))) + repr(after)
     assert "http_secret" in found
     assert "hidden" not in found
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://hooks.example.com/services/T0/hidden-key", "https://hooks.example.com/***"),
+        ("https://example.com?sig=hidden-key#hidden-key", "https://example.com/***"),
+        ("HTTPS://hidden-key@example.com/", "HTTPS://***@example.com/"),
+        ("https://user:hidden-password@example.com", "https://user:***@example.com"),
+        ("example.com/hidden-key", "example.com/***"),
+        ("https://[::1]:8080/", "https://[::1]:8080/"),
+    ],
+)
+def test_of_a_url_the_host_is_shown(url: str, shown: str) -> None:
+    assert mask_value("backend_config.http_url", url) == shown
 
 
 def test_no_log_and_no_repr_has_a_secret(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from guerrilla._core import Envelope, TLSInfo
+from guerrilla._core import Address, Envelope, TLSInfo
 from guerrilla.reply import Replies, Reply
 from tests.services.webhook import OK, Request, Scripted, answer, answer_json
 from tests.webhook.helpers import a_mail, codes, opened, post, told
@@ -63,6 +63,37 @@ def test_a_mail_is_posted_as_json() -> None:
     assert names == ["Received", "Subject", "X-A", "x-a"]
     assert [field["value"] for field in found["headers"]][1:] == ["hé", "1", "€"]
     assert (found["attachments"], found["truncated"], found["raw"]) == ([], False, None)
+
+
+@pytest.mark.parametrize("keys", [{}, {"http_format": "raw"}])
+def test_what_lmtp_smtputf8_and_dsn_say_is_there(keys: dict[str, str]) -> None:
+    asked: dict[str, str | None] = {"NOTIFY": "SUCCESS,DELAY", "ORCPT": "rfc822;a+2Bb@example.com"}
+    mail = Envelope.create(
+        "Subject: Grüße\r\n\r\n".encode(),
+        mail_from="jörg@bücher.example",
+        rcpt_to=[Address("用户", "例え.jp"), Address("to", "example.com", asked)],
+        protocol="LMTP",
+        parameters={"SMTPUTF8": None, "RET": "HDRS", "ENVID": "QQ+2B1"},
+    )
+    with Scripted(OK) as server:
+        post(server.url, mail, a_mail(), **keys)
+    requests = {request.headers["X-Guerrilla-Id"]: request for request in server.requests}
+    told = [
+        request.json() if not keys else json.loads(request.headers["X-Guerrilla-Envelope"])
+        for request in (requests.pop(mail.queued_id), *requests.values())
+    ]
+    assert (told[0]["protocol"], told[1]["protocol"]) == ("UTF8LMTP", "ESMTP")
+    assert (told[0]["smtputf8"], told[1]["smtputf8"]) == (True, False)
+    assert (told[0]["mail_from"], told[0]["rcpt_to"][0]) == ("jörg@bücher.example", "用户@例え.jp")
+    assert told[1]["dsn"] is None
+    assert told[0]["dsn"] == {
+        "return": "HDRS",
+        "envelope_id": "QQ+1",
+        "recipients": [
+            {"notify": None, "original_recipient": None},
+            {"notify": ["SUCCESS", "DELAY"], "original_recipient": "rfc822;a+b@example.com"},
+        ],
+    }
 
 
 def test_a_bounce_has_an_empty_sender() -> None:
@@ -236,6 +267,8 @@ def test_a_reply_of_its_own(said: object, reply: Reply | None) -> None:
         ([{"rcpt_to": "a@example.com", **FULL}, {"code": 250}], [452, 250]),
         ([{"rcpt_to": "b@example.com", **NO}, {"code": 250}], [250, 550]),
         ([{"rcpt_to": "a@example.com", "code": 250}], [250, 451]),
+        ([{"rcpt_to": "a@EXAMPLE.com", **FULL}, {"code": 250}], [451, 451]),
+        ([{"rcpt_to": "a@example.com", **NO}, {"rcpt_to": "c", **NO}, {"code": 250}], [550, 451]),
         ([{"rcpt_to": f"{user}@example.com", "code": 250} for user in "ab"], None),
     ],
 )

@@ -266,6 +266,8 @@ class HTTP(Processor):
 
     async def _post_alone(self, mail: Envelope, body: list[bytes]) -> Outcome:
         async with self._gate:
+            if mail.expired:  # while others were posted
+                return TRY_LATER
             try:
                 answer = await self._ask(as_batch([body]), [mail])
             except Unavailable as error:
@@ -329,7 +331,7 @@ def _context(options: HTTP.Options) -> ssl.SSLContext | None:
     Raises:
         StartError: the file of authorities cannot be used.
     """
-    if not options.http_url.startswith("https:"):
+    if urlsplit(options.http_url).scheme != "https":  # `HTTPS:` is that too
         return None
     path = options.http_ca_file
     try:

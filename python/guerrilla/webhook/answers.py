@@ -128,7 +128,10 @@ def _of_mail(envelope: Envelope, replies: Sequence[Mapping[str, Any]], mails: in
     if not named:
         reply = every or TRY_LATER
         return None if reply.is_success else reply
-    found = [named.get(str(recipient), every or TRY_LATER) for recipient in envelope.rcpt_to]
+    recipients = [str(recipient) for recipient in envelope.rcpt_to]
+    # Who is named otherwise than he was posted is one of those, and nobody knows which.
+    others = every if every is not None and named.keys() <= set(recipients) else TRY_LATER
+    found = [named.get(recipient, others) for recipient in recipients]
     if all(reply.is_success for reply in found):
         return None
     return Replies(_SAVED if reply.is_success else reply for reply in found)

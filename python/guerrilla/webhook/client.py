@@ -16,7 +16,7 @@ import httpx
 from guerrilla import _core
 from guerrilla.config import mask_text
 from guerrilla.errors import Unavailable
-from guerrilla.kept import FIRST_DELAY, LONGEST_DELAY
+from guerrilla.kept import delay_after
 from guerrilla.webhook.answers import SHOWN, Answer
 from guerrilla.webhook.signature import sign
 
@@ -233,7 +233,7 @@ class Client:
         if now < self._not_before:  # One of those that were under way with the first.
             return
         self._why = why
-        self._not_before = now + min(FIRST_DELAY * 2.0**self._failures, LONGEST_DELAY)
+        self._not_before = now + delay_after(self._failures)
         self._failures += 1
 
 

@@ -29,17 +29,25 @@ def envelope_fields(envelope: Envelope) -> dict[str, Any]:
         "local_port": envelope.local_port,
         "host_name": envelope.host_name,
         "server": envelope.server,
-        "protocol": protocol(envelope),
+        "protocol": envelope.with_protocol,
+        "smtputf8": envelope.smtputf8,
+        "dsn": dsn_fields(envelope),
         "tls": tls_fields(envelope.tls),
         "auth": envelope.auth,
         "size": envelope.size,
     }
 
 
-def protocol(envelope: Envelope) -> str:
-    """How it came, by the names of RFC 3848: `SMTP`, `ESMTP`, `ESMTPS`, `ESMTPSA`."""
-    start = "ESMTP" if envelope.esmtp else "SMTP"
-    return f"{start}{'S' if envelope.tls else ''}{'A' if envelope.auth is not None else ''}"
+def dsn_fields(envelope: Envelope) -> dict[str, Any] | None:
+    """What the sender asks of notifications (RFC 3461); None where it asks nothing."""
+    asked: dict[str, Any] = {"return": envelope.dsn_return, "envelope_id": envelope.envelope_id}
+    recipients: list[dict[str, Any]] = [
+        {"notify": one.notify, "original_recipient": one.original_recipient}
+        for one in envelope.rcpt_to
+    ]
+    if all(value is None for one in (asked, *recipients) for value in one.values()):
+        return None
+    return {**asked, "recipients": recipients}
 
 
 def tls_fields(tls: TLSInfo | None) -> dict[str, Any] | None:

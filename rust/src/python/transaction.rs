@@ -124,6 +124,12 @@ impl PyTransaction {
     }
 
     #[getter]
+    fn with_protocol(&self) -> String {
+        let Client { tls, auth, .. } = self.client.as_ref();
+        self.transaction.with_protocol(tls.is_some(), auth.is_some())
+    }
+
+    #[getter]
     fn tls(&self) -> Option<PyTlsInfo> {
         self.client.tls.as_deref().cloned().map(PyTlsInfo)
     }
