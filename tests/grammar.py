@@ -128,6 +128,10 @@ def _shortest(local: str) -> str:
     return '"' + re.sub(r'(["\\])', r"\\\1", plain) + '"'
 
 
+_MAY_REPEAT: Final = ("SMTPUTF8", "BODY")
+"""smtplib's `send_message` gives them twice where its caller gave them."""
+
+
 def checked(text: str, known: dict[str, str], utf8: bool) -> dict[str, str]:
     """The parameters behind a path, each behind a space (section 4.1.1.11)."""
     values: dict[str, str] = {}
@@ -138,7 +142,7 @@ def checked(text: str, known: dict[str, str], utf8: bool) -> dict[str, str]:
             problems += SYNTAX
             continue
         name, value = found[1].upper(), found[2] or ""
-        if name in values:
+        if name in values and not (name in _MAY_REPEAT and values[name] == value):
             problems += SYNTAX
         elif name not in known:
             problems.append("555 5.5.4 ")

@@ -6,6 +6,7 @@ import json
 import logging
 import smtplib
 import zlib
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,6 +111,20 @@ def test_smtplib_sends_what_is_not_ascii() -> None:
     assert mail.subject == "Grüße an 用户 😀"
     assert mail.header["From"] == "Jörg <jörg@bücher.example>"
     assert bytes(mail.data) == MAIL
+
+
+def test_smtplib_may_say_it_twice() -> None:
+    """Once for its caller, and once since an address is not ASCII."""
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = FROM, PEOPLE[0], "Grüße"
+    message.set_content("ü", cte="8bit")
+    with GuerrillaServer() as server, smtplib.SMTP(server.host, server.port) as client:
+        client.ehlo("client.example")
+        said = ["SMTPUTF8", "BODY=8BITMIME"]
+        assert client.send_message(message, FROM, [PEOPLE[0]], said) == {}
+        (mail,) = server.received
+    assert mail.parameters.keys() >= {"SMTPUTF8", "BODY"}
+    assert mail.subject == "Grüße"
 
 
 def test_headers_in_utf_8_need_no_smtputf8() -> None:

@@ -310,6 +310,14 @@ mod tests {
             (b"MAIL FROM:<a@b> ENVID", PeerError::BadValue("ENVID")),
             (b"MAIL FROM:<a@b> NOTIFY=NEVER", PeerError::UnknownParameter("NOTIFY".to_owned())),
             (
+                b"MAIL FROM:<a@b> SMTPUTF8 SMTPUTF8=x",
+                PeerError::Parameters(ParameterError::Repeated("SMTPUTF8".to_owned())),
+            ),
+            (
+                b"MAIL FROM:<a@b> RET=FULL RET=FULL",
+                PeerError::Parameters(ParameterError::Repeated("RET".to_owned())),
+            ),
+            (
                 b"MAIL FROM:<a@b> SIZE=1 size=2",
                 PeerError::Parameters(ParameterError::Repeated("SIZE".to_owned())),
             ),
