@@ -37,9 +37,13 @@ def envelope_fields(envelope: Envelope) -> dict[str, Any]:
 
 
 def protocol(envelope: Envelope) -> str:
-    """How it came, by the names of RFC 3848: `SMTP`, `ESMTP`, `ESMTPS`, `ESMTPSA`."""
-    start = "ESMTP" if envelope.esmtp else "SMTP"
-    return f"{start}{'S' if envelope.tls else ''}{'A' if envelope.auth is not None else ''}"
+    """How it came, as `Received` names it: `ESMTPSA`, `UTF8LMTP` (RFC 3848, RFC 6531 §4.3)."""
+    start: str = envelope.protocol
+    if envelope.smtputf8:
+        start = "UTF8LMTP" if start == "LMTP" else "UTF8SMTP"
+    # SMTP without extensions has no AUTH, and no name for it.
+    has_login = envelope.auth is not None and start != "SMTP"
+    return f"{start}{'S' if envelope.tls else ''}{'A' if has_login else ''}"
 
 
 def tls_fields(tls: TLSInfo | None) -> dict[str, Any] | None:
