@@ -90,7 +90,11 @@ def test_smtputf8_is_asked_for_where_it_is_needed() -> None:
         ({"NOTIFY": "NEVER"}, (), ""),
         ({"NOTIFY": "SUCCESS,DELAY"}, ("DSN",), " NOTIFY=SUCCESS,DELAY"),
         ({"ORCPT": "rfc822;a+2Bb@c"}, ("DSN",), " ORCPT=rfc822;a+2Bb@c"),
-        ({"ORCPT": "utf-8;\u00fc@c"}, ("DSN",), ""),
+        ({"ORCPT": "utf-8;\u00fc@\u4f8b"}, ("DSN",), r" ORCPT=utf-8;\x{FC}@\x{4F8B}"),
+        ({"ORCPT": "utf-8;\u00fc@\u4f8b"}, ("DSN", "SMTPUTF8"), r" ORCPT=utf-8;\x{FC}@\x{4F8B}"),
+        ({"ORCPT": "utf-8;" + "\u00fc" * 82}, ("DSN",), " ORCPT=utf-8;" + r"\x{FC}" * 82),
+        ({"ORCPT": "utf-8;" + "\u00fc" * 83}, ("DSN",), ""),
+        ({"ORCPT": "rfc822;\u00fc@c"}, ("DSN",), ""),
         ({"X": "y", "NOTIFY": ""}, ("DSN",), ""),
     ],
 )
