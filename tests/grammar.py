@@ -15,8 +15,9 @@ from typing import Final
 Replies = tuple[str, ...]
 """One reply as the beginnings that it may have: its code, and its enhanced code if it has one."""
 
-LONGEST_LINE: Final = 1_024
-"""Octets of a command line with its CRLF; RFC 5321 section 4.5.3.1.4 asks for 512 at least."""
+LONGEST_LINE: Final = 2_048
+"""Octets of a command line with its CRLF; RFC 5321 section 4.5.3.1.4 asks for 512 and more for each
+extension."""
 LONGEST_LOCAL: Final = 128
 LONGEST_HOST: Final = 255
 LONGEST_PATH: Final = 256
@@ -127,6 +128,10 @@ def _shortest(local: str) -> str:
     return '"' + re.sub(r'(["\\])', r"\\\1", plain) + '"'
 
 
+_MAY_REPEAT: Final = ("SMTPUTF8", "BODY")
+"""smtplib's `send_message` gives them twice where its caller gave them."""
+
+
 def checked(text: str, known: dict[str, str], utf8: bool) -> dict[str, str]:
     """The parameters behind a path, each behind a space (section 4.1.1.11)."""
     values: dict[str, str] = {}
@@ -137,7 +142,7 @@ def checked(text: str, known: dict[str, str], utf8: bool) -> dict[str, str]:
             problems += SYNTAX
             continue
         name, value = found[1].upper(), found[2] or ""
-        if name in values:
+        if name in values and not (name in _MAY_REPEAT and values[name] == value):
             problems += SYNTAX
         elif name not in known:
             problems.append("555 5.5.4 ")

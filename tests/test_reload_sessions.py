@@ -10,6 +10,7 @@ import pytest
 from guerrilla import AUTHENTICATED, Processor
 from guerrilla._core import Credentials, Reply, Transaction
 from guerrilla.config import from_mapping
+from guerrilla.config.server import EXTENSIONS
 from guerrilla.daemon import Daemon
 from tests.daemons import Keeper, Make, config, connect
 from tests.reloads import (
@@ -162,6 +163,44 @@ def test_a_session_obeys_it_between_two_transactions(make: Make, key: str) -> No
         assert is_new(old)
         with connect(daemon) as new:
             assert is_new(new)
+
+
+OPENED: Final = (HELLO, SENDER, RECIPIENT)
+OFFERED: Final[dict[str, Probe]] = {
+    "PIPELINING": ehlo("PIPELINING"),
+    "SIZE": says(HELLO, b"MAIL FROM:<> SIZE=1\r\n", code="250"),
+    "8BITMIME": says(HELLO, b"MAIL FROM:<> BODY=8BITMIME\r\n", code="250"),
+    "ENHANCEDSTATUSCODES": says(HELLO, b"NOOP\r\n", code="250 2.0.0"),
+    "HELP": says(b"HELP\r\n", code="214"),
+    "SMTPUTF8": says(HELLO, b"MAIL FROM:<> SMTPUTF8\r\n", code="250"),
+    "CHUNKING": says(*OPENED, b"BDAT 0 LAST\r\n", code="250"),
+    "BINARYMIME": says(HELLO, b"MAIL FROM:<> BODY=BINARYMIME\r\n", code="250"),
+    "DSN": says(HELLO, b"MAIL FROM:<> RET=HDRS\r\n", code="250"),
+    "LIMITS": ehlo("LIMITS RCPTMAX=100"),
+}
+"""Every extension, and what shows that it is on."""
+
+
+def test_there_is_no_other_extension() -> None:
+    assert set(OFFERED) == set(EXTENSIONS)
+
+
+@pytest.mark.parametrize("keyword", OFFERED)
+def test_a_session_obeys_an_extension_between_two_transactions(make: Make, keyword: str) -> None:
+    is_on = OFFERED[keyword]
+    raw = config()
+    with make(raw) as daemon, connect(daemon) as wire:
+        assert ehlo(keyword)(wire)
+        assert is_on(wire)
+        for on in (False, True):
+            wire.ask(b"RSET\r\n")
+            raw["servers"][0]["extensions"] = {keyword: on}
+            assert daemon.reload_config(from_mapping(raw)).ok
+            assert ehlo(keyword)(wire) == on
+            with connect(daemon) as new:
+                assert ehlo(keyword)(new) == on
+                assert is_on(new) == on
+        assert is_on(wire)
 
 
 # --- AUTH ---

@@ -6,6 +6,7 @@ import json
 import logging
 import smtplib
 import zlib
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from guerrilla.commands.common import shown
 from guerrilla.config import loads
 from guerrilla.errors import ConfigError
 from guerrilla.logs.form import make_formatter
+from guerrilla.processors.wildcard import Wildcard
 from guerrilla.store import Target, drivers
 from guerrilla.testing import GuerrillaServer, make_envelope
 from tests import maildirs, pipes
@@ -110,6 +112,20 @@ def test_smtplib_sends_what_is_not_ascii() -> None:
     assert mail.subject == "Grüße an 用户 😀"
     assert mail.header["From"] == "Jörg <jörg@bücher.example>"
     assert bytes(mail.data) == MAIL
+
+
+def test_smtplib_may_say_it_twice() -> None:
+    """Once for its caller, and once since an address is not ASCII."""
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = FROM, PEOPLE[0], "Grüße"
+    message.set_content("ü", cte="8bit")
+    with GuerrillaServer() as server, smtplib.SMTP(server.host, server.port) as client:
+        client.ehlo("client.example")
+        said = ["SMTPUTF8", "BODY=8BITMIME"]
+        assert client.send_message(message, FROM, [PEOPLE[0]], said) == {}
+        (mail,) = server.received
+    assert mail.parameters.keys() >= {"SMTPUTF8", "BODY"}
+    assert mail.subject == "Grüße"
 
 
 def test_headers_in_utf_8_need_no_smtputf8() -> None:
@@ -238,6 +254,38 @@ def test_a_maildir_may_be_a_users_of_any_script(tmp_path: Path) -> None:
     unknown = one.validate(make_check("a@b").transaction, Address("ü", "bücher.example"))
     assert unknown is not None
     assert unknown.code == 550
+
+
+def test_a_user_of_a_maildir_is_one_in_either_normal_form(tmp_path: Path) -> None:
+    """RFC 6532 section 3.1 asks for NFC, and not every keyboard does."""
+    one = maildirs.stage(tmp_path, "jo\u0308rg=-1:-1")
+    one.open()
+    mail = maildirs.envelope("jörg@bücher.example", "JO\u0308RG@example.com", data=MAIL)
+    assert one.save_batch([mail]) == [None]
+    assert len(maildirs.contents(tmp_path / "jörg")) == 2
+
+
+def test_redis_and_a_table_keep_it(tmp_path: Path, empty_redis: RedisServer) -> None:
+    one = _mail()
+    (reply,) = save(
+        empty_redis, one, chain="GuerrillaRedisDB", sql_dsn=str(tmp_path / "db"), mail_table=TABLE
+    )
+    assert reply.code == 250
+    _check_rows(stored(tmp_path / "db"))
+    found = empty_redis.values()
+    for index, digest in enumerate(one.hashes):
+        assert zlib.decompress(found[digest.encode()]) == one.bytes_for(index)
+
+
+@pytest.mark.parametrize("pattern", ["*.bücher.example", "*.XN--BCHER-kva.example"])
+def test_wildcard_takes_either_form(pattern: str) -> None:
+    stage = Wildcard(Wildcard.Options.model_validate({"wildcard_hosts": [pattern]}))
+    check = make_check("a@b").transaction
+    for host in ("mx.bücher.example", "MX.BÜCHER.example", "mx.xn--bcher-kva.example"):
+        assert stage.validate(check, Address("用户", host)) is None
+    refused = stage.validate(check, Address("用户", "mx.büch.example"))
+    assert refused is not None
+    assert refused.code == 550
 
 
 def test_a_program_gets_it_in_its_arguments(tmp_path: Path) -> None:

@@ -122,6 +122,22 @@ def test_an_answer_for_good_is_given_again_without_a_crossing(
     assert book.asked[3:] == ["one:No", "one:no"]
 
 
+def test_a_recipient_of_any_script_is_kept_by_the_a_form_of_its_host(
+    start: Start, book: type[Book]
+) -> None:
+    daemon = start()
+    with Wire(daemon.addresses[0]) as wire:
+        wire.ask(HELLO)
+        wire.ask(b"MAIL FROM:<a@example.org> SMTPUTF8\r\n")
+        for host in ("bücher.example", "BÜCHER.example", "xn--bcher-kva.example"):
+            assert wire.ask(f"RCPT TO:<用户@{host}>\r\n".encode()) == "250 2.1.5 OK"
+        # Two forms of one name are two names: it is the host's affair.
+        assert wire.ask("RCPT TO:<ä@example.com>\r\n".encode()) == "250 2.1.5 OK"
+        assert wire.ask("RCPT TO:<a\u0308@example.com>\r\n".encode()) == "250 2.1.5 OK"
+    assert book.asked == ["one:用户", "one:ä", "one:a\u0308"]
+    assert figures(daemon) == (2, 3, 3)
+
+
 def test_a_mail_is_taken_for_a_recipient_whose_answer_was_kept(start: Start) -> None:
     daemon = start()
     for _ in range(2):

@@ -54,9 +54,9 @@ class Reply:
     Args:
         code: 200 to 299, 400 to 499 or 500 to 599.
         enhanced: `class.subject.detail` of the same class as the code, or None for none.
-        text: printable text; control characters are refused. What is not ASCII goes out as it is
-            where the client said SMTPUTF8 (RFC 6531 section 3.7.4.1), and elsewhere as RFC 6533
-            embeds it: `\x{4F8B}`.
+        text: printable text; control characters are refused. What is not ASCII goes out as RFC
+            6533 embeds it, `\x{4F8B}`, but in 251 and 551 to a client that said SMTPUTF8 (RFC 6531
+            section 3.7.4); other clients get those as 250 and 550.
 
     Raises:
         ValueError: a code, an enhanced code or a text that must not go on the wire.

@@ -67,6 +67,33 @@ def test_no_database(text: str | None, error: str, capsys: pytest.CaptureFixture
     assert not Path("mail.db").exists()
 
 
+def test_mails_of_any_script(capsys: pytest.CaptureFixture[str]) -> None:
+    message = "Subject: Grüße an 用户 😀\r\n\r\nü\r\n".encode()
+    store(envelope(message, "用户@例え.jp"))
+    assert main(["mail", "list", "--db", "mail.db"]) == 0
+    assert "用户@例え.jp" in (listed := capsys.readouterr().out)
+    assert listed.endswith("  Grüße an 用户 😀\n")
+    assert main(["mail", "list", "--db", "mail.db", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.isascii()
+    assert (json.loads(line)["to"], json.loads(line)["subject"]) == (
+        "用户@例え.jp",
+        "Grüße an 用户 😀",
+    )
+    assert main(["mail", "export", "out", "--db", "mail.db"]) == 0
+    (file,) = Path("out").iterdir()
+    assert file.name.isascii()
+    assert file.read_bytes().endswith(message)
+    ascii_only = subprocess.run(
+        [sys.executable, "-m", "guerrilla", "mail", "list", "--db", "mail.db"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=60,
+    )
+    assert rb"\u7528\u6237@\u4f8b\u3048.jp" in ascii_only.stdout
+
+
 def backends(default: str, **others: dict[str, str]) -> str:
     main = {"save_process": default, "sql_dsn": "main.db"}
     return json.dumps({"backend_config": main, "backends": others})

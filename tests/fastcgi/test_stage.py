@@ -160,6 +160,24 @@ def test_the_script_has_the_envelope(unix_php: PhpFpm, mailbox: Mailbox) -> None
     assert (told["mail_from"], told["tls"]) == ("", False)
 
 
+def test_the_script_has_addresses_of_any_script(unix_php: PhpFpm, mailbox: Mailbox) -> None:
+    recipients = ["用户@例え.jp", '"ü ü"@bücher.example', "😀@xn--r8jz45g.jp"]
+    message = "Subject: Grüße an 用户 😀\r\n\r\nü\r\n".encode()
+    envelope = make_envelope(message, mail_from="jörg@bücher.example", rcpt_to=recipients)
+    (reply,) = run_chain(CHAIN, [envelope], options=options(unix_php))
+    assert reply.code == 250
+    told = mailbox.envelope(envelope.queued_id)
+    assert (told["mail_from"], told["rcpt_to"]) == ("jörg@bücher.example", recipients)
+    assert told["subject"] == "Grüße an 用户 😀"
+    stored = mailbox.mails()[envelope.queued_id]
+    assert stored.endswith(message)
+    stage = opened(unix_php)
+    unknown = ask(stage, "用户")
+    stage.close()
+    assert unknown is not None
+    assert unknown.code == 550
+
+
 def test_a_daemon_saves_and_validates(unix_php: PhpFpm, mailbox: Mailbox, tmp_path: Path) -> None:
     keys = "\n".join(f"{key} = '{value}'" for key, value in options(unix_php).items())
     backend = f'validate_process = "FastCGI"\n{keys}'

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from guerrilla import Reply
+from guerrilla import Address, Reply
 from guerrilla.cli import main
 from guerrilla.forward.transaction import IN_DOUBT
 from guerrilla.reply import Replies
@@ -62,6 +62,23 @@ def test_the_corpus_arrives(mode: str, pair: Pair) -> None:
     assert [bytes(mail.data) for mail in received] == messages
     assert {mail.tls is not None for mail in received} == {mode != "none"}
     assert len({mail.client_id for mail in received}) == 1
+
+
+def test_addresses_of_any_script_arrive_as_they_are(far: GuerrillaServer) -> None:
+    message = "Subject: Grüße an 用户 😀\r\n\r\nü\r\n".encode()
+    to = ["用户@例え.jp", '"ü ü"@bücher.example', "😀.a@xn--r8jz45g.jp", '"a\\"ü"@example.com']
+    mail = make_envelope(
+        message,
+        mail_from="jörg@bücher.example",
+        rcpt_to=[Address.parse(one) for one in to],
+        parameters={"SMTPUTF8": None},
+    )
+    assert [reply.code for reply in send(keys_of(far), mail)] == [250]
+    (received,) = far.received
+    assert [str(one) for one in received.rcpt_to] == to
+    assert [one.user for one in received.rcpt_to] == ["用户", "ü ü", "😀.a", 'a"ü']
+    assert (str(received.mail_from), received.smtputf8) == ("jörg@bücher.example", True)
+    assert bytes(received.data) == message
 
 
 def test_what_it_says_is_what_the_client_hears(far: GuerrillaServer) -> None:

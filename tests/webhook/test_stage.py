@@ -14,6 +14,7 @@ import pytest
 
 from guerrilla._core import Address, Envelope, TLSInfo
 from guerrilla.reply import Replies, Reply
+from guerrilla.webhook.fields import envelope_fields
 from tests.services.webhook import OK, Request, Scripted, answer, answer_json
 from tests.webhook.helpers import a_mail, codes, opened, post, told
 
@@ -25,6 +26,52 @@ def signed(request: Request, secret: str) -> str:
         pieces.append(request.headers["X-Guerrilla-Envelope"].encode())
     text = b".".join([*pieces, request.body])
     return "v1=" + hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()
+
+
+def test_a_mail_of_any_script_is_posted_as_it_is() -> None:
+    mail = Envelope.create(
+        "From: Jörg <jörg@bücher.example>\r\nSubject: Grüße an 用户 😀\r\n\r\nü\r\n".encode(),
+        mail_from="jörg@bücher.example",
+        rcpt_to=("用户@例え.jp", '"ü ü"@bücher.example'),
+        parameters={"SMTPUTF8": None},
+        protocol="LMTP",
+    )
+    with Scripted(OK) as server:
+        assert codes(post(server.url, mail)) == [250]
+    (request,) = server.requests
+    found = json.loads(request.body)
+    assert found["mail_from"] == "jörg@bücher.example"
+    assert found["rcpt_to"] == ["用户@例え.jp", '"ü ü"@bücher.example']
+    assert (found["subject"], found["text"]) == ("Grüße an 用户 😀", "ü\r\n")
+    assert {"name": "From", "value": "Jörg <jörg@bücher.example>"} in found["headers"]
+    assert (found["protocol"], found["parameters"]) == ("UTF8LMTP", {"SMTPUTF8": None})
+
+
+@pytest.mark.parametrize(
+    ("protocol", "utf8", "tls", "auth", "named"),
+    [
+        ("SMTP", False, False, "alice", "SMTP"),
+        ("ESMTP", False, True, None, "ESMTPS"),
+        ("ESMTP", True, True, "alice", "UTF8SMTPSA"),
+        ("LMTP", False, False, "alice", "LMTPA"),
+        ("LMTP", True, True, None, "UTF8LMTPS"),
+    ],
+)
+def test_the_protocol_is_named_as_received_does(
+    protocol: Any, utf8: bool, tls: bool, auth: str | None, named: str
+) -> None:
+    mail = Envelope.create(
+        b"",
+        mail_from="a@example.org",
+        rcpt_to=("to@example.com",),
+        protocol=protocol,
+        parameters={"SMTPUTF8": None} if utf8 else {},
+        tls=TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256") if tls else None,
+        auth=auth,
+    )
+    mail.make_delivery_header("mx.example")
+    assert f" with {named} id ".encode() in mail.delivery_header
+    assert envelope_fields(mail)["protocol"] == named
 
 
 def test_a_mail_is_posted_as_json() -> None:

@@ -33,8 +33,8 @@ TOO_LARGE: Final = Reply(552, "5.3.4", "Message too big for the next server")
 
 _VALUE: Final = re.compile(r"[!-<>-~\u0080-\U0010ffff]+")
 """A value of a parameter (RFC 5321 section 4.1.2, RFC 6531 section 3.3)."""
-_NOT_ASCII: Final = re.compile(r"[^\0-\x7f]")
-"""What RFC 6533 section 3 has as `\\x{4F8B}` where it cannot go as it is."""
+_LONGEST_ORCPT: Final = 500
+"""Characters (RFC 3461 section 4.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,15 @@ def _copied(path: Path, *keywords: str, is_utf8: bool) -> Iterator[str]:
     """Parameters as they were given; one that cannot be one is left out."""
     for keyword in keywords:
         value = path.parameters.get(keyword)
-        if not value or not _VALUE.fullmatch(value):
-            continue
-        if not (is_utf8 or value.isascii()):  # which only an address of type utf-8 can be
-            value = _NOT_ASCII.sub(lambda found: f"\\x{{{ord(found[0]):X}}}", value)
-        yield f"{keyword}={value}"
+        if value and keyword == "ORCPT" and not is_utf8:
+            value = _embedded(value)
+        if value and _VALUE.fullmatch(value) and (is_utf8 or value.isascii()):
+            yield f"{keyword}={value}"
+
+
+def _embedded(value: str) -> str:
+    """An ORCPT without what needs SMTPUTF8 (RFC 6533 section 3); empty where it is too long."""
+    if value.isascii() or value.partition(";")[0].upper() != "UTF-8":
+        return value
+    text = "".join(one if one.isascii() else f"\\x{{{ord(one):02X}}}" for one in value)
+    return text if len(text) <= _LONGEST_ORCPT else ""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
 from guerrilla.errors import expected
 
-__all__ = ["KEEP", "USER_MARK", "Owner", "expand", "parse_users", "place"]
+__all__ = ["KEEP", "USER_MARK", "Owner", "expand", "folded", "parse_users", "place"]
 
 KEEP: Final = -1
 """An id that is left as it is."""
@@ -43,7 +44,7 @@ def parse_users(text: object) -> dict[str, Owner]:
     """Reads `alice=1000:1000,bob=-1:-1`; blanks and line ends around entries are cut off.
 
     Returns:
-        Owners by user, in lower case.
+        Owners by user, `folded`.
 
     Raises:
         ValueError: what was expected, and the entry that is not it.
@@ -55,7 +56,7 @@ def parse_users(text: object) -> dict[str, Owner]:
         match = _ENTRY.fullmatch(entry)
         if match is None:
             raise expected(_FORM, entry)
-        user = match[1].strip().lower()
+        user = folded(match[1].strip())
         if user in {"", ".", ".."} or "/" in user or not user.isprintable():
             raise expected("a user that can be the name of a folder, before the =", entry)
         if user in users:
@@ -64,6 +65,11 @@ def parse_users(text: object) -> dict[str, Owner]:
     if not users:
         raise expected(f"at least one user: {_FORM}", text)
     return users
+
+
+def folded(user: str) -> str:
+    """What two spellings of one user have in common: lower case, and NFC (RFC 6532 section 3.1)."""
+    return unicodedata.normalize("NFC", user.lower())
 
 
 def _id(text: str, entry: str) -> int:

@@ -17,7 +17,7 @@ from guerrilla.maildir import folder
 from guerrilla.maildir.delivery import Box, Mail, store
 from guerrilla.maildir.quota import usage_of
 from guerrilla.maildir.syncing import Syncer
-from guerrilla.maildir.users import KEEP, expand, parse_users, place
+from guerrilla.maildir.users import KEEP, expand, folded, parse_users, place
 from guerrilla.reply import TRY_LATER, reply_for
 from guerrilla.units import Bytes
 
@@ -48,7 +48,7 @@ _PATH: Final = "a path such as '/home/[user]/Maildir' or '~/Maildir'"
 class MailDir(Processor):
     """Stores one file a recipient in that user's maildir, as `maildir(5)` says.
 
-    A user is the local part of a recipient in lower case, whatever the host; one that
+    A user is the local part of a recipient in lower case and NFC, whatever the host; one that
     `maildir_user_map` does not have is refused with `550 5.1.1`, when it is named where
     `validate_process` has MailDir too, else with the whole mail. No room is `452`, a folder that
     cannot be written now `451 4.3.0`; nothing of the mail is to be seen then.
@@ -136,7 +136,7 @@ class MailDir(Processor):
 
     def validate(self, transaction: Transaction, recipient: Address) -> Reply | None:
         """Refuses a user that has no maildir, or whose maildir is full or not there."""
-        box = self._boxes.get(recipient.user.lower())
+        box = self._boxes.get(folded(recipient.user))
         if box is None:
             return NO_USER
         quota = self._options.maildir_quota
@@ -160,7 +160,7 @@ class MailDir(Processor):
         boxes: dict[int, Box] = {}
         known: set[Address] = set()
         for index, recipient in enumerate(envelope.rcpt_to):
-            box = self._boxes.get(recipient.user.lower())
+            box = self._boxes.get(folded(recipient.user))
             if box is None:
                 log.info(
                     "%s: not stored: %r is not in maildir_user_map",

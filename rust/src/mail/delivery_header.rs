@@ -113,9 +113,8 @@ pub(crate) fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (era * 400 + year + years, month_of_year, day - (153 * month + 2) / 5 + 1)
 }
 
-/// Writes the client's address as TCP-info: `[192.0.2.1]`, `[IPv6:2001:db8::1]`, or `local`, in
-/// parentheses.
-/// Writes the TCP-info of RFC 5321 §4.4: an address, behind its name where there is one.
+/// Writes the TCP-info of RFC 5321 §4.4: `[192.0.2.1]`, `[IPv6:2001:db8::1]` or `local`, behind a name where
+/// there is one, in parentheses.
 fn push_remote(out: &mut String, name: Option<&str>, remote: &str) {
     out.push_str(" (");
     if let Some(name) = name {

@@ -315,7 +315,8 @@ pub fn parse_parameters(rest: &[u8]) -> Result<Vec<Parameter>, ParameterError> {
 ///
 /// # Errors
 ///
-/// `Repeated` for a keyword that came before in any case, `Syntax` for everything else.
+/// `Repeated` for a keyword that came before in any case, but SMTPUTF8 and BODY that say the same
+/// again, `Syntax` for everything else.
 pub fn parse_parameters_in(
     rest: &[u8],
     charset: Charset,
@@ -327,10 +328,11 @@ pub fn parse_parameters_in(
     let mut parameters: Vec<Parameter> = Vec::new();
     for word in rest.split(|&byte| byte == b' ').filter(|word| !word.is_empty()) {
         let parameter = parse_parameter(word, charset).ok_or(ParameterError::Syntax)?;
-        if parameters.iter().any(|earlier| earlier.keyword == parameter.keyword) {
-            return Err(ParameterError::Repeated(parameter.keyword));
+        match parameters.iter().find(|earlier| earlier.keyword == parameter.keyword) {
+            None => parameters.push(parameter),
+            Some(earlier) if *earlier == parameter && may_repeat(&parameter.keyword) => {}
+            Some(_) => return Err(ParameterError::Repeated(parameter.keyword)),
         }
-        parameters.push(parameter);
     }
     Ok(parameters)
 }
@@ -348,6 +350,12 @@ pub fn parse_helo(argument: &[u8]) -> Option<&str> {
             || literal(text.as_bytes()).is_some()
             || text.parse::<IpAddr>().is_ok());
     valid.then_some(text)
+}
+
+/// Python's `smtplib.send_message` adds both to those of its caller, and Postfix takes them twice. RFC 3461
+/// §4.5 has 501 for the keywords of DSN.
+fn may_repeat(keyword: &str) -> bool {
+    matches!(keyword, "SMTPUTF8" | "BODY")
 }
 
 fn parse_parameter(word: &[u8], charset: Charset) -> Option<Parameter> {

@@ -191,12 +191,13 @@ fn auth(argument: &[u8]) -> Result<Command, PeerError> {
     Ok(Command::Auth(mechanism, initial))
 }
 
-/// Whom it asks about means nothing, but it is text.
+/// Whom it asks about means nothing, but it is text. SMTPUTF8 behind it is for the reply: UTF-8 may be
+/// there without it (RFC 6531 §3.7.4.2).
 fn vrfy(argument: &[u8], scope: &Scope) -> Result<Command, PeerError> {
     if argument.is_ascii() {
         Ok(Command::Vrfy)
-    } else if !may_be_utf8(argument, scope) {
-        Err(in_scope(AddressError::NonAscii, scope))
+    } else if !scope.extensions.offers_smtputf8() {
+        Err(AddressError::NonAscii.into())
     } else if std::str::from_utf8(argument).is_err() {
         Err(AddressError::NotUtf8.into())
     } else {
@@ -310,6 +311,14 @@ mod tests {
             (b"MAIL FROM:<a@b> ENVID", PeerError::BadValue("ENVID")),
             (b"MAIL FROM:<a@b> NOTIFY=NEVER", PeerError::UnknownParameter("NOTIFY".to_owned())),
             (
+                b"MAIL FROM:<a@b> SMTPUTF8 SMTPUTF8=x",
+                PeerError::Parameters(ParameterError::Repeated("SMTPUTF8".to_owned())),
+            ),
+            (
+                b"MAIL FROM:<a@b> RET=FULL RET=FULL",
+                PeerError::Parameters(ParameterError::Repeated("RET".to_owned())),
+            ),
+            (
                 b"MAIL FROM:<a@b> SIZE=1 size=2",
                 PeerError::Parameters(ParameterError::Repeated("SIZE".to_owned())),
             ),
@@ -348,11 +357,11 @@ mod tests {
             ("MAIL FROM:<\u{85}@b> SMTPUTF8", PeerError::Address(AddressError::Syntax)),
             ("MAIL FROM:<\"\u{2028}\"@b> SMTPUTF8", PeerError::Address(AddressError::Syntax)),
             ("MAIL FROM:<\" SMTPUTF8 \"@b> ENVID=\u{fc}", PeerError::BadValue("ENVID")),
-            ("VRFY \u{fc}", PeerError::NeedsSmtpUtf8),
         ] {
             assert_eq!(Command::parse(line.as_bytes()), Err(error), "{line}");
         }
         assert_eq!(Command::parse("VRFY \u{fc} SMTPUTF8".as_bytes()), Ok(Command::Vrfy));
+        assert_eq!(Command::parse("VRFY \u{fc}".as_bytes()), Ok(Command::Vrfy));
     }
 
     #[test]

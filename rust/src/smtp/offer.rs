@@ -113,11 +113,13 @@ pub(super) fn write_ehlo(settings: &Settings, peer: Peer, out: &mut Vec<u8>) {
     lines.end();
 }
 
-/// RFC 9422 §3: the limits that there are, if there are any.
+/// RFC 9422 §3: the limits that there are, if there are any. A value has six digits at most (§4): who
+/// keeps to that keeps to more.
 fn add_limits(settings: &Settings, lines: &mut Lines<'_>) {
+    const LARGEST: u64 = 999_999;
     let limit = |name: &str, limit: u64| match limit {
         0 => String::new(),
-        _ => format!(" {name}={limit}"),
+        _ => format!(" {name}={}", limit.min(LARGEST)),
     };
     let recipients = limit("RCPTMAX", settings.max_recipients as u64);
     let messages = limit("MAILMAX", settings.max_messages.into());

@@ -80,12 +80,13 @@ impl fmt::Display for ReplyError {
 
 impl std::error::Error for ReplyError {}
 
-/// What a client can be told (RFC 2034, RFC 6531 §3.7.4.1).
+/// What a client can be told (RFC 2034, RFC 6531 §3.7.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
     /// With enhanced codes, where a reply has one.
     pub enhanced: bool,
-    /// In UTF-8; else a character that is not ASCII is `\x{4F8B}`, as RFC 6533 §3 embeds it.
+    /// With a mailbox in UTF-8 in 251 and 551, the only replies that may have one. In all others, and
+    /// without this, a character that is not ASCII is `\x{4F8B}`, as RFC 6533 §3 embeds it.
     pub utf8: bool,
 }
 
@@ -279,10 +280,11 @@ impl Reply {
 
     /// Appends the reply as it goes on the wire. Every line carries both codes (RFC 2034 §4).
     pub fn write_as(&self, form: Form, out: &mut Vec<u8>) {
+        let form = Form { utf8: form.utf8 && self.names_a_mailbox(), ..form };
         let mut lines = self.lines(form).peekable();
         let mut code = [0_u8; 3];
         for (slot, divisor) in code.iter_mut().zip([100, 10, 1]) {
-            *slot = b'0' + u8::try_from(self.code / divisor % 10).unwrap_or(0);
+            *slot = b'0' + u8::try_from(self.code_in(form) / divisor % 10).unwrap_or(0);
         }
         while let Some(line) = lines.next() {
             out.extend_from_slice(&code);
@@ -298,6 +300,17 @@ impl Reply {
             push_text(out, line, form);
             out.extend_from_slice(b"\r\n");
         }
+    }
+
+    /// 251 and 551 say where the user has gone (RFC 5321 §3.4).
+    fn names_a_mailbox(&self) -> bool {
+        matches!(self.code, 251 | 551)
+    }
+
+    /// RFC 6531 §3.7.4.1: where the mailbox cannot be named, 250 or 550.
+    fn code_in(&self, form: Form) -> u16 {
+        let cannot = self.names_a_mailbox() && !form.utf8 && !self.text.is_ascii();
+        self.code - u16::from(cannot)
     }
 
     /// The text cut at spaces into lines that fit; at least one, perhaps empty.

@@ -153,7 +153,7 @@ pub struct Session {
     errors: u32,
     idle: u32,
     messages: u32,
-    /// Whether the last MAIL said SMTPUTF8 (RFC 6531): what follows may be UTF-8, and so may replies.
+    /// Whether the last MAIL said SMTPUTF8 (RFC 6531): what follows may be UTF-8, and so may 251 and 551.
     smtputf8: bool,
     said_bye: bool,
     refused: Few<Refused>,

@@ -54,9 +54,29 @@ fn what_must_not_go_on_the_wire_is_refused() {
 fn a_text_beyond_ascii_is_embedded_where_utf_8_is_not_allowed() {
     let reply = Reply::new(550, Some("5.1.1"), "j\u{f6}rg \u{4f8b} \u{1f600}?").unwrap();
     assert_eq!(wire(&reply), "550 5.1.1 j\\x{F6}rg \\x{4F8B} \\x{1F600}?\r\n");
-    let mut out = Vec::new();
-    reply.write_as(Form { enhanced: false, utf8: true }, &mut out);
-    assert_eq!(String::from_utf8(out).unwrap(), "550 j\u{f6}rg \u{4f8b} \u{1f600}?\r\n");
+}
+
+#[test]
+fn utf_8_is_for_the_mailbox_in_251_and_551_alone() {
+    let told = |code, text: &str, utf8| {
+        let mut out = Vec::new();
+        let form = Form { enhanced: false, utf8 };
+        Reply::new(code, None, text).unwrap().write_as(form, &mut out);
+        String::from_utf8(out).unwrap()
+    };
+    for (code, utf8, expected) in [
+        (551, true, "551 try <j\u{f6}rg@b>\r\n"),
+        (251, true, "251 try <j\u{f6}rg@b>\r\n"),
+        (551, false, "550 try <j\\x{F6}rg@b>\r\n"),
+        (251, false, "250 try <j\\x{F6}rg@b>\r\n"),
+        (550, true, "550 try <j\\x{F6}rg@b>\r\n"),
+        (250, true, "250 try <j\\x{F6}rg@b>\r\n"),
+        (451, true, "451 try <j\\x{F6}rg@b>\r\n"),
+    ] {
+        assert_eq!(told(code, "try <j\u{f6}rg@b>", utf8), expected);
+    }
+    assert_eq!(told(551, "try <joerg@b>", false), "551 try <joerg@b>\r\n");
+    assert_eq!(told(251, "try <joerg@b>", true), "251 try <joerg@b>\r\n");
 }
 
 #[test]
@@ -66,7 +86,7 @@ fn no_character_is_cut_and_none_is_lost() {
             let text = "x".repeat(padding) + &character.repeat(300);
             for (utf8, enhanced) in [(true, true), (true, false), (false, true)] {
                 let form = Form { enhanced, utf8 };
-                let reply = Reply::new(550, Some("5.1.1"), text.clone()).unwrap();
+                let reply = Reply::new(551, Some("5.1.1"), text.clone()).unwrap();
                 let mut out = Vec::new();
                 reply.write_as(form, &mut out);
                 let out = String::from_utf8(out).unwrap();

@@ -1,5 +1,6 @@
 //! What each command does to a session (RFC 5321 §4.1.1).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Hello, Open, Session, State, Step, too_large};
@@ -188,7 +189,7 @@ impl Session {
         } else if relays || self.settings.allowed_hosts.contains(&recipient) {
             None
         } else {
-            Some(relay_denied(recipient.host()))
+            Some(relay_denied(&recipient))
         };
         if let Some(reply) = refusal {
             open.refused = true;
@@ -346,6 +347,9 @@ fn is_idle(command: &Command) -> bool {
     }
 }
 
-fn relay_denied(host: &str) -> Reply {
+/// Names the host as it was sent, but in ASCII (RFC 6531 §3.7.4.2).
+fn relay_denied(recipient: &Address) -> Reply {
+    let host = recipient.host();
+    let host = if host.is_ascii() { Cow::Borrowed(host) } else { recipient.ascii_host() };
     Reply::made(550, (5, 7, 1), format!("Error: Relay access denied: {host}"))
 }

@@ -7,6 +7,7 @@ use super::judging::replies_to;
 use super::{BodyAnswer, Session, State, Step};
 use crate::buffer::Body;
 use crate::mail::header::HeaderEnd;
+use crate::smtp::address::{Address, Parameter};
 use crate::smtp::data::DataReader;
 use crate::smtp::fixed;
 use crate::smtp::limits::BareNewline;
@@ -106,9 +107,38 @@ pub(super) fn cover_envelope(transaction: &Transaction, body: &mut Body) {
 /// Octets that an envelope takes beside its message; nothing for few recipients, which every message's
 /// share of the budget covers.
 fn overhead(transaction: &Transaction) -> usize {
-    /// An address without its text, in the core and in Python.
-    const ADDRESS: usize = 300;
     const FEW: usize = 8;
-    let recipients = transaction.rcpt_to.iter().skip(FEW);
-    recipients.map(|address| ADDRESS + address.user().len() + address.host().len()).sum()
+    transaction.rcpt_to.iter().skip(FEW).map(weight).sum()
+}
+
+/// Octets that an address takes, in the core and in Python: its parameters may be longer than itself.
+fn weight(address: &Address) -> usize {
+    /// Without its text.
+    const ADDRESS: usize = 300;
+    const PIECE: usize = 48;
+    let piece = |text: &str| PIECE + text.len();
+    let route: usize = address.route().iter().map(|host| piece(host)).sum();
+    let parameters = address.parameters().iter();
+    let parameters: usize =
+        parameters.map(|Parameter { value, .. }| piece(value.as_deref().unwrap_or(""))).sum();
+    ADDRESS + address.user().len() + address.host().len() + route + parameters
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_recipients_are_counted() {
+        let with = |parameters: &[Parameter]| {
+            let to = Address::parse("a@b.example").unwrap().with_parameters(parameters.to_vec());
+            overhead(&Transaction { rcpt_to: vec![to; 108], ..Transaction::default() })
+        };
+        let plain = with(&[]);
+        assert!(plain >= 100 * "a@b.example".len());
+        let value = Some(format!("rfc822;{}", "x".repeat(493)));
+        let asked = Parameter { keyword: "ORCPT".to_owned(), value };
+        assert!(with(&[asked]) >= plain + 100 * 500);
+    }
 }
