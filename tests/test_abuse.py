@@ -16,8 +16,9 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from tests import abuse, abuse_edge
+from tests import abuse, abuse_edge, abuse_extensions  # noqa: F401 - adds its kinds
 from tests.certificates import self_signed
+from tests.passwords import quick_argon2, quick_bcrypt, write_users
 from tests.running import RunningDaemon, listeners
 from tests.wire import Wire, resident_memory, until
 
@@ -33,6 +34,8 @@ SERVERS: Final = {
     "proxy": SHORT + "proxy_protocol = true\nxclient_on = true\nmax_connections_per_ip = 50",
     "untrusted": SHORT + 'proxy_protocol = true\ntrusted_proxies = ["192.0.2.1"]',
     "slow": SHORT + 'greet_delay = "300ms"',
+    "auth": SHORT
+    + "auth = { required = true, allow_plaintext = true, failure_delay = 0, max_failures = 0 }",
     "full": LONG + "max_clients = 1",
     "crowded": LONG + "max_connections_per_ip = 1",
     "named": LONG + "proxy_protocol = true\nmax_connections_per_ip = 1",
@@ -51,6 +54,7 @@ REACHED: Final = {
     "early_talkers": 1,
     "tls_handshakes": 4,
     "tls_failures": 9,
+    "logins_failed": 2,
 }
 """Counters that so many kinds move, each time they come."""
 
@@ -128,6 +132,8 @@ def abused(tmp_path: Path) -> Iterator[Abused]:
     config = listeners(tmp_path, servers=servers)
     # Those that send no whole PROXY header are warned of, and so are refusals.
     config = config.replace('log_level = "info"', 'log_level = "error"')
+    users = write_users(tmp_path / "users", f"joe:{quick_argon2()}", f"jane:{quick_bcrypt()}")
+    config += f'\nauth_process = "AuthFile"\nauth_file = {json.dumps(str(users))}\n'
     command = (sys.executable, str(TELLING))
     with RunningDaemon(tmp_path, config=config, command=command) as running:
         yield Abused(running)

@@ -203,6 +203,31 @@ def test_a_first_chunk_waits_for_memory_as_data_does() -> None:
         assert late.reply().startswith("250 2.0.0 OK: queued")
 
 
+def test_the_time_in_which_a_chunk_waits_for_memory_is_not_the_clients() -> None:
+    limits = {"timeout": 2.0}
+    with (
+        core(max_memory=65_536, server=limits) as (made, address),
+        Wire(address) as first,
+        Wire(address) as late,
+    ):
+        begin(first)
+        assert first.ask(chunk(b"x" * 60_000)).startswith("250 ")
+        begin(late)
+        late.send(b"BDAT 5 LAST\r\n")
+        ends = time.monotonic() + limits["timeout"] + 0.3
+        until(lambda: made.stats()["sessions_data"] == 2)
+        while time.monotonic() < ends:
+            assert first.ask(b"NOOP\r\n").startswith("250 ")  # its own time is no matter here
+            time.sleep(0.1)
+        assert first.ask(b"RSET\r\n").startswith("250 ")
+        until(lambda: 0 < made.stats()["memory_used"] < 60_000)  # it is begun
+        late.send(b"hello")
+        (envelope,) = take(made)
+        assert bytes(envelope.data) == b"hello"
+        assert envelope.answer(None)
+        assert late.reply().startswith("250 2.0.0 OK: queued")
+
+
 # --- Time -----------------------------------------------------------------------------------------
 
 

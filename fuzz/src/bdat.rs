@@ -11,7 +11,7 @@ use super::oracle::POLICIES;
 use super::session::check_replies;
 use guerrilla::buffer::Budget;
 use guerrilla::mail::header::body_offset;
-use guerrilla::smtp::{Extensions, HostList, Settings};
+use guerrilla::smtp::{Extensions, HostList, Protocol, Settings};
 
 /// What the client does next.
 #[derive(Debug)]
@@ -51,6 +51,7 @@ fn settings(flags: u8, size: u8) -> Settings {
         max_received_hops: 0,
         max_header_size: if flags & 8 == 0 { 1 << 20 } else { 16 },
         bare_newline: POLICIES[usize::from(flags & 3) % POLICIES.len()],
+        protocol: if flags & 16 == 0 { Protocol::Smtp } else { Protocol::Lmtp },
         extensions: Extensions { chunking: flags & 4 == 0, ..Extensions::default() },
         allowed_hosts: HostList::new(["example.com"]).expect("is a host name"),
         ..Settings::default()
@@ -135,7 +136,8 @@ struct Outcome {
 
 fn found(settings: &Settings, budget: &Arc<Budget>, pieces: &[&[u8]]) -> Outcome {
     let mut driver = Driver::obliging(settings, budget);
-    driver.feed(b"EHLO a\r\n");
+    let hello = if is_lmtp(settings) { "LHLO a\r\n" } else { "EHLO a\r\n" };
+    driver.feed(hello.as_bytes());
     driver.events.clear();
     for piece in pieces {
         driver.feed(piece);
@@ -192,7 +194,7 @@ impl Oracle {
         match (act, &mut self.open) {
             (Act::Chunk { .. } | Act::Unreadable(_), _) if !chunks => self.end(),
             (Act::Unreadable(_), _) => self.end(),
-            (Act::Chunk { octets, last }, _) => vec![self.chunk(settings, octets, *last)],
+            (Act::Chunk { octets, last }, _) => self.chunk(settings, octets, *last),
             (Act::Noop, _) => vec![250],
             (Act::Rset, _) => {
                 self.open = None;
@@ -213,12 +215,14 @@ impl Oracle {
             (Act::Data(octets), Some(mail)) if !between && !mail.binary && mail.recipients > 0 => {
                 let sent = Act::Data(octets).sent();
                 let message = sent[6..sent.len() - 3].to_vec();
+                let count = replies_to(settings, mail);
                 self.open = None;
-                vec![354, self.deliver(settings, message)]
+                let code = self.deliver(settings, message);
+                [vec![354], vec![code; count]].concat()
             }
             // What was to be the message are two NOOPs, and the dot is no command.
-            (Act::Data(_), Some(mail)) if !between && !mail.binary && mail.refused => {
-                vec![554, 250, 250, 500]
+            (Act::Data(_), Some(mail)) if !between && !mail.binary => {
+                vec![no_recipients(settings, mail), 250, 250, 500]
             }
             (Act::Data(_), _) => vec![503, 250, 250, 500],
         }
@@ -229,22 +233,22 @@ impl Oracle {
         vec![421]
     }
 
-    fn chunk(&mut self, settings: &Settings, octets: &[u8], last: bool) -> u16 {
+    fn chunk(&mut self, settings: &Settings, octets: &[u8], last: bool) -> Vec<u16> {
         // Whatever goes wrong with it ends the transaction.
-        let Some(mut mail) = self.open.take() else { return 503 };
+        let Some(mut mail) = self.open.take() else { return vec![503] };
         if mail.recipients == 0 {
-            return if mail.refused { 554 } else { 503 };
+            return vec![no_recipients(settings, &mail)];
         }
         let message = [mail.chunks.take().unwrap_or_default(), octets.to_vec()].concat();
-        if settings.max_size > 0 && message.len() as u64 > settings.max_size {
-            return 552;
-        }
         if last {
-            return self.deliver(settings, message);
+            return vec![self.deliver(settings, message); replies_to(settings, &mail)];
+        }
+        if settings.max_size > 0 && message.len() as u64 > settings.max_size {
+            return vec![552];
         }
         mail.chunks = Some(message);
         self.open = Some(mail);
-        250
+        vec![250]
     }
 
     fn deliver(&mut self, settings: &Settings, message: Vec<u8>) -> u16 {
@@ -256,4 +260,17 @@ impl Oracle {
         self.outcome.messages.push((message, header_end));
         250
     }
+}
+
+fn is_lmtp(settings: &Settings) -> bool {
+    settings.protocol == Protocol::Lmtp
+}
+
+/// LMTP says what became of a message once for each recipient.
+fn replies_to(settings: &Settings, mail: &Mail) -> usize {
+    if is_lmtp(settings) { mail.recipients } else { 1 }
+}
+
+fn no_recipients(settings: &Settings, mail: &Mail) -> u16 {
+    if mail.refused && !is_lmtp(settings) { 554 } else { 503 }
 }

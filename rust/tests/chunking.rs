@@ -17,7 +17,7 @@ mod driver;
 mod oracle;
 
 use driver::{Driver, Event, Received, budget, cut, receive};
-use oracle::{POLICIES, cut_at_the_end, stuff, with_crlf};
+use oracle::{EOM, POLICIES, cut_at_the_end, has_bare_newline, stuff, unstuff, with_crlf};
 
 // --- Any split of a session ----------------------------------------------------------------------
 
@@ -290,6 +290,53 @@ proptest! {
             match cut_at_the_end(&octets) {
                 None => prop_assert_eq!((left, ending), (0, Ending::Open)),
                 Some((_, rest)) => prop_assert_eq!((left, ending), (rest.len(), Ending::Complete)),
+            }
+        }
+    }
+}
+
+/// What has to be stored, counted as left and noted, by an oracle that looks at the whole message at once.
+fn expected(policy: BareNewline, sent: &[u8]) -> Received {
+    let (message, rest) = cut_at_the_end(sent).expect("an end is sent");
+    let kept = unstuff(&message);
+    let bare_newline = has_bare_newline(&kept);
+    let stored = if policy == BareNewline::Fix { with_crlf(&kept) } else { kept };
+    Received { stored, left: rest.len(), ending: Ending::Complete, bare_newline }
+}
+
+/// Octets are judged in blocks: what matters is seen wherever in one, and across the border of two, it stands.
+#[test]
+fn what_is_not_plain_is_seen_at_every_offset() {
+    let not_plain = [
+        "\n",
+        "\r",
+        "\r\r",
+        "\n\n",
+        "\n\r",
+        "\n.",
+        "\r.",
+        "\r\n.",
+        "\r\n..",
+        "\r\n.\r",
+        "\r\n.\n",
+        "\n.\r\n",
+        "\r\n\r.\r\n",
+        "\r\n.\r\r\n",
+        "\r\n.\r\n",
+    ];
+    for offset in 0..=300 {
+        for octets in not_plain {
+            let before = "x".repeat(offset);
+            let sent = [before.as_bytes(), octets.as_bytes(), &[b'x'; 140], b"\r\n", EOM].concat();
+            for policy in POLICIES {
+                let expected = expected(policy, &sent);
+                let shown = octets.escape_default();
+                assert_eq!(receive(&budget(0), policy, &[&sent]), expected, "{shown} at {offset}");
+                for at in offset..=offset + octets.len() {
+                    let (head, tail) = sent.split_at(at);
+                    let split = receive(&budget(0), policy, &[head, tail]);
+                    assert_eq!(split, expected, "{shown} at {offset}, split at {at}");
+                }
             }
         }
     }

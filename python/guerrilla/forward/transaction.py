@@ -91,8 +91,8 @@ class _Relay:
         self._far = far
         self._lmtp = lmtp
         self._apart = apart
-        # BDAT where nothing else will do: a reply too many, of whatever came before, would be taken for
-        # its own, and a mail for saved that nobody has. Behind DATA it is no 354, and is found out.
+        # BDAT where nothing else will do: a reply too many, of whatever came before, would be taken
+        # for its own, and a mail for saved that nobody has. To DATA it is no 354, and is found out.
         self._chunks = is_binary(mail.sender)
         self._body = Body(mail.head, mail.data, is_binary=self._chunks)
         survey = self._body.survey()

@@ -8,6 +8,7 @@ mod messages;
 mod misbehaving;
 mod opening;
 mod pace;
+mod reading;
 mod sending;
 mod signals;
 mod waiting;
@@ -18,7 +19,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -38,8 +39,6 @@ use crate::smtp::{BodyAnswer, Reply, Session, Step};
 
 /// One read; large enough that a 100 KiB mail takes two.
 const READ_BUFFER: usize = 64 << 10;
-/// Reads of one connection before the others have their turn.
-const READS_A_TURN: usize = 16;
 
 thread_local! {
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into_boxed_slice());
@@ -96,6 +95,8 @@ pub(super) struct Connection {
     shared: Arc<Shared>,
     /// Octets read and not consumed, because a question came up before them.
     unread: Vec<u8>,
+    /// Steps since the others had their turn.
+    steps: u8,
     /// When the peer must have sent a whole command, or its next octets of a message.
     deadline: Instant,
     /// The message that is being received. Boxed: most connections are idle.
@@ -130,6 +131,7 @@ impl Connection {
             config,
             shared,
             unread: Vec::new(),
+            steps: 0,
             deadline,
             data: None,
             owed: 0,
@@ -219,83 +221,6 @@ impl Connection {
         }
     }
 
-    /// The session's next step: out of what is left unread, else out of the socket.
-    fn poll_step(
-        &mut self,
-        context: &mut Context<'_>,
-        signals: &mut Signals<'_, '_>,
-    ) -> Poll<Result<Step, End>> {
-        if self.shared.shutdown.is_closing() {
-            return Poll::Ready(Err(End::Cut));
-        }
-        if self.session.is_closed() {
-            return Poll::Ready(Ok(Step::Close));
-        }
-        if !self.session.in_transaction()
-            && let Some(reply) = self.between_transactions()
-        {
-            self.unread = Vec::new();
-            self.session.end(&reply);
-            return Poll::Ready(Ok(Step::Close));
-        }
-        if !self.unread.is_empty() || self.session.may_go_on() {
-            let mut unread = std::mem::take(&mut self.unread);
-            let step = self.consume(&unread);
-            self.wipe(&mut unread);
-            return Poll::Ready(Ok(step));
-        }
-        for _ in 0..READS_A_TURN {
-            match self.poll_read(context) {
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Lost(error))),
-                Poll::Ready(Ok(Step::NeedInput)) => {
-                    if self.is_too_slow() {
-                        return Poll::Ready(Ok(self.time_out("its message comes too slowly")));
-                    }
-                    if self.has_output() {
-                        return Poll::Ready(Ok(Step::NeedInput));
-                    }
-                    // A chunk begins without a reply.
-                    self.count();
-                }
-                Poll::Ready(Ok(step)) => return Poll::Ready(Ok(step)),
-                Poll::Pending => {
-                    if signals.poll_deadline(context, self.deadline).is_ready() {
-                        return Poll::Ready(Ok(self.time_out("nothing came in time")));
-                    }
-                    signals.poll_changed(context);
-                    return Poll::Pending;
-                }
-            }
-        }
-        // Octets that keep coming keep the timer from being looked at.
-        if !self.session.in_data() && Instant::now() >= self.deadline {
-            return Poll::Ready(Ok(self.time_out("no command was complete in time")));
-        }
-        // A sender that is always ready must not keep the others waiting.
-        context.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// The step that one read leads to.
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Step>> {
-        let room = self.session.body().map_or(usize::MAX, |body| body.appetite());
-        READ.with_borrow_mut(|buffer| {
-            let room = room.clamp(1, buffer.len());
-            let buffer = buffer.get_mut(..room).unwrap_or_default();
-            let count = std::task::ready!(self.stream.poll_read(context, buffer))?;
-            let octets = buffer.get_mut(..count).unwrap_or_default();
-            if octets.is_empty() {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            if self.tls.is_some() {
-                return Poll::Ready(self.consume_records(octets));
-            }
-            let step = self.consume(octets);
-            self.wipe(octets);
-            Poll::Ready(Ok(step))
-        })
-    }
-
     /// Where a session obeys a new config, and where it ends if it has to: gives the reply then.
     fn between_transactions(&mut self) -> Option<Reply> {
         if self.shared.shutdown.is_stopping() {
@@ -313,47 +238,6 @@ impl Connection {
             self.session.configure(Arc::clone(settings));
         }
         None
-    }
-
-    /// Gives what the records say to the session. What the peer broke is not mended: it ends here.
-    fn consume_records(&mut self, octets: &[u8]) -> io::Result<Step> {
-        PLAINTEXT.with_borrow_mut(|plaintext| {
-            plaintext.clear();
-            let Some(tls) = &mut self.tls else { return Ok(Step::NeedInput) };
-            let open = tls.decrypt(octets, plaintext).map_err(|error| {
-                let mut alert = Vec::new();
-                // It ends either way.
-                let _ = tls.encrypt(&[], &mut alert).and_then(|()| self.stream.try_write(&alert));
-                io::Error::other(error)
-            })?;
-            if plaintext.is_empty() && !open {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let step = self.consume(plaintext);
-            self.wipe(plaintext);
-            Ok(step)
-        })
-    }
-
-    /// Gives octets to the session. A body is begun here and now where there is memory for it; only
-    /// where there is none the question goes up to `converse`, which can wait.
-    fn consume(&mut self, octets: &[u8]) -> Step {
-        let mut input = octets;
-        self.session.ask_first(self.shared.faults.are_armed());
-        self.session.ask_about_recipients(self.config.backend.is_broken());
-        loop {
-            let step = self.session.step(&mut input);
-            if let Step::BeginBody { declared } = step
-                && let Some(answer) = self.body_answer(declared)
-            {
-                self.begin_body(answer);
-                continue;
-            }
-            self.after_data_read(octets.len() - input.len());
-            self.note_refused();
-            self.unread = input.to_vec();
-            return step;
-        }
     }
 
     /// The answer to `BeginBody` that can be given at once; none when memory must be waited for.

@@ -86,6 +86,12 @@ impl PeerError {
     }
 }
 
+impl From<PeerError> for Reply {
+    fn from(error: PeerError) -> Self {
+        error.reply()
+    }
+}
+
 impl From<AddressError> for PeerError {
     fn from(error: AddressError) -> Self {
         Self::Address(error)

@@ -35,7 +35,6 @@ use super::address::Address;
 use super::auth::Credentials;
 use super::chunk::Chunk;
 use super::data::Ending;
-use super::error::PeerError;
 use super::fixed;
 use super::limits::Settings;
 use super::line::{Line, LineReader};
@@ -340,26 +339,6 @@ impl Session {
         !self.output.is_empty()
     }
 
-    /// Whether MAIL was accepted and its transaction has not ended.
-    pub fn in_transaction(&self) -> bool {
-        !matches!(self.state, State::Ready | State::Challenged(_) | State::Closed)
-    }
-
-    /// Whether what comes next is the octets of a message, not a command.
-    pub fn in_data(&self) -> bool {
-        matches!(self.state, State::Receiving(_) | State::Chunk(_))
-    }
-
-    /// Whether a message has begun to come and has not ended.
-    pub fn in_message(&self) -> bool {
-        self.in_data() || matches!(self.state, State::Between(_))
-    }
-
-    /// Whether the session has ended: nothing is left but to send what is written.
-    pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
-    }
-
     /// Whether it was the client that ended the session, by QUIT: it sends nothing more.
     pub fn said_bye(&self) -> bool {
         self.said_bye
@@ -395,10 +374,4 @@ fn unreadable(line: &[u8], reply: Reply) -> Reply {
 /// Looks at all of it, with no early end, so that it is many octets at a time.
 fn has_controls(line: &[u8]) -> bool {
     line.iter().fold(false, |found, byte| found | byte.is_ascii_control())
-}
-
-impl From<PeerError> for Reply {
-    fn from(error: PeerError) -> Self {
-        error.reply()
-    }
 }

@@ -71,16 +71,22 @@ impl Connection {
 }
 
 #[cfg(test)]
-mod tests {
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
     use std::sync::Arc;
+
+    use tokio::net::UnixStream;
 
     use super::*;
     use crate::backends::{Asking, Limits};
-    use crate::config::{AddressLimits, ListenAddress, LoginLimits};
+    use crate::config::{AddressLimits, CoreConfig, ListenAddress, LoginLimits};
+    use crate::delivery::Client;
+    use crate::net::live::{Live, Place};
+    use crate::net::stream::Stream;
+    use crate::server::Server;
 
-    #[test]
-    fn a_message_is_too_slow_by_its_whole_time_and_by_its_mean_rate() {
-        let mut config = ServerConfig {
+    fn config() -> ServerConfig {
+        ServerConfig {
             name: String::new(),
             address: ListenAddress::Unix("x".into()),
             unix_mode: None,
@@ -96,7 +102,12 @@ mod tests {
             tls: None,
             session: Arc::default(),
             backend: Arc::new(Asking::new("", Limits::default())),
-        };
+        }
+    }
+
+    #[test]
+    fn a_message_is_too_slow_by_its_whole_time_and_by_its_mean_rate() {
+        let mut config = config();
         let too_slow = |octets, seconds, config: &ServerConfig| {
             let data = Data { began: Instant::now(), octets };
             data.is_too_slow(Duration::from_secs(seconds), config)
@@ -108,5 +119,63 @@ mod tests {
         assert!(too_slow(u64::MAX, 600, &config));
         (config.data_timeout, config.min_data_rate) = (Duration::ZERO, 0);
         assert!(!too_slow(0, 1_000_000, &config));
+    }
+
+    /// One that is not greeted yet, with its core and its client; to be made within a runtime.
+    pub(in crate::net::connection) fn connection() -> (Connection, Server, UnixStream) {
+        let core = Server::new(CoreConfig {
+            servers: Vec::new(),
+            max_memory: 1 << 20,
+            spill_size: 0,
+            backends: Vec::new(),
+            log_level: 0,
+        });
+        let shared = Arc::clone(core.shared());
+        let (stream, client) = UnixStream::pair().unwrap();
+        let place = Place::take(&Arc::new(Live::new(config())), None, &shared);
+        let (stream, of) = (Stream::Unix(stream), Client::default());
+        (Connection::new(stream, of, Arc::new(config()), shared, place), core, client)
+    }
+
+    /// Whether a client that has said this, some minutes ago, and then that, is too slow.
+    fn is_too_slow(first: &[u8], minutes: u64, then: &[u8]) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let (mut connection, _core, _client) = connection();
+        connection.consume(b"HELO a\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\n");
+        connection.consume(first);
+        if let Some(data) = &mut connection.data {
+            data.began -= Duration::from_secs(60 * minutes + 1);
+        }
+        connection.consume(then);
+        connection.is_too_slow()
+    }
+
+    #[test]
+    fn between_chunks_a_message_gets_slower_as_within_one() {
+        let chunk = [&b"BDAT 12100\r\n"[..], &[b'x'; 12_100]].concat();
+        for (first, minutes, then, expected) in [
+            (&b"DATA\r\n"[..], 1, &b"x"[..], true),
+            (b"BDAT 9\r\n", 1, b"x", true),
+            (b"BDAT 1\r\nx", 0, b"NOOP\r\n", false),
+            (b"BDAT 1\r\nx", 1, b"N", true),
+            (b"BDAT 1\r\nx", 1, b"NOOP\r\n", true),
+            (b"BDAT 1\r\nx", 1, b"BDAT 1\r\nx", true),
+            // So many that the mean is good, and then not any more.
+            (&chunk, 2, b"NOOP\r\n", false),
+            (&chunk, 3, b"NOOP\r\n", true),
+            (b"BDAT 1\r\nx", 1, &chunk, false),
+            // One that is dropped: nobody is mailed to in the second transaction.
+            (b"RSET\r\nBDAT 9\r\n", 1, b"x", true),
+            // The message has ended.
+            (b"BDAT 1\r\nx", 1, b"BDAT 1 LAST\r\nx", false),
+            (b"BDAT 1\r\nx", 1, b"RSET\r\n", false),
+            (b"BDAT 1\r\nx", 1, b"EHLO a\r\n", false),
+            (b"RSET\r\nBDAT 1\r\n", 1, b"x", false),
+        ] {
+            let shown = (first.escape_ascii().to_string(), then.escape_ascii().to_string());
+            let shown = (shown.0.get(..20).unwrap_or(&shown.0), &shown.1);
+            assert_eq!(is_too_slow(first, minutes, then), expected, "{shown:?} by {minutes}");
+        }
     }
 }

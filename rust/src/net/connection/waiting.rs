@@ -213,6 +213,8 @@ impl Connection {
             freed.as_mut().enable();
             if let Some(answer) = self.body_answer(declared) {
                 self.begin_body(answer);
+                // No reply comes before a chunk that would give the client its time anew.
+                self.deadline = self.next_deadline();
                 return Ok(());
             }
             let timed_out = poll_fn(|context| {

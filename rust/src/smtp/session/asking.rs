@@ -139,11 +139,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::smtp::{HostList, Settings};
+    use crate::smtp::{HostList, Protocol, Settings};
 
-    fn session() -> Session {
+    fn session(protocol: Protocol) -> Session {
         let allowed_hosts = HostList::new(["."]).unwrap();
-        let mut session = Session::new(Arc::new(Settings { allowed_hosts, ..Settings::default() }));
+        let settings = Settings { allowed_hosts, protocol, ..Settings::default() };
+        let mut session = Session::new(Arc::new(settings));
         session.ask_first(true);
         session
     }
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_refusal_leaves_the_state_that_its_own_would() {
-        let mut session = session();
+        let mut session = session(Protocol::Smtp);
         let refused = "451 4.3.0 no\r\n";
         assert_eq!(talk(&mut session, b"HELO a\r\n", Some(Stage::Helo)), refused);
         assert!(talk(&mut session, b"MAIL FROM:<>\r\n", None).starts_with("503 "));
@@ -187,5 +188,24 @@ mod tests {
         assert!(matches!(session.step(&mut input), Step::Before(Stage::Data)));
         session.proceed(Some(&Reply::new(421, Some("4.3.2"), "bye").unwrap()));
         assert!(matches!(session.step(&mut input), Step::Close));
+    }
+
+    #[test]
+    fn a_last_chunk_is_refused_once_for_each_recipient_of_lmtp() {
+        let two = b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nRCPT TO:<c@b>\r\n";
+        for (protocol, hello, chunk, count) in [
+            (Protocol::Lmtp, "LHLO a\r\n", "BDAT 1 LAST\r\nx", 2),
+            (Protocol::Lmtp, "LHLO a\r\n", "BDAT 1\r\nx", 1),
+            (Protocol::Smtp, "EHLO a\r\n", "BDAT 1 LAST\r\nx", 1),
+        ] {
+            let mut session = session(protocol);
+            talk(&mut session, hello.as_bytes(), None);
+            talk(&mut session, two, None);
+            let said = talk(&mut session, chunk.as_bytes(), Some(Stage::Data));
+            assert_eq!(said, "451 4.3.0 no\r\n".repeat(count), "{chunk} by {protocol:?}");
+            talk(&mut session, b"MAIL FROM:<>\r\n", None);
+            let said = talk(&mut session, b"BDAT 1 LAST\r\nx", Some(Stage::Data));
+            assert_eq!(said, "451 4.3.0 no\r\n", "there is no recipient");
+        }
     }
 }

@@ -37,4 +37,24 @@ impl Session {
             State::Closed => Phase::Closed,
         }
     }
+
+    /// Whether MAIL was accepted and its transaction has not ended.
+    pub fn in_transaction(&self) -> bool {
+        !matches!(self.state, State::Ready | State::Challenged(_) | State::Closed)
+    }
+
+    /// Whether what comes next is the octets of a message, not a command.
+    pub fn in_data(&self) -> bool {
+        matches!(self.state, State::Receiving(_) | State::Chunk(_))
+    }
+
+    /// Whether a message has begun to come and has not ended.
+    pub fn in_message(&self) -> bool {
+        self.in_data() || matches!(self.state, State::Between(_))
+    }
+
+    /// Whether the session has ended: nothing is left but to send what is written.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
 }
