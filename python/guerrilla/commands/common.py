@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 import re
 import shlex
@@ -209,6 +210,27 @@ def table_name(text: str) -> str:
         return check_table_name(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def ask_password(*questions: str) -> str:
+    """Asks for a password, once a question, or takes the first line of what is no terminal.
+
+    Raises:
+        CommandError: there is none, it is not UTF-8, or not the same each time.
+    """
+    if sys.stdin.isatty():
+        found, *again = [getpass.getpass(question) for question in questions]
+        if any(other != found for other in again):
+            raise CommandError("these were two passwords; nothing was changed")
+    else:
+        try:
+            found = sys.stdin.buffer.readline().decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise CommandError("the password is not UTF-8") from None
+    if not found or "\0" in found:
+        # Neither can be sent (RFC 4616 section 2).
+        raise CommandError("expected a password of at least one character, and no NUL in it")
+    return found
 
 
 def program() -> str:
