@@ -152,6 +152,9 @@ def test_the_example_is_what_its_commands_make(
             client.sendmail("a@example.com", ["b@example.org"], "Subject: hello\r\n\r\nbody\r\n")
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(SECRET.encode())))
         assert main(shlex.split(send.replace(":2525", f":{daemon.port}"))) == 0
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(SECRET.encode())))
+        shown = daemon.printed[-2].partition(" -m guerrilla ")[2].replace("NAME", "alice")
+        assert main(shlex.split(shown)) == 0
         capsys.readouterr()
         socket = f"{daemon.config_file}.sock"
         assert main(["stats", "--json", "--socket", socket]) == 0
@@ -159,7 +162,8 @@ def test_the_example_is_what_its_commands_make(
         assert main(["status", "--json", "--socket", socket]) == 0
         status = json.loads(capsys.readouterr().out)
         rows = daemon.rows()
-    assert [row["subject"] for row in rows] == ["hello", "A test message of guerrillad send"]
+    test_message = "A test message of guerrillad send"
+    assert [row["subject"] for row in rows] == ["hello", test_message, test_message]
     (stage,) = [stage for stage in stats["stages"] if stage["task"] == "authenticate"]
     assert (stage["stage"], stage["errors"]) == ("AuthFile", 0)
     assert stage["count"] >= 2

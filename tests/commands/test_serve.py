@@ -18,6 +18,7 @@ import pytest
 from guerrilla import __version__
 from guerrilla.cli import main
 from guerrilla.commands import common
+from tests.certificates import self_signed
 from tests.running import RunningDaemon
 from tests.wire import Wire
 
@@ -84,6 +85,36 @@ def test_quick_start_as_a_newcomer_sees_it(
         assert message.endswith(b"\r\n\r\nIt arrived.\r\n")
         daemon.stop(signal.SIGINT)
     assert not Path("mail.db-wal").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("protocol = 'lmtp'", "--lmtp --server 127.0.0.1:"),
+        (
+            "tls = {{ tls_always_on = true, {} }}",
+            "--tls implicit --ca 'a b.crt' --server localhost:",
+        ),
+        ("tls = {{ start_tls_on = true, {} }}", "--server 127.0.0.1:"),
+        (
+            "tls = {{ start_tls_on = true, required = true, {} }}",
+            "--tls starttls --ca 'a b.crt' --server localhost:",
+        ),
+    ],
+)
+def test_the_line_to_try_it_with_is_of_the_first_server(
+    tmp_path: Path, keys: str, words: str
+) -> None:
+    """As it is pasted into a shell there."""
+    self_signed(tmp_path, "localhost", stem="a b")
+    files = "private_key_file = 'a b.key', public_key_file = 'a b.crt'"
+    text = (EXAMPLES / "quickstart.toml").read_text(encoding="utf-8")
+    text = text.replace('127.0.0.1:2525"', f'127.0.0.1:0"\n{keys.format(files)}')
+    with RunningDaemon(tmp_path, config=text) as daemon:
+        pasted = daemon.printed[-2].removeprefix("  try")
+        assert pasted.partition("you@example.com ")[2].startswith(words)
+        sent = subprocess.check_output(["/bin/sh", "-c", pasted], cwd=tmp_path, text=True)
+    assert "250 2.0.0 OK: queued as " in sent
 
 
 def test_example_of_a_processor_of_ones_own(
