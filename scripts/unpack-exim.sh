@@ -36,7 +36,12 @@ unpack() {
     done
 }
 
-download "exim4-daemon-light libnss-wrapper" || { apt-get -qq update && download "exim4-daemon-light libnss-wrapper"; }
+wanted="exim4-daemon-light libnss-wrapper"
+# Only root may fetch the lists that say where packages are.
+download "$wanted" || { [ "$(id -u)" = 0 ] && apt-get -qq update && download "$wanted"; } || {
+    echo "make test needs Exim in build/exim, and cannot fetch it: as root, apt-get update" >&2
+    exit 1
+}
 unpack
 if LD_LIBRARY_PATH=$(echo "$out"/usr/lib/*-linux-gnu*) ldd "$out/usr/sbin/exim4" | grep -q 'not found'; then
     for name in $(libraries); do

@@ -108,7 +108,7 @@ simple = one_line_of(
 long_lines = st.builds(
     lambda verb, length: line(verb + " " + "x" * (length - len(verb) - 3)),
     one_line_of("NOOP\nRCPT TO:<a@example.com>\nx"),
-    st.sampled_from([1_023, 1_024, 1_025, 3_000]),
+    st.sampled_from([2_047, 2_048, 2_049, 5_000]),
 )
 line_noise = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=12)
 noise = st.one_of(line_noise.map(line), st.binary(max_size=20), long_lines)
@@ -139,7 +139,7 @@ commands = st.one_of(
 dots = b"\r\n|.|..|\r|\n|\r\n.|\r\n.\n|\n.\n|\r.\r\n|\r\n.\r|\r.\n".split(b"|")
 words = b"Subject: x|text|\0|\xff| |RSET\r\n|QUIT\r\n".split(b"|")
 bodies = st.one_of(
-    st.lists(st.sampled_from([*dots, *words, b"x" * 200, b"y" * 1_100]), max_size=12).map(b"".join),
+    st.lists(st.sampled_from([*dots, *words, b"x" * 200, b"y" * 2_100]), max_size=12).map(b"".join),
     st.lists(st.sampled_from(b"a\r\n|\r\n|..\r\n|.x\r\n".split(b"|")), max_size=6).map(b"".join),
     st.binary(max_size=300),
 )

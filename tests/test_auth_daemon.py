@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import shlex
@@ -132,7 +133,7 @@ def test_the_example_is_what_its_commands_make(
     """And what is stored, logged and counted has nobody's password."""
     monkeypatch.chdir(tmp_path)
     text = EXAMPLE.read_text(encoding="utf-8")
-    cert, password, _ = re.findall(r"^#   guerrillad (.*)$", text, re.MULTILINE)
+    cert, password, _, send = re.findall(r"^#   guerrillad (.*)$", text, re.MULTILINE)
     assert main(shlex.split(cert)) == 0
     command = [sys.executable, "-m", "guerrilla", *shlex.split(password)]
     subprocess.run(command, input=SECRET, text=True, check=True, timeout=60)
@@ -149,6 +150,11 @@ def test_the_example_is_what_its_commands_make(
             assert refused.value.smtp_code == 535
             client.login("alice", SECRET)
             client.sendmail("a@example.com", ["b@example.org"], "Subject: hello\r\n\r\nbody\r\n")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(SECRET.encode())))
+        assert main(shlex.split(send.replace(":2525", f":{daemon.port}"))) == 0
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(SECRET.encode())))
+        shown = daemon.printed[-2].partition(" -m guerrilla ")[2].replace("NAME", "alice")
+        assert main(shlex.split(shown)) == 0
         capsys.readouterr()
         socket = f"{daemon.config_file}.sock"
         assert main(["stats", "--json", "--socket", socket]) == 0
@@ -156,7 +162,8 @@ def test_the_example_is_what_its_commands_make(
         assert main(["status", "--json", "--socket", socket]) == 0
         status = json.loads(capsys.readouterr().out)
         rows = daemon.rows()
-    assert [row["subject"] for row in rows] == ["hello"]
+    test_message = "A test message of guerrillad send"
+    assert [row["subject"] for row in rows] == ["hello", test_message, test_message]
     (stage,) = [stage for stage in stats["stages"] if stage["task"] == "authenticate"]
     assert (stage["stage"], stage["errors"]) == ("AuthFile", 0)
     assert stage["count"] >= 2

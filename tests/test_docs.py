@@ -280,3 +280,12 @@ def test_versions_agree() -> None:
     assert f"Rust {rust} or newer" in readme
     assert json.dumps(">=3.11") in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert "Python 3.11 or newer" in readme
+
+
+def test_each_fuzz_target_says_what_it_holds_the_core_to() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    table = text.partition("| target | is given to |")[2].partition("\n\n")[0]
+    named = re.findall(r"^\| `([a-z0-9]+)` \|", table, re.MULTILINE)
+    targets = sorted(path.stem for path in (ROOT / "fuzz" / "fuzz_targets").glob("*.rs"))
+    assert sorted(named) == targets
+    assert targets == sorted(path.name for path in (ROOT / "fuzz" / "corpus").iterdir())

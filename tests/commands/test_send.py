@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import socket
@@ -14,10 +15,13 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from guerrilla.cli import main
+from tests.certificates import self_signed
 from tests.commands.mails import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.daemons import Keeper, Make
 
 
 class Conversation(socketserver.StreamRequestHandler):
@@ -180,3 +184,84 @@ def test_send_needs_smtputf8_for_a_local_part_alone(
     assert b"rcpt to:<joerg@xn--bcher-kva.example>\r\n" in [
         one.lower() for one in Conversation.given
     ]
+
+
+def test_send_by_lmtp_says_what_each_recipient_is_told(
+    peer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Conversation.replies.update(
+        {"RCPT": ["250 a", "550 5.1.1 no b", "250 c"], ".": ["250 2.1.5 has it\r\n452 4.2.2 full"]}
+    )
+    to = [word for name in "abc" for word in ("--to", f"{name}@example.com")]
+    assert main(["send", "--lmtp", *to, "--server", peer]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "test message: b@example.com: 550 5.1.1 no b",
+        "test message: a@example.com: 250 2.1.5 has it",
+        "test message: c@example.com: 452 4.2.2 full",
+    ]
+    assert Conversation.given[0].startswith(b"lhlo ")
+
+
+def test_send_by_lmtp_to_a_server_that_speaks_smtp(
+    peer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Conversation.replies["LHLO"] = ["500 5.5.1 what"]
+    assert main(["send", "--lmtp", "--to", "a@example.com", "--server", peer]) == 1
+    assert capsys.readouterr().err == f"guerrillad: {peer}: 500 5.5.1 what\n"
+    assert [line.split()[0] for line in Conversation.given] == [b"lhlo"]
+
+
+def types(monkeypatch: pytest.MonkeyPatch, octets: bytes) -> None:
+    """What a standard input has that is no terminal."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(octets)))
+
+
+def test_send_logs_in(
+    peer: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password first, then what else is read."""
+    Conversation.replies["EHLO"] = ["250-x\r\n250-AUTH PLAIN LOGIN\r\n250 AUTH=LOGIN"] * 2
+    Conversation.replies["AUTH"] = ["235 2.7.0 ok", "535 5.7.8 no"]
+    arguments = ["send", "--user", "b\u00f6b", "--to", "a@example.com", "--server", peer, "-"]
+    types(monkeypatch, "p\u00e4ss\nSubject: hello\n".encode())
+    assert main(arguments) == 0
+    secret = base64.b64encode("\0b\u00f6b\0p\u00e4ss".encode())
+    assert Conversation.given[1] == b"AUTH PLAIN " + secret + b"\r\n"
+    assert b"Subject: hello\r\n" in Conversation.given
+    assert not any("p\u00e4ss".encode() in line for line in Conversation.given)
+    types(monkeypatch, b"wrong")
+    assert main(arguments) == 1
+    assert capsys.readouterr().err == f"guerrillad: {peer}: 535 5.7.8 no\n"
+
+
+def test_send_says_why_it_cannot_log_in(
+    peer: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["send", "--user", "bob", "--to", "a@example.com", "--server"]
+    types(monkeypatch, b"secret")
+    assert main([*arguments, peer]) == 1
+    assert capsys.readouterr().err.endswith("the server does not offer AUTH PLAIN\n")
+    types(monkeypatch, b"")
+    assert main([*arguments, peer]) == 1
+    assert "expected a password" in capsys.readouterr().err
+    assert main([*arguments, "mx.example.com:25"]) == 1
+    assert "--user: needs --tls" in capsys.readouterr().err
+    assert not any(b"AUTH" in line.upper() for line in Conversation.given)
+
+
+@pytest.mark.parametrize("way", ["starttls", "implicit"])
+def test_send_within_tls(
+    way: str, tmp_path: Path, make: Make, keeper: type[Keeper], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = self_signed(tmp_path, "localhost")
+    keys = {"start_tls_on": way == "starttls", "tls_always_on": way == "implicit"}
+    with make(pair.config(required=True, **keys)) as daemon:
+        server = f"localhost:{daemon.addresses[0].rpartition(':')[2]}"
+        arguments = ["send", "--to", "a@example.com", "--server", server, "--tls", way]
+        assert main(arguments) == 1
+        told = f"guerrillad: {server}: TLS: self-signed certificate\n"
+        assert capsys.readouterr().err == told
+        assert main([*arguments, "--ca", str(pair.certificate)]) == 0
+        assert main([*arguments, "--ca", "none.pem"]) == 1
+        assert capsys.readouterr().err == "guerrillad: --ca: none.pem: No such file or directory\n"
+    assert len(keeper.kept) == 1

@@ -22,7 +22,6 @@ from guerrilla.commands import common
 from guerrilla.commands.serve import describe
 from tests.certificates import self_signed
 from tests.daemons import Make, config
-from tests.passwords import quick_bcrypt
 from tests.running import RunningDaemon
 from tests.wire import Wire
 
@@ -91,31 +90,46 @@ def test_quick_start_as_a_newcomer_sees_it(
     assert not Path("mail.db-wal").exists()
 
 
-@pytest.mark.parametrize(
-    ("keys", "is_told"),
-    [
-        ({}, True),
-        ({"auth": {"allow_plaintext": True}}, True),
-        ({"protocol": "lmtp"}, False),
-        ({"proxy_protocol": True}, False),
-        ({"auth": {"required": True, "allow_plaintext": True}}, False),
-        ({"tls": {"tls_always_on": True}}, False),
-        ({"tls": {"start_tls_on": True}}, True),
-        ({"tls": {"start_tls_on": True, "required": True}}, False),
-    ],
-)
+@pytest.mark.parametrize(("keys", "is_told"), [({}, True), ({"proxy_protocol": True}, False)])
 def test_what_to_try_is_told_where_it_can_be_tried(
-    make: Make, tmp_path: Path, keys: dict[str, Any], is_told: bool
+    make: Make, keys: dict[str, Any], is_told: bool
 ) -> None:
-    """By `guerrillad send`, which has neither LMTP nor TLS nor AUTH."""
-    (tmp_path / "users").write_text(f"alice:{quick_bcrypt()}\n")
-    raw = config(auth_process="AuthFile", auth_file=str(tmp_path / "users"))
-    if "tls" in keys:
-        keys = {"tls": self_signed(tmp_path).section() | keys["tls"]}
+    """By `guerrillad send`, which says nothing for a proxy."""
+    raw = config()
     raw["servers"][0] |= keys
     with make(raw) as daemon:
         tries = [line for line in describe(daemon) if line.startswith("  try ")]
     assert len(tries) == is_told
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("protocol = 'lmtp'", "--lmtp --server 127.0.0.1:"),
+        (
+            "tls = {{ tls_always_on = true, {} }}",
+            "--tls implicit --ca 'a b.crt' --server localhost:",
+        ),
+        ("tls = {{ start_tls_on = true, {} }}", "--server 127.0.0.1:"),
+        (
+            "tls = {{ start_tls_on = true, required = true, {} }}",
+            "--tls starttls --ca 'a b.crt' --server localhost:",
+        ),
+    ],
+)
+def test_the_line_to_try_it_with_is_of_the_first_server(
+    tmp_path: Path, keys: str, words: str
+) -> None:
+    """As it is pasted into a shell there."""
+    self_signed(tmp_path, "localhost", stem="a b")
+    files = "private_key_file = 'a b.key', public_key_file = 'a b.crt'"
+    text = (EXAMPLES / "quickstart.toml").read_text(encoding="utf-8")
+    text = text.replace('127.0.0.1:2525"', f'127.0.0.1:0"\n{keys.format(files)}')
+    with RunningDaemon(tmp_path, config=text) as daemon:
+        pasted = daemon.printed[-2].removeprefix("  try")
+        assert pasted.partition("you@example.com ")[2].startswith(words)
+        sent = subprocess.check_output(["/bin/sh", "-c", pasted], cwd=tmp_path, text=True)
+    assert "250 2.0.0 OK: queued as " in sent
 
 
 def test_example_of_a_processor_of_ones_own(

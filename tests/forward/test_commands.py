@@ -52,6 +52,14 @@ def test_mail(given: dict[str, str | None], offers: tuple[str, ...], said: str) 
     assert mail(path(SENDER, **given), FULL, *offers) == expected
 
 
+def test_who_has_logged_in_vouches_for_nobody() -> None:
+    """RFC 4954 section 5, whatever our client said."""
+    far = extensions("AUTH PLAIN")
+    far.logged_in = True
+    found = mail_command(path(SENDER, AUTH="joe@example.org"), Wishes(), far)
+    assert found == b"MAIL FROM:<from@example.org> AUTH=<>\r\n"
+
+
 def test_what_is_not_known_is_not_said() -> None:
     found = mail(path(SENDER), Wishes(), "SIZE", "8BITMIME", "SMTPUTF8")
     assert found == b"MAIL FROM:<from@example.org>\r\n"

@@ -124,7 +124,7 @@ def test_one_that_ends_is_found_again(binary: bool, reset: bool) -> None:
     # Of BDAT and its message nobody knows how much was heard.
     if binary:
         after.insert(0, before.pop())
-    keys = {"parameters": {"BODY": "BINARYMIME"}} if binary else {}
+    keys: dict[str, Any] = {"parameters": {"BODY": "BINARYMIME"}} if binary else {}
     with GuerrillaServer() as far, opened(keys_of(far)) as stage:
         assert stage.save(make_envelope()) is None
         for at in before:

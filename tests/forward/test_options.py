@@ -229,6 +229,7 @@ def test_it_logs_in_within_tls(offer: str, pair: Pair, caplog: pytest.LogCapture
     said = far.said
     assert said.index("STARTTLS") < next(i for i, line in enumerate(said) if "AUTH" in line)
     assert ("me" in said and SECRET in said) or "AUTH PLAIN AG1lAHMzY3JldA==" in said
+    assert [line for line in said if line.startswith("MAIL ") and line.endswith(" AUTH=<>")]
     assert SECRET not in caplog.text
 
 

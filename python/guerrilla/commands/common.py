@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 import re
 import shlex
@@ -20,7 +21,7 @@ from guerrilla.store.schema import check_table_name
 from guerrilla.units import parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from guerrilla.config import AppConfig, BackendConfig
 
@@ -209,6 +210,37 @@ def table_name(text: str) -> str:
         return check_table_name(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def ask_password(*questions: str) -> str:
+    """Asks for a password, once a question, or takes the first line of what is no terminal.
+
+    Raises:
+        CommandError: there is none, it is not UTF-8, or not the same each time.
+    """
+    try:
+        if sys.stdin.isatty():
+            found = _asked(questions)
+        else:
+            found = sys.stdin.buffer.readline().decode().removesuffix("\n").removesuffix("\r")
+        # What a terminal sent that is not UTF-8 may have been read as lone surrogates.
+        found.encode()
+    except UnicodeError:
+        raise CommandError("the password is not UTF-8") from None
+    if not found or "\0" in found:
+        # Neither can be sent (RFC 4616 section 2).
+        raise CommandError("expected a password of at least one character, and no NUL in it")
+    return found
+
+
+def _asked(questions: Iterable[str]) -> str:
+    try:
+        found, *again = [getpass.getpass(question) for question in questions]
+    except EOFError:
+        raise CommandError("no password was given; nothing was changed") from None
+    if any(other != found for other in again):
+        raise CommandError("these were two passwords; nothing was changed")
+    return found
 
 
 def program() -> str:

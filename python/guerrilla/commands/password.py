@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import getpass
 import os
-import sys
 import tempfile
 from typing import TYPE_CHECKING, Final
 
-from guerrilla.commands.common import CommandError, add_command
+from guerrilla.commands.common import CommandError, add_command, ask_password
 from guerrilla.passwords.hashes import HashError, make
 from guerrilla.passwords.lines import LinesError, check_user, parse, replaced
 
@@ -51,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         user = check_user(args.user)
     except HashError as error:
         raise CommandError(f"--user: {error}") from None
-    hashed = make(_password())
+    hashed = make(ask_password("Password: ", "The same again: "))
     if args.file is None:
         print(f"{user}:{hashed}")
         return 0
@@ -64,43 +62,6 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"{args.file}: {error.strerror or error}") from error
     print(f"{args.file}: {user} {'changed' if was_there else 'added'}")
     return 0
-
-
-def _password() -> str:
-    """Asks for it, or reads it.
-
-    Raises:
-        CommandError: there is none, it is not UTF-8, or not the same twice.
-    """
-    try:
-        if sys.stdin.isatty():
-            found = _asked()
-        else:
-            found = sys.stdin.buffer.readline().decode().removesuffix("\n").removesuffix("\r")
-        # What a terminal sent that is not UTF-8 may have been read as lone surrogates.
-        found.encode()
-    except UnicodeError:
-        raise CommandError("the password is not UTF-8") from None
-    if not found or "\0" in found:
-        # Neither can be sent (RFC 4616 section 2).
-        raise CommandError("expected a password of at least one character, and no NUL in it")
-    return found
-
-
-def _asked() -> str:
-    """Asks for it twice.
-
-    Raises:
-        CommandError: it is not the same twice, or nobody answers.
-    """
-    try:
-        found = getpass.getpass("Password: ")
-        again = getpass.getpass("The same again: ")
-    except EOFError:
-        raise CommandError("no password was given; nothing was changed") from None
-    if found != again:
-        raise CommandError("these were two passwords; nothing was changed")
-    return found
 
 
 def _change(path: str, user: str, hashed: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import signal
 import socket
 import threading
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from guerrilla.commands.common import Subparsers
+    from guerrilla.config import ServerConfig
 
 log = logging.getLogger("guerrilla.serve")
 
@@ -234,18 +236,34 @@ def describe(daemon: Daemon) -> list[str]:
             place = os.path.abspath(place)
         lines.append(f"  stored in  {place}, table {options.mail_table}")
     lines += [f"  warning    {warning}" for warning in daemon.warnings()]
-    if daemon.addresses and _takes_plain_mail(config):
-        to = f"you@{_example_host(config.allowed_hosts)}"
-        server = _reachable(daemon.addresses[0])
-        lines.append(f"  try        {program()} send --to {to} --server {server}")
+    if daemon.addresses and not _first(config).proxy_protocol:
+        lines.append(f"  try        {program()} {_trial(config, daemon.addresses[0])}")
     return [*lines, "  stop       Ctrl-C"]
 
 
-def _takes_plain_mail(config: AppConfig) -> bool:
-    """Whether `guerrillad send` can try the first server: it knows no LMTP, no TLS and no AUTH."""
-    first = next(server for server in config.servers if server.is_enabled)
-    hidden = first.proxy_protocol or first.tls.tls_always_on or first.tls.required
-    return first.protocol == "smtp" and not (hidden or first.auth.required)
+def _trial(config: AppConfig, address: str) -> str:
+    """How the first server, which is bound there, can be sent a mail."""
+    server = _first(config)
+    words = [f"send --to you@{_example_host(config.allowed_hosts)}"]
+    if server.protocol == "lmtp":
+        words.append("--lmtp")
+    needs_login = server.auth.required
+    tls = server.tls
+    needs_tls = tls.required or (needs_login and not server.auth.allow_plaintext)
+    where = _reachable(address)
+    if tls.tls_always_on or (tls.start_tls_on and needs_tls):
+        # A certificate has a name, and hardly ever the address of this machine.
+        where = where.replace("127.0.0.1:", "localhost:", 1)
+        words.append(f"--tls {'implicit' if tls.tls_always_on else 'starttls'}")
+        if tls.public_key_file is not None:
+            words.append(f"--ca {shlex.quote(tls.public_key_file)}")
+    if needs_login:
+        words.append("--user NAME")
+    return " ".join([*words, f"--server {where}"])
+
+
+def _first(config: AppConfig) -> ServerConfig:
+    return next(server for server in config.servers if server.is_enabled)
 
 
 def _example_host(hosts: tuple[str, ...]) -> str:

@@ -35,6 +35,16 @@ class ListenAddress:
         """Whether the system chooses the port: another one each time."""
         return self.kind == "tcp" and self.port == 0
 
+    @property
+    def is_of_this_machine(self) -> bool:
+        """Whether nobody on a network is between."""
+        if self.kind == "unix" or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
     def __str__(self) -> str:
         """The form that `parse_listen_interface` reads."""
         if self.kind == "unix":

@@ -1,12 +1,10 @@
 """What of a server works and is hardly meant: the warnings that `AppConfig.warnings` gives."""
 
-import ipaddress
 import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from guerrilla.config.listen import ListenAddress
     from guerrilla.config.server import ServerConfig
     from guerrilla.config.tls import TLSConfig
 
@@ -73,7 +71,7 @@ def auth_oddities(server: "ServerConfig", *, is_checked: bool) -> Iterator[str]:
                 "server has none; set up tls, or auth.allow_plaintext"
             )
     is_clear = not (server.tls.is_on and (server.tls.tls_always_on or server.tls.required))
-    if auth.allow_plaintext and is_clear and not _is_of_this_machine(server.address):
+    if auth.allow_plaintext and is_clear and not server.address.is_of_this_machine:
         yield (
             "auth.allow_plaintext: passwords can cross the network in the clear; "
             "set up tls and turn it off"
@@ -83,15 +81,6 @@ def auth_oddities(server: "ServerConfig", *, is_checked: bool) -> Iterator[str]:
 def may_offer_auth(server: "ServerConfig") -> bool:
     """Whether a client can come to see AUTH there, where credentials are checked."""
     return server.tls.is_on or server.auth.allow_plaintext
-
-
-def _is_of_this_machine(address: "ListenAddress") -> bool:
-    if address.kind == "unix" or address.host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return False
 
 
 def _tls_oddities(tls: "TLSConfig") -> Iterator[str]:

@@ -16,9 +16,13 @@ class Extensions:
     Args:
         lines: of the reply; the first one is a greeting.
         ignored: keywords that are not to be seen.
+
+    Attributes:
+        logged_in: whether the session is that of a user.
     """
 
     def __init__(self, lines: Iterable[str] = (), ignored: Collection[str] = ()) -> None:
+        self.logged_in = False
         _, *offers = [*lines] or [""]
         unseen = {keyword.upper() for keyword in ignored}
         self._offers: dict[str, list[str]] = {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from guerrilla.config import ListenAddress
 
-__all__ = ["Link", "connect"]
+__all__ = ["Link", "checking", "connect"]
 
 _READ: Final = 1 << 16
 """More than a record of TLS holds: nothing stays behind that the socket would not tell of."""
@@ -51,6 +51,21 @@ def _connected(family: int, where: Any, deadline: float) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def checking(ca_file: str) -> ssl.SSLContext:
+    """TLS with a certificate and a name that are checked.
+
+    Args:
+        ca_file: PEM file of the authorities; empty for those of the machine.
+
+    Raises:
+        OSError: the file cannot be read, or has no certificate.
+    """
+    context = ssl.create_default_context(cafile=ca_file or None)
+    # Python 3.13 sets it, and authorities that people make themselves do not satisfy it.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 class Link:

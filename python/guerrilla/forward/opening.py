@@ -69,6 +69,7 @@ def opening(session: Session, *, starttls: bool, required: bool) -> Conversation
         raise RefusedError("it does not offer STARTTLS")
     if session.username:
         yield from _log_in(session, far)
+        far.logged_in = True
     if session.xclient and "XCLIENT" not in far:
         raise RefusedError("it does not offer us XCLIENT")
     return far

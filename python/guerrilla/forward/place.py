@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -13,6 +12,7 @@ from guerrilla.config.fields import Flag, Host, PositiveSeconds, one_of
 from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError, expected
 from guerrilla.forward.connection import Peer
+from guerrilla.forward.link import checking
 from guerrilla.forward.opening import Session
 from guerrilla.units import Seconds
 
@@ -90,7 +90,7 @@ class ForwardOptions(Processor.Options):
         """A password goes over no line that others read or lead elsewhere."""
         address = info.data.get("forward_address")
         is_open = info.data.get("forward_tls") in {"none", "opportunistic"}
-        if name and is_open and address is not None and not _is_here(_parse(address)):
+        if name and is_open and address is not None and not _parse(address).is_of_this_machine:
             raise ValueError(
                 "needs forward_tls = required or implicit: the password could be read on its way"
             )
@@ -120,16 +120,6 @@ def _parse(text: str) -> ListenAddress:
     if address.kind == "tcp" and not (address.host and address.port):
         raise expected(_FORMS, text)
     return address
-
-
-def _is_here(address: ListenAddress) -> bool:
-    """Whether it is this machine."""
-    if address.kind == "unix" or address.host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return False
 
 
 def peer_of(options: ForwardOptions) -> Peer:
@@ -172,10 +162,7 @@ def _context(options: ForwardOptions, is_checked: bool) -> ssl.SSLContext:
         return context
     file = options.forward_ca_file
     try:
-        context = ssl.create_default_context(cafile=file or None)
+        return checking(file)
     except OSError as error:  # an SSLError is one: the file has no certificate
         msg = f"backend_config.forward_ca_file: {file}: {error.strerror or error}"
         raise StartError(msg) from error
-    # Python 3.13 sets it, and authorities that people make themselves do not satisfy it.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return context
