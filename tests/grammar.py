@@ -16,7 +16,8 @@ Replies = tuple[str, ...]
 """One reply as the beginnings that it may have: its code, and its enhanced code if it has one."""
 
 LONGEST_LINE: Final = 2_048
-"""Octets of a command line with its CRLF; RFC 5321 section 4.5.3.1.4 asks for 512 at least."""
+"""Octets of a command line with its CRLF; RFC 5321 section 4.5.3.1.4 asks for 512 and more for each
+extension."""
 LONGEST_LOCAL: Final = 128
 LONGEST_HOST: Final = 255
 LONGEST_PATH: Final = 256

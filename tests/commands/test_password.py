@@ -145,8 +145,8 @@ def test_what_cannot_be_used_is_told_in_a_line(
     assert told in line
 
 
-@pytest.mark.parametrize(("again", "status"), [(SECRET, 0), ("typo", 1)])
-def test_at_a_terminal_it_is_asked_for_twice_and_not_shown(again: str, status: int) -> None:
+def at_a_terminal(*answers: bytes) -> tuple[int, bytes, str]:
+    """What becomes of these answers to its questions: the status, the terminal, what is printed."""
     main_end, end = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "guerrilla", "password", "--user", "alice"],
@@ -154,10 +154,10 @@ def test_at_a_terminal_it_is_asked_for_twice_and_not_shown(again: str, status: i
     )  # fmt: skip
     os.close(end)
     shown = b""
-    for question, answer in ((b"Password: ", SECRET), (b"The same again: ", again)):
+    for question, answer in zip((b"Password: ", b"The same again: "), answers, strict=False):
         while question not in shown:
             shown += os.read(main_end, 4_096)
-        os.write(main_end, answer.encode() + b"\n")
+        os.write(main_end, answer)
     out, _ = process.communicate(timeout=60)
     try:
         while found := os.read(main_end, 4_096):
@@ -165,7 +165,28 @@ def test_at_a_terminal_it_is_asked_for_twice_and_not_shown(again: str, status: i
     except OSError:
         pass  # The other end is closed: all is read.
     os.close(main_end)
-    assert process.returncode == status
+    return process.returncode, shown, out
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([b"\x04"], b"no password was given; nothing was changed"),
+        ([SECRET.encode() + b"\n", b"\x04"], b"no password was given; nothing was changed"),
+        ([b"\xff\n", b"\xff\n"], b"the password is not UTF-8"),
+    ],
+)
+def test_at_a_terminal_no_answer_is_no_fault_of_ours(answers: list[bytes], told: bytes) -> None:
+    status, shown, out = at_a_terminal(*answers)
+    assert (status, out) == (1, "")
+    assert told in shown
+    assert b"error in guerrilla itself" not in shown
+
+
+@pytest.mark.parametrize(("again", "status"), [(SECRET, 0), ("typo", 1)])
+def test_at_a_terminal_it_is_asked_for_twice_and_not_shown(again: str, status: int) -> None:
+    returned, shown, out = at_a_terminal(SECRET.encode() + b"\n", again.encode() + b"\n")
+    assert returned == status
     assert SECRET.encode() not in shown
     assert out.startswith("alice:$argon2id$") is (status == 0)
     assert (b"these were two passwords" in shown) is (status == 1)

@@ -18,7 +18,9 @@ import pytest
 from guerrilla import __version__
 from guerrilla.cli import main
 from guerrilla.commands import common
+from guerrilla.commands.serve import describe
 from tests.certificates import self_signed
+from tests.daemons import Make, config
 from tests.running import RunningDaemon
 from tests.wire import Wire
 
@@ -115,6 +117,13 @@ def test_the_line_to_try_it_with_is_of_the_first_server(
         assert pasted.partition("you@example.com ")[2].startswith(words)
         sent = subprocess.check_output(["/bin/sh", "-c", pasted], cwd=tmp_path, text=True)
     assert "250 2.0.0 OK: queued as " in sent
+
+
+def test_no_line_to_try_it_with_where_a_proxy_has_to_be_between(make: Make) -> None:
+    raw = config()
+    raw["servers"][0]["proxy_protocol"] = True
+    with make(raw) as daemon:
+        assert not [line for line in describe(daemon) if line.startswith("  try ")]
 
 
 def test_example_of_a_processor_of_ones_own(

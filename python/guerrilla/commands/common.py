@@ -21,7 +21,7 @@ from guerrilla.store.schema import check_table_name
 from guerrilla.units import parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from guerrilla.config import AppConfig, BackendConfig
 
@@ -218,18 +218,33 @@ def ask_password(*questions: str) -> str:
     Raises:
         CommandError: there is none, it is not UTF-8, or not the same each time.
     """
-    if sys.stdin.isatty():
-        found, *again = [getpass.getpass(question) for question in questions]
-        if any(other != found for other in again):
-            raise CommandError("these were two passwords; nothing was changed")
-    else:
-        try:
+    try:
+        if sys.stdin.isatty():
+            found = _asked(questions)
+        else:
             found = sys.stdin.buffer.readline().decode().removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise CommandError("the password is not UTF-8") from None
+        # What a terminal sent that is not UTF-8 may have been read as lone surrogates.
+        found.encode()
+    except UnicodeError:
+        raise CommandError("the password is not UTF-8") from None
     if not found or "\0" in found:
         # Neither can be sent (RFC 4616 section 2).
         raise CommandError("expected a password of at least one character, and no NUL in it")
+    return found
+
+
+def _asked(questions: Sequence[str]) -> str:
+    """Asks at the terminal.
+
+    Raises:
+        CommandError: it is not the same each time, or nobody answers.
+    """
+    try:
+        found, *again = [getpass.getpass(question) for question in questions]
+    except EOFError:
+        raise CommandError("no password was given; nothing was changed") from None
+    if any(other != found for other in again):
+        raise CommandError("these were two passwords; nothing was changed")
     return found
 
 

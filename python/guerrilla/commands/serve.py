@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from guerrilla.commands.common import Subparsers
+    from guerrilla.config import ServerConfig
 
 log = logging.getLogger("guerrilla.serve")
 
@@ -235,14 +236,18 @@ def describe(daemon: Daemon) -> list[str]:
             place = os.path.abspath(place)
         lines.append(f"  stored in  {place}, table {options.mail_table}")
     lines += [f"  warning    {warning}" for warning in daemon.warnings()]
-    if daemon.addresses:
+    if daemon.addresses and not _first(config).proxy_protocol:
         lines.append(f"  try        {program()} {_trial(config, daemon.addresses[0])}")
     return [*lines, "  stop       Ctrl-C"]
 
 
+def _first(config: AppConfig) -> ServerConfig:
+    return next(server for server in config.servers if server.is_enabled)
+
+
 def _trial(config: AppConfig, address: str) -> str:
     """How the first server, which is bound there, can be sent a mail."""
-    server = next(server for server in config.servers if server.is_enabled)
+    server = _first(config)
     words = [f"send --to you@{_example_host(config.allowed_hosts)}"]
     if server.protocol == "lmtp":
         words.append("--lmtp")

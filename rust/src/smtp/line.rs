@@ -289,7 +289,11 @@ mod tests {
             (&longest, Longest::MaybeAuth, line(&longest)),
             (&over, Longest::MaybeAuth, Seen::AuthTooLong),
             (&longest, Longest::Command, Seen::TooLong(*b"auth")),
-            (&long(MAX_COMMAND_LINE - 2, "AUTHX"), Longest::MaybeAuth, line(&long(2_046, "AUTHX"))),
+            (
+                &long(MAX_COMMAND_LINE - 2, "AUTHX"),
+                Longest::MaybeAuth,
+                line(&long(MAX_COMMAND_LINE - 2, "AUTHX")),
+            ),
             (&long(MAX_COMMAND_LINE - 1, "AUTHX"), Longest::MaybeAuth, Seen::TooLong(*b"AUTH")),
             (&long(MAX_COMMAND_LINE - 1, "NOOP "), Longest::MaybeAuth, Seen::TooLong(*b"NOOP")),
             (&long(MAX_AUTH_LINE - 2, ""), Longest::Answer, line(&long(MAX_AUTH_LINE - 2, ""))),
