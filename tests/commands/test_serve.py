@@ -132,6 +132,13 @@ def test_the_line_to_try_it_with_is_of_the_first_server(
     assert "250 2.0.0 OK: queued as " in sent
 
 
+def test_no_line_to_try_it_with_where_a_proxy_has_to_be_between(make: Make) -> None:
+    raw = config()
+    raw["servers"][0]["proxy_protocol"] = True
+    with make(raw) as daemon:
+        assert not [line for line in describe(daemon) if line.startswith("  try ")]
+
+
 def test_example_of_a_processor_of_ones_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

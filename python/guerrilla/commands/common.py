@@ -21,7 +21,7 @@ from guerrilla.store.schema import check_table_name
 from guerrilla.units import parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from guerrilla.config import AppConfig, BackendConfig
 
@@ -233,7 +233,12 @@ def ask_password(*questions: str) -> str:
     return found
 
 
-def _asked(questions: Iterable[str]) -> str:
+def _asked(questions: Sequence[str]) -> str:
+    """Asks at the terminal.
+
+    Raises:
+        CommandError: it is not the same each time, or nobody answers.
+    """
     try:
         found, *again = [getpass.getpass(question) for question in questions]
     except EOFError:

@@ -241,6 +241,10 @@ def describe(daemon: Daemon) -> list[str]:
     return [*lines, "  stop       Ctrl-C"]
 
 
+def _first(config: AppConfig) -> ServerConfig:
+    return next(server for server in config.servers if server.is_enabled)
+
+
 def _trial(config: AppConfig, address: str) -> str:
     """How the first server, which is bound there, can be sent a mail."""
     server = _first(config)
@@ -260,10 +264,6 @@ def _trial(config: AppConfig, address: str) -> str:
     if needs_login:
         words.append("--user NAME")
     return " ".join([*words, f"--server {where}"])
-
-
-def _first(config: AppConfig) -> ServerConfig:
-    return next(server for server in config.servers if server.is_enabled)
 
 
 def _example_host(hosts: tuple[str, ...]) -> str:
