@@ -142,7 +142,7 @@ mod tests {
 
     fn session(protocol: Protocol) -> Session {
         let allowed_hosts = HostList::new(["."]).unwrap();
-        let settings = Settings { allowed_hosts, protocol, ..Settings::default() };
+        let settings = Settings { protocol, allowed_hosts, ..Settings::default() };
         let mut session = Session::new(Arc::new(settings));
         session.ask_first(true);
         session
