@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -88,18 +87,6 @@ def test_quick_start_as_a_newcomer_sees_it(
         assert message.endswith(b"\r\n\r\nIt arrived.\r\n")
         daemon.stop(signal.SIGINT)
     assert not Path("mail.db-wal").exists()
-
-
-@pytest.mark.parametrize(("keys", "is_told"), [({}, True), ({"proxy_protocol": True}, False)])
-def test_what_to_try_is_told_where_it_can_be_tried(
-    make: Make, keys: dict[str, Any], is_told: bool
-) -> None:
-    """By `guerrillad send`, which says nothing for a proxy."""
-    raw = config()
-    raw["servers"][0] |= keys
-    with make(raw) as daemon:
-        tries = [line for line in describe(daemon) if line.startswith("  try ")]
-    assert len(tries) == is_told
 
 
 @pytest.mark.parametrize(

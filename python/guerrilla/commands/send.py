@@ -171,7 +171,7 @@ class _Client(smtplib.SMTP):
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         del host, port  # of the server, as `connect` knows it
-        found = connect(self._server, timeout)
+        found = connect(self._server, time.monotonic() + timeout)
         if self._context is None or self._tls != "implicit":
             return found
         return self._context.wrap_socket(found, server_hostname=self._name)
