@@ -62,7 +62,7 @@ pub(super) async fn run(mut connection: Box<Connection>) {
         connection.panicked();
     }
     // Cut off between the verdict and the write.
-    connection.shared.stats.answers_lost.add_many(connection.owed);
+    connection.shared.stats.answers_lost.add_many(connection.owed.into());
     connection.log_replied(false);
     connection.tell(Event::Closed);
 }
@@ -102,7 +102,7 @@ pub(super) struct Connection {
     /// The message that is being received. Boxed: most connections are idle.
     data: Option<Box<Data>>,
     /// Messages answered 2xx whose answer has not been sent yet.
-    owed: u64,
+    owed: u32,
     /// Messages whose reply has not been sent yet, for the log.
     replied: Few<Message>,
     place: Place,

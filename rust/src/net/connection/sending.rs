@@ -33,7 +33,7 @@ impl Connection {
         let sent = self.send(signals, &output).await;
         let owed = std::mem::take(&mut self.owed);
         if sent.is_err() {
-            self.shared.stats.answers_lost.add_many(owed);
+            self.shared.stats.answers_lost.add_many(owed.into());
         }
         self.log_replied(sent.is_ok());
         sent

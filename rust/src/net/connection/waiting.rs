@@ -139,7 +139,7 @@ impl Connection {
         let verdict = verdict.unwrap_or_else(|| Verdict::All(Reply::save_timed_out()));
         let best = verdict.best();
         self.shared.count_reply(&best);
-        self.owed += u64::from(best.is_success());
+        self.owed += u32::from(best.is_success());
         self.note(&delivery, Some(&verdict));
         self.session.resume(verdict);
         Ok(())
