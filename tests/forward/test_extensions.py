@@ -72,7 +72,7 @@ def test_what_it_does_not_offer_is_not_used(without: tuple[str, ...]) -> None:
 def test_its_words_reach_the_client_as_it_can_hear_them(tmp_path: Path) -> None:
     with GuerrillaServer() as far:
         keys = f'validate_process = "Forward"\nforward_address = {json.dumps(far.address)}'
-        far.refuse(Reply(550, "5.1.1", "gr\u00fc\u00dfe"), at="rcpt")
+        far.refuse(Reply(550, "5.1.1", "gr\u00fc\u00dfe"), at="rcpt", count=2)
         with (
             RunningDaemon(tmp_path, chain="HeadersParser|Header|Forward", backend=keys) as daemon,
             Wire(daemon.port) as wire,
@@ -83,7 +83,10 @@ def test_its_words_reach_the_client_as_it_can_hear_them(tmp_path: Path) -> None:
             wire.ask(b"RSET\r\n")
             wire.ask(b"MAIL FROM:<a@example.org> SMTPUTF8\r\n")
             to = "RCPT TO:<\u00fc@example.com>\r\n".encode()
-            assert wire.ask(to) == "550 5.1.1 gr\u00fc\u00dfe"
+            assert wire.ask(to) == r"550 5.1.1 gr\x{FC}\x{DF}e"
+            # RFC 6531 section 3.7.4: only what names a mailbox may be UTF-8.
+            far.refuse(Reply(551, "5.1.6", "try <gr\u00fc\u00dfe@example.org>"), at="rcpt")
+            assert wire.ask(to) == "551 5.1.6 try <gr\u00fc\u00dfe@example.org>"
 
 
 @pytest.mark.parametrize("mode", ["none", "required", "implicit"])
