@@ -113,13 +113,18 @@ def test_a_signal_while_the_commands_load(
         "threading.Event().wait(30)\n",
         encoding="utf-8",
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "guerrilla", command],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    # Tests that a shell runs in the background have it ignored, and so would the program.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "guerrilla", command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
 
 
