@@ -3,11 +3,11 @@
 //! An address is known only while it has a connection, or has opened one in the last minute and there is
 //! a limit for that. Postfix counts the same in its `anvil` service.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::addresses::{Addresses, Entry, masked};
 use crate::config::AddressLimits;
 
 /// What a rate counts over.
@@ -15,8 +15,6 @@ const WINDOW: Duration = Duration::from_mins(1);
 /// Addresses that are known at most: 40 MB. A flood from more of them in a minute is one that no limit an
 /// address can stop; `max_clients` still does.
 const MOST: usize = 1 << 19;
-/// Addresses below which nothing is looked through for those that can be forgotten.
-const FEW: usize = 1_024;
 
 /// Why an address gets no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,38 +26,41 @@ pub(super) enum Refusal {
 }
 
 /// The addresses that one server knows.
-#[derive(Debug, Default)]
-pub(super) struct Clients(Mutex<Table>);
-
 #[derive(Debug)]
-struct Table {
-    entries: HashMap<IpAddr, Entry>,
-    /// When the table is this large, it is looked through.
-    sweep_at: usize,
-}
+pub(super) struct Clients(Mutex<Addresses<Connections>>);
 
-impl Default for Table {
+impl Default for Clients {
     fn default() -> Self {
-        Self { entries: HashMap::new(), sweep_at: FEW }
+        Self(Mutex::new(Addresses::new(MOST)))
     }
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Connections {
     open: u32,
     /// Connections since `since`.
     opened: u32,
     since: Instant,
 }
 
-impl Entry {
+impl Connections {
     fn is_past(&self, now: Instant) -> bool {
         now.duration_since(self.since) >= WINDOW
     }
 }
 
+impl Entry for Connections {
+    fn new(now: Instant) -> Self {
+        Self { open: 0, opened: 0, since: now }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.open == 0 && self.is_past(now)
+    }
+}
+
 impl Clients {
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, Addresses<Connections>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -83,12 +84,7 @@ impl Clients {
         }
         let ip = masked(ip, limits.ipv6_prefix);
         let mut table = self.lock();
-        table.make_room(now);
-        if table.entries.len() >= MOST && !table.entries.contains_key(&ip) {
-            return Ok(None);
-        }
-        let fresh = || Entry { open: 0, opened: 0, since: now };
-        let entry = table.entries.entry(ip).or_insert_with(fresh);
+        let Some(entry) = table.entry(ip, now) else { return Ok(None) };
         if entry.is_past(now) {
             (entry.opened, entry.since) = (0, now);
         }
@@ -105,16 +101,6 @@ impl Clients {
     }
 }
 
-impl Table {
-    /// Forgets what can be forgotten, once in as many new addresses as there are.
-    fn make_room(&mut self, now: Instant) {
-        if self.entries.len() >= self.sweep_at {
-            self.entries.retain(|_, entry| entry.open > 0 || !entry.is_past(now));
-            self.sweep_at = (2 * self.entries.len()).clamp(FEW, MOST);
-        }
-    }
-}
-
 /// One connection of an address, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Seat {
@@ -126,23 +112,12 @@ pub(super) struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut table = self.clients.lock();
-        if let Some(entry) = table.entries.get_mut(&self.ip) {
+        if let Some(entry) = table.get_mut(self.ip) {
             entry.open = entry.open.saturating_sub(1);
             if entry.open == 0 && !self.rated {
-                table.entries.remove(&self.ip);
+                table.remove(self.ip);
             }
         }
-    }
-}
-
-/// The address that is counted: of IPv6 only the network, since a client has all the addresses in it.
-pub(super) fn masked(ip: IpAddr, ipv6_prefix: u8) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(ipv6_prefix.min(128))).unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & mask))
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -150,6 +125,7 @@ pub(super) fn masked(ip: IpAddr, ipv6_prefix: u8) -> IpAddr {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::net::addresses::FEW;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -180,10 +156,6 @@ mod tests {
             ["2001:db8::1", "2001:db8::ffff:1"].map(|from| seat(&clients, from, &MANY).unwrap());
         assert_eq!(seat(&clients, "2001:db8::2", &MANY).unwrap_err(), Refusal::TooMany);
         assert!(seat(&clients, "2001:db8:0:1::1", &MANY).is_ok());
-        for (prefix, expected) in [(128, "2001:db8::1"), (1, "::"), (32, "2001:db8::")] {
-            assert_eq!(masked(ip("2001:db8::1"), prefix), ip(expected));
-        }
-        assert_eq!(masked(ip("192.0.2.1"), 1), ip("192.0.2.1"));
     }
 
     #[test]
@@ -204,14 +176,14 @@ mod tests {
     fn nothing_is_known_of_addresses_that_are_gone() {
         let clients = Arc::new(Clients::default());
         drop(seat(&clients, "192.0.2.1", &MANY).unwrap());
-        assert!(clients.lock().entries.is_empty());
+        assert!(clients.lock().len() == 0);
         let now = Instant::now();
         for number in 0..3 * u32::try_from(FEW).unwrap() {
             let from = IpAddr::V4(number.into());
             // A new address every 100 ms: 600 in a minute.
             let now = now + Duration::from_millis(100) * number;
             clients.admit_at(from, &FAST, now).unwrap();
-            assert!(clients.lock().entries.len() <= 2 * FEW);
+            assert!(clients.lock().len() <= 2 * FEW);
         }
         let none = AddressLimits::default();
         assert!(clients.admit(ip("192.0.2.9"), &none).unwrap().is_none());

@@ -2,84 +2,64 @@
 //!
 //! An address is known for as long as its failures count, and only where there is a limit for them.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::clients::masked;
+use super::addresses::{Addresses, Entry, masked};
 
 /// For how long a first failure, and all behind it, count.
 const WINDOW: Duration = Duration::from_mins(10);
 /// Addresses that are known at most: 5 MB. Guesses from more of them are not what a limit an address can
 /// stop; each of their connections still has its own.
 const MOST: usize = 1 << 16;
-/// Addresses below which nothing is looked through for those that can be forgotten.
-const FEW: usize = 1_024;
 
 /// The addresses that one server knows.
-#[derive(Debug, Default)]
-pub(super) struct Logins(Mutex<Table>);
-
 #[derive(Debug)]
-struct Table {
-    entries: HashMap<IpAddr, Entry>,
-    /// When the table is this large, it is looked through.
-    sweep_at: usize,
-}
+pub(super) struct Logins(Mutex<Addresses<Failures>>);
 
-impl Default for Table {
+impl Default for Logins {
     fn default() -> Self {
-        Self { entries: HashMap::new(), sweep_at: FEW }
+        Self(Mutex::new(Addresses::new(MOST)))
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    failures: u32,
+#[derive(Debug)]
+struct Failures {
+    count: u32,
     since: Instant,
 }
 
-impl Entry {
-    fn is_past(&self, now: Instant) -> bool {
+impl Entry for Failures {
+    fn new(now: Instant) -> Self {
+        Self { count: 0, since: now }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
         now.duration_since(self.since) >= WINDOW
     }
 }
 
 impl Logins {
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, Addresses<Failures>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Failures of this address that still count.
     pub(super) fn failures(&self, ip: IpAddr, ipv6_prefix: u8, now: Instant) -> u32 {
-        let known = self.lock().entries.get(&masked(ip, ipv6_prefix)).copied();
-        known.filter(|entry| !entry.is_past(now)).map_or(0, |entry| entry.failures)
+        let mut table = self.lock();
+        let known = table.get_mut(masked(ip, ipv6_prefix)).filter(|entry| !entry.is_over(now));
+        known.map_or(0, |entry| entry.count)
     }
 
     /// Counts one.
     pub(super) fn fail(&self, ip: IpAddr, ipv6_prefix: u8, now: Instant) {
-        let ip = masked(ip, ipv6_prefix);
         let mut table = self.lock();
-        table.make_room(now);
-        if table.entries.len() >= MOST && !table.entries.contains_key(&ip) {
-            return;
+        let Some(entry) = table.entry(masked(ip, ipv6_prefix), now) else { return };
+        if entry.is_over(now) {
+            *entry = Entry::new(now);
         }
-        let entry = table.entries.entry(ip).or_insert(Entry { failures: 0, since: now });
-        if entry.is_past(now) {
-            *entry = Entry { failures: 0, since: now };
-        }
-        entry.failures = entry.failures.saturating_add(1);
-    }
-}
-
-impl Table {
-    /// Forgets what can be forgotten, once in as many new addresses as there are.
-    fn make_room(&mut self, now: Instant) {
-        if self.entries.len() >= self.sweep_at {
-            self.entries.retain(|_, entry| !entry.is_past(now));
-            self.sweep_at = (2 * self.entries.len()).clamp(FEW, MOST);
-        }
+        entry.count = entry.count.saturating_add(1);
     }
 }
 
@@ -111,11 +91,11 @@ mod tests {
         for number in 0..u32::try_from(MOST).unwrap() + 9 {
             logins.fail(IpAddr::V4(number.into()), 64, start);
         }
-        assert_eq!(logins.lock().entries.len(), MOST);
+        assert_eq!(logins.lock().len(), MOST);
         // Those that are known still count.
         logins.fail(IpAddr::V4(0.into()), 64, start);
         assert_eq!(logins.failures(IpAddr::V4(0.into()), 64, start), 2);
         logins.fail(ip("2001:db8::1"), 64, start + WINDOW);
-        assert_eq!(logins.lock().entries.len(), 1);
+        assert_eq!(logins.lock().len(), 1);
     }
 }

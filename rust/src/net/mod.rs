@@ -5,6 +5,7 @@
 //! | `listener` | binding, the accept loop |
 //! | `listeners` | which of them run, and how a reload changes that |
 //! | `live` | a server that runs: what it obeys, who is connected, who is refused |
+//! | `addresses` | a bounded table of client addresses |
 //! | `clients` | limits of one client address |
 //! | `logins` | logins of one client address that failed |
 //! | `proxy` | the PROXY header |
@@ -13,6 +14,7 @@
 //! | `tls` | the records of one connection |
 //! | `shutdown` | how an end is told to every task, and how many are left |
 
+mod addresses;
 mod clients;
 mod connection;
 mod listener;
