@@ -137,9 +137,13 @@ pub trait Question {
     /// Its answer.
     fn pending(&self) -> &Pending;
     /// Answers it.
-    fn settle(&self, verdict: Verdict) -> bool;
+    fn settle(&self, verdict: Verdict) -> bool {
+        self.pending().answer(verdict)
+    }
     /// Nobody hears its answer any more, or the answer was taken.
-    fn forsake(&self);
+    fn forsake(&self) {
+        self.pending().peer_gone();
+    }
 }
 
 impl Question for Delivery {
@@ -169,14 +173,6 @@ impl Question for Check {
     fn pending(&self) -> &Pending {
         &self.pending
     }
-
-    fn settle(&self, verdict: Verdict) -> bool {
-        self.pending.answer(verdict)
-    }
-
-    fn forsake(&self) {
-        self.pending.peer_gone();
-    }
 }
 
 impl Question for Login {
@@ -184,14 +180,6 @@ impl Question for Login {
 
     fn pending(&self) -> &Pending {
         &self.pending
-    }
-
-    fn settle(&self, verdict: Verdict) -> bool {
-        self.pending.answer(verdict)
-    }
-
-    fn forsake(&self) {
-        self.pending.peer_gone();
     }
 }
 

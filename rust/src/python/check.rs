@@ -1,28 +1,26 @@
 //! `Check`: a question about one recipient.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pyo3::prelude::*;
 
 use super::address::{AddressLike, PyAddress};
-use super::reply::{PyReply, verdict};
+use super::question::Answering;
+use super::reply::PyReply;
 use super::transaction::PyTransaction;
-use crate::delivery::{Asked, Check, Client, Question};
+use crate::delivery::{Asked, Check, Client};
 use crate::pending::Pending;
-use crate::smtp::{Dialect, Reply, Transaction, Verdict};
+use crate::smtp::{Dialect, Reply, Transaction};
 
 /// `_core.Check`.
 #[pyclass(frozen, name = "Check", module = "guerrilla._core")]
-pub(super) struct PyCheck {
-    asked: Asked<Check>,
-    answered: OnceLock<Reply>,
-}
+pub(super) struct PyCheck(Answering<Check>);
 
 impl PyCheck {
     pub(super) fn new(asked: Asked<Check>) -> Self {
-        Self { asked, answered: OnceLock::new() }
+        Self(Answering::new(asked))
     }
 }
 
@@ -30,7 +28,7 @@ impl PyCheck {
 impl PyCheck {
     #[getter]
     fn transaction(&self) -> PyTransaction {
-        let check = &self.asked.0;
+        let check = self.0.question();
         PyTransaction {
             client: Arc::clone(&check.client),
             transaction: Arc::clone(&check.transaction),
@@ -39,31 +37,22 @@ impl PyCheck {
 
     #[getter]
     fn recipient(&self) -> PyAddress {
-        PyAddress(self.asked.0.recipient.clone())
+        PyAddress(self.0.question().recipient.clone())
     }
 
     #[getter]
     fn expired(&self) -> bool {
-        self.asked.0.pending.is_over()
+        self.0.expired()
     }
 
     #[getter]
     fn answered(&self) -> Option<PyReply> {
-        self.answered.get().cloned().map(PyReply)
+        self.0.answered()
     }
 
     #[pyo3(signature = (reply = None))]
     fn answer(&self, reply: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-        let reply = match reply {
-            None => Reply::recipient_ok(),
-            Some(given) => verdict(given, 1)?.fold(),
-        };
-        let first = self.asked.0.settle(Verdict::All(reply.clone()));
-        if first {
-            // Set once: a second answer is never the first.
-            let _ = self.answered.set(reply);
-        }
-        Ok(first)
+        self.0.answer(reply, Reply::recipient_ok())
     }
 }
 

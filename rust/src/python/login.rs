@@ -1,16 +1,17 @@
 //! `Credentials`, and `Login`: a question about them.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::reply::{PyReply, verdict};
+use super::question::Answering;
+use super::reply::PyReply;
 use super::transaction::PyTransaction;
-use crate::delivery::{Asked, Client, Login, Question};
+use crate::delivery::{Asked, Client, Login};
 use crate::pending::Pending;
-use crate::smtp::{Credentials, Dialect, Mechanism, Reply, Secret, Transaction, Verdict};
+use crate::smtp::{Credentials, Dialect, Mechanism, Reply, Secret, Transaction};
 
 /// `_core.Credentials`. No comparison: it would tell whether a password is a certain one.
 #[pyclass(frozen, name = "Credentials", module = "guerrilla._core")]
@@ -68,14 +69,11 @@ impl PyCredentials {
 
 /// `_core.Login`.
 #[pyclass(frozen, name = "Login", module = "guerrilla._core")]
-pub(super) struct PyLogin {
-    asked: Asked<Login>,
-    answered: OnceLock<Reply>,
-}
+pub(super) struct PyLogin(Answering<Login>);
 
 impl PyLogin {
     pub(super) fn new(asked: Asked<Login>) -> Self {
-        Self { asked, answered: OnceLock::new() }
+        Self(Answering::new(asked))
     }
 }
 
@@ -83,7 +81,7 @@ impl PyLogin {
 impl PyLogin {
     #[getter]
     fn transaction(&self) -> PyTransaction {
-        let login = &self.asked.0;
+        let login = self.0.question();
         PyTransaction {
             client: Arc::clone(&login.client),
             transaction: Arc::clone(&login.transaction),
@@ -92,31 +90,22 @@ impl PyLogin {
 
     #[getter]
     fn credentials(&self) -> PyCredentials {
-        PyCredentials(Arc::clone(&self.asked.0.credentials))
+        PyCredentials(Arc::clone(&self.0.question().credentials))
     }
 
     #[getter]
     fn expired(&self) -> bool {
-        self.asked.0.pending.is_over()
+        self.0.expired()
     }
 
     #[getter]
     fn answered(&self) -> Option<PyReply> {
-        self.answered.get().cloned().map(PyReply)
+        self.0.answered()
     }
 
     #[pyo3(signature = (reply = None))]
     fn answer(&self, reply: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-        let reply = match reply {
-            None => Reply::authenticated(),
-            Some(given) => verdict(given, 1)?.fold(),
-        };
-        let first = self.asked.0.settle(Verdict::All(reply.clone()));
-        if first {
-            // Set once: a second answer is never the first.
-            let _ = self.answered.set(reply);
-        }
-        Ok(first)
+        self.0.answer(reply, Reply::authenticated())
     }
 }
 

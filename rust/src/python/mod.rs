@@ -20,6 +20,7 @@ mod header;
 mod login;
 mod octets;
 mod parts;
+mod question;
 mod reply;
 mod serial;
 mod transaction;
