@@ -11,18 +11,27 @@ use super::xclient::XClient;
 
 mod parameters;
 
-pub use parameters::{BodyType, MailParameters, RcptParameters};
+pub use parameters::{BodyType, MailParameters};
 
 /// Octets of the longest verb, STARTTLS.
 const LONGEST_VERB: usize = 8;
 
 /// What a command may say depends on this.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Scope {
     /// What is offered.
     pub extensions: Extensions,
+    /// Whether AUTH is.
+    pub auth: bool,
     /// Whether it comes within a transaction whose MAIL said SMTPUTF8.
     pub smtputf8: bool,
+}
+
+impl Default for Scope {
+    /// Everything is offered, and there is no transaction.
+    fn default() -> Self {
+        Self { extensions: Extensions::default(), auth: true, smtputf8: false }
+    }
 }
 
 /// A command with everything it says, parsed.
@@ -41,13 +50,8 @@ pub enum Command {
         /// What they ask for.
         parameters: MailParameters,
     },
-    /// RCPT.
-    Rcpt {
-        /// With all parameters, as they were sent.
-        forward_path: Address,
-        /// What they ask for.
-        parameters: RcptParameters,
-    },
+    /// RCPT: the forward-path with all parameters, as they were sent.
+    Rcpt(Address),
     /// DATA.
     Data,
     /// BDAT (RFC 3030).
@@ -138,7 +142,7 @@ fn mail_in(argument: &[u8], scope: &Scope, charset: Charset) -> Result<Command, 
         Ok(given) => given,
         Err(error) => return mail_in_utf8(argument, scope, charset, error.into()),
     };
-    let parameters = MailParameters::read(&given, &scope.extensions)?;
+    let parameters = MailParameters::read(&given, scope)?;
     reverse_path.set_parameters(given);
     Ok(Command::Mail { reverse_path, parameters })
 }
@@ -169,12 +173,12 @@ fn rcpt(argument: &[u8], scope: &Scope) -> Result<Command, PeerError> {
         Err(error) => return Err(in_scope(error, scope)),
     };
     if rest.is_empty() {
-        return Ok(Command::Rcpt { forward_path, parameters: RcptParameters::default() });
+        return Ok(Command::Rcpt(forward_path));
     }
     let given = parse_parameters_in(rest, charset)?;
-    let parameters = RcptParameters::read(&given, &scope.extensions)?;
+    parameters::check_rcpt(&given, scope)?;
     forward_path.set_parameters(given);
-    Ok(Command::Rcpt { forward_path, parameters })
+    Ok(Command::Rcpt(forward_path))
 }
 
 /// RFC 4954 §8: `AUTH SP mechanism [SP initial-response]`.
@@ -346,7 +350,7 @@ mod tests {
         assert!(parameters.smtputf8 && !reverse_path.is_ascii());
         assert_eq!(reverse_path.ascii_host(), "xn--bcher-kva.example");
         let rcpt = "RCPT TO:<\"\u{fc} \u{fc}\"@\u{4f8b}\u{3048}.jp> ORCPT=utf-8;\u{fc}@b";
-        let Ok(Command::Rcpt { forward_path, .. }) = in_utf8(rcpt) else { panic!("{rcpt}") };
+        let Ok(Command::Rcpt(forward_path)) = in_utf8(rcpt) else { panic!("{rcpt}") };
         assert_eq!(forward_path.user(), "\u{fc} \u{fc}");
         assert_eq!(Command::parse(rcpt.as_bytes()), Err(PeerError::NeedsSmtpUtf8));
         for (line, error) in [

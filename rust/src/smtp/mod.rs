@@ -49,7 +49,7 @@ pub use address::{
 };
 pub use auth::{Credentials, Mechanism, Secret};
 pub use chunk::{Chunk, ChunkReader};
-pub use command::{BodyType, Command, MailParameters, RcptParameters, Scope};
+pub use command::{BodyType, Command, MailParameters, Scope};
 pub use data::{DataReader, Ending};
 pub use error::PeerError;
 pub use extensions::Extensions;

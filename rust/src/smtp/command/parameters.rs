@@ -2,6 +2,7 @@
 //!
 //! All of them stay on the address as they were sent; here is what a session obeys.
 
+use super::Scope;
 use crate::smtp::address::{Parameter, ParameterError};
 use crate::smtp::dsn;
 use crate::smtp::error::PeerError;
@@ -29,20 +30,21 @@ pub struct MailParameters {
     pub body: BodyType,
     /// Whether addresses and header fields may be UTF-8 (RFC 6531).
     pub smtputf8: bool,
-    /// Whether it names who submitted the message (RFC 4954 §5): nothing that anybody trusts here.
-    pub auth: bool,
 }
 
 impl MailParameters {
     /// What these say; none that is not offered.
-    pub(super) fn read(parameters: &[Parameter], offered: &Extensions) -> Result<Self, PeerError> {
+    pub(super) fn read(parameters: &[Parameter], scope: &Scope) -> Result<Self, PeerError> {
+        let offered = &scope.extensions;
         let mut read = Self::default();
         for Parameter { keyword, value } in parameters {
             let value = value.as_deref();
             match keyword.as_str() {
-                "SIZE" => read.size = Some(size(value)?),
-                "BODY" => read.body = body(value)?,
-                "AUTH" => read.auth = auth(value)?,
+                "SIZE" if offered.size => read.size = Some(size(value)?),
+                "BODY" if offered.eight_bit_mime || offered.binary_mime() => {
+                    read.body = body(value, offered)?;
+                }
+                "AUTH" if scope.auth => auth(value)?,
                 "SMTPUTF8" if offered.offers_smtputf8() => {
                     read.smtputf8 = value.is_none();
                     check("SMTPUTF8", read.smtputf8)?;
@@ -58,27 +60,21 @@ impl MailParameters {
     }
 }
 
-/// What the parameters of RCPT ask for: nothing that a session obeys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct RcptParameters {}
-
-impl RcptParameters {
-    /// What these say; none that is not offered.
-    pub(super) fn read(parameters: &[Parameter], offered: &Extensions) -> Result<Self, PeerError> {
-        for Parameter { keyword, value } in parameters {
-            let value = value.as_deref();
-            match keyword.as_str() {
-                "NOTIFY" if offered.dsn => {
-                    check("NOTIFY", value.and_then(dsn::parse_notify).is_some())?;
-                }
-                "ORCPT" if offered.dsn => {
-                    check("ORCPT", value.and_then(dsn::parse_original_recipient).is_some())?;
-                }
-                _ => return Err(PeerError::UnknownParameter(keyword.clone())),
+/// Refuses parameters of RCPT that are not offered, or cannot be so: what they ask for a session need not know.
+pub(super) fn check_rcpt(parameters: &[Parameter], scope: &Scope) -> Result<(), PeerError> {
+    for Parameter { keyword, value } in parameters {
+        let value = value.as_deref();
+        match keyword.as_str() {
+            "NOTIFY" if scope.extensions.dsn => {
+                check("NOTIFY", value.and_then(dsn::parse_notify).is_some())?;
             }
+            "ORCPT" if scope.extensions.dsn => {
+                check("ORCPT", value.and_then(dsn::parse_original_recipient).is_some())?;
+            }
+            _ => return Err(PeerError::UnknownParameter(keyword.clone())),
         }
-        Ok(Self {})
     }
+    Ok(())
 }
 
 /// Refuses the parameter named, unless its value is one that it can have.
@@ -96,22 +92,22 @@ fn size(value: Option<&str>) -> Result<u64, PeerError> {
     Ok(digits.parse().unwrap_or(u64::MAX))
 }
 
-/// RFC 4954 §5: `<>` or a mailbox, as xtext.
-fn auth(value: Option<&str>) -> Result<bool, PeerError> {
+/// RFC 4954 §5: `<>` or a mailbox, as xtext. Who submitted the message is nothing that anybody trusts here.
+fn auth(value: Option<&str>) -> Result<(), PeerError> {
     let decoded = value.and_then(|value| xtext::decode(value.as_bytes()));
-    if decoded.is_some_and(|name| !name.is_empty()) {
-        Ok(true)
-    } else {
-        Err(PeerError::BadParameter)
-    }
+    if decoded.is_some_and(|name| !name.is_empty()) { Ok(()) } else { Err(PeerError::BadParameter) }
 }
 
 /// RFC 6152 §3, RFC 3030 §3.
-fn body(value: Option<&str>) -> Result<BodyType, PeerError> {
-    match value {
-        Some(value) if value.eq_ignore_ascii_case("7BIT") => Ok(BodyType::SevenBit),
-        Some(value) if value.eq_ignore_ascii_case("8BITMIME") => Ok(BodyType::EightBitMime),
-        Some(value) if value.eq_ignore_ascii_case("BINARYMIME") => Ok(BodyType::BinaryMime),
-        _ => Err(PeerError::BadParameter),
+fn body(value: Option<&str>, offered: &Extensions) -> Result<BodyType, PeerError> {
+    let is = |name: &str| value.is_some_and(|value| value.eq_ignore_ascii_case(name));
+    if is("7BIT") {
+        Ok(BodyType::SevenBit)
+    } else if offered.eight_bit_mime && is("8BITMIME") {
+        Ok(BodyType::EightBitMime)
+    } else if offered.binary_mime() && is("BINARYMIME") {
+        Ok(BodyType::BinaryMime)
+    } else {
+        Err(PeerError::BadParameter)
     }
 }

@@ -36,7 +36,7 @@ impl Stage {
         Some(match command {
             Command::Helo(_) | Command::Ehlo(_) | Command::Lhlo(_) => Self::Helo,
             Command::Mail { .. } => Self::Mail,
-            Command::Rcpt { .. } => Self::Rcpt,
+            Command::Rcpt(_) => Self::Rcpt,
             Command::Data | Command::Bdat(_) => Self::Data,
             _ => return None,
         })

@@ -4,10 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Hello, Open, Session, State, Step, too_large};
-use crate::smtp::address::{Address, Parameter};
+use crate::smtp::address::Address;
 use crate::smtp::command::{BodyType, Command, MailParameters, Scope};
 use crate::smtp::error::PeerError;
-use crate::smtp::extensions::Extensions;
 use crate::smtp::limits::{Protocol, Settings};
 use crate::smtp::offer::Login;
 use crate::smtp::reply::Reply;
@@ -34,7 +33,7 @@ impl Session {
             Command::Ehlo(argument) => self.hello(argument, Dialect::Esmtp),
             Command::Lhlo(argument) => self.hello(argument, Dialect::Lmtp),
             Command::Mail { reverse_path, parameters } => self.mail(reverse_path, parameters),
-            Command::Rcpt { forward_path, .. } => return self.rcpt(forward_path),
+            Command::Rcpt(forward_path) => return self.rcpt(forward_path),
             Command::Data => return self.data(),
             Command::Bdat(chunk) => return self.bdat(chunk),
             Command::Rset => {
@@ -260,7 +259,8 @@ pub(super) fn parse(
     settings: &Settings,
     smtputf8: bool,
 ) -> Result<Command, PeerError> {
-    let parsed = Command::parse_in(line, &Scope { extensions: settings.extensions, smtputf8 });
+    let (extensions, auth) = (settings.extensions, settings.auth.offered);
+    let parsed = Command::parse_in(line, &Scope { extensions, auth, smtputf8 });
     match &parsed {
         Ok(Command::Help) if !settings.extensions.help => Err(PeerError::UnknownCommand),
         Ok(Command::StartTls) | Err(PeerError::StartTlsArgument) if !settings.start_tls => {
@@ -270,11 +270,6 @@ pub(super) fn parse(
             if !settings.auth.offered =>
         {
             Err(PeerError::UnknownCommand)
-        }
-        Ok(Command::Mail { parameters: MailParameters { auth: true, .. }, .. })
-            if !settings.auth.offered =>
-        {
-            Err(PeerError::UnknownParameter("AUTH".to_owned()))
         }
         Ok(Command::Lhlo(_)) if settings.protocol == Protocol::Smtp => {
             Err(PeerError::UnknownCommand)
@@ -288,36 +283,8 @@ pub(super) fn parse(
         Ok(Command::Bdat(_)) | Err(PeerError::ChunkSyntax) if !settings.extensions.chunking => {
             Err(PeerError::ChunksNotOffered)
         }
-        Ok(Command::Mail { reverse_path, parameters }) => {
-            check_offered(reverse_path, *parameters, &settings.extensions)?;
-            parsed
-        }
         _ => parsed,
     }
-}
-
-/// Whether SIZE and BODY are offered where they are given.
-fn check_offered(
-    reverse_path: &Address,
-    parameters: MailParameters,
-    offered: &Extensions,
-) -> Result<(), PeerError> {
-    for Parameter { keyword, .. } in reverse_path.parameters() {
-        let is_known = match keyword.as_str() {
-            "SIZE" => offered.size,
-            "BODY" => offered.eight_bit_mime || offered.binary_mime(),
-            _ => true,
-        };
-        if !is_known {
-            return Err(PeerError::UnknownParameter(keyword.clone()));
-        }
-    }
-    let is_carried = match parameters.body {
-        BodyType::SevenBit => true,
-        BodyType::EightBitMime => offered.eight_bit_mime,
-        BodyType::BinaryMime => offered.binary_mime(),
-    };
-    if is_carried { Ok(()) } else { Err(PeerError::BadParameter) }
 }
 
 /// What `tls.required` keeps back. RFC 3207 §4 would have more of it, and says SHOULD: but HELO, RSET and
@@ -330,18 +297,14 @@ fn needs_tls(command: &Command) -> bool {
 fn needs_auth(command: &Command) -> bool {
     matches!(
         command,
-        Command::Mail { .. }
-            | Command::Rcpt { .. }
-            | Command::Data
-            | Command::Bdat(_)
-            | Command::Vrfy
+        Command::Mail { .. } | Command::Rcpt(_) | Command::Data | Command::Bdat(_) | Command::Vrfy
     )
 }
 
 /// Commands that bring no mail nearer.
 fn is_idle(command: &Command) -> bool {
     match command {
-        Command::Mail { .. } | Command::Rcpt { .. } | Command::Data | Command::Quit => false,
+        Command::Mail { .. } | Command::Rcpt(_) | Command::Data | Command::Quit => false,
         Command::Bdat(chunk) => chunk.size == 0 && !chunk.last,
         _ => true,
     }
