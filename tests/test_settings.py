@@ -23,7 +23,10 @@ def settings(raw: dict[str, Any]) -> dict[str, Any]:
     """Those of the only server, at one address."""
     whole = from_mapping(raw)
     made = core_settings(
-        whole, [(whole.servers[0], "127.0.0.1:25")], check_recipients=["default"], log_level=10
+        whole,
+        [(whole.servers[0], "127.0.0.1:25")],
+        tasks={"default": ["save", "validate"]},
+        log_level=10,
     )
     assert made["spill_size"] == whole.spill_size
     return dict(made["servers"][0])

@@ -148,7 +148,7 @@ def _core_problems(config: AppConfig, servers: list[tuple[ServerConfig, str]]) -
     """What the core cannot obey or read. Ports are not tried: a running daemon may have them."""
     try:
         # 50: `logging.CRITICAL`; a core that only reads has nothing to log.
-        make_core(config, servers, check_recipients=(), log_level=50).close()
+        make_core(config, servers, tasks={}, log_level=50).close()
     except StartError as error:
         return error.problems
     return ()

@@ -89,8 +89,7 @@ def make_core(
     config: AppConfig,
     servers: Sequence[tuple[ServerConfig, str]],
     *,
-    check_recipients: Collection[str],
-    authenticate: Collection[str] = (),
+    tasks: Mapping[str, Collection[TaskName]],
     log_level: int,
 ) -> Core:
     """The core, which has read the files of TLS and bound nothing; arguments as `core_settings`.
@@ -102,8 +101,7 @@ def make_core(
     settings = core_settings(
         config,
         servers,
-        check_recipients=check_recipients,
-        authenticate=authenticate,
+        tasks=tasks,
         log_level=log_level,
     )
     try:
@@ -204,7 +202,7 @@ def unusable(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]]) -> 
     """
     if not servers:
         return []
-    settings = core_settings(config, servers, check_recipients=(), log_level=logging.CRITICAL)
+    settings = core_settings(config, servers, tasks={}, log_level=logging.CRITICAL)
     problems: list[str] = []
     try:
         core = Core(settings)

@@ -42,7 +42,7 @@ from guerrilla.running.tlswatch import make_watch
 from guerrilla.stream import begin_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -118,7 +118,7 @@ class Plan:
         return found
 
     def _auth_warnings(self) -> list[str]:
-        checked = having("authenticate", self.tasks)
+        checked = [name for name, kinds in self.tasks.items() if "authenticate" in kinds]
         servers = [
             (index, server) for index, server in enumerate(self.config.servers) if server.is_enabled
         ]
@@ -167,11 +167,6 @@ class Plan:
 def _enabled(config: AppConfig) -> int:
     """How many servers there are to be."""
     return max(1, sum(server.is_enabled for server in config.servers))
-
-
-def having(task: TaskName, kinds: Mapping[str, Sequence[TaskName]]) -> list[str]:
-    """The backends that have workers for a task."""
-    return [name for name, tasks in kinds.items() if task in tasks]
 
 
 @dataclass
@@ -251,13 +246,7 @@ def open_parts(
     opened.callback(pid.remove)
     watch = make_watch(config, watched)
     servers, kinds = checked.servers, plan.tasks
-    core = make_core(
-        config,
-        servers,
-        check_recipients=having("validate", kinds),
-        authenticate=having("authenticate", kinds),
-        log_level=logs.level,
-    )
+    core = make_core(config, servers, tasks=kinds, log_level=logs.level)
     pump = LogPump(core, logs)
     opened.callback(pump.join)
     events = EventPump(core, bus)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla.config.diff import changes
-from guerrilla.engine.backends import backends_of, keep_backends, tasks
+from guerrilla.engine.backends import backends_of, keep_backends
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs.output import LogSettings, log_problem
 from guerrilla.running.opening import GRACE, begin_pools, make_pools, open_pools, take_pid_file
@@ -207,14 +207,10 @@ class Reload:
 
     def _obey(self, servers: list[tuple[ServerConfig, str]]) -> list[str]:
         """Tells the core; what it could not obey."""
-        kinds = {
-            name: tasks(self._new, name, self._plan.backend) for name in backends_of(self._new)
-        }
         settings = core_settings(
             self._new,
             servers,
-            check_recipients=[name for name, found in kinds.items() if "validate" in found],
-            authenticate=[name for name, found in kinds.items() if "authenticate" in found],
+            tasks=replace(self._plan, config=self._new).tasks,
             log_level=self._parts.logs.level,
         )
         # `Plan.problems` has asked a core whether it can: nothing of it is refused here.

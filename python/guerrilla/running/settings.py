@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 from guerrilla.engine.backends import backends_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from guerrilla._core import BackendSettings, CoreSettings, ServerSettings, TLSSettings
     from guerrilla.config import AppConfig, BackendConfig, ServerConfig, TLSConfig
+    from guerrilla.engine.base import TaskName
 
 
 def core_settings(
     config: AppConfig,
     servers: Sequence[tuple[ServerConfig, str]],
     *,
-    check_recipients: Collection[str],
-    authenticate: Collection[str] = (),
+    tasks: Mapping[str, Collection[TaskName]],
     log_level: int,
 ) -> CoreSettings:
     """What the core obeys, from the config.
@@ -26,22 +26,19 @@ def core_settings(
     Args:
         config: what is to run.
         servers: as `resolve_servers` gives them.
-        check_recipients: the backends that answer checks.
-        authenticate: the backends that check credentials.
+        tasks: what each backend has workers for.
         log_level: a number of `logging`.
     """
     return {
-        "servers": [_server_settings(server, address, authenticate) for server, address in servers],
+        "servers": [
+            _server_settings(server, address, tasks.get(server.backend, ()))
+            for server, address in servers
+        ],
         "allowed_hosts": list(config.allowed_hosts),
         "max_memory": config.max_memory,
         "spill_size": config.spill_size,
         "backends": [
-            _backend_settings(
-                name,
-                backend,
-                check_recipients=name in check_recipients,
-                authenticate=name in authenticate,
-            )
+            _backend_settings(name, backend, tasks.get(name, ()))
             for name, backend in backends_of(config).items()
         ],
         "log_level": log_level,
@@ -84,7 +81,7 @@ def _placed(config: AppConfig, line: str) -> str:
 
 
 def _server_settings(
-    server: ServerConfig, address: str, authenticate: Collection[str]
+    server: ServerConfig, address: str, tasks: Collection[TaskName]
 ) -> ServerSettings:
     return {
         "name": server.name,
@@ -116,7 +113,7 @@ def _server_settings(
         "protocol": server.protocol,
         "extensions": server.extensions,
         "auth": {
-            "offered": server.backend in authenticate,
+            "offered": "authenticate" in tasks,
             "required": server.auth.required,
             "relay": server.auth.relay,
             "allow_plaintext": server.auth.allow_plaintext,
@@ -127,15 +124,15 @@ def _server_settings(
 
 
 def _backend_settings(
-    name: str, backend: BackendConfig, *, check_recipients: bool, authenticate: bool
+    name: str, backend: BackendConfig, tasks: Collection[TaskName]
 ) -> BackendSettings:
     return {
         "name": name,
         "save_timeout": backend.gw_save_timeout,
         "check_timeout": backend.gw_val_rcpt_timeout,
-        "check_recipients": check_recipients,
+        "check_recipients": "validate" in tasks,
         "auth_timeout": backend.gw_auth_timeout,
-        "authenticate": authenticate,
+        "authenticate": "authenticate" in tasks,
         "cache_ttl": backend.validate_cache_ttl,
         "breaker_failures": backend.breaker_failures,
         "breaker_reset": backend.breaker_reset,

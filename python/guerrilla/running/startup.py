@@ -81,7 +81,7 @@ def config_problems(
 def _core_refuses(config: AppConfig) -> list[str]:
     """What the core cannot obey, whatever files and host names there are; nothing is opened."""
     servers = [(server, _ANYWHERE) for server in config.servers if server.is_enabled]
-    settings = core_settings(config, servers, check_recipients=(), log_level=logging.CRITICAL)
+    settings = core_settings(config, servers, tasks={}, log_level=logging.CRITICAL)
     for server in settings["servers"]:
         server["tls"] = None  # Its files are read when a start, or a reload, gets to them.
     try:
