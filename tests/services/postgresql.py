@@ -97,9 +97,7 @@ class PostgreSQL(Service):
             children = self._signal_children(signal.SIGKILL)
         super().kill()
         # It does not start again while one of them has its memory.
-        limit = time.monotonic() + STOP_TIMEOUT
-        while any(map(_lives, children)) and time.monotonic() < limit:
-            time.sleep(0.005)
+        _wait_for_end(children)
 
     def pause(self) -> None:
         """See `Service`; each session has a process of its own."""
@@ -124,7 +122,10 @@ class PostgreSQL(Service):
 
     def discard(self) -> None:
         """Ends it at once: nobody will start it again. Idempotent."""
+        children = self._signal_children(signal.SIGCONT)
         self._end(signal.SIGQUIT)
+        # It does not wait for all of them, and they write until they have ended.
+        _wait_for_end(children)
 
     def admin(self, database: str) -> psycopg.Connection[Any]:
         """A connection of the superuser, which commits each statement."""
@@ -187,6 +188,12 @@ def _program(name: str) -> str:
     """Debian keeps the server's programs apart, by version: the newest."""
     versions = sorted(Path(_VERSIONS).glob(f"*/bin/{name}"), key=lambda path: path.parts[-3])
     return str(versions[-1]) if versions else shutil.which(name) or program(name)
+
+
+def _wait_for_end(pids: Sequence[str]) -> None:
+    limit = time.monotonic() + STOP_TIMEOUT
+    while any(map(_lives, pids)) and time.monotonic() < limit:
+        time.sleep(0.005)
 
 
 def _lives(pid: str) -> bool:
