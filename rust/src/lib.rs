@@ -19,6 +19,7 @@
 //! | [`backends`] | what saves mails: its queues, its limits |
 //! | [`buffer`] | bodies: in memory from one budget, or in files |
 //! | [`server`] | a running core: bind, start, stop |
+//! | [`spool`] | messages that were answered 250 and are still to be worked on, on a disk |
 //! | [`tls`] | certificates and all else of a handshake |
 //! | [`config`] | the settings it obeys |
 //! | [`events`] | what embedders hear of |
@@ -48,5 +49,6 @@ pub mod queue;
 pub mod queued_id;
 pub mod server;
 pub mod smtp;
+pub mod spool;
 pub mod stats;
 pub mod tls;
