@@ -24,6 +24,7 @@
 //! | [`config`] | the settings it obeys |
 //! | [`events`] | what embedders hear of |
 //! | [`faults`] | what goes wrong on purpose, for `guerrilla.testing` |
+//! | [`record`] | an envelope as JSON: for the spool, and for `to_bytes` |
 //! | [`certificate`] | self-signed certificates |
 //! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |
 //! | [`few`] | a list that is nearly always empty, and then next to nothing |
@@ -47,6 +48,7 @@ pub mod pending;
 mod python;
 pub mod queue;
 pub mod queued_id;
+pub mod record;
 pub mod server;
 pub mod smtp;
 pub mod spool;
