@@ -85,7 +85,7 @@ impl Folder {
         self.path.join("spool.db")
     }
 
-    pub(super) fn last(&self) -> PathBuf {
+    pub(super) fn last_id(&self) -> PathBuf {
         self.path.join("spool.last")
     }
 
