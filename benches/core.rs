@@ -150,7 +150,9 @@ fn spool(count: usize, backlog: usize, folder: String) {
             let found = spool.receive("default", BATCH, Duration::from_secs(9), &|| true);
             let found = found.expect("goes on");
             done += found.len();
-            found.iter().for_each(|leased| leased.lease.settle(Settled::Done));
+            for leased in &found {
+                leased.lease.settle(Settled::Done);
+            }
         }
     });
     let (took, used) = (began.elapsed().as_secs_f64(), processor_ms() - before);

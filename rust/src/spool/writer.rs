@@ -347,7 +347,8 @@ impl Writer {
 
     /// The file stays as large as it ever was, and its free pages are used again. Only once nothing is
     /// left of a large backlog is it worth the commit that gives them back: it copies what is there, so
-    /// that costs next to nothing then, where `auto_vacuum` would cost each delete something.
+    /// that costs next to nothing then (439 MiB: 18 ms, and 0.2 s for the checkpoint), where `auto_vacuum`
+    /// would cost each delete something.
     fn shrink(&mut self, connection: &Connection) {
         if self.shared.figures.depth.get() > 0 || !self.waiting.is_empty() {
             return;
