@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::signals::Signals;
 use super::{Connection, End, READ};
-use crate::backends::Backend;
+use crate::backends::{Backend, Spools};
 use crate::buffer::Body;
 use crate::course::Course;
-use crate::delivery::{Asked, Check, Delivery, Question};
+use crate::delivery::{Asked, Check, Delivery, Inlet, Question, Spooling};
 use crate::log::Level;
 use crate::pending::Expiry;
 use crate::server::Shared;
@@ -101,6 +101,7 @@ impl Connection {
     ) -> Result<(), End> {
         let (shared, backend) = (&self.shared, Arc::clone(&self.config.backend));
         let received_at = SystemTime::now();
+        let spools = backend.limits().spools;
         let delivery = Arc::new(Delivery {
             client: Arc::clone(&self.client),
             transaction,
@@ -110,11 +111,17 @@ impl Connection {
             pending: shared.pending_save(&backend),
             course: Course::new(shared.log.is_on(Level::Info)),
             fetched: AtomicBool::new(false),
+            // Whatever the settings say now: the chain that takes it may be of those to come.
+            spooling: Spooling::Into(Inlet::new(&shared.spool_place, backend.answering())),
             body,
         });
         shared.stats.messages_received.add();
         shared.stats.bytes_received.add_many(delivery.body.as_slice().len() as u64);
-        backend.saves.push(Asked(Arc::clone(&delivery)));
+        if spools == Spools::AtOnce && shared.spool().is_some() {
+            delivery.spool_at_once();
+        } else {
+            backend.saves.push(Asked(Arc::clone(&delivery)));
+        }
         let _queued = Queued(&backend, &delivery);
         let verdict = match self.wait_for(signals, delivery.as_ref()).await {
             Ok(verdict) => verdict,
