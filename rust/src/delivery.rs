@@ -176,10 +176,11 @@ impl Question for Delivery {
     }
 
     /// What a worker holds no longer stands in anyone's way; what is still queued does, until a worker
-    /// takes it out: else a queue that nobody empties would hold more than the budget.
+    /// takes it out, and what the spool has to write, until it has: else a queue that nobody empties
+    /// would hold more than the budget.
     fn forsake(&self) {
         self.pending.peer_gone();
-        if self.fetched.load(Ordering::SeqCst) {
+        if self.fetched.load(Ordering::SeqCst) && !self.spooling.is_handed_over() {
             self.body.release();
         }
     }

@@ -17,7 +17,7 @@ const FILE_MODE: u32 = 0o600;
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
     pub(super) faults: Faults,
 }
 
@@ -48,7 +48,7 @@ impl Folder {
             }
             // Who took over its mails may have removed it since it was opened.
             if is_still(&lock, &name) {
-                let folder = Self { path: path.to_owned(), _lock: lock, faults: Faults::default() };
+                let folder = Self { path: path.to_owned(), lock, faults: Faults::default() };
                 folder.complete().map_err(OpenError::file(path, "cannot be prepared"))?;
                 return Ok(Some(folder));
             }
@@ -64,6 +64,12 @@ impl Folder {
             make(&self.path.join(name))?;
         }
         sync_folder(&self.path)
+    }
+
+    /// Lets another process have it, or a core that follows in this one: at the end.
+    pub(super) fn unlock(&self) {
+        // Where it fails, the end of the process does it.
+        let _ = self.lock.unlock();
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::files::FileJob;
 use super::writer::{Job, Why};
 use super::{Octets, Shared, clock};
+use crate::log::Level;
 
 /// The first wait; each one is twice as long as the one before.
 const FIRST_WAIT_MS: u64 = 5_000;
@@ -53,6 +54,13 @@ pub(super) struct Held {
     /// Of envelope and message.
     pub(super) octets: u64,
     pub(super) file: Option<String>,
+}
+
+impl Held {
+    /// Which attempt it is that was just made, from 1.
+    fn attempt(&self) -> u32 {
+        self.attempts.saturating_add(1)
+    }
 }
 
 const OPEN: u8 = 0;
@@ -116,7 +124,11 @@ impl Shared {
     fn settle(&self, held: &Arc<Held>, outcome: Settled) {
         let held = Arc::clone(held);
         match outcome {
-            Settled::Done => self.send(Job::Delete { held, why: Why::Done }),
+            Settled::Done => {
+                let (id, attempt) = (&held.queued_id, held.attempt());
+                self.quiet.say(Level::Info, format_args!("{id}: done at attempt {attempt}"));
+                self.send(Job::Delete { held, why: Why::Done });
+            }
             Settled::Failed(reason) => self.fail(held, reason),
             Settled::Deferred(reason) if self.is_too_old(&held) => {
                 let reason = format!("older than spool.max_age; at last: {reason}");
@@ -126,6 +138,14 @@ impl Shared {
                 let attempts = held.attempts.saturating_add(1);
                 let wait = wait_ms(attempts, held.id.unsigned_abs() ^ held.generation);
                 let next_ms = clock::now_ms().saturating_add(wait);
+                self.quiet.say(
+                    Level::Info,
+                    format_args!(
+                        "{}: deferred at attempt {attempts}, tried again in {} s: {reason}",
+                        held.queued_id,
+                        wait / 1_000
+                    ),
+                );
                 self.send(Job::Defer { held, attempts, next_ms, reason });
             }
         }
@@ -138,6 +158,11 @@ impl Shared {
     }
 
     fn fail(&self, held: Arc<Held>, reason: String) {
+        let (id, attempt) = (&held.queued_id, held.attempt());
+        self.quiet.say(
+            Level::Warning,
+            format_args!("{id}: failed at attempt {attempt}, set aside: {reason}"),
+        );
         // Where the thread has ended, the next start gives it out again.
         self.files.push(FileJob::Fail { held, reason });
     }

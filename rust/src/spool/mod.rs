@@ -244,6 +244,7 @@ impl Spool {
         let _ = threads.files.join();
         self.shared.inbox.close();
         let _ = threads.writer.join();
+        self.shared.folder.unlock();
     }
 }
 
