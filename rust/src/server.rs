@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::backends::{Backend, DEFAULT};
 use crate::buffer::{Budget, Spiller};
 use crate::config::{CoreConfig, ServerConfig, Swap};
+use crate::delivery::Inlet;
 use crate::events::Events;
 use crate::faults::Faults;
 use crate::log::{Level, Log};
@@ -53,7 +54,7 @@ pub struct Shared {
     pub(crate) memory_freed: Arc<Notify>,
     pub(crate) ids: Generator,
     pub(crate) shutdown: Arc<Shutdown>,
-    spool: OnceLock<Arc<Spool>>,
+    spool: Arc<OnceLock<Arc<Spool>>>,
     wakes: Wakes,
     retained_warned: AtomicBool,
 }
@@ -78,6 +79,11 @@ impl Shared {
     /// Its spool, where it has one.
     pub fn spool(&self) -> Option<&Arc<Spool>> {
         self.spool.get()
+    }
+
+    /// The way into the spool for a message of that backend.
+    pub fn inlet(&self, backend: Arc<Backend>) -> Inlet {
+        Inlet::new(&self.spool, backend)
     }
 
     /// Opens the spool; one that is open stays, and obeys these limits.
@@ -210,7 +216,7 @@ impl Server {
             memory_freed,
             ids: Generator::default(),
             shutdown: Arc::default(),
-            spool: OnceLock::new(),
+            spool: Arc::default(),
             wakes,
             retained_warned: AtomicBool::new(false),
             config: Swap::new(config),
