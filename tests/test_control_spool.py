@@ -77,7 +77,8 @@ def test_no_answer_is_longer_than_a_line(daemon: RunningDaemon, ask: Asked) -> N
     octets = bytes(range(32, 127)) * 20 + b"\r\n"
     (large,) = deliver(daemon, "later", body=octets * 500)
     shown = ask("spool-show", id=large)
-    read, offset = b"", 0
+    read = b""
+    offset: int | None = 0
     while offset is not None:
         chunk = ask("spool-read", id=large, part="message", offset=offset)
         read += base64.b64decode(chunk["data"])

@@ -94,7 +94,8 @@ def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str
         main(arguments)
     assert ended.value.code == 1
     (error,) = capsys.readouterr().err.splitlines()
-    command = " ".join(("guerrillad", *arguments[: 2 if arguments[:1] in (["mail"], ["spool"]) else 1]))
+    words = 2 if arguments[:1] in (["mail"], ["spool"]) else 1
+    command = " ".join(("guerrillad", *arguments[:words]))
     if arguments in ([], ["nonsense"]):
         command = "guerrillad"
     assert error.startswith(f"{command}: ")

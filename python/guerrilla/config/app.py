@@ -257,10 +257,8 @@ class AppConfig(Section):
         named = {"default": self.backend_config, **self.backends}
         spooling = {name for name, backend in named.items() if backend.spools != "never"}
         if not spooling:
-            return [
-                "spool: is not used, as no save_process has the stage 250; put it in, or remove "
-                "spool"
-            ]
+            what = "is not used, as no save_process has the stage 250; put it in, or remove spool"
+            return [f"spool: {what}"]
         return [
             f"spool.max_bytes: is less than max_size of servers[{index}], so that a message of "
             "that size is never taken"
