@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import itertools
 import json
 import sys
 import time
@@ -24,7 +25,7 @@ from guerrilla.commands.spoolplace import opened
 from guerrilla.control.spool import MAX_ENTRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from guerrilla.commands.common import Subparsers
     from guerrilla.commands.spoolplace import Ask
@@ -37,8 +38,10 @@ opened instead, under their locks; as root, as the user whose they are.
 _STEP: Final = 200
 """Messages in a request: few enough to see how far it is."""
 
-_LISTED: Final = ("failed", "damaged")
-"""The states of what waits for a person."""
+_REPLAY_STEP: Final = 20
+"""The same where each has a sync of its own."""
+
+_ANY: Final = frozenset({"ready", "deferred", "in work", "failed", "damaged"})
 
 _HEAD: Final = (
     f"{'ID':26}  {'AGE':>7}  {'SIZE':>9}  {'TRIES':>5}  {'NEXT':>7}  {'STATE':8}  "
@@ -120,10 +123,12 @@ def _add(
 def list_messages(args: argparse.Namespace) -> int:
     """`spool list`: a line a message."""
     with opened(args) as ask:
+        entries = _entries(ask, failed=args.failed, backend=args.backend)
+        first = [*itertools.islice(entries, 1)]  # Before anything is printed: it may be refused.
         if not args.json:
             print(_HEAD)
         now = time.time()
-        for entry in _entries(ask, failed=args.failed, backend=args.backend):
+        for entry in itertools.chain(first, entries):
             print(as_json(entry) if args.json else _line(entry, now))
     return 0
 
@@ -142,34 +147,36 @@ def show(args: argparse.Namespace) -> int:
         print(as_json({**found["entry"], "record": record}))
         return 0
     for name, value in _described(found["entry"], record, time.time()):
-        print(f"{name:<12} {shown(value)}")
+        print(f"{name:<18} {shown(value) or '-'}")
     return 0
 
 
 def retry(args: argparse.Namespace) -> int:
     """`spool retry`: due now."""
-    ids = _chosen(args, failed=False)
+    ids = _chosen(args, failed=False, states={"deferred"})
     count = _act(args, "spool-retry", ids, "retrying")
     return _say(args, "retried", count, "due now")
 
 
 def drop(args: argparse.Namespace) -> int:
-    """`spool drop`: asks, and deletes."""
+    """`spool drop`: asks, and deletes; 1 where one is still there, since somebody works on it."""
     ids = _chosen(args, failed=args.failed if args.all else None)
-    if not ids:
-        return _say(args, "dropped", 0, "dropped")
-    if not args.yes:
+    if ids and not args.yes:
         _confirm(len(ids))
-    count = _act(args, "spool-drop", [one for one in ids if not ids[one]], "dropping")
-    failed = [one for one in ids if ids[one]]
+    waiting, failed = ([one for one in ids if ids[one] is state] for state in (False, True))
+    count = _act(args, "spool-drop", waiting, "dropping")
     count += _act(args, "spool-drop", failed, "dropping", failed=True)
-    return _say(args, "dropped", count, "dropped")
+    _say(args, "dropped", count, "dropped")
+    if count < len(ids):
+        what = f"{_messages(len(ids) - count)} not dropped"
+        print(f"guerrillad: {what}: in work, or gone meanwhile", file=sys.stderr)
+    return 1 if count < len(ids) else 0
 
 
 def replay(args: argparse.Namespace) -> int:
     """`spool replay`: in the spool again."""
-    ids = _chosen(args, failed=True)
-    count = _act(args, "spool-replay", ids, "replaying")
+    ids = _chosen(args, failed=True, states={"failed"})
+    count = _act(args, "spool-replay", ids, "replaying", step=_REPLAY_STEP)
     return _say(args, "replayed", count, "in the spool again")
 
 
@@ -196,14 +203,17 @@ def _read(ask: Ask, name: str, part: str, size: int) -> bytes:
     return bytes(octets)
 
 
-def _chosen(args: argparse.Namespace, *, failed: bool | None) -> dict[str, bool]:
-    """The ids of the command line, or of all there are now, with whether each has failed.
+def _chosen(
+    args: argparse.Namespace, *, failed: bool | None, states: Collection[str] = _ANY
+) -> dict[str, bool]:
+    """The ids of the command line, or of all there are now, with whether each was set aside.
 
     Each is looked for before anything is done.
 
     Args:
         args: the command line.
         failed: what they have to be; None: either.
+        states: those of all there are that are meant.
 
     Raises:
         CommandError: one is not there, or not what it has to be; or none was named.
@@ -214,18 +224,20 @@ def _chosen(args: argparse.Namespace, *, failed: bool | None) -> dict[str, bool]
         if not args.all:
             return {name: _look_for(ask, name, failed=failed) for name in args.ids}
         entries = _entries(ask, failed=bool(failed), backend=args.backend)
-        return {entry["id"]: bool(failed) for entry in entries}
+        return {one["id"]: bool(failed) for one in entries if one["state"] in states}
 
 
 def _look_for(ask: Ask, name: str, *, failed: bool | None) -> bool:
-    """Whether the message of that id has failed."""
+    """Whether the message of that id has been set aside."""
     state = ask("spool-show", {"id": name})["entry"]["state"]
-    found = state in _LISTED
-    if failed is True and not found:
+    is_aside = state in {"failed", "damaged"}
+    if failed is not None and state == "damaged":
+        raise CommandError(f"{name}: is damaged, so it cannot be tried again")
+    if failed is True and not is_aside:
         raise CommandError(f"{name}: has not failed, so there is nothing to replay")
-    if failed is False and found:
-        raise CommandError(f"{name}: has {state}: `spool replay` puts it back")
-    return found
+    if failed is False and is_aside:
+        raise CommandError(f"{name}: has failed: `spool replay` puts it back")
+    return is_aside
 
 
 def _confirm(count: int) -> None:
@@ -245,8 +257,9 @@ def _confirm(count: int) -> None:
 def _act(
     args: argparse.Namespace,
     command: str,
-    ids: Mapping[str, bool] | Sequence[str],
+    ids: Collection[str],
     doing: str,
+    step: int = _STEP,
     **more: bool,
 ) -> int:
     """Asks for it, some messages at a time; of how many it was done."""
@@ -255,8 +268,8 @@ def _act(
         return 0
     count = 0
     with opened(args) as ask, progress(doing, len(names)) as done:
-        for start in range(0, len(names), _STEP):
-            some = names[start : start + _STEP]
+        for start in range(0, len(names), step):
+            some = names[start : start + step]
             count += ask(command, {"ids": some, **more})["count"]
             done(len(some))
     return count

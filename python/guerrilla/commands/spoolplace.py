@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla._core import Spool
 from guerrilla.commands.common import CommandError, find_config, no_config, shown
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     Ask = Callable[[str, Mapping[str, Any]], dict[str, Any]]
     """Asks for one of `guerrilla.control.spool.COMMANDS`; its result, or a `CommandError`."""
+
+
+_PATIENCE: Final = 330.0
+"""Seconds for an answer: a little more than the spool gives a disk that hardly answers."""
 
 
 @contextmanager
@@ -52,7 +56,7 @@ def _connection(places: Sequence[str]) -> Connection | None:
     """To the daemon at the first of these where one answers."""
     for place in places:
         try:
-            return Connection(place)
+            return Connection(place, _PATIENCE)
         except NobodyThereError:
             continue
     return None
