@@ -75,6 +75,10 @@ class FakeDaemon:
         self._do("stats")
         return {"connections": 3}
 
+    def spool(self) -> None:
+        """It has none."""
+        self._do("spool")
+
 
 class Client:
     """A connection to a control socket."""
@@ -90,8 +94,9 @@ class Client:
         found: dict[str, Any] = json.loads(self._file.readline())
         return found
 
-    def ask(self, command: object) -> dict[str, Any]:
-        self.send(json.dumps({"command": command}).encode() + b"\n")
+    def ask(self, command: object, **arguments: object) -> dict[str, Any]:
+        request = {"command": command} | ({"arguments": arguments} if arguments else {})
+        self.send(json.dumps(request).encode() + b"\n")
         return self.answer()
 
     def has_ended(self) -> bool:

@@ -171,3 +171,33 @@ def test_a_mode_that_lets_anybody_in_or_nobody_is_warned_of() -> None:
 def test_what_is_not_odd_is_not_warned_of(raw: dict[str, Any]) -> None:
     """A section that is off may hold anything."""
     assert from_mapping(raw).warnings() == []
+
+
+# The spool
+
+
+@pytest.mark.parametrize(
+    ("max_bytes", "max_size", "keys", "found"),
+    [
+        ("1 MiB", "2 MiB", {}, [0]),
+        ("2 MiB", "2 MiB", {}, []),
+        (0, "2 MiB", {}, []),
+        ("1 MiB", 0, {}, []),
+        ("1 MiB", "2 MiB", {"is_enabled": False}, []),
+        ("1 MiB", "2 MiB", {"backend": "direct"}, []),
+    ],
+)
+def test_a_spool_that_is_smaller_than_a_message(
+    max_bytes: object, max_size: object, keys: dict[str, Any], found: list[int]
+) -> None:
+    raw = {
+        **server(max_size=max_size, **keys),
+        "spool": {"path": "spool", "max_bytes": max_bytes},
+        "backend_config": {"save_process": "250|SQL"},
+        "backends": {"direct": {"save_process": "SQL"}},
+    }
+    assert from_mapping(raw).warnings() == [
+        f"spool.max_bytes: is less than max_size of servers[{index}], so that a message of that "
+        "size is never taken"
+        for index in found
+    ]

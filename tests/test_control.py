@@ -15,7 +15,9 @@ import pytest
 
 from guerrilla.config import from_mapping
 from guerrilla.control.client import ControlError, ask
-from guerrilla.control.server import MAX_CLIENTS, MAX_LINE, TIMEOUT, Control
+from guerrilla.control.requests import MAX_LINE
+from guerrilla.control.server import MAX_CLIENTS, TIMEOUT, Control
+from guerrilla.control.spool import COMMANDS
 from guerrilla.errors import ConfigError
 from tests.control import Client, FakeDaemon, FakeReport, started
 
@@ -141,8 +143,49 @@ def test_an_unknown_command(control: Control) -> None:
     with Client(control.path) as client:
         (error,) = client.ask("x" * 1000)["errors"]
     assert error.startswith("unknown command 'xxx")
-    assert error.endswith("known: reload, reopen-logs, stop, status, stats, config")
-    assert len(error) < 200
+    assert "; known: reload, reopen-logs, stop, status, stats, config, spool-list, " in error
+    assert len(error) < 300
+
+
+def test_arguments_are_checked_by_the_command(control: Control) -> None:
+    with Client(control.path) as client:
+        assert client.ask("status", now=True)["errors"] == ["status takes no arguments"]
+        client.send(b'{"command": "status", "arguments": {}}\n')
+        assert client.answer()["ok"]
+        client.send(b'{"command": "status", "arguments": [1]}\n')
+        assert client.answer()["errors"] == ["arguments: expected an object"]
+        for given, problem in (
+            ({"after": "1"}, "arguments.after: Input should be a valid integer"),
+            ({"max": 501}, "arguments.max: Input should be less than or equal to 500"),
+            ({"x" * 99: 1}, f"arguments.{'x' * 60}: Extra inputs are not permitted"),
+        ):
+            assert client.ask("spool-list", **given)["errors"] == [problem]
+        for bad in ("../a", "", "a" * 65, "a/b", "a\n", "é"):
+            (error,) = client.ask("spool-show", id=bad)["errors"]
+            assert error.startswith("arguments.id: String should match pattern"), bad
+        (error,) = client.ask("spool-drop", ids=["a"] * 1001)["errors"]
+        assert error.startswith("arguments.ids: List should have at most 1000 items")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("spool-list", {}),
+        ("spool-show", {"id": "a"}),
+        ("spool-read", {"id": "a", "part": "message"}),
+        ("spool-retry", {"ids": ["a"]}),
+        ("spool-drop", {"ids": ["a"]}),
+        ("spool-replay", {"ids": ["a"]}),
+    ],
+)
+def test_a_daemon_without_a_spool(
+    control: Control, command: str, arguments: dict[str, object]
+) -> None:
+    with Client(control.path) as client:
+        assert client.ask(command, **arguments) == {
+            "ok": False,
+            "errors": ["this daemon has no spool"],
+        }
 
 
 # Clients that are slow, many or gone
@@ -338,5 +381,19 @@ def test_the_document_says_what_is_true(control: Control) -> None:
             client.send(request.encode() + b"\n")
             assert client.answer()["ok"], request
     assert {json.loads(request)["command"] for request in requests} == set(control._commands)
-    assert f"at most {MAX_LINE // 1024} KiB, and {TIMEOUT:g} seconds to come whole" in text
+    assert f"at most {MAX_LINE // 1024} KiB, as has an answer about the spool" in text
+    assert f"{TIMEOUT:g} seconds to come whole" in text
     assert f"at most {MAX_CLIENTS} connections at a time" in text
+
+
+def test_the_document_has_every_argument_about_the_spool() -> None:
+    """With its default, where it has one."""
+    text = (Path(__file__).parent.parent / "docs" / "control.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(spool-[a-z]+)` \| (.*?) \| ", text, re.MULTILINE))
+    assert list(rows) == list(COMMANDS)
+    for name, (kind, _) in COMMANDS.items():
+        told = dict(re.findall(r"`([a-z]+)`(?: \(([a-z0-9]+)[;:)])?", rows[name]))
+        assert told == {
+            field: "" if info.is_required() else json.dumps(info.default)
+            for field, info in kind.model_fields.items()
+        }

@@ -23,6 +23,7 @@ from guerrilla.config import (
     load,
     loads,
 )
+from guerrilla.config.app import SpoolConfig
 from guerrilla.config.server import AuthConfig
 from guerrilla.config.tls import (
     CIPHERS,
@@ -72,7 +73,7 @@ def test_there_are_documents() -> None:
     names = {path.name for path in DOCUMENTS}
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "flow.md"} <= names
     assert {"limits.md", "tls.md", "proxies.md", "rfc.md", "security.md"} <= names
-    assert {"config.md", "control.md", "logs.md", "deploy.md", "reload.md"} <= names
+    assert {"config.md", "control.md", "logs.md", "deploy.md", "reload.md", "spool.md"} <= names
 
 
 @pytest.mark.parametrize("code", named(blocks("python")))
@@ -221,7 +222,8 @@ def test_every_limit_is_documented_with_its_default() -> None:
     limits = set(ServerConfig.model_fields) - NO_LIMITS
     process = {"max_memory", "spill_size"}
     auth = {"failure_delay", "max_failures"}
-    assert set(documented) == limits | process | auth
+    spool = {"max_bytes", "min_free", "max_age"}
+    assert set(documented) == limits | process | auth | spool
     values = {
         name: tomllib.loads(f"x = {cells[0].strip('`')}")["x"] for name, cells in documented.items()
     }
@@ -232,6 +234,8 @@ def test_every_limit_is_documented_with_its_default() -> None:
     ].model_dump(include=limits)
     of_auth = {name: values[name] for name in auth}
     assert AuthConfig.model_validate(of_auth) == AuthConfig()
+    of_spool = {name: values[name] for name in spool}
+    assert SpoolConfig.model_validate({"path": "s", **of_spool}) == SpoolConfig(path="s")
     assert config.model_dump(include=process) == AppConfig.default().model_dump(include=process)
 
 

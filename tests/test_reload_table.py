@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from guerrilla.config import AppConfig, BackendConfig, ServerConfig, TLSConfig
+from guerrilla.config.app import SpoolConfig
 from guerrilla.config.section import Section, key_of
 from guerrilla.config.server import AuthConfig
 from guerrilla.config.unbuilt import unbuilt_keys
@@ -17,6 +18,7 @@ from tests import (  # they say what they show when they are loaded
     test_reload_process,
     test_reload_sessions,
     test_reload_tls,
+    test_spooled_reload,
     test_validate_cache,
 )
 from tests.reloads import SHOWN, TABLE
@@ -30,6 +32,7 @@ MODULES: Final = (
     test_reload_process,
     test_reload_sessions,
     test_reload_tls,
+    test_spooled_reload,
     test_validate_cache,
 )
 
@@ -40,6 +43,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "servers[].auth.": AuthConfig,
     "servers[].tls.": TLSConfig,
     "backend_config.": BackendConfig,
+    "spool.": SpoolConfig,
 }
 
 UNPROBED: Final = {
@@ -55,7 +59,7 @@ def keys() -> set[str]:
         for path, section in SECTIONS.items()
         for field in section.model_fields
     }
-    return found - {"servers", "servers[].auth", "servers[].tls", "backend_config"}
+    return found - {"servers", "servers[].auth", "servers[].tls", "backend_config", "spool"}
 
 
 def test_every_key_has_a_row_and_every_row_a_key() -> None:

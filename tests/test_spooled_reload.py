@@ -12,6 +12,7 @@ import pytest
 from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.running.reloading import ReloadReport
+from tests.reloads import shows
 from tests.shelves import Shelf, Spooling, config, deliver, depth, send
 from tests.wire import HELLO, Wire, until
 
@@ -129,6 +130,7 @@ def test_a_spool_that_cannot_be_opened_leaves_what_was_there(
     assert shelf.kept == ["one"]
 
 
+@shows("next start", "spool.path")
 @pytest.mark.parametrize("path", [None, "elsewhere"])
 def test_where_the_spool_is_waits_for_the_next_start(
     spooling: Spooling, shelf: type[Shelf], tmp_path: Path, path: str | None
@@ -150,6 +152,7 @@ def test_where_the_spool_is_waits_for_the_next_start(
     assert not (tmp_path / "elsewhere").exists()
 
 
+@shows("at once", "spool.max_bytes", "spool.min_free")
 def test_limits_of_the_spool_change_at_once(
     spooling: Spooling, shelf: type[Shelf], tmp_path: Path
 ) -> None:
@@ -171,6 +174,7 @@ def test_limits_of_the_spool_change_at_once(
     until(lambda: shelf.kept == ["one", "more", "more"])
 
 
+@shows("at once", "spool.max_age")
 def test_a_mail_that_is_too_old_for_the_limit_of_now_is_set_aside(
     spooling: Spooling, shelf: type[Shelf], tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ class Weather:
         self._chance = random.Random(seed)
         self._pairs = [self_signed(folder, stem=stem) for stem in ("one", "two")]
         self._turn = 0
+        self._spool = {"path": str(folder / "spool"), "min_free": 0}
         self.varied: set[str] = set()
         """The keys that have had several values."""
         (folder / "storm_module.py").write_text("")
@@ -89,7 +90,8 @@ class Weather:
         self._turn += 1
         server, backend, top = self._server(), self._backend(), self._top()
         top["backends"] = self._backends(server["backend"])
-        self.varied |= {*top, "servers[]", "backend_config.*"}
+        self.varied |= {*top, "servers[]", "backend_config.*"} - {"spool"}
+        self.varied |= {f"spool.{key}" for key in top["spool"]} - {"spool.path"}
         self.varied |= {f"servers[].{key}" for key in server if key not in {"auth", "tls"}}
         self.varied |= {f"servers[].auth.{key}" for key in server["auth"]}
         self.varied |= {f"servers[].tls.{key}" for key in server["tls"]}
@@ -142,7 +144,15 @@ class Weather:
     def _backend(self) -> dict[str, Any]:
         one = self._chance.choice
         return {
-            "save_process": one(["SQL", "HeadersParser|SQL", "HeadersParser|Hasher|Header|SQL"]),
+            "save_process": one(
+                [
+                    "SQL",
+                    "HeadersParser|SQL",
+                    "HeadersParser|Hasher|Header|SQL",
+                    "250|SQL",
+                    "HeadersParser|250|Hasher|Header|SQL",
+                ]
+            ),
             "validate_process": one(["", "Anyone"]),
             "auth_process": one(["", "Anyone"]),
             "auth_workers_size": one([1, 2]),
@@ -189,6 +199,12 @@ class Weather:
             "log_format": one(["text", "json"]),
             "watch_config": one([True, False]),
             "ignore_unknown_keys": one([True, False]),
+            "spool": {
+                **self._spool,
+                "max_bytes": one([0, "1 GiB", "2 GiB"]),
+                "min_free": one([0, "1 MiB"]),
+                "max_age": one(["1h", "120h"]),
+            },
         }
 
     def _section(self) -> dict[str, Any]:
@@ -233,6 +249,7 @@ class Weather:
             "servers": servers,
             "allowed_hosts": ["example.com"],
             "log_file": "off",
+            "spool": self._spool,
             **top,
             "backend_config": {
                 "save_process": "HeadersParser|Header|SQL",
@@ -331,12 +348,16 @@ def test_a_storm_of_reloads_is_heard_by_nobody(
     until(lambda: workers() == sizes)
     # In this order: what tests before this one have left goes with it, descriptors as well.
     memory, before = settled_memory(), state()
+    until(lambda: running.stats()["spool_depth"] == 0)
     first = len(stored(tmp_path))
     queued = storm(running, weather, RELOADS, MAILS)
     built = {key for key, when in TABLE.items() if when not in {"not built yet", "next start"}}
     assert built == weather.varied
     assert len(set(queued)) == len(queued) == MAILS
     until(lambda: running.stats()["connections_open"] == 0)
+    # What was answered at the spool, by whatever chain is right of it, or by all of one without it.
+    until(lambda: running.stats()["spool_depth"] == 0)
+    assert running.stats()["spool_committed"] > MAILS / 10
     found = stored(tmp_path)
     assert len(found) == first + len(queued)
     assert set(queued) <= set(found)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from types import TracebackType
 
+    from guerrilla._core import Spool
     from guerrilla.control.server import Control
     from guerrilla.engine.backend import BackendFactory
     from guerrilla.engine.base import Processor
@@ -336,6 +337,10 @@ class Daemon(AsyncDaemon):
         """What it is and does now, in values of JSON; `stats` has more figures."""
         found = status(self._parts, self.config, self.warnings(), self._backend)
         return found | dict([self._saves()])
+
+    def spool(self) -> Spool | None:
+        """Its spool, as `guerrillad spool` has it; None where there is none, and before start."""
+        return None if self._parts is None else self._parts.core.spool()
 
     def is_well(self, within: float) -> bool:
         """Whether its supervisor has looked after the workers in the last `within` seconds."""

@@ -40,6 +40,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         *("reload", "reopen-logs", "stop", "status", "stats"),
         *("mail", "mail list", "mail show", "mail export", "mail purge"),
+        *("spool", "spool list", "spool show", "spool retry", "spool drop", "spool replay"),
     ],
 )
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +74,11 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
         ["mail", "purge"],
         ["mail", "purge", "--older-than", "soon"],
         ["mail", "show", "1", "--raw", "--json"],
+        ["spool"],
+        ["spool", "show"],
+        ["spool", "show", "1", "--message", "--json"],
+        ["spool", "list", "now"],
+        ["spool", "drop"],
         ["mail", "export", "out", "--since", "yore"],
         ["cert", "--out", "tls"],
         ["cert", "--host", "mx.example.com"],
@@ -88,7 +94,8 @@ def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str
         main(arguments)
     assert ended.value.code == 1
     (error,) = capsys.readouterr().err.splitlines()
-    command = " ".join(("guerrillad", *arguments[: 2 if arguments[:1] == ["mail"] else 1]))
+    words = 2 if arguments[:1] in (["mail"], ["spool"]) else 1
+    command = " ".join(("guerrillad", *arguments[:words]))
     if arguments in ([], ["nonsense"]):
         command = "guerrillad"
     assert error.startswith(f"{command}: ")

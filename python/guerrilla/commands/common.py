@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import json
 import os
 import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from guerrilla.config import chain_stages, load
 from guerrilla.engine.backends import backends_of, path_of
@@ -200,6 +201,17 @@ def duration(text: str) -> float:
         raise argparse.ArgumentTypeError(msg) from error
 
 
+def elapsed(seconds: float) -> str:
+    """A time for a person: of days, hours, minutes and seconds the two largest are enough."""
+    parts: list[str] = []
+    left = int(seconds)
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        count, left = divmod(left, size)
+        if count or parts or unit == "s":
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
+
+
 def table_name(text: str) -> str:
     """An argument that names a table.
 
@@ -289,3 +301,29 @@ def shown(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def column(text: str, width: int) -> str:
+    """Text for a column of a table, cut where it is longer."""
+    safe = shown(text)
+    return safe if len(safe) <= width else f"{safe[: width - 1]}~"
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """One line of JSON that any terminal can be given."""
+    # ASCII, so that it is safe in any terminal and any locale; DEL is the one control it leaves.
+    return json.dumps(values).replace("\x7f", "\\u007f")
+
+
+def write_message(data: bytes | memoryview, *, raw: bool = False) -> None:
+    """Writes a message to stdout: byte for byte, but on a terminal with its controls escaped."""
+    if raw or not sys.stdout.isatty():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        sys.stdout.writelines(_safe_lines(bytes(data)))
+
+
+def _safe_lines(data: bytes) -> Iterator[str]:
+    for line in data.decode("utf-8", "backslashreplace").replace("\r\n", "\n").split("\n"):
+        yield "\t".join(shown(part) for part in line.split("\t")) + "\n"

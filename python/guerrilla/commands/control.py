@@ -13,6 +13,7 @@ from guerrilla.commands.common import (
     CommandError,
     add_command,
     add_config,
+    elapsed,
     find_config,
     no_config,
     shown,
@@ -25,7 +26,7 @@ from guerrilla.engine.backends import DEFAULT
 from guerrilla.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from guerrilla.commands.common import Subparsers
@@ -154,13 +155,18 @@ def ask_one(args: argparse.Namespace, command: str) -> dict[str, Any]:
     for place in places:
         with suppress(NobodyThereError):
             return ask(place, command)
-    looked = " nor at ".join(os.path.abspath(place) for place in places)
+    looked = looked_at(places)
     hint = (
         ""
         if args.socket is not None
         else " (one that was started with another pid_file is found by --socket PIDFILE.sock)"
     )
     raise NobodyThereError(f"no daemon answers at {looked}: is it running?{hint}")
+
+
+def looked_at(places: Sequence[str]) -> str:
+    """Where nobody answers, for a person."""
+    return " nor at ".join(os.path.abspath(place) for place in places)
 
 
 def sockets_of(config: str | None) -> list[str]:
@@ -176,11 +182,23 @@ def sockets_of(config: str | None) -> list[str]:
     if path is None:
         msg = f"{no_config()}: name one with -c, or the daemon's control socket with --socket"
         raise CommandError(msg)
+    found = sockets_by(path)
+    if not found:
+        msg = f"{path}: control_socket is off: only signals reach its daemon"
+        raise CommandError(msg)
+    return found
+
+
+def sockets_by(path: Path) -> list[str]:
+    """The same by the path of a config file; empty where its daemon has none.
+
+    Raises:
+        ConfigError: a config file that does not even tell where the socket is.
+    """
     named = _places(path)
     found = control_path(named, path)
     if found is None:
-        msg = f"{path}: control_socket is off: only signals reach its daemon"
-        raise CommandError(msg)
+        return []
     without = named.model_copy(update={"control_socket": None})
     beside = [control_path(without, path), control_path(AppConfig.default(), path)]
     return list(dict.fromkeys([found, *(place for place in beside if place is not None)]))
@@ -216,7 +234,7 @@ def _what_loads(values: Mapping[str, object]) -> AppConfig:
 
 def describe(found: Mapping[str, Any]) -> list[str]:
     """The answer to `status`, a line a thing; what a daemon does not tell is left out."""
-    started = f", up {_duration(found['uptime'])}" if "uptime" in found else ""
+    started = f", up {elapsed(found['uptime'])}" if "uptime" in found else ""
     lines = [f"guerrilla {found.get('version', '')}, process {found.get('pid', '?')}{started}"]
     for server in found.get("servers", []):
         where = ", ".join(server.get("addresses", [])) or server.get("name", "")
@@ -263,17 +281,6 @@ def _stage(stage: Mapping[str, Any]) -> str:
     mean = 1000 * stage["seconds"] / stage["calls"] if stage["calls"] else 0.0
     what = f"{stage['count']} items, {stage['errors']} errors, {mean:.3g} ms a call"
     return f"{stage['backend']} {stage['task']} {stage['stage']}: {what}"
-
-
-def _duration(seconds: float) -> str:
-    """Days, hours, minutes and seconds, of which the two largest are enough."""
-    parts: list[str] = []
-    left = int(seconds)
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s")):
-        count, left = divmod(left, size)
-        if count or parts or unit == "s":
-            parts.append(f"{count}{unit}")
-    return " ".join(parts[:2])
 
 
 def _end(answer: Mapping[str, Any], done: str) -> int:

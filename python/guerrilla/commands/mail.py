@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import base64
 import datetime as dt
-import json
 import os
 import re
 import sys
@@ -18,15 +17,18 @@ from guerrilla.commands.common import (
     CommandError,
     add_command,
     add_config,
+    as_json,
+    column,
     duration,
     find_store,
     shown,
     table_name,
+    write_message,
 )
 from guerrilla.store.reader import Reader, StoredMail, purge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from guerrilla.commands.common import StorePlace, Subparsers
 
@@ -128,7 +130,7 @@ def list_mails(args: argparse.Namespace) -> int:
         if not args.json:
             print(f"{'ID':>7}  {'RECEIVED (UTC)':19}  {'SIZE':>9}  {'FROM':28}  {'TO':28}  SUBJECT")
         for mail in reader.newest(args.limit):
-            print(_json(_summary(mail)) if args.json else _line(mail))
+            print(as_json(_summary(mail)) if args.json else _line(mail))
     return 0
 
 
@@ -140,15 +142,11 @@ def show(args: argparse.Namespace) -> int:
     if args.json:
         header = Envelope.create(data).header
         body = base64.b64encode(data).decode("ascii")
-        print(_json({**_summary(mail), "headers": header.items(), "message": body}))
+        print(as_json({**_summary(mail), "headers": header.items(), "message": body}))
         return 0
     if args.headers:
         data = bytes(Envelope.create(data).header_data)
-    if args.raw or not sys.stdout.isatty():
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    else:
-        sys.stdout.writelines(_safe_lines(data))
+    write_message(data, raw=args.raw)
     if others:
         ids = ", ".join(str(other.mail_id) for other in others)
         print(f"guerrillad: the copies for other recipients are {ids}", file=sys.stderr)
@@ -173,7 +171,7 @@ def export(args: argparse.Namespace) -> int:
                     print(f"guerrillad: {path} is another file: not overwritten", file=sys.stderr)
     if args.json:
         counts = {"exported": written, "already_there": there, "not_overwritten": failed}
-        print(_json({**counts, "folder": args.folder}))
+        print(as_json({**counts, "folder": args.folder}))
     else:
         print(f"exported {written} to {args.folder}" + (f", {there} were there" if there else ""))
     return 1 if failed else 0
@@ -186,7 +184,7 @@ def purge_mails(args: argparse.Namespace) -> int:
     count = purge(place.path, place.table, before, dry_run=args.dry_run)
     if args.json:
         key = "would_be_purged" if args.dry_run else "purged"
-        print(_json({key: count, "older_than": before, "dry_run": args.dry_run}))
+        print(as_json({key: count, "older_than": before, "dry_run": args.dry_run}))
         return 0
     mails = "1 mail" if count == 1 else f"{count} mails"
     done = "would be purged" if args.dry_run else "purged"
@@ -273,28 +271,13 @@ def _summary(mail: StoredMail) -> dict[str, Any]:
     }
 
 
-def _json(values: dict[str, Any]) -> str:
-    # ASCII, so that it is safe in any terminal and any locale; DEL is the one control it leaves.
-    return json.dumps(values).replace("\x7f", "\\u007f")
-
-
 def _line(mail: StoredMail) -> str:
-    sender = _column(mail.sender or "<>", 28)
-    recipient = _column(mail.recipient, 28)
+    sender = column(mail.sender or "<>", 28)
+    recipient = column(mail.recipient, 28)
     return (
         f"{mail.mail_id:>7}  {mail.date:19}  {mail.size:>9}  {sender:28}  {recipient:28}  "
         f"{shown(mail.subject)}"
     ).rstrip()
-
-
-def _column(text: str, width: int) -> str:
-    safe = shown(text)
-    return safe if len(safe) <= width else f"{safe[: width - 1]}~"
-
-
-def _safe_lines(data: bytes) -> Iterator[str]:
-    for line in data.decode("utf-8", "backslashreplace").replace("\r\n", "\n").split("\n"):
-        yield "\t".join(shown(part) for part in line.split("\t")) + "\n"
 
 
 def _count(text: str) -> int:

@@ -20,6 +20,7 @@ from guerrilla.commands import (
     schema,
     send,
     serve,
+    spool,
 )
 from guerrilla.commands.common import (
     add_command,
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     processors.add(commands)
     control.add(commands)
     mail.add(commands)
+    spool.add(commands)
     schema.add(commands)
     send.add(commands)
     cert.add(commands)

@@ -252,11 +252,20 @@ class AppConfig(Section):
         return {"backend_config": self.backend_config, **backends}
 
     def _spool_oddities(self) -> list[str]:
-        used = any(backend.spools != "never" for backend in self._backends_by_path.values())
-        if self.spool is None or used:
+        if self.spool is None:
             return []
+        named = {"default": self.backend_config, **self.backends}
+        spooling = {name for name, backend in named.items() if backend.spools != "never"}
+        if not spooling:
+            what = "is not used, as no save_process has the stage 250; put it in, or remove spool"
+            return [f"spool: {what}"]
         return [
-            "spool: is not used, as no save_process has the stage 250; put it in, or remove spool"
+            f"spool.max_bytes: is less than max_size of servers[{index}], so that a message of "
+            "that size is never taken"
+            for index, server in enumerate(self.servers)
+            if server.is_enabled
+            and server.backend in spooling
+            and 0 < self.spool.max_bytes < server.max_size
         ]
 
     @model_validator(mode="after")

@@ -6,8 +6,8 @@ import json
 import os
 import select
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from guerrilla.control import sockets
 from guerrilla.control.server import STOP_GRACE
@@ -15,6 +15,7 @@ from guerrilla.errors import GuerrillaError
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator, Mapping
     from os import PathLike
 
 TIMEOUT: Final = 30.0
@@ -50,24 +51,68 @@ def ask(path: str | PathLike[str], command: str, timeout: float | None = None) -
         NobodyThereError: no daemon runs there.
         ControlError: it is not ours to ask, or it does not answer in time.
     """
-    path = os.path.abspath(path)
     if timeout is None:
         timeout = RELOAD_TIMEOUT if command == "reload" else TIMEOUT
-    try:
-        with sockets.connect(path, timeout) as server:
+    with Connection(path, timeout) as daemon:
+        answer = daemon.ask(command)
+        if command == "stop" and answer["ok"]:
+            daemon.wait_for_the_end(answer["result"])
+        return answer
+
+
+class Connection:
+    """A connection to a daemon, which may be asked several things. A context manager.
+
+    Args:
+        path: of the socket.
+        timeout: seconds for each answer.
+
+    Raises:
+        NobodyThereError: no daemon runs there.
+        ControlError: it is not ours to ask, or it does not answer in time; so does each method.
+    """
+
+    def __init__(self, path: str | PathLike[str], timeout: float = TIMEOUT) -> None:
+        self.path = os.path.abspath(path)
+        self._timeout = timeout
+        with self._told():
+            self._socket = sockets.connect(self.path, timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends it."""
+        self._socket.close()
+
+    def ask(self, command: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Asks for one thing; the answer as `guerrilla.control.server` describes it."""
+        request: dict[str, Any] = {"command": command}
+        if arguments:
+            request["arguments"] = dict(arguments)
+        with self._told():
             # One that has no room for us says so, and reads nothing.
             with suppress(BrokenPipeError):
-                server.sendall(json.dumps({"command": command}).encode("ascii") + b"\n")
-            answer = _parse(_read_line(server, timeout), path)
-            if command == "stop" and answer["ok"]:
-                _wait_for_the_end(server, answer["result"], path)
-    except TimeoutError as error:
-        raise ControlError(f"{path}: no answer within {timeout:g} s") from error
-    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-        raise NobodyThereError(f"{path}: no daemon answers there: is it running?") from error
-    except OSError as error:
-        raise ControlError(f"{path}: {error.strerror or error}") from error
-    return answer
+                self._socket.sendall(json.dumps(request).encode("ascii") + b"\n")
+            return _parse(_read_line(self._socket, self._timeout), self.path)
+
+    def wait_for_the_end(self, stopping: dict[str, Any]) -> None:
+        """Until the daemon has stopped, after the answer to `stop`."""
+        with self._told():
+            _wait_for_the_end(self._socket, stopping, self.path)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            raise ControlError(f"{self.path}: no answer within {self._timeout:g} s") from error
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+            raise NobodyThereError(
+                f"{self.path}: no daemon answers there: is it running?"
+            ) from error
+        except OSError as error:
+            raise ControlError(f"{self.path}: {error.strerror or error}") from error
 
 
 def _read_line(server: socket.socket, timeout: float) -> bytes:

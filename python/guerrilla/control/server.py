@@ -1,8 +1,9 @@
 """The control socket: what `guerrillad reload`, `status`, `stop` and the like talk to.
 
-One JSON object a line, both ways. A request is `{"command": "status"}`; its answer is
-`{"ok": true, "result": …}`, or `{"ok": false, "errors": ["…"]}`, a reload's with both. A connection
-may ask several things, one after the other.
+One JSON object a line, both ways. A request is `{"command": "status"}`, with an object of
+`arguments` where it takes some; its answer is `{"ok": true, "result": …}`, or
+`{"ok": false, "errors": ["…"]}`, a reload's with both. A connection may ask several things, one
+after the other.
 """
 
 from __future__ import annotations
@@ -19,19 +20,20 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from guerrilla.config.writing import readable
 from guerrilla.control import sockets
+from guerrilla.control.requests import MAX_LINE, read_request
+from guerrilla.control.spool import COMMANDS, NoSpoolError, SpoolDesk
 from guerrilla.errors import ConfigError, StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import ExitStack
     from os import PathLike
 
+    from guerrilla._core import Spool
     from guerrilla.config import AppConfig
+    from guerrilla.control.requests import Request
 
 log = logging.getLogger("guerrilla.control")
-
-MAX_LINE: Final = 64 * 2**10
-"""Bytes of a request with its line end."""
 
 MAX_CLIENTS: Final = 8
 """Connections at a time; one more is told so and closed."""
@@ -48,7 +50,9 @@ _PAUSE: Final = 0.5
 STOP_GRACE: Final = 30.0
 """Seconds over `shutdown_timeout` that a stop may take, for workers and chains that close."""
 
-_DOING: Final = frozenset({"reload", "reopen-logs", "stop"})
+_DOING: Final = frozenset(
+    {"reload", "reopen-logs", "stop", "spool-retry", "spool-drop", "spool-replay"}
+)
 """The commands that are worth a line at info."""
 
 OFF: Final = "off"
@@ -98,6 +102,9 @@ class Controlled(Protocol):
 
     def stats(self) -> dict[str, Any]:
         """All its counters."""
+
+    def spool(self) -> Spool | None:
+        """Its spool, where it has one."""
 
 
 def control_path(config: AppConfig, config_file: str | PathLike[str] | None) -> str | None:
@@ -260,10 +267,11 @@ class Control:
             client.sendall(_line(_bad(f"more than {MAX_CLIENTS} connections at a time")))
 
     def _serve(self, client: socket.socket) -> None:
+        desk = SpoolDesk(self._daemon.spool)
         try:
             with client:
                 for line in self._lines(client):
-                    self._obey(line, client)
+                    self._obey(line, client, desk)
         except OSError as error:  # It went away, or does not read what it asked for.
             log.debug("a control connection ended: %s", error)
         except Exception:
@@ -272,22 +280,28 @@ class Control:
             with self._lock:
                 self._clients.pop(client, None)
 
-    def _obey(self, line: bytes, client: socket.socket) -> None:
+    def _obey(self, line: bytes, client: socket.socket, desk: SpoolDesk) -> None:
         try:
-            name = _command(line, self._commands)
+            request = read_request(line, [*self._commands, *COMMANDS])
         except ValueError as error:
             client.sendall(_line(_bad(str(error))))
             return
+        name = request.command
         level = logging.INFO if name in _DOING else logging.DEBUG
         log.log(level, "%s, as %s asks", name, _who(client))
-        answer = self._run_command(name)
+        answer = self._run_command(request, desk)
         client.sendall(_line(answer))
         if name == "stop" and answer["ok"]:
             # The end of the connection says that the daemon has stopped.
             self._ended.wait(self._daemon.config.shutdown_timeout + STOP_GRACE)
 
-    def _run_command(self, name: str) -> Answer:
+    def _run_command(self, request: Request, desk: SpoolDesk) -> Answer:
+        name, arguments = request
         try:
+            if name in COMMANDS:
+                return _of_spool(desk, name, arguments)
+            if arguments:
+                return _bad(f"{name} takes no arguments")
             return self._commands[name]()
         except Exception as error:
             log.exception("%s failed", name)
@@ -350,17 +364,15 @@ class Control:
         return _good({"pid": os.getpid(), "shutdown_timeout": timeout})
 
 
-def _command(line: bytes, known: Collection[str]) -> str:
+def _of_spool(desk: SpoolDesk, name: str, arguments: Mapping[str, Any]) -> Answer:
     try:
-        request = json.loads(line)
-    except (ValueError, RecursionError):
-        request = None
-    name = request.get("command") if isinstance(request, dict) else None
-    if not isinstance(name, str) or len(request) != 1:
-        raise ValueError('a request is an object such as {"command": "status"}, with that key only')
-    if name not in known:
-        raise ValueError(f"unknown command {name[:60]!r}; known: {', '.join(known)}")
-    return name
+        return _good(desk.answer(name, arguments))
+    except NoSpoolError:
+        return _bad("this daemon has no spool")
+    except (ValueError, LookupError) as error:
+        return _bad(str(error))
+    except OSError as error:
+        return _bad(f"{error.filename or 'the spool'}: {error.strerror or error}")
 
 
 def _good(result: object) -> Answer:

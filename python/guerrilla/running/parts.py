@@ -23,6 +23,7 @@ from guerrilla.engine.supervisor import Supervisor
 from guerrilla.errors import StartError
 from guerrilla.eventpump import EventPump
 from guerrilla.logs.pump import LogPump
+from guerrilla.running.filesystems import spool_warnings
 from guerrilla.running.opening import (
     GRACE,
     begin_pools,
@@ -107,7 +108,7 @@ class Plan:
 
     def warnings(self) -> list[str]:
         """What works and is hardly meant; of a config without problems."""
-        found = [*self.config.warnings(), *self._auth_warnings()]
+        found = [*self.config.warnings(), *self._auth_warnings(), *spool_warnings(self.config)]
         backends = backends_of(self.config)
         for name, kinds in self.tasks.items():
             if self.backend is not None and name == DEFAULT:

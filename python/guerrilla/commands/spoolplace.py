@@ -1,0 +1,118 @@
+"""Where `guerrillad spool` finds the spool: at the daemon that runs, or in the folders it left."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from guerrilla._core import Spool
+from guerrilla.commands.common import CommandError, find_config, no_config, shown
+from guerrilla.commands.control import looked_at, sockets_by
+from guerrilla.config import load
+from guerrilla.control.client import Connection, NobodyThereError
+from guerrilla.control.spool import SpoolDesk
+from guerrilla.running.privileges import Identity, become
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    Ask = Callable[[str, Mapping[str, Any]], dict[str, Any]]
+    """Asks for one of `guerrilla.control.spool.COMMANDS`; its result, or a `CommandError`."""
+
+
+_PATIENCE: Final = 330.0
+"""Seconds for an answer: a little more than the spool gives a disk that hardly answers."""
+
+
+@contextmanager
+def opened(args: argparse.Namespace) -> Iterator[Ask]:
+    """The spool that the command line means.
+
+    Raises:
+        CommandError: there is none, or it cannot be had.
+        ControlError: the daemon does not answer as it should.
+        ConfigError: a bad config file.
+    """
+    path = None if args.socket is not None else find_config(args.config)
+    if path is None and args.socket is None:
+        msg = f"{no_config()}: name one with -c, or the daemon's control socket with --socket"
+        raise CommandError(msg)
+    places = [args.socket] if path is None else sockets_by(path)
+    daemon = _connection(places)
+    if daemon is not None:
+        with daemon:
+            yield _asking(daemon)
+    elif path is None:
+        raise NobodyThereError(f"no daemon answers at {looked_at(places)}: is it running?")
+    else:
+        with _folders(path, places) as spool:
+            yield _looking(SpoolDesk(lambda: spool))
+
+
+def _connection(places: Sequence[str]) -> Connection | None:
+    """To the daemon at the first of these where one answers."""
+    for place in places:
+        try:
+            return Connection(place, _PATIENCE)
+        except NobodyThereError:
+            continue
+    return None
+
+
+def _asking(daemon: Connection) -> Ask:
+    def ask(command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        answer = daemon.ask(command, arguments)
+        if not answer["ok"]:
+            lines = answer.get("errors", ["failed"])
+            raise CommandError("\n".join(shown(str(line)) for line in lines))
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    return ask
+
+
+def _looking(desk: SpoolDesk) -> Ask:
+    def ask(command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return desk.answer(command, arguments)
+        except (ValueError, LookupError) as error:
+            raise CommandError(shown(str(error))) from error
+
+    return ask
+
+
+@contextmanager
+def _folders(path: Path, places: Sequence[str]) -> Iterator[Spool]:
+    """The folders of the spool that a config names, which no process has."""
+    config = load(path)
+    if config.spool is None:
+        raise CommandError(f"{path}: spool is not set, so there is no spool")
+    folder = config.spool.path
+    nobody = f"no daemon answers at {looked_at(places)}" if places else "its control_socket is off"
+    try:
+        _become_owner(folder)
+        spool = Spool(folder)
+    except FileNotFoundError:
+        raise CommandError(f"{folder}: there is no spool yet, and {nobody}") from None
+    except BlockingIOError:
+        raise CommandError(
+            f"{folder}: a process has it, and {nobody}: stop it, or say where its socket is "
+            "with --socket"
+        ) from None
+    except ValueError as error:
+        raise CommandError(shown(str(error))) from error
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
+def _become_owner(folder: str) -> None:
+    """Root becomes the user whose spool it is: the daemon could not open what root makes there."""
+    found = os.stat(folder)
+    if os.geteuid() == 0 != found.st_uid:
+        uid, gid = found.st_uid, found.st_gid
+        become(Identity("user", str(uid), uid, gid, (gid,)))

@@ -1,0 +1,303 @@
+"""`guerrillad spool`: of a daemon that runs, and of one that has stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import pwd
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from guerrilla.cli import main
+from tests.running import RunningDaemon
+from tests.spools import Asked, deliver, kept, spooling
+from tests.wire import until
+
+COMMANDS = ("list", "show ID", "retry --all", "drop --all --yes", "replay --all")
+CONFIG = "guerrilla.toml"
+
+Say = Callable[..., list[str]]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
+    with spooling(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Runs a command; what it printed, a line each. Its status has to be 0, or as given."""
+
+    def run(command: str, *, status: int = 0) -> list[str]:
+        capsys.readouterr()
+        assert main(["spool", *command.split(), "-c", CONFIG]) == status
+        found = capsys.readouterr()
+        assert (found.out if status else found.err) == ""
+        return (found.err if status else found.out).splitlines()
+
+    return run
+
+
+@pytest.fixture(params=["running", "stopped"])
+def messages(request: pytest.FixtureRequest, daemon: RunningDaemon) -> tuple[str, str]:
+    """The ids of one that waits for its next try, and of one that has failed."""
+    later, never = deliver(daemon, "later", "never")
+    with Asked(daemon) as ask:
+        until(lambda: ask.states() == {later: "deferred", never: "failed"})
+    if request.param == "stopped":
+        daemon.stop()
+    return later, never
+
+
+@contextmanager
+def going(daemon: RunningDaemon) -> Iterator[None]:
+    """The daemon, or one in its place where it has stopped."""
+    if daemon.process.returncode is None:
+        yield
+        return
+    with RunningDaemon(daemon.folder, config=daemon.config_file.read_text()):
+        yield
+
+
+def entries(say: Say, options: str = "") -> list[dict[str, object]]:
+    return [json.loads(line) for line in say(f"list --json {options}")]
+
+
+def test_list(say: Say, messages: tuple[str, str]) -> None:
+    later, never = messages
+    head, line = say("list")
+    assert re.sub(" +", " ", head) == "ID AGE SIZE TRIES NEXT STATE FROM TO ERROR"
+    plain = re.sub(" +", " ", line)
+    assert re.match(
+        rf"{later} \d+s \d+ [1-9] (\d+s|now) deferred from@example.org to@example.com .*not now",
+        plain,
+    )
+    assert line.index("from@") == head.index("FROM")
+    assert line.index("to@") == head.index("TO")
+    assert line.index("deferred") == head.index("STATE")
+    _, line = say("list --failed")
+    assert line.startswith(never)
+    assert " failed " in line
+    (entry,) = entries(say)
+    assert (entry["id"], entry["state"], entry["to"]) == (later, "deferred", ["to@example.com"])
+    assert [entry["id"] for entry in entries(say, "--failed")] == [never]
+    assert [entry["id"] for entry in entries(say, "--backend default")] == [later]
+    assert entries(say, "--backend other") == []
+
+
+def test_show_tells_all_that_is_known(say: Say, messages: tuple[str, str]) -> None:
+    for one, state, error in zip(
+        messages, ("deferred", "failed"), ("not now", "not at all"), strict=True
+    ):
+        found = dict(line.split(maxsplit=1) for line in say(f"show {one}"))
+        assert (found["id"], found["state"], found["backend"]) == (one, state, "default")
+        assert found["mail_from"] == "from@example.org"
+        assert found["rcpt_to"] == "to@example.com"
+        assert found["helo"] == "client.example.org"
+        assert error in found["error"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, \d+s ago", found["received"])
+        (text,) = say(f"show {one} --json")
+        record = json.loads(text)["record"]
+        assert record["rcpt_to"][0]["host"] == "example.com"
+
+
+def test_show_writes_a_message_byte_for_byte(
+    daemon: RunningDaemon, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Those that are in files as well, with controls, by a daemon and without one."""
+    bodies = [b"a\x1b\xff\x00b\r\n..dots", (b"\x80" * 900 + b"\r\n") * 700]
+    ids = [deliver(daemon, "later", body=body)[0] for body in bodies]
+    for _ in range(2):
+        for one, body in zip(ids, bodies, strict=True):
+            capfdbinary.readouterr()
+            assert main(["spool", "show", "--message", one, "-c", CONFIG]) == 0
+            sent = b"Subject: later\r\n\r\n" + body.replace(b"\r\n.", b"\r\n") + b"\r\n"
+            assert capfdbinary.readouterr().out == sent
+        daemon.stop()
+
+
+def test_retry(say: Say, messages: tuple[str, str], daemon: RunningDaemon, tmp_path: Path) -> None:
+    later, never = messages
+    assert say(f"retry {never}", status=1) == [
+        f"guerrillad: {never}: has failed: `spool replay` puts it back"
+    ]
+    (tmp_path / "open").touch()
+    assert say(f"retry {later}") == ["1 message due now"]
+    with going(daemon):
+        until(lambda: kept(tmp_path) == [later])
+
+
+def test_retry_of_all(
+    say: Say, messages: tuple[str, str], daemon: RunningDaemon, tmp_path: Path
+) -> None:
+    (tmp_path / "open").touch()
+    assert say("retry --all --json") == ['{"retried": 1}']
+    with going(daemon):
+        until(lambda: kept(tmp_path) == [messages[0]])
+
+
+def test_drop_asks(say: Say, messages: tuple[str, str]) -> None:
+    later, never = messages
+    for words, what in ((f"{later} {never}", "2 messages"), ("--all", "1 message")):
+        assert say(f"drop {words}", status=1) == [
+            f"guerrillad: {what} would be deleted for good: say --yes where that is meant"
+        ]
+    assert len(entries(say)) == 1
+
+
+def test_drop(say: Say, messages: tuple[str, str]) -> None:
+    later, never = messages
+    assert say(f"drop --yes {later} {'a' * 26}", status=1) == [
+        f"guerrillad: {'a' * 26}: no such message in the spool"
+    ]
+    assert [entry["id"] for entry in entries(say)] == [later]  # nothing was done
+    assert say(f"drop --yes {never} {later} {later}") == ["2 messages dropped"]
+    assert entries(say) == entries(say, "--failed") == []
+    assert say("drop --all") == ["0 messages dropped"]
+
+
+@pytest.mark.usefixtures("messages")
+def test_drop_of_all(say: Say) -> None:
+    assert say("drop --yes --all --backend other --json") == ['{"dropped": 0}']
+    assert say("drop --yes --all --json") == ['{"dropped": 1}']
+    assert (len(entries(say)), len(entries(say, "--failed"))) == (0, 1)
+    assert say("drop --yes --all --failed --json") == ['{"dropped": 1}']
+    assert entries(say, "--failed") == []
+
+
+@pytest.mark.parametrize(("answer", "left"), [(b"no\n", 1), (b"\n", 1), (b"y\n", 0)])
+def test_drop_at_a_terminal(
+    daemon: RunningDaemon, say: Say, answer: bytes, left: int, tmp_path: Path
+) -> None:
+    (later,) = deliver(daemon, "later")
+    ours, theirs = pty.openpty()
+    os.write(ours, answer)
+    done = subprocess.run(
+        [sys.executable, "-m", "guerrilla", "spool", "drop", later, "-c", CONFIG],
+        stdin=theirs,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    os.close(theirs)
+    os.close(ours)
+    assert done.stderr.startswith("delete 1 message for good? [y/N] ")
+    assert (done.returncode, len(entries(say))) == (left, left)
+    assert done.stderr.endswith("guerrillad: nothing was deleted\n") == bool(left)
+
+
+def test_replay(say: Say, messages: tuple[str, str], daemon: RunningDaemon, tmp_path: Path) -> None:
+    later, never = messages
+    assert say(f"replay {never} {later}", status=1) == [
+        f"guerrillad: {later}: has not failed, so there is nothing to replay"
+    ]
+    assert say("replay --all --backend other") == ["0 messages in the spool again"]
+    (tmp_path / "open").touch()
+    assert say("replay --all") == ["1 message in the spool again"]
+    with going(daemon):
+        until(lambda: never in kept(tmp_path))
+        assert entries(say, "--failed") == []
+
+
+def test_many_are_done_in_pages(daemon: RunningDaemon, say: Say, tmp_path: Path) -> None:
+    ids = deliver(daemon, *["later"] * 1_100)
+    assert [entry["id"] for entry in entries(say)] == ids
+    daemon.stop()
+    assert [entry["id"] for entry in entries(say)] == ids
+    assert say("drop --all --yes") == ["1100 messages dropped"]
+    assert entries(say) == []
+
+
+@pytest.mark.parametrize("name", ["retry", "drop", "replay"])
+def test_messages_have_to_be_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["a", "--all"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["spool", name, *words])
+        assert ended.value.code == 1
+        assert capsys.readouterr().err == (
+            f"guerrillad spool {name}: name messages, or all with --all; "
+            f"see guerrillad spool {name} --help\n"
+        )
+
+
+# Where there is no spool, or none to be had
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_daemon_without_a_spool(command: str, say: Say, tmp_path: Path) -> None:
+    with RunningDaemon(tmp_path):
+        assert say(command, status=1) == ["guerrillad: this daemon has no spool"]
+    assert say(command, status=1) == [
+        f"guerrillad: {CONFIG}: spool is not set, so there is no spool"
+    ]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_config(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["spool", *command.split()]) == 1
+    error = capsys.readouterr().err
+    assert error.endswith(": name one with -c, or the daemon's control socket with --socket\n")
+    assert main(["spool", *command.split(), "--socket", "gone.sock"]) == 1
+    error = capsys.readouterr().err
+    path = Path("gone.sock").absolute()
+    assert error == f"guerrillad: no daemon answers at {path}: is it running?\n"
+
+
+def test_a_spool_that_is_not_there_yet(say: Say) -> None:
+    """Looking for it does not make it."""
+    Path(CONFIG).write_text('spool = { path = "spool" }', encoding="utf-8")
+    where = Path(f"{CONFIG}.sock").absolute()
+    assert say("list", status=1) == [
+        f"guerrillad: spool: there is no spool yet, and no daemon answers at {where}"
+    ]
+    Path(CONFIG).write_text('spool = { path = "spool" }\ncontrol_socket = "off"', encoding="utf-8")
+    assert say("list", status=1) == [
+        "guerrillad: spool: there is no spool yet, and its control_socket is off"
+    ]
+    assert not Path("spool").exists()
+
+
+def test_a_process_that_cannot_be_asked(say: Say, tmp_path: Path) -> None:
+    with spooling(tmp_path, top='control_socket = "off"') as daemon:
+        deliver(daemon, "later")
+        for command in ("list", "retry --all", "drop --all --yes"):
+            (error,) = say(command, status=1)
+            assert error == (
+                f"guerrillad: {tmp_path}/spool: a process has it, and its control_socket is off: "
+                "stop it, or say where its socket is with --socket"
+            )
+    assert len(entries(say)) == 1
+
+
+def test_root_becomes_who_owns_it(daemon: RunningDaemon, tmp_path: Path) -> None:
+    """What it makes there would else be closed to the daemon. Not root, we own it all."""
+    (never,) = deliver(daemon, "never")
+    with Asked(daemon) as ask:
+        until(lambda: ask.states() == {never: "failed"})
+    daemon.stop()
+    owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    folder = tmp_path / "spool"
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, owner.pw_uid, owner.pw_gid)
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 1:
+            parent.chmod(parent.stat().st_mode | 0o711)
+    done = subprocess.run(
+        [sys.executable, "-m", "guerrilla", "spool", "replay", never, "-c", CONFIG],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 message in the spool again\n", "")
+    owners = {path.stat().st_uid for path in (folder, *folder.rglob("*"))}
+    assert owners == {owner.pw_uid}
