@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from tests.faults.stores import Store
 from tests.ledger import Ledger, wait_for
@@ -73,7 +73,7 @@ class Lives:
         daemon, self._daemon = self.daemon, None
         daemon.stop()
 
-    def __enter__(self) -> Lives:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
