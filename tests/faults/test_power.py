@@ -1,4 +1,4 @@
-"""The power fails: what was not synced is gone, all of it or any part, at random moments under load.
+"""The power fails under load, at random moments: what was not synced is gone, all or any part.
 
 The process is killed, and its folder becomes what `disk/journal.py` says that a disk which keeps
 its promises may hold then. The next life begins with that.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import careless
 from tests.faults.disk.disk import Disk
 from tests.faults.lives import Lives
 from tests.faults.stores import STORES, MailDirs, SQLiteFile, Store
@@ -52,7 +53,7 @@ def test_power_fails(
 
 
 @pytest.mark.parametrize(
-    ("kind", "careless"),
+    ("kind", "how"),
     [
         pytest.param(SQLiteFile, "unsynced_database", id="SQLite"),
         pytest.param(MailDirs, "unsynced_files", id="MailDir, files"),
@@ -63,42 +64,14 @@ def test_a_store_that_does_not_sync_is_found_out(
     disk: Disk,
     tmp_path: Path,
     kind: type[Store],
-    careless: str,
+    how: str,
     tally: Callable[[str, str], Tally],
 ) -> None:
     """Else the tests above would say nothing."""
     run = tmp_path / "run"
     run.mkdir()
-    (run / "careless.py").write_text(f"{CARELESS}\n\n{careless}()\n")
+    careless.write(run, how)
     store = kind(disk.folder)
-    sent = cut_under_load(disk, run, store, 1, 'import = ["careless"]')
-    with pytest.raises(AssertionError, match="not stored|no mail of ours"):
+    sent = cut_under_load(disk, run, store, 1, careless.IMPORT)
+    with pytest.raises(AssertionError, match=r"not stored|no mail of ours"):
         tally("none", kind.name).audit(sent, store.stored())
-
-
-CARELESS = """\
-import os
-import stat
-
-from guerrilla.store import database
-
-fsync = os.fsync
-opened = database._open
-
-
-def unsynced_database():
-    def careless(path):
-        connection = opened(path)
-        connection.pragma("synchronous", "OFF")
-        return connection
-
-    database._open = careless
-
-
-def unsynced_files():
-    os.fsync = lambda fd: fsync(fd) if stat.S_ISDIR(os.stat(fd).st_mode) else None
-
-
-def unsynced_folders():
-    os.fsync = lambda fd: None if stat.S_ISDIR(os.stat(fd).st_mode) else fsync(fd)
-"""
