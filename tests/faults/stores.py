@@ -25,8 +25,6 @@ class Store(ABC):
     chain: ClassVar[str]
     answers: ClassVar[str] = ""
     """What the path of each file has in it on which an answer depends."""
-    forgets: ClassVar[bool] = False
-    """Whether a mail that was refused, and stored all the same, is taken back."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -121,7 +119,6 @@ class Spooled(Store):
     name = "spool"
     chain = "250|HeadersParser|Hasher|Header|SQL"
     answers = "/spool/"
-    forgets = True
 
     @property
     def database(self) -> Path:

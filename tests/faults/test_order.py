@@ -85,9 +85,8 @@ def test_synced_before_the_answer(
 @pytest.mark.parametrize(
     ("kind", "how", "error"),
     [
-        pytest.param(SQLiteFile, "unsynced_database", "mail.db-wal", id="SQLite"),
-        pytest.param(MailDirs, "unsynced_files", "/to/tmp/", id="MailDir, files"),
-        pytest.param(MailDirs, "unsynced_folders", "/to/new", id="MailDir, folders"),
+        pytest.param(MailDirs, "unsynced_files", "/to/tmp/", id="files"),
+        pytest.param(MailDirs, "unsynced_folders", "/to/new", id="folders"),
     ],
 )
 def test_a_store_that_does_not_sync_is_found_out(
