@@ -106,6 +106,12 @@ class Database:
     def __init__(self, path: str) -> None:
         self._path = path
         self._connection: apsw.Connection | None = None
+        self._failed: apsw.Connection | None = None
+        """One that could not write, and stays open until another takes its place.
+
+        Its index of the log ends before the commit that failed. Without it the log would be read
+        anew, and a mail found there that was answered 4xx: the sender would bring it again.
+        """
         self._files = Files(None, None, None)
         """Those of the connection, or of the last one."""
         self._log_left = b""
@@ -150,11 +156,14 @@ class Database:
 
         Not that of a file that was moved: only this connection can still complete it.
         """
+        self._inserts.clear()
         if self._is_moved():
-            self._inserts.clear()
-        else:
-            self._drop()
-            self._log_left = log_header(self._path)
+            return
+        connection = self._connection
+        if connection is not None and not _is_copied(connection):
+            self._failed, self._connection = connection, None
+        self._drop()
+        self._log_left = log_header(self._path)
 
     def close(self) -> None:
         """Moves all from the log (`-wal`) into the database file, then closes it."""
@@ -165,24 +174,37 @@ class Database:
                 what = describe(error, self._path)
                 _log.warning("the last mails stay in %s-wal: %s", self._path, what)
         self._drop()
+        self._drop_failed()
 
     def _connect(self) -> apsw.Connection:
         """Opens the file, which must still be the one at the path when all its files are open."""
         make_file(self._path)
         main = file_id(self._path)
-        left = self._log_left and self._log_left == log_header(self._path)
+        left = bool(self._log_left) and self._log_left == log_header(self._path)
         if left and main != self._files.main:
             msg = (
                 f"{self._path} was replaced, and {self._path}-wal holds mails of the old file: "
                 "put that back, or remove the log"
             )
             raise StoreError(msg)
-        connection = _open(self._path)
+        try:
+            connection = _open(self._path)
+        except apsw.BusyError:
+            self._drop_failed()  # in case that it is what holds a lock
+            raise
         files = files_of(self._path)
         if files.main != main or None in files:
             connection.close(True)  # at once, whatever is open on it
             msg = f"{self._path} was moved or removed while it was opened"
             raise Unavailable(msg)
+        try:
+            _empty_log(connection, self._path, has_failed=left)
+        except BaseException as error:
+            connection.close(True)
+            if isinstance(error, Unavailable):
+                self._drop_failed()
+            raise
+        self._drop_failed()
         self._files = files
         self._log_left = b""
         return connection
@@ -223,6 +245,13 @@ class Database:
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         self._inserts.clear()
+        self._close(connection)
+
+    def _drop_failed(self) -> None:
+        connection, self._failed = self._failed, None
+        self._close(connection)
+
+    def _close(self, connection: apsw.Connection | None) -> None:
         if connection is not None:
             try:
                 connection.close(True)  # at once, whatever is open on it
@@ -247,6 +276,36 @@ def _open(path: str) -> apsw.Connection:
         connection.close(True)  # at once, whatever is open on it
         raise
     return connection
+
+
+def _is_copied(connection: apsw.Connection) -> bool:
+    """Whether all that was committed could be copied from the log into the database."""
+    try:
+        busy, logged, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").get
+    except apsw.Error:
+        return False
+    return not busy and logged == copied
+
+
+def _empty_log(connection: apsw.Connection, path: str, *, has_failed: bool) -> None:
+    """Moves what an earlier connection left in the log into the database.
+
+    After a sync that failed the system keeps what it could not write, but only in memory, and never
+    tries again: what is read from the log then may not be on disk. Behind it a transaction that is
+    synced would be lost with the next power failure, since reading the log ends at the first gap.
+
+    Args:
+        connection: it has written nothing yet.
+        path: of the database.
+        has_failed: whether that is known of the log. Else another process that uses it is not
+            waited for.
+    """
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS if has_failed else 0)
+    busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get[0]
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    if busy and has_failed:
+        msg = f"{path} could not be written, and another process reads it: its log has to wait"
+        raise Unavailable(msg)
 
 
 def _expect(path: str, what: str, found: object, *, wanted: object) -> None:
