@@ -7,12 +7,14 @@ mails.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.faults import table
+from tests.faults.disk.disk import Disk, build
 from tests.faults.tally import Tally
 
 WRITE: Final = "GUERRILLA_WRITE_FAULTS"
@@ -69,3 +71,19 @@ def tally(request: pytest.FixtureRequest) -> Callable[[str, str], Tally]:
         return Tally(request.config.stash.setdefault(_ROWS, []), fault, store)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def disk_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that rules over a disk, compiled."""
+    return build(tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture
+def disk(disk_library: Path, tmp_path: Path) -> Iterator[Disk]:
+    """An empty disk."""
+    folder = tmp_path / "ruled"
+    folder.mkdir()
+    made = Disk(disk_library, folder)
+    yield made
+    made.close()
