@@ -1,4 +1,4 @@
-"""Servers that mails are stored into, each behind a proxy, and how a daemon is told to use them."""
+"""Servers that mails are stored into, each behind a proxy, and daemons that use them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from tests.fastcgi.helpers import Mailbox, options
 from tests.faults.proxy import Proxy
+from tests.ledger import Ledger, Mail, mixed_mails, token_of
 from tests.services.phpfpm import PhpFpm
 from tests.services.redis import DURABLE, RedisServer
 from tests.services.sql import SQLServer
@@ -48,6 +49,7 @@ class Server(Protocol):
 class Behind:
     """A server behind a proxy."""
 
+    name: str
     server: Server
     proxy: Proxy
     stage: str
@@ -56,6 +58,16 @@ class Behind:
     """Of `backend_config`."""
     stored: Callable[[], Iterable[bytes]]
     """Every mail that it holds."""
+    _sent: int = 0
+
+    def mails(self, count: int) -> list[Mail]:
+        """Mails of all sizes that it has not been sent before."""
+        self._sent += count
+        return mixed_mails(count, first=self._sent - count)
+
+    def stored_of(self, ledger: Ledger) -> Iterator[bytes]:
+        """What it holds of the mails of a ledger."""
+        return (mail for mail in self.stored() if token_of(mail) in ledger.messages)
 
     def config(self, chain: str = "HeadersParser|Hasher|Header", **more: Any) -> str:
         """Of a daemon that stores into it behind this chain; with more keys of `backend_config`."""
@@ -70,7 +82,7 @@ def redis_behind(folder: Path) -> Iterator[Behind]:
     """A Redis that keeps what it has answered."""
     with RedisServer(folder, settings=DURABLE) as server, Proxy(server.port) as proxy:
         keys = {"redis_interface": f"127.0.0.1:{proxy.port}", "redis_timeout": ANSWERS}
-        yield Behind(server, proxy, "Redis", keys, lambda: server.values().values())
+        yield Behind("Redis", server, proxy, "Redis", keys, lambda: server.values().values())
 
 
 @contextlib.contextmanager
@@ -83,19 +95,19 @@ def php_behind(folder: Path) -> Iterator[Behind]:
     with php, Proxy(port) as proxy:
         address = f"127.0.0.1:{proxy.port}"
         keys = options(php, fcgi_connection_address=address, fcgi_timeout=ANSWERS)
-        yield Behind(php, proxy, "FastCGI", keys, lambda: box.mails().values())
+        yield Behind("PHP-FPM", php, proxy, "FastCGI", keys, lambda: box.mails().values())
 
 
 @contextlib.contextmanager
-def table_behind(server: SQLServer) -> Iterator[Behind]:
+def table_behind(name: str, server: SQLServer, *, answers: str = ANSWERS) -> Iterator[Behind]:
     """A fresh table of a database that runs already, and runs when it is left."""
     place = server.fresh()
     with Proxy(server.port) as proxy:
-        dsn = place.dsn(readTimeout=ANSWERS).replace(f":{server.port}/", f":{proxy.port}/")
+        dsn = place.dsn(readTimeout=answers).replace(f":{server.port}/", f":{proxy.port}/")
         dsn = dsn.replace(f":{server.port})", f":{proxy.port})")
         keys = {"sql_driver": place.driver, "sql_dsn": dsn}
         try:
-            yield Behind(server, proxy, "SQL", keys, lambda: _mails(place.rows()))
+            yield Behind(name, server, proxy, "SQL", keys, lambda: _mails(place.rows()))
         finally:
             server.resume()
 

@@ -116,17 +116,19 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        try:
-            far = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
-            _end(writer, reset=True)
-            return
-        link = _Link(self, (reader, writer), far)
-        self._links.add(link)
-        try:
-            await link.run()
-        finally:
-            self._links.discard(link)
+        # Cancelled at the end; the callback of asyncio's server would complain of that.
+        with contextlib.suppress(asyncio.CancelledError):
+            try:
+                far = await asyncio.open_connection("127.0.0.1", self.target)
+            except OSError:
+                _end(writer, reset=True)
+                return
+            link = _Link(self, (reader, writer), far)
+            self._links.add(link)
+            try:
+                await link.run()
+            finally:
+                self._links.discard(link)
 
 
 _Side = tuple[asyncio.StreamReader, asyncio.StreamWriter]
