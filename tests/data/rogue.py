@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import guerrilla
 from guerrilla import Envelope, NoSuchUser, Processor
@@ -20,7 +20,12 @@ from guerrilla.processors.sql import SQL
 
 FOREVER = 3_600.0
 
+FULL = 64
+"""Mails of a full batch."""
+
 kept: list[Envelope] = []
+poisonous: dict[str, int] = {}
+"""How often it is still raised for them, by token."""
 
 
 def hold_the_gil(seconds: float) -> None:
@@ -84,10 +89,18 @@ def leak(envelope: Envelope) -> None:
 
 
 class _Poisoned(SQL):
-    """Raises for some mails, whatever else is in their batch; the first batch waits for `open`."""
+    """Raises for one mail of 64, whatever else is in its batch.
+
+    The first batch waits for a file `open`, so that the next one is full.
+    """
+
+    tries: ClassVar[int]
+    """How often it raises for that mail."""
 
     class Options(SQL.Options, Marked):
-        """See `Marked`."""
+        """See `Marked`; `rogue_most` is how many such mails there are."""
+
+        rogue_most: int = 1
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -98,33 +111,34 @@ class _Poisoned(SQL):
         if _mark(self._mine.rogue_marks, "entered"):
             while not Path(self._mine.rogue_marks, "open").exists():
                 time.sleep(0.002)
+        if len(envelopes) == FULL and len(poisonous) < self._mine.rogue_most:
+            self._choose(_token(envelopes[FULL // 2]))
         for index, envelope in enumerate(envelopes):
-            if self._is_poison(envelope, alone=len(envelopes) == 1):
+            if self._raises_for(_token(envelope)):
                 self._leave(envelopes[:index])
-                refused = self._mine.rogue_does == "refuse"
-                raise NoSuchUser("nobody") if refused else ValueError("on purpose")
+                refuses = self._mine.rogue_does == "refuse"
+                raise NoSuchUser("nobody") if refuses else ValueError("on purpose")
         return super().save_batch(envelopes)
+
+    def _choose(self, token: str) -> None:
+        poisonous.setdefault(token, self.tries)
+        _mark(self._mine.rogue_marks, f"{token}.poison")
+
+    def _raises_for(self, token: str) -> bool:
+        left = poisonous.get(token, 0)
+        if left and self._mine.rogue_does != "refuse":
+            poisonous[token] = left - 1
+        return left > 0
 
     def _leave(self, envelopes: Sequence[Envelope]) -> None:
         """Does something about those before it."""
 
-    def _is_poison(self, envelope: Envelope, *, alone: bool) -> bool:
-        token, options = _token(envelope), self._mine
-        if token not in options.rogue_tokens:
-            return False
-        if self._mine.rogue_does == "refuse":
-            return True
-        # As long as it is asked about in company: alone it fails once more, and is well then.
-        ends = alone or not self.atomic
-        return _mark(options.rogue_marks, token) if ends else not self._is_over(token)
-
-    def _is_over(self, token: str) -> bool:
-        return Path(self._mine.rogue_marks, token).exists()
-
 
 @guerrilla.processor("PoisonedAtomic")
 class PoisonedAtomic(_Poisoned):
-    """Saves nothing of a batch that it raises for, and says so."""
+    """Saves nothing of a batch that it raises for, and says so: it is asked one by one then."""
+
+    tries = 2
 
 
 @guerrilla.processor("PoisonedHalf")
@@ -132,7 +146,7 @@ class PoisonedHalf(_Poisoned):
     """Saves those before the one that it raises for."""
 
     atomic = False
+    tries = 1
 
     def _leave(self, envelopes: Sequence[Envelope]) -> None:
-        if envelopes:
-            super(_Poisoned, self).save_batch(envelopes)
+        super(_Poisoned, self).save_batch(envelopes)
