@@ -24,6 +24,7 @@ from tests.services.fixtures import (  # fixtures  # noqa: F401
     postgresql,
 )
 from tests.services.redis import empty_redis, own_redis, redis_server  # fixtures  # noqa: F401
+from tests.shelves import shelf, spooling  # fixtures  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -64,6 +64,7 @@ BACKEND: dict[str, Any] = {
     "cache_ttl": 0.0,
     "breaker_failures": 0,
     "breaker_reset": 10.0,
+    "spools": "never",
 }
 
 

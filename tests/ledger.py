@@ -76,6 +76,8 @@ class Ledger:
         """5xx before or after the data, by token."""
         self.rejections: list[str] = []
         """What those said."""
+        self.heard: Counter[str] = Counter()
+        """Refusals by their codes, as "452 4.3.1"."""
         self.dropped = 0
         """Connections that ended before the final dot."""
         self.other: list[str] = []
@@ -338,6 +340,7 @@ class _Sender:
     def _note(self, mail: Mail, reply: str, counter: Counter[str], key: str) -> bool:
         """Writes a refusal down; whether it was for good."""
         with self.ledger.lock:
+            self.ledger.heard[reply[:9]] += 1
             if reply.startswith("4"):
                 counter[key] += 1
             elif reply.startswith("5"):

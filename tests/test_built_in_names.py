@@ -35,14 +35,17 @@ def test_go_guerrillas_own_config_names_nothing_that_is_unknown() -> None:
     assert config_problems(config, Registry(), None, None) == []
 
 
-@pytest.mark.parametrize("task", ["save", "validate"])
-def test_the_spool_is_refused_in_one_line(task: str) -> None:
+@pytest.mark.parametrize(
+    ("task", "problem"),
+    [
+        ("save", "250 needs a spool: add the section spool with a path"),
+        ("validate", "250 stands for the spool, which is for mails: save_process alone"),
+    ],
+)
+def test_the_spool_is_refused_in_one_line(task: str, problem: str) -> None:
     config = from_mapping(backend(**{f"{task}_process": "HeadersParser|250|Hasher"}))
     (line,) = config_problems(config, Registry(), None, None)
-    assert line == (
-        f"backend_config.{task}_process: '250', the spool, is not built yet; "
-        "take it out of the chain"
-    )
+    assert line == f"backend_config.{task}_process: {problem}"
 
 
 def test_one_of_ones_own_takes_any_name() -> None:

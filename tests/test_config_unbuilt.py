@@ -12,7 +12,6 @@ from tests.configs import KEY_FILES, backend, server, tls
     ("raw", "paths"),
     [
         ({"processes": 0}, ["processes"]),
-        ({"spool": {"path": "/s"}}, ["spool"]),
         ({"dashboard": {"tick_interval": 1}}, ["dashboard"]),
         ({"metrics": {"listen_interface": ":1"}}, ["metrics"]),
     ],

@@ -150,6 +150,7 @@ class Script:
                     "cache_ttl": 0.0,
                     "breaker_failures": 0,
                     "breaker_reset": 10.0,
+                    "spools": "never",
                 }
             ],
             "log_level": 40,

@@ -201,7 +201,7 @@ def test_a_damaged_serialisation_is_refused(cut: int) -> None:
     with pytest.raises(ValueError, match="not a serialised envelope"):
         Envelope.from_bytes(whole[:cut])
     with pytest.raises(ValueError, match="not a serialised envelope"):
-        Envelope.from_bytes(whole.replace(b'"protocol": "ESMTP"', b'"protocol": "no"'))
+        Envelope.from_bytes(whole.replace(b'"protocol":"ESMTP"', b'"protocol":"no"'))
     with pytest.raises(ValueError, match="of another kind or version"):
         Envelope.from_bytes(b"GRL9" + whole[4:])
 

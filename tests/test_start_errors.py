@@ -145,7 +145,6 @@ def test_every_key_that_asks_for_what_is_not_built(tmp_path: Path) -> None:
         tmp_path,
         config(
             processes=2,
-            spool={"path": "/tmp/spool"},
             dashboard={"is_enabled": True},
             metrics={"listen_interface": "127.0.0.1:0"},
         ),
@@ -157,7 +156,6 @@ def test_every_key_that_asks_for_what_is_not_built(tmp_path: Path) -> None:
         "dashboard",
         "metrics",
         "processes",
-        "spool",
     ]
 
 

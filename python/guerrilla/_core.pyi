@@ -23,6 +23,7 @@ __all__ = [
     "Part",
     "Parts",
     "Reply",
+    "Spool",
     "StageFigures",
     "StageTimer",
     "Stopwatch",
@@ -498,6 +499,15 @@ class Envelope(Transaction):
     @property
     def answered(self) -> Reply | tuple[Reply, ...] | None:
         """The verdict given by `answer`, for tests; None before and for the default 250."""
+    def spool(self) -> bool:
+        """Hands it to the spool, which answers `250` when it is saved, or `452`, or `451`.
+
+        Returns:
+            False where it comes from no core that has one: then it is still to be answered.
+
+        Raises:
+            ValueError: a value that is not JSON, with its key; it is still to be answered.
+        """
     def enter(self, stage: str) -> None:
         """A stage begins with it, for the times in its line of the log; ends the one before."""
     def leave(self) -> None:
@@ -773,6 +783,9 @@ class BackendSettings(TypedDict):
     """Seconds that answers of checks are kept; 0: not at all."""
     breaker_failures: int
     breaker_reset: float
+    spools: Literal["never", "later", "at once"]
+    """Whether its mail is answered once it is in the spool: then no data is taken that the spool has
+    no room for. At once: nothing is done before, so no worker is asked."""
 
 @type_check_only
 class CoreSettings(TypedDict):
@@ -838,6 +851,13 @@ class Backend:
         """As `receive`, for recipient checks."""
     def receive_logins(self, max: int, timeout: float) -> list[Login] | None:
         """As `receive`, for credentials."""
+    def receive_spooled(self, max: int, timeout: float) -> list[Envelope] | None:
+        """As `receive`, for mails that were spooled and answered; none of them ever expires.
+
+        What each is answered decides what becomes of it: with 2xx it is deleted, with 4xx, or where
+        it is dropped, it is tried again later, with 5xx it is set aside. At most 16 MiB beyond the
+        first. None once the core is stopping, however many are left.
+        """
     def renew(self) -> None:
         """Other chains take over: answers that are kept are forgotten, the breakers close.
 
@@ -851,6 +871,27 @@ class Backend:
         """Whether a batch failed for a passing reason; what that did to the breaker, if anything."""
     def set_intake(self, open: bool) -> None:
         """Closed: every message for it is answered `451 4.3.2` before its data."""
+    def stats(self) -> dict[str, int]:
+        """Its counters and gauges now."""
+
+@type_check_only
+class SpoolSettings(TypedDict):
+    """Where the spool is, and what it obeys."""
+
+    path: str
+    max_bytes: int
+    """Octets of mails; 0: no limit."""
+    min_free: int
+    """Octets of the disk that stay free."""
+    max_age: float
+    """Seconds after which a mail that fails is not tried again."""
+
+@final
+class Spool:
+    """The spool of a core."""
+
+    def waiting(self) -> list[tuple[str, int]]:
+        """How many mails there are for each backend, of those that have any."""
     def stats(self) -> dict[str, int]:
         """Its counters and gauges now."""
 
@@ -950,6 +991,15 @@ class Core:
             ValueError: a setting that cannot be obeyed; nothing was changed.
             RuntimeError: it does not run.
         """
+    def open_spool(self, settings: SpoolSettings) -> None:
+        """Opens the spool; one that is open stays where it is, and obeys these limits.
+
+        Raises:
+            BlockingIOError: another process has it.
+            OSError: it cannot be opened; the message begins with the path.
+        """
+    def spool(self) -> Spool | None:
+        """The spool, once it is open."""
     def addresses(self) -> list[str]:
         """Where it listens now, in the order of `servers`; empty when it does not run."""
     def clients(self) -> list[tuple[str, int]]:

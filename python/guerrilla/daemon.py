@@ -21,6 +21,7 @@ from guerrilla.events import EventBus
 from guerrilla.running.configwatch import ConfigWatch
 from guerrilla.running.parts import Plan, open_parts, wind_down
 from guerrilla.running.reloading import Reload, read_again
+from guerrilla.running.spooling import waiting_warnings
 from guerrilla.running.status import counters, status
 from guerrilla.running.tlswatch import reload_tls
 from guerrilla.stream import AsyncDaemon, stop_stream
@@ -152,6 +153,7 @@ class Daemon(AsyncDaemon):
                     checked = plan.check()
                     self._warnings = checked.warnings
                     parts = open_parts(plan, checked, opened, self.events, self.reload_tls)
+                    self._warnings += waiting_warnings(self.config, parts.core)
                     self._control = open_control(self, self.config_file, opened)
                     opened.callback(parts.stop_config_watch)
                     self._watch_config(parts)

@@ -39,6 +39,32 @@ pub struct Limits {
     pub cache_ttl: Duration,
     /// When it is asked no more for a while.
     pub fuse: Fuse,
+    /// Whether mail is answered once it is in the spool.
+    pub spools: Spools,
+}
+
+/// When mail goes to the spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spools {
+    /// Never.
+    #[default]
+    Never,
+    /// When workers have done what comes before.
+    Later,
+    /// At once, since nothing comes before: no worker is asked.
+    AtOnce,
+}
+
+impl Spools {
+    /// The inverse of how `_core.pyi` calls it.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "never" => Some(Self::Never),
+            "later" => Some(Self::Later),
+            "at once" => Some(Self::AtOnce),
+            _ => None,
+        }
+    }
 }
 
 /// What sessions and workers of one backend share.

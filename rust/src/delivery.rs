@@ -1,14 +1,19 @@
 //! What goes to Python: messages, recipients and credentials, each with who sent it and the answer
 //! it waits for.
 
+mod spooling;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
+
+pub use self::spooling::{Inlet, Spooling, refusal};
 
 use crate::buffer::Body;
 use crate::course::Course;
 use crate::pending::Pending;
 use crate::smtp::{Address, Credentials, Dialect, Reply, Transaction, Verdict};
+use crate::spool::Settled;
 
 /// Who is on the other side of a connection.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +74,8 @@ pub struct Delivery {
     pub course: Course,
     /// Whether a worker has it, and may hold its octets for as long as it likes.
     pub fetched: AtomicBool,
+    /// What it has to do with the spool.
+    pub spooling: Spooling,
 }
 
 impl Delivery {
@@ -86,6 +93,11 @@ impl Delivery {
 
     /// Answers it and moves its octets off the budget.
     pub fn answer(&self, verdict: Verdict) -> bool {
+        if let Spooling::From(lease) = &self.spooling {
+            // Its sender was answered long ago. Told each time: of a worker that was given up and came
+            // back, the spool still takes a success.
+            lease.settle(spooling::settled(verdict.clone()));
+        }
         // Only LMTP can tell the recipients apart; with all others the sender keeps the mail for all.
         let verdict = match self.transaction.dialect {
             Dialect::Lmtp => verdict,
@@ -144,6 +156,12 @@ pub trait Question {
     fn forsake(&self) {
         self.pending().peer_gone();
     }
+    /// Nobody is left who could answer it.
+    fn abandon(&self) {
+        if !self.pending().is_settled() {
+            self.settle(Verdict::All(Self::LAST_RESORT));
+        }
+    }
 }
 
 impl Question for Delivery {
@@ -158,12 +176,24 @@ impl Question for Delivery {
     }
 
     /// What a worker holds no longer stands in anyone's way; what is still queued does, until a worker
-    /// takes it out: else a queue that nobody empties would hold more than the budget.
+    /// takes it out, and what the spool has to write, until it has: else a queue that nobody empties
+    /// would hold more than the budget.
     fn forsake(&self) {
         self.pending.peer_gone();
-        if self.fetched.load(Ordering::SeqCst) {
+        if self.fetched.load(Ordering::SeqCst) && !self.spooling.is_handed_over() {
             self.body.release();
         }
+    }
+
+    /// What the spool has, it answers; what comes from there is tried again.
+    fn abandon(&self) {
+        if self.pending.is_settled() || self.spooling.is_handed_over() {
+            return;
+        }
+        if let Spooling::From(lease) = &self.spooling {
+            lease.settle(Settled::Deferred("dropped without an answer".to_owned()));
+        }
+        self.answer(Verdict::All(Self::LAST_RESORT));
     }
 }
 
@@ -185,9 +215,7 @@ impl Question for Login {
 
 impl<T: Question> Drop for Asked<T> {
     fn drop(&mut self) {
-        if !self.0.pending().is_settled() {
-            self.0.settle(Verdict::All(T::LAST_RESORT));
-        }
+        self.0.abandon();
     }
 }
 

@@ -19,10 +19,12 @@
 //! | [`backends`] | what saves mails: its queues, its limits |
 //! | [`buffer`] | bodies: in memory from one budget, or in files |
 //! | [`server`] | a running core: bind, start, stop |
+//! | [`spool`] | messages that were answered 250 and are still to be worked on, on a disk |
 //! | [`tls`] | certificates and all else of a handshake |
 //! | [`config`] | the settings it obeys |
 //! | [`events`] | what embedders hear of |
 //! | [`faults`] | what goes wrong on purpose, for `guerrilla.testing` |
+//! | [`record`] | an envelope as JSON: for the spool, and for `to_bytes` |
 //! | [`certificate`] | self-signed certificates |
 //! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |
 //! | [`few`] | a list that is nearly always empty, and then next to nothing |
@@ -46,7 +48,9 @@ pub mod pending;
 mod python;
 pub mod queue;
 pub mod queued_id;
+pub mod record;
 pub mod server;
 pub mod smtp;
+pub mod spool;
 pub mod stats;
 pub mod tls;

@@ -43,10 +43,15 @@ impl<T> Queue<T> {
 
     /// Puts an item in; a closed queue drops it.
     pub fn push(&self, item: T) {
+        drop(self.offer(item));
+    }
+
+    /// Puts an item in; a closed queue gives it back.
+    pub fn offer(&self, item: T) -> Result<(), T> {
         let mut inner = self.lock();
         if inner.closed {
             drop(inner);
-            return;
+            return Err(item);
         }
         inner.items.push_back(item);
         // Waking costs a system call: only where someone sleeps.
@@ -55,6 +60,7 @@ impl<T> Queue<T> {
         if wake {
             self.filled.notify_one();
         }
+        Ok(())
     }
 
     /// Takes up to `max` items, waiting for the first one at most `timeout`; nothing after that.

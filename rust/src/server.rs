@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use crate::net::{Bound, Failures, Listeners, Shutdown, bind_all};
 use crate::pending::{Pending, Wakes};
 use crate::queued_id::Generator;
 use crate::smtp::Reply;
+use crate::spool::{OpenError, Settings as SpoolSettings, Spool};
 use crate::stats::{Replies, Stats};
 
 /// Wakes handed over at once.
@@ -52,6 +53,7 @@ pub struct Shared {
     pub(crate) memory_freed: Arc<Notify>,
     pub(crate) ids: Generator,
     pub(crate) shutdown: Arc<Shutdown>,
+    spool: OnceLock<Arc<Spool>>,
     wakes: Wakes,
     retained_warned: AtomicBool,
 }
@@ -71,6 +73,23 @@ impl Shared {
     /// The answer that credentials wait for.
     pub(crate) fn pending_login(&self, backend: &Backend) -> Pending {
         Pending::new(backend.limits().auth_timeout, Some(self.wakes.clone()), None)
+    }
+
+    /// Its spool, where it has one.
+    pub fn spool(&self) -> Option<&Arc<Spool>> {
+        self.spool.get()
+    }
+
+    /// Opens the spool; one that is open stays, and obeys these limits.
+    pub fn open_spool(&self, settings: SpoolSettings) -> Result<(), OpenError> {
+        if let Some(spool) = self.spool() {
+            spool.obey(settings);
+            return Ok(());
+        }
+        let spool = Spool::open(settings, Arc::clone(&self.log))?;
+        // Whoever came first has the lock of the folder: there is no second one to be lost here.
+        let _ = self.spool.set(spool);
+        Ok(())
     }
 
     /// The backend of that name, for who answers it; none where the settings have none.
@@ -130,6 +149,7 @@ impl Shared {
             ("memory_used", self.budget.used()),
             ("memory_retained", self.budget.retained()),
         ]);
+        figures.extend(self.spool().map(|spool| spool.snapshot()).unwrap_or_default());
         // The others' are told by themselves.
         figures.extend(self.backend(DEFAULT).map(|backend| backend.snapshot()).unwrap_or_default());
         let named = figures.into_iter().map(|(name, value)| (name.to_owned(), value));
@@ -190,6 +210,7 @@ impl Server {
             memory_freed,
             ids: Generator::default(),
             shutdown: Arc::default(),
+            spool: OnceLock::new(),
             wakes,
             retained_warned: AtomicBool::new(false),
             config: Swap::new(config),
@@ -305,8 +326,12 @@ impl Server {
         self.shared.shutdown.wait(timeout)
     }
 
-    /// No more questions come: workers take what is queued, and then `None`.
+    /// No more questions come: workers take what is queued, and then `None`. Of what is spooled they take
+    /// no more at all: the next start does.
     pub fn close_queues(&self) {
+        if let Some(spool) = self.shared.spool() {
+            spool.stop_giving();
+        }
         self.shared.all_backends().iter().for_each(|backend| backend.close());
     }
 
@@ -322,6 +347,9 @@ impl Server {
         let backends = self.shared.all_backends().clone();
         for backend in &backends {
             backend.clear();
+        }
+        if let Some(spool) = self.shared.spool() {
+            spool.close();
         }
         self.shared.budget.close();
         self.shared.events.close();

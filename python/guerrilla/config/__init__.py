@@ -18,7 +18,7 @@ from guerrilla.config.backend import (
     BackendConfig,
     check_processor_keys,
 )
-from guerrilla.config.chains import Stage, chain_names, chain_stages, stage_of
+from guerrilla.config.chains import SPOOL, Stage, chain_names, chain_stages, stage_of
 from guerrilla.config.fields import LogLevel
 from guerrilla.config.listen import ListenAddress, parse_listen_interface
 from guerrilla.config.loading import from_mapping, load, loads
@@ -36,6 +36,7 @@ from guerrilla.config.unbuilt import unbuilt
 __all__ = [
     "DEFAULT_LISTEN_INTERFACE",
     "DEFAULT_SAVE_PROCESS",
+    "SPOOL",
     "AppConfig",
     "AuthConfig",
     "BackendConfig",

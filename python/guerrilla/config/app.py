@@ -231,9 +231,9 @@ class AppConfig(Section):
 
     def warnings(self) -> list[str]:
         """What is odd and yet works, one line each with the path of the key."""
-        backends = {f"backends.{name}": backend for name, backend in self.backends.items()}
-        backends = {"backend_config": self.backend_config, **backends}
+        backends = self._backends_by_path
         return [
+            *self._spool_oddities(),
             *(
                 f"servers[{index}].{oddity}"
                 for index, server in enumerate(self.servers)
@@ -244,6 +244,19 @@ class AppConfig(Section):
                 for path, backend in backends.items()
                 for oddity in backend.oddities()
             ),
+        ]
+
+    @property
+    def _backends_by_path(self) -> dict[str, BackendConfig]:
+        backends = {f"backends.{name}": backend for name, backend in self.backends.items()}
+        return {"backend_config": self.backend_config, **backends}
+
+    def _spool_oddities(self) -> list[str]:
+        used = any(backend.spools != "never" for backend in self._backends_by_path.values())
+        if self.spool is None or used:
+            return []
+        return [
+            "spool: is not used, as no save_process has the stage 250; put it in, or remove spool"
         ]
 
     @model_validator(mode="after")

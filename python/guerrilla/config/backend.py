@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
-from guerrilla.config.chains import Stage, alias_oddities, chain_names, chain_stages
+from guerrilla.config.chains import (
+    SPOOL,
+    Stage,
+    alias_oddities,
+    chain_names,
+    chain_stages,
+    spool_problems,
+)
 from guerrilla.config.fields import (
     ITEMS,
     TABLE,
@@ -160,10 +167,19 @@ class BackendConfig(Section):
         """Those of all its chains."""
         return [stage for chain in self._chains for stage in chain_stages(chain)]
 
-    def chain(self, task: Literal["save", "validate", "authenticate"]) -> str:
+    @property
+    def spools(self) -> Literal["never", "later", "at once"]:
+        """When its mails go to the spool: at once where no stage comes before."""
+        names = chain_names(self.save_process)
+        if SPOOL not in names:
+            return "never"
+        return "at once" if names[0] == SPOOL else "later"
+
+    def chain(self, task: Literal["save", "spooled", "validate", "authenticate"]) -> str:
         """The chain for a task."""
         return {
             "save": self.save_process,
+            "spooled": self.save_process,
             "validate": self.validate_process,
             "authenticate": self.auth_process,
         }[task]
@@ -171,6 +187,16 @@ class BackendConfig(Section):
     @property
     def _chains(self) -> tuple[str, ...]:
         return self.save_process, self.validate_process, self.auth_process
+
+    def spool_problems(self, *, has_spool: bool) -> Iterator[str]:
+        """What is wrong with its spool, one line each which begins with the key.
+
+        Args:
+            has_spool: whether the config has the section `spool`.
+        """
+        keys = ("save_process", "validate_process", "auth_process")
+        chains = dict(zip(keys, self._chains, strict=True))
+        return spool_problems(chains, has_spool=has_spool)
 
     def oddities(self) -> list[str]:
         """What works and is hardly meant, one line each which begins with the key."""

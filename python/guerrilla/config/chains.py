@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from guerrilla.errors import ConfigError
+
+SPOOL: Final = "250"
+"""The stage that stands for the spool: all behind it comes after the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,27 @@ def chain_stages(text: str) -> list[Stage]:
         at = names.index("") + 1
         raise ConfigError(f"stage {at} of the chain {text[:60]!r} has no name")
     return [stage_of(name) for name in names]
+
+
+def spool_problems(chains: Mapping[str, str], *, has_spool: bool) -> Iterator[str]:
+    """What is wrong with the spool in the chains of a backend, one line each.
+
+    Args:
+        chains: by their keys.
+        has_spool: whether the config has the section `spool`.
+    """
+    for key, chain in chains.items():
+        names = [stage.name for stage in chain_stages(chain) if stage.processor == SPOOL]
+        if not names:
+            continue
+        if key != "save_process":
+            yield f"{key}: {SPOOL} stands for the spool, which is for mails: save_process alone"
+        elif names[0] != SPOOL:
+            yield f"{key}: {SPOOL} takes no alias: there is one spool"
+        elif len(names) > 1:
+            yield f"{key}: {SPOOL} stands there {len(names)} times; a mail is answered once"
+        elif not has_spool:
+            yield f"{key}: {SPOOL} needs a spool: add the section spool with a path"
 
 
 def stage_of(name: str) -> Stage:

@@ -34,7 +34,6 @@ def _is_shown(dashboard: DashboardConfig | None) -> bool:
 
 _TOP: Final = (
     _Later("processes", "more than one process"),
-    _Later("spool", "the spool"),
     _Later("dashboard", "the dashboard", is_set=_is_shown),
     _Later("metrics", "metrics"),
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla.config import chain_names
 from guerrilla.engine.backend import backend_stage
-from guerrilla.engine.base import PROCESS
+from guerrilla.engine.base import OF_MAILS, PROCESS
 from guerrilla.engine.chain import Chain, ChainSettings, build
 from guerrilla.engine.figures import StageBook
 from guerrilla.errors import ConfigError
@@ -56,13 +56,19 @@ def placed_in(name: str, problems: Iterable[str]) -> list[str]:
 
 
 def tasks(config: AppConfig, name: str, factory: BackendFactory | None) -> list[TaskName]:
-    """What a backend has workers for: questions only where something answers them."""
+    """What a backend has workers for: questions only where something answers them.
+
+    Spooled mail has them where the chain spools.
+    """
     keys = backends_of(config)[name]
-    return [
-        task
-        for task in PROCESS
-        if task == "save" or is_asked(factory, name, task) or chain_names(keys.chain(task))
-    ]
+
+    def wanted(task: TaskName) -> bool:
+        own = is_asked(factory, name, task)
+        if task == "spooled":
+            return keys.spools != "never" and not own
+        return task == "save" or own or bool(chain_names(keys.chain(task)))
+
+    return [task for task in PROCESS if wanted(task)]
 
 
 def make_chain(
@@ -142,4 +148,4 @@ def is_asked(factory: BackendFactory | None, name: str, task: TaskName) -> bool:
         return False
     if task == "authenticate":
         return bool(getattr(factory, "authenticates", hasattr(factory, "authenticate_batch")))
-    return task == "save" or bool(getattr(factory, "checks_recipients", True))
+    return task in OF_MAILS or bool(getattr(factory, "checks_recipients", True))

@@ -13,15 +13,28 @@ if TYPE_CHECKING:
     from guerrilla._core import Address, Check, Credentials, Envelope, Login, Transaction
     from guerrilla.reply import Outcome, Reply
 
-TaskName = Literal["save", "validate", "authenticate"]
-"""What a chain is for: saving mails, checking recipients or checking who a client is."""
+TaskName = Literal["save", "spooled", "validate", "authenticate"]
+"""What a chain is for: saving mails, working on those that were spooled and answered, checking
+recipients or checking who a client is."""
 
 PROCESS: Final[dict[TaskName, str]] = {
     "save": "save_process",
+    "spooled": "save_process",
     "validate": "validate_process",
     "authenticate": "auth_process",
 }
 """The key of the chain for each task."""
+
+OF_MAILS: Final = frozenset({"save", "spooled"})
+"""The tasks that are about whole mails."""
+
+_METHODS: Final[dict[TaskName, str]] = {
+    "save": "save",
+    "spooled": "save",
+    "validate": "validate",
+    "authenticate": "authenticate",
+}
+"""What a stage is asked for each task."""
 
 
 class Processor:
@@ -98,24 +111,25 @@ class Processor:
 
 def implements(processor: Processor | type[Processor], task: TaskName) -> bool:
     """Whether it does anything for that task."""
-    return _overrides(processor, task) or _overrides(processor, f"{task}_batch")
+    name = _METHODS[task]
+    return _overrides(processor, name) or _overrides(processor, f"{name}_batch")
 
 
 def takes_batches(processor: Processor, task: TaskName) -> bool:
     """Whether it wants the whole batch rather than one item at a time."""
-    return _overrides(processor, f"{task}_batch")
+    return _overrides(processor, f"{_METHODS[task]}_batch")
 
 
 def method(processor: Processor, task: TaskName) -> Callable[..., Any]:
     """The method that is called for that task."""
-    name = f"{task}_batch" if takes_batches(processor, task) else task
+    name = _METHODS[task] + ("_batch" if takes_batches(processor, task) else "")
     found: Callable[..., Any] = getattr(processor, name)
     return found
 
 
 def is_async(processor: Processor) -> bool:
     """Whether it needs an event loop: any method of the contract is `async def`."""
-    tasks = [name for task in PROCESS for name in (task, f"{task}_batch")]
+    tasks = [name for plain in _METHODS.values() for name in (plain, f"{plain}_batch")]
     return any(
         inspect.iscoroutinefunction(getattr(processor, name, None))
         for name in ("open", "close", *tasks)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self
 
 import pydantic
 
-from guerrilla.config import Stage, chain_stages, mask_text, mask_value, stage_of
+from guerrilla.config import SPOOL, Stage, chain_stages, mask_text, mask_value, stage_of
 from guerrilla.engine.base import (
+    OF_MAILS,
     PROCESS,
     Processor,
     TaskName,
@@ -52,7 +53,7 @@ class Chain(Generic[Item]):
 
     Args:
         stages: name and processor of each stage, in order.
-        task: "save" for envelopes, "validate" for checks, "authenticate" for logins.
+        task: "save" and "spooled" for envelopes, "validate" for checks, "authenticate" for logins.
         settings: limits.
         values: the keys of its backend, for errors that name one; empty where it has none.
     """
@@ -84,8 +85,9 @@ class Chain(Generic[Item]):
     def warnings(self) -> list[str]:
         """What is allowed but hardly meant: a chain that stores nothing, stages without a task."""
         found = []
-        if self.task == "save" and not self.stores:
-            found.append("save_process stores nothing: mail is accepted and discarded")
+        if self.task in OF_MAILS and not self.stores:
+            where = f" right of {SPOOL}" if self.task == "spooled" else ""
+            found.append(f"save_process stores nothing{where}: mail is accepted and discarded")
         found += [
             f"{PROCESS[self.task]}: {name} does nothing there, it has no {self.task} method"
             for name, processor in self.stages
@@ -284,11 +286,25 @@ def build(
         except Exception as error:
             log.debug("making %s failed", name, exc_info=True)
             problems.append(f"{name}: {type(error).__name__}: {error}")
-    if not problems and task == "save":
+    if not problems and task in OF_MAILS:
         problems = _misplaced(stages, where)
     if problems:
         raise ConfigError(problems)
-    return Chain(stages, task, settings, values)
+    return Chain(part_of(stages, task), task, settings, values)
+
+
+def part_of(
+    stages: Sequence[tuple[str, Processor]], task: TaskName
+) -> Sequence[tuple[str, Processor]]:
+    """What of a chain a task is about: of `save_process` the side of the spool.
+
+    Left of it, and with it, is what comes before the answer. What is spooled goes through the rest,
+    and through all where a reload has taken the spool out of the chain meanwhile.
+    """
+    spool = next((at for at, (name, _) in enumerate(stages) if name == SPOOL), None)
+    if spool is None or task not in OF_MAILS:
+        return stages
+    return stages[: spool + 1] if task == "save" else stages[spool + 1 :]
 
 
 def _misplaced(stages: Sequence[tuple[str, Processor]], where: str) -> list[str]:

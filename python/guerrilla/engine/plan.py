@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from guerrilla._core import StageFigures
-from guerrilla.engine.base import Processor, TaskName, implements, method, takes_batches
+from guerrilla.engine.base import (
+    OF_MAILS,
+    Processor,
+    TaskName,
+    implements,
+    method,
+    takes_batches,
+)
 from guerrilla.engine.stages import Batched, Claim, Concurrent, Loop, OneByOne, Pulse
-from guerrilla.engine.tasks import Asker, CheckTask, LoginTask, SaveTask
+from guerrilla.engine.tasks import Asker, CheckTask, LoginTask, SaveTask, SpooledTask
 from guerrilla.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -50,11 +57,11 @@ def plan(
     `loop` is needed where any stage is async.
     """
     busy = [stage for stage in stages if implements(stage[1], task)]
-    store = _first_store(busy) if task == "save" else None
+    store = _first_store(busy) if task in OF_MAILS else None
     deciding = _deciding(busy)
     planner = _Planner(_work(task, settings, claimed=False), pulse, loop)
     for index, (name, processor) in enumerate(busy):
-        if index == store:
+        if index == store and task == "save":  # What is spooled has nobody who waits for it.
             planner.claim(_work(task, settings, claimed=True))
         discards = store is not None and index < store
         timer = settings.figures(name).timer(pulse.watch, decides=index == deciding)
@@ -116,6 +123,8 @@ def _work(task: TaskName, settings: ChainSettings, *, claimed: bool) -> Task[Any
         return CheckTask(settings.check_timeout)
     if task == "authenticate":
         return LoginTask(settings.auth_timeout)
+    if task == "spooled":
+        return SpooledTask(settings.save_timeout)
     # Claimed, an envelope has a second time limit before its sender is answered for us.
     return SaveTask(settings.save_timeout * (2 if claimed else 1))
 
@@ -131,8 +140,8 @@ def _asker(
         ask,
         timer,
         # A question can be repeated at will; a mail only where nothing of the batch was saved.
-        repeatable=task != "save" or bool(processor.atomic),
-        stores=task == "save" and bool(processor.stores),
+        repeatable=task not in OF_MAILS or bool(processor.atomic),
+        stores=task in OF_MAILS and bool(processor.stores),
         discards=discards,
         authorizes=bool(processor.authorizes),
     )

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-SPOOL = "250"
-"""What stands in a chain for the spool: all behind it comes after the answer."""
-
 _Stage = TypeVar("_Stage", bound="Callable[..., Any]")
 
 
@@ -97,8 +94,7 @@ class Registry:
             name: with an alias or without: `Redis:hot` is `Redis`.
 
         Raises:
-            ConfigError: no such name (the message has the nearest one), it cannot be imported, or
-                it stands for the spool, which is not built yet.
+            ConfigError: no such name (the message has the nearest one), or it cannot be imported.
         """
         name = stage_of(name).processor
         found = self._lookup(name)
@@ -107,8 +103,6 @@ class Registry:
         found = installed.load(name)
         if found is not None:
             return found
-        if name.strip() == SPOOL:
-            raise ConfigError(f"{SPOOL!r}, the spool, is not built yet; take it out of the chain")
         known = self.names()
         hint = nearest(name.strip(), known) or f"; known: {', '.join(known)}"
         message = f"unknown processor {name.strip()!r}{hint}"

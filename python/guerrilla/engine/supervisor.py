@@ -27,8 +27,8 @@ class Supervisor:
     def __init__(self, pools: Sequence[WorkerPool[Any]]) -> None:
         """Starts nothing."""
         self._pools = list(pools)
-        self._closed: set[tuple[str, bool]] = set()
-        """Backends that take no mail, and those that let nobody log in (True)."""
+        self._closed: set[tuple[str, str]] = set()
+        """Backends, and what of them is not taken: see `_taken_by`."""
         self._stopping = False
         self.looked_at = time.monotonic()
         """When it last looked after the pools, as a monotonic time."""
@@ -75,13 +75,13 @@ class Supervisor:
         pools = [pool for pool in self._pools if not pool.retired]
         exhausted = {_taken_by(pool) for pool in pools if pool.exhausted}
         for pool in pools:
-            taken = name, is_login = _taken_by(pool)
+            taken = name, what = _taken_by(pool)
             if (taken in exhausted) == (taken in self._closed):
                 continue
-            what = "login" if is_login else "mail"
-            what += "" if name == DEFAULT else f" of the backend {name}"
-            if not is_login:  # Mail goes on: it may come from who has logged in, or need not.
+            if what == "mail":
+                # Not for the others: who sends need not log in, and what is spooled is safe.
                 pool.set_intake(taken not in exhausted)
+            what += "" if name == DEFAULT else f" of the backend {name}"
             if taken in exhausted:
                 self._closed.add(taken)
                 log.critical("too many workers hang: no %s is taken, restart the daemon", what)
@@ -90,9 +90,10 @@ class Supervisor:
                 log.warning("workers came back: %s is taken again", what)
 
 
-def _taken_by(pool: WorkerPool[Any]) -> tuple[str, bool]:
-    """The backend, and whether it is its logins that the pool takes, and not its mail."""
-    return pool.settings.backend, pool.settings.name == "authenticate"
+def _taken_by(pool: WorkerPool[Any]) -> tuple[str, str]:
+    """The backend, and what the pool takes of it, for a person."""
+    what = {"authenticate": "login", "spooled": "spooled mail"}.get(pool.settings.name, "mail")
+    return pool.settings.backend, what
 
 
 def _interval(hang_after: float) -> float:

@@ -144,6 +144,23 @@ class SaveTask(_OfMails):
     leave: ClassVar = staticmethod(_core.Envelope.leave)
 
 
+class SpooledTask(SaveTask):
+    """Working on mails that were answered before, and come from the spool.
+
+    What a stage answers decides what becomes of the mail: 2xx is the end of it, 4xx is tried again,
+    5xx sets it aside.
+    """
+
+    def time_left(self, item: Envelope) -> float:
+        """The whole of it: nobody waits, however old it is."""
+        del item
+        return self.timeout
+
+    def is_timed(self) -> bool:
+        """The line of a message was made when it was answered."""
+        return False
+
+
 class CheckTask(_OfMails):
     """Checking recipients."""
 
@@ -230,6 +247,7 @@ class LoginTask:
 
 LATER: Final[dict[TaskName, Reply]] = {
     "save": SaveTask.later,
+    "spooled": SpooledTask.later,
     "validate": CheckTask.later,
     "authenticate": LoginTask.later,
 }

@@ -374,10 +374,15 @@ class WorkerPool(Generic[Item]):
         self._workers.remove(worker)
         self._abandoned.append(worker)
         self.report_failure()
+        batch = worker.batch or ()
         _log_stack(
             worker,
-            f"{worker.name} hangs for {still:.0f} s, abandoned: {labels(worker.batch or ())}",
+            f"{worker.name} hangs for {still:.0f} s, abandoned: {labels(batch)}",
         )
+        if self.settings.name == "spooled":
+            # No deadline answers for it. Where it comes back with a success, that still counts.
+            for item in batch:
+                item.answer(TRY_LATER)
 
 
 def labels(items: Sequence[Any]) -> str:

@@ -31,6 +31,7 @@ class Table:
 
 TABLE: Final = Table(
     {
+        "250": "guerrilla.processors.spool:Spool",
         "HeadersParser": "guerrilla.processors.headersparser:HeadersParser",
         "Header": "guerrilla.processors.header:Header",
         "Hasher": "guerrilla.processors.hasher:Hasher",

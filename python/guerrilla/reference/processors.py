@@ -66,7 +66,8 @@ def summary(processor: type[Processor]) -> str:
 
 def chains_of(processor: type[Processor]) -> list[str]:
     """The keys of the chains that it does something in: `save_process` and its like."""
-    return [key for task, key in PROCESS.items() if implements(processor, task)]
+    keys = (key for task, key in PROCESS.items() if implements(processor, task))
+    return list(dict.fromkeys(keys))
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,7 @@ def begin_pools(pools: Sequence[WorkerPool[Any]], core: Core) -> None:
         backend = backends[pool.settings.backend]
         receives: dict[TaskName, Callable[[int, float], list[Any] | None]] = {
             "save": backend.receive,
+            "spooled": backend.receive_spooled,
             "validate": backend.receive_checks,
             "authenticate": backend.receive_logins,
         }
@@ -226,13 +227,15 @@ def unusable(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]]) -> 
 def _pool_settings(name: str, task: TaskName, backend: BackendConfig) -> PoolSettings:
     size, timeout = {
         "save": (backend.save_workers_size, backend.gw_save_timeout),
+        "spooled": (backend.save_workers_size, backend.gw_save_timeout),
         "validate": (backend.validate_workers_size, backend.gw_val_rcpt_timeout),
         "authenticate": (backend.auth_workers_size, backend.gw_auth_timeout),
     }[task]
     hang_after = 2 * timeout
     open_limit = max(_OPEN_LIMIT, hang_after)
-    # Not logins: no mail is lost by one that fails, and who logs in may try at once again.
-    breaks = backend.breaker_failures > 0 and task != "authenticate"
+    # Not logins: no mail is lost by one that fails, and who logs in may try at once again. Nor what
+    # is spooled: its sender is answered, and each mail of it waits until it is tried again.
+    breaks = backend.breaker_failures > 0 and task in ("save", "validate")
     return PoolSettings(
         task, size, backend.save_batch_size, hang_after, open_limit, breaks, backend=name
     )

@@ -37,6 +37,7 @@ from guerrilla.running.opening import (
     unusable,
 )
 from guerrilla.running.privileges import root_warnings, wanted_identity
+from guerrilla.running.spooling import open_spool, with_spooled
 from guerrilla.running.startup import config_problems, raise_file_limit, resolve_servers
 from guerrilla.running.tlswatch import make_watch
 from guerrilla.stream import begin_stream
@@ -256,11 +257,12 @@ def open_parts(
     if checked.identity is not None:
         # Before any other thread, and anything of the chains: all that is the new user's.
         drop_privileges(checked.identity, logs, pid.file, bound)
+    pump.start()
+    open_spool(config, core)
     book = StageBook()
-    pools = make_pools(config, partial(plan.make_chain, book=book), kinds)
+    pools = make_pools(config, partial(plan.make_chain, book=book), with_spooled(kinds, core))
     supervisor = Supervisor(pools)
     opened.callback(supervisor.stop)
-    pump.start()
     open_pools(pools, opened)
     serve(core)
     supervisor.start()

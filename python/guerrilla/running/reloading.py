@@ -18,6 +18,7 @@ from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs.output import LogSettings, log_problem
 from guerrilla.running.opening import GRACE, begin_pools, make_pools, open_pools, take_pid_file
 from guerrilla.running.settings import core_settings, placed
+from guerrilla.running.spooling import open_spool, waiting, waiting_warnings, with_spooled
 from guerrilla.running.startup import raise_file_limit, resolve_servers
 from guerrilla.running.staying import servers_in_force
 from guerrilla.running.tlswatch import make_watch
@@ -76,8 +77,9 @@ class Reload:
         parts, old = self._parts, self._parts.config
         self._keep_what_only_a_start_can_change()
         self._replace_log()
+        unspooled = self._open_spool()
         # First: what the core is to ask has to have somebody who answers.
-        opened = self._open_pools()
+        opened = self._open_pools(unspooled)
         try:
             tls_changed = self._replace_core()
         except BaseException:
@@ -99,6 +101,7 @@ class Reload:
     def _warn(self) -> tuple[str, ...]:
         """Logs what a start would, of what is in force now."""
         warnings = replace(self._plan, config=self._new).warnings()
+        warnings += waiting_warnings(self._new, self._parts.core)
         for warning in warnings:
             log.warning("%s", warning)
         return tuple(warnings)
@@ -119,13 +122,38 @@ class Reload:
                 self._fail(f"{key}: takes effect at the next start")
                 self._keep(**{key: getattr(old, key)})
 
-    def _open_pools(self) -> list[WorkerPool[Any]]:
-        """The workers of what is new or changed, opened; what does not open leaves the old."""
+    def _open_spool(self) -> list[str]:
+        """Opens a spool that is new; the names of backends that cannot do without, if it does not.
+
+        One that is open stays where it is, and obeys new limits.
+        """
+        old, new = self._parts.config.spool, self._new.spool
+        if old is not None and (new is None or new.path != old.path):
+            self._fail(f"spool{'' if new is None else '.path'}: takes effect at the next start")
+            self._keep(spool=old if new is None else new.model_copy(update={"path": old.path}))
+        try:
+            open_spool(self._new, self._parts.core)
+        except StartError as error:
+            self._fail(*error.problems)
+            self._keep(spool=old)
+            return [
+                name
+                for name, backend in backends_of(self._new).items()
+                if backend.spools != "never"
+            ]
+        return []
+
+    def _open_pools(self, failed: list[str]) -> list[WorkerPool[Any]]:
+        """The workers of what is new or changed, opened; what does not open leaves the old.
+
+        Args:
+            failed: backends that have failed already.
+        """
         parts, plan, opened = self._parts, self._plan, []
-        old, new = backends_of(parts.config), backends_of(self._new)
         make_chain = partial(plan.make_chain, book=parts.book)
-        failed = []
-        for name in [name for name in new if old.get(name) != new[name]]:
+        for name in self._changed_backends():
+            if name in failed:
+                continue
             pools = make_pools(self._new, make_chain, {name: self._tasks(name)})
             try:
                 with ExitStack() as undo:
@@ -141,12 +169,22 @@ class Reload:
             self._fail(*homeless)
         return opened
 
+    def _changed_backends(self) -> list[str]:
+        """Those that get other workers: also where spooled mail has come to one that has none."""
+        parts = self._parts
+        old, new = backends_of(parts.config), backends_of(self._new)
+        served = {pool.settings.backend for pool in parts.pools if pool.settings.name == "spooled"}
+        late = waiting(parts.core).keys() - served
+        return [name for name in new if old.get(name) != new[name] or name in late]
+
     def _tasks(self, name: str) -> list[TaskName]:
-        """Sessions that began with a check go on with it: once there, its workers stay."""
+        """Sessions that began with a check go on with it: once there, its workers stay.
+
+        So do those of what is spooled.
+        """
+        wanted = with_spooled({name: self._plan.tasks[name]}, self._parts.core)[name]
         pools = [pool for pool in self._parts.pools if pool.settings.backend == name]
-        return list(
-            dict.fromkeys([*self._plan.tasks[name], *(pool.settings.name for pool in pools)])
-        )
+        return list(dict.fromkeys([*wanted, *(pool.settings.name for pool in pools)]))
 
     def _replace_pools(self, opened: list[WorkerPool[Any]]) -> None:
         """Behind the core, which knows all backends now."""
@@ -161,7 +199,8 @@ class Reload:
         now = [pool for those in pools.values() for pool in those]
         gone = [pool for pool in parts.pools if pool not in now]
         for pool in gone:
-            if pool.settings.backend in replaced:
+            if pool.settings.backend in replaced or pool.settings.name == "spooled":
+                # What is spooled for a backend that is gone waits until it is there again.
                 pool.retire()
             else:
                 # Transactions that began with it have nobody else.

@@ -136,6 +136,7 @@ def _backend_settings(
         "cache_ttl": backend.validate_cache_ttl,
         "breaker_failures": backend.breaker_failures,
         "breaker_reset": backend.breaker_reset,
+        "spools": backend.spools if "spooled" in tasks else "never",
     }
 
 

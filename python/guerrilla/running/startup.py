@@ -57,6 +57,7 @@ def config_problems(
     """
     problems = unbuilt(config) + _core_refuses(config) + _nobody_could_send(config, backend)
     names = [name for name in backends_of(config) if backend is None or name != DEFAULT]
+    problems += _spool_problems(config, names)
     failed = _import_all(config, names, folder)
     problems += failed
     if failed or not names:
@@ -64,6 +65,8 @@ def config_problems(
         return problems
     for name in names:
         for task in tasks(config, name, None):
+            if task == "spooled":  # Both sides of the spool are looked at together.
+                continue
             try:
                 make_chain(config, registry, name, task, None)
             except ConfigError as error:
@@ -102,6 +105,16 @@ def _nobody_could_send(config: AppConfig, backend: BackendFactory | None) -> lis
         and not server.xclient_on  # Then a proxy may say who has logged in there.
         and server.backend in backends_of(config)
         and "authenticate" not in tasks(config, server.backend, backend)
+    ]
+
+
+def _spool_problems(config: AppConfig, names: Sequence[str]) -> list[str]:
+    """Where the spool stands in chains of these backends, and must not."""
+    backends, has_spool = backends_of(config), config.spool is not None
+    return [
+        f"{path_of(name)}.{problem}"
+        for name in names
+        for problem in backends[name].spool_problems(has_spool=has_spool)
     ]
 
 

@@ -170,7 +170,7 @@ class Database:
         """Opens the file, which must still be the one at the path when all its files are open."""
         make_file(self._path)
         main = file_id(self._path)
-        left = self._log_left and self._log_left == log_header(self._path)
+        left = bool(self._log_left) and self._log_left == log_header(self._path)
         if left and main != self._files.main:
             msg = (
                 f"{self._path} was replaced, and {self._path}-wal holds mails of the old file: "
@@ -183,6 +183,11 @@ class Database:
             connection.close(True)  # at once, whatever is open on it
             msg = f"{self._path} was moved or removed while it was opened"
             raise Unavailable(msg)
+        try:
+            _empty_log(connection, self._path, has_failed=left)
+        except BaseException:
+            connection.close(True)
+            raise
         self._files = files
         self._log_left = b""
         return connection
@@ -247,6 +252,27 @@ def _open(path: str) -> apsw.Connection:
         connection.close(True)  # at once, whatever is open on it
         raise
     return connection
+
+
+def _empty_log(connection: apsw.Connection, path: str, *, has_failed: bool) -> None:
+    """Moves what an earlier connection left in the log into the database.
+
+    After a sync that failed the system keeps what it could not write, but only in memory, and never
+    tries again: what is read from the log then may not be on disk. Behind it a transaction that is
+    synced would be lost with the next power failure, since reading the log ends at the first gap.
+
+    Args:
+        connection: it has written nothing yet.
+        path: of the database.
+        has_failed: whether that is known of the log. Else another process that uses it is not
+            waited for.
+    """
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS if has_failed else 0)
+    busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get[0]
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    if busy and has_failed:
+        msg = f"{path} could not be written, and another process reads it: its log has to wait"
+        raise Unavailable(msg)
 
 
 def _expect(path: str, what: str, found: object, *, wanted: object) -> None:

@@ -1,6 +1,8 @@
 //! The octets of one message: in memory, on their way to a file, or mapped from it.
 
+use std::fs::File;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::sync::oneshot::Receiver;
 
 use super::budget::{Budget, Chunk, FIRST, SMALLEST};
-use super::spill::{CHUNK, SpillFile, Spiller, Written};
+use super::spill::{CHUNK, SpillFile, Spiller, StoredFile, Written};
 
 /// From here a body grows by this much instead of doubling.
 const LARGEST_STEP: usize = 4 << 20;
@@ -41,6 +43,8 @@ enum Store {
     Writing(Receiver<Written>),
     /// All in the file, mapped.
     Mapped(SpillFile),
+    /// All in a file of the spool, mapped.
+    Stored(StoredFile),
 }
 
 /// The octets of one message.
@@ -92,6 +96,15 @@ impl Body {
         body
     }
 
+    /// A body in a file of the spool, outside every budget: it is mapped, not read.
+    pub fn stored(file: &File) -> io::Result<Self> {
+        let stored = StoredFile::map(file)?;
+        let mut body = Self::detached(Vec::new());
+        body.in_file = stored.mapped().len() as u64;
+        body.store = Store::Stored(stored);
+        Ok(body)
+    }
+
     fn new(buffer: Vec<u8>, budget: Arc<Budget>, reserved: usize, limit: u64) -> Self {
         let spills = budget.spiller().is_some_and(|spiller| spiller.size() > 0);
         Self {
@@ -126,7 +139,7 @@ impl Body {
             _ if self.fault.is_some() || !self.spills => usize::MAX,
             Store::Memory if !self.is_short() => READ,
             Store::Memory | Store::Due | Store::Filling(_) => self.room() / 2,
-            Store::Writing(_) | Store::Mapped(_) => 0,
+            Store::Writing(_) | Store::Mapped(_) | Store::Stored(_) => 0,
         }
     }
 
@@ -175,7 +188,7 @@ impl Body {
             (Store::Memory, None) => self.grow(held),
             (Store::Due | Store::Filling(_), _) => self.stretch(held),
             // Nobody pushes then; an octet too many must not be lost in silence.
-            (Store::Writing(_) | Store::Mapped(_), _) => false,
+            (Store::Writing(_) | Store::Mapped(_) | Store::Stored(_), _) => false,
         }
     }
 
@@ -212,7 +225,7 @@ impl Body {
             Store::Memory => self.is_over() || (self.is_half_full() && self.is_short()),
             Store::Due => true,
             Store::Filling(_) => self.is_half_full(),
-            Store::Writing(_) | Store::Mapped(_) => false,
+            Store::Writing(_) | Store::Mapped(_) | Store::Stored(_) => false,
         };
         if due {
             self.hand_over(false);
@@ -224,7 +237,7 @@ impl Body {
         let due = match &self.store {
             Store::Memory => self.is_over(),
             Store::Due | Store::Filling(_) => true,
-            Store::Writing(_) | Store::Mapped(_) => false,
+            Store::Writing(_) | Store::Mapped(_) | Store::Stored(_) => false,
         };
         if due {
             self.hand_over(true);
@@ -236,7 +249,7 @@ impl Body {
         let file = match std::mem::replace(&mut self.store, Store::Memory) {
             Store::Memory | Store::Due => SpillFile::new(spiller),
             Store::Filling(file) => file,
-            other @ (Store::Writing(_) | Store::Mapped(_)) => {
+            other @ (Store::Writing(_) | Store::Mapped(_) | Store::Stored(_)) => {
                 self.store = other;
                 return;
             }
@@ -266,7 +279,9 @@ impl Body {
     pub fn poll_finished(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             match &self.store {
-                Store::Memory | Store::Due | Store::Mapped(_) => return Poll::Ready(()),
+                Store::Memory | Store::Due | Store::Mapped(_) | Store::Stored(_) => {
+                    return Poll::Ready(());
+                }
                 Store::Filling(_) => self.hand_over(true),
                 Store::Writing(_) => ready!(self.poll_caught_up(context)),
             }
@@ -341,6 +356,7 @@ impl Body {
             Store::Memory | Store::Due => &self.buffer,
             Store::Filling(_) | Store::Writing(_) => &[],
             Store::Mapped(file) => file.mapped(),
+            Store::Stored(file) => file.mapped(),
         }
     }
 

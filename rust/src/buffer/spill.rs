@@ -7,7 +7,8 @@
 //!
 //! `unsafe` is needed here to map a file. What is mapped never changes: nobody else can
 //! open a file without a name, and it is mapped once it is written and its descriptor closed. The map
-//! lives in the [`SpillFile`], in the `Body`, so a slice of it lives no longer. A disk that does not give
+//! lives in the [`SpillFile`], in the `Body`, so a slice of it lives no longer. A file of the spool has a
+//! name, in a folder of mode 0700, and is never written once it is given out. A disk that does not give
 //! back what it has taken ends the process by a signal: its senders have no 250 then and send again.
 #![allow(unsafe_code)]
 
@@ -228,6 +229,26 @@ impl Drop for SpillFile {
         if file.is_some() || map.is_some() {
             self.spiller.submit(Job::Drop(file, map));
         }
+    }
+}
+
+/// A file of the spool, mapped.
+pub(super) struct StoredFile(Option<Mmap>);
+
+impl StoredFile {
+    pub(super) fn map(file: &File) -> io::Result<Self> {
+        // Nothing cannot be mapped.
+        if file.metadata()?.len() == 0 {
+            return Ok(Self(None));
+        }
+        // SAFETY: the spool writes a body before its row, gives it out by a descriptor that only reads,
+        // in a folder that is the daemon's alone, and never writes it again: it is only unlinked, which
+        // leaves what is mapped as it is.
+        Ok(Self(Some(unsafe { Mmap::map(file) }?)))
+    }
+
+    pub(super) fn mapped(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or(&[])
     }
 }
 

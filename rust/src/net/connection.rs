@@ -28,9 +28,10 @@ use self::signals::Signals;
 use super::live::Place;
 use super::stream::Stream;
 use super::tls::Records;
+use crate::backends::Spools;
 use crate::buffer::Body;
 use crate::config::ServerConfig;
-use crate::delivery::Client;
+use crate::delivery::{Client, refusal};
 use crate::events::Event;
 use crate::few::Few;
 use crate::log::{Level, Message};
@@ -244,6 +245,12 @@ impl Connection {
     fn body_answer(&self, declared: Option<u64>) -> Option<BodyAnswer> {
         if !self.config.backend.intake_is_open() {
             return Some(BodyAnswer::Refuse(Reply::intake_closed()));
+        }
+        if self.config.backend.limits().spools != Spools::Never
+            && let Some(spool) = self.shared.spool()
+            && let Err(reason) = spool.has_room(declared.unwrap_or_default())
+        {
+            return Some(BodyAnswer::Refuse(refusal(reason)));
         }
         Body::take(&self.shared.budget, declared, self.config.session.max_size)
             .map(BodyAnswer::Begin)

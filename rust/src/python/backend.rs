@@ -12,23 +12,27 @@ use super::check::PyCheck;
 use super::config::seconds;
 use super::envelope::PyEnvelope;
 use super::login::PyLogin;
+use super::spool;
 use crate::backends::Backend;
 use crate::backends::breaker::{Breaker, Fuse, Turn};
 use crate::delivery::Question;
 use crate::queue::Queue;
+use crate::server::Shared;
 
 /// `_core.Backend`.
 #[pyclass(frozen, name = "Backend", module = "guerrilla._core")]
 pub(super) struct PyBackend {
     backend: Arc<Backend>,
+    /// Of its core.
+    shared: Arc<Shared>,
     /// Of the chains that it is for.
     generation: AtomicU64,
 }
 
 impl PyBackend {
-    pub(super) fn new(backend: Arc<Backend>) -> Self {
+    pub(super) fn new(backend: Arc<Backend>, shared: Arc<Shared>) -> Self {
         let generation = AtomicU64::new(backend.generation());
-        Self { backend, generation }
+        Self { backend, shared, generation }
     }
 
     /// What waits now, else what comes within `timeout`; nothing once other chains have taken over. The
@@ -115,8 +119,29 @@ impl PyBackend {
         Ok(Some(open.map(PyLogin::new).collect()))
     }
 
+    fn receive_spooled(
+        &self,
+        py: Python<'_>,
+        max: usize,
+        timeout: f64,
+    ) -> PyResult<Option<Vec<Py<PyEnvelope>>>> {
+        let timeout = seconds("timeout", timeout)?;
+        let wanted = || self.is_current();
+        // It reads from the disk, so never with the GIL.
+        let Some(leased) =
+            py.detach(|| self.shared.spool()?.receive(&self.backend.name, max, timeout, &wanted))
+        else {
+            return Ok(None);
+        };
+        let envelopes = leased.into_iter().map(|leased| spool::envelope(py, leased).transpose());
+        envelopes.flatten().collect::<PyResult<_>>().map(Some)
+    }
+
     fn renew(&self) {
         self.generation.store(self.backend.renew(), Ordering::Relaxed);
+        if let Some(spool) = self.shared.spool() {
+            spool.wake_all();
+        }
     }
 
     fn admits(&self, task: &str) -> PyResult<bool> {

@@ -9,7 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::backends::breaker::Fuse;
-use crate::backends::{Asking, Limits};
+use crate::backends::{Asking, Limits, Spools};
 use crate::config::{AddressLimits, CoreConfig, ListenAddress, LoginLimits, ServerConfig, Tls};
 use crate::smtp::{Auth, BareNewline, Extensions, HostList, Protocol, Settings};
 use crate::tls::{ClientAuth, Context, Problem, Settings as TlsFiles};
@@ -105,6 +105,7 @@ struct BackendSettings {
     cache_ttl: f64,
     breaker_failures: u32,
     breaker_reset: f64,
+    spools: String,
 }
 
 impl BackendSettings {
@@ -121,6 +122,8 @@ impl BackendSettings {
                 failures: self.breaker_failures,
                 reset: seconds("breaker_reset", self.breaker_reset)?,
             },
+            spools: Spools::parse(&self.spools)
+                .ok_or_else(|| PyValueError::new_err(format!("spools: {}", self.spools)))?,
         };
         let running = now.and_then(|now| now.backend(&self.name)).map(Arc::clone);
         let new = || Arc::new(Asking::new(&self.name, limits.clone()));

@@ -13,6 +13,7 @@ use super::config::{CoreSettings, seconds};
 use super::envelope::PyEnvelope;
 use super::events;
 use super::reply::PyReply;
+use super::spool::{PySpool, SpoolSettings};
 use crate::backends::DEFAULT;
 use crate::faults::{Cut, Fault};
 use crate::log::{Batch, Format, Record, batches};
@@ -137,7 +138,8 @@ impl PyCore {
     }
 
     fn backend(&self, name: &str) -> PyResult<PyBackend> {
-        let found = self.0.shared().backend(name).map(PyBackend::new);
+        let shared = self.0.shared();
+        let found = shared.backend(name).map(|found| PyBackend::new(found, Arc::clone(shared)));
         found.ok_or_else(|| PyValueError::new_err(format!("no backend {name}")))
     }
 
@@ -219,6 +221,15 @@ impl PyCore {
         let line = |(name, error)| format!("{name}: listen_interface: cannot listen: {error}");
         problems.extend(failures.into_iter().map(line));
         Ok(problems)
+    }
+
+    fn open_spool(&self, py: Python<'_>, settings: SpoolSettings) -> PyResult<()> {
+        let settings = settings.into_settings()?;
+        Ok(py.detach(|| self.0.shared().open_spool(settings))?)
+    }
+
+    fn spool(&self) -> Option<PySpool> {
+        self.0.shared().spool().map(|spool| PySpool(Arc::clone(spool)))
     }
 
     fn addresses(&self) -> Vec<String> {

@@ -22,12 +22,13 @@ use super::serial;
 use super::transaction::{PyTlsInfo, PyTransaction};
 use crate::buffer::Body;
 use crate::course::Course;
-use crate::delivery::{Asked, Client, Delivery};
+use crate::delivery::{Asked, Client, Delivery, Spooling};
 use crate::mail::delivery_header::{Trace, delivery_header};
 use crate::mail::header::{HeaderEnd, unfold};
 use crate::mail::{rfc2047, zlib};
 use crate::pending::Pending;
 use crate::queued_id::Generator;
+use crate::record;
 use crate::smtp::{Address, Transaction, Verdict};
 
 /// A line of a message without its CRLF (RFC 5322 §2.1.1).
@@ -35,15 +36,15 @@ const MAX_HEADER_LINE: usize = 998;
 /// From this size on a message is compressed without the GIL: below, that costs more than it gives.
 const LARGE: usize = 16 << 10;
 /// The deadline of an envelope that nobody waits for.
-const FOREVER: Duration = Duration::from_hours(24 * 365 * 10);
+pub(super) const FOREVER: Duration = Duration::from_hours(24 * 365 * 10);
 
 /// What stages add to an envelope.
 #[derive(Debug, Default)]
-pub(super) struct Added {
+struct Added {
     /// Set by `make_delivery_header`.
-    pub(super) primary_mail_host: Option<String>,
+    primary_mail_host: Option<String>,
     /// Whole fields with their CRLF, newest first.
-    pub(super) headers: Vec<u8>,
+    headers: String,
     answered: Option<Verdict>,
 }
 
@@ -96,6 +97,7 @@ impl PyEnvelope {
             pending: Pending::new(FOREVER, None, None),
             course: Course::new(false),
             fetched: AtomicBool::new(true),
+            spooling: Spooling::None,
         };
         Self::received(py, Asked(Arc::new(delivery)))
     }
@@ -104,7 +106,54 @@ impl PyEnvelope {
         &self.asked.0
     }
 
-    pub(super) fn added(&self) -> MutexGuard<'_, Added> {
+    /// An envelope that was written before, with all that stages had added to it.
+    pub(super) fn restored(
+        py: Python<'_>,
+        found: record::Envelope,
+        octets: Vec<u8>,
+    ) -> PyResult<Py<Self>> {
+        let record::Envelope { client, transaction, queued_id, received_at, added, .. } = found;
+        let max_header_size = found.max_header_size;
+        let envelope = Self::detached(
+            py,
+            client,
+            transaction,
+            octets,
+            queued_id,
+            received_at,
+            max_header_size,
+        )?;
+        envelope.get().add(py, added)?;
+        Ok(envelope)
+    }
+
+    pub(super) fn add(&self, py: Python<'_>, added: record::Added) -> PyResult<()> {
+        let values = serial::values_of(py, &added)?;
+        let hashes = PyList::new(py, added.hashes)?;
+        // Nobody has asked for them yet.
+        let _ = self.values.set(py, values.unbind());
+        let _ = self.hashes.set(py, hashes.unbind());
+        let mut mine = self.added();
+        mine.primary_mail_host = added.primary_mail_host;
+        mine.headers = added.headers;
+        Ok(())
+    }
+
+    /// The host of the delivery header, and the fields that were added.
+    pub(super) fn added_fields(&self) -> (Option<String>, String) {
+        let added = self.added();
+        (added.primary_mail_host.clone(), added.headers.clone())
+    }
+
+    pub(super) fn hashes_if_any(&self, py: Python<'_>) -> Option<&Py<PyList>> {
+        self.hashes.get(py)
+    }
+
+    pub(super) fn values_if_any(&self, py: Python<'_>) -> Option<&Py<PyDict>> {
+        self.values.get(py)
+    }
+
+    fn added(&self) -> MutexGuard<'_, Added> {
         self.added.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -143,7 +192,7 @@ impl PyEnvelope {
         let added = self.added().headers.clone();
         let delivery_header = self.delivery_header_of(recipient);
         let message = self.delivery().body.as_slice();
-        concatenate(py, &[&added, &delivery_header, message])
+        concatenate(py, &[added.as_bytes(), &delivery_header, message])
     }
 
     /// The octets of [`Self::whole`] as a zlib stream; nothing is copied before.
@@ -154,7 +203,7 @@ impl PyEnvelope {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let added = self.added().headers.clone();
         let delivery_header = self.delivery_header_of(Some(recipient));
-        let parts = [&added, &delivery_header, self.delivery().body.as_slice()];
+        let parts = [added.as_bytes(), &delivery_header, self.delivery().body.as_slice()];
         let octets = if self.size() < LARGE {
             zlib::compress(&parts)
         } else {
@@ -217,13 +266,13 @@ impl PyEnvelope {
             rcpt_to.into_iter().map(AddressLike::into_address).collect::<PyResult<_>>()?;
         let transaction = Transaction {
             helo: helo.to_owned(),
-            dialect: serial::dialect(protocol)?,
+            dialect: record::dialect(protocol)?,
             mail_from,
             rcpt_to,
         };
         let received_at = match received_at {
             None => SystemTime::now(),
-            Some(at) => serial::time(at)?,
+            Some(at) => record::time(at)?,
         };
         let queued_id = queued_id.unwrap_or_else(|| Generator::default().next(received_at));
         let octets = data.to_vec(py)?;
@@ -246,7 +295,7 @@ impl PyEnvelope {
 
     #[getter]
     fn received_at(&self) -> f64 {
-        serial::since_epoch(self.delivery().received_at)
+        record::since_epoch(self.delivery().received_at)
     }
 
     #[getter]
@@ -352,16 +401,13 @@ impl PyEnvelope {
             )));
         }
         let mut added = self.added();
-        let mut headers = line.into_bytes();
-        headers.extend_from_slice(b"\r\n");
-        headers.append(&mut added.headers);
-        added.headers = headers;
+        added.headers = format!("{line}\r\n{}", added.headers);
         Ok(())
     }
 
     #[getter]
     fn added_headers<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.added().headers)
+        PyBytes::new(py, self.added().headers.as_bytes())
     }
 
     fn bytes_for<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyBytes>> {
@@ -412,6 +458,10 @@ impl PyEnvelope {
         // Not under the lock: what Python makes can run other code, which may come back here.
         let answered = self.added().answered.clone();
         answered.map(|verdict| to_python(py, &verdict)).transpose()
+    }
+
+    fn spool(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        Ok(slf.get().delivery().spool(&serial::added(slf)?))
     }
 
     fn enter(&self, stage: &str) {

@@ -23,6 +23,7 @@ mod parts;
 mod question;
 mod reply;
 mod serial;
+mod spool;
 mod transaction;
 
 use pyo3::prelude::*;
@@ -54,6 +55,8 @@ mod _core {
     use super::parts::{PyPart, PyParts};
     #[pymodule_export]
     use super::reply::PyReply;
+    #[pymodule_export]
+    use super::spool::PySpool;
     #[pymodule_export]
     use super::transaction::{PyTlsInfo, PyTransaction};
 

@@ -178,6 +178,11 @@ impl Reply {
         fixed::NO_MEMORY
     }
 
+    /// There is no room on the disk.
+    pub const fn no_storage() -> Self {
+        fixed::NO_STORAGE
+    }
+
     /// No message is taken now.
     pub const fn intake_closed() -> Self {
         fixed::INTAKE_CLOSED

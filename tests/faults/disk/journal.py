@@ -75,9 +75,13 @@ class _Node:
         self._drop(until)
 
     def fail(self, until: int) -> None:
-        """What came before is forgotten, although a reader still finds it in memory."""
-        self.unwritable += [one for one in self.waiting if one[0] < until]
-        self._drop(until)
+        """What came before is forgotten, although a reader still finds it in memory.
+
+        But for names: a file system that cannot write its journal writes nothing any more.
+        """
+        lost = [one for one in self.waiting if one[0] < until and not isinstance(one[1], _Entry)]
+        self.unwritable += lost
+        self.waiting = [one for one in self.waiting if one not in lost]
 
     def apply(self, change: _Change) -> None:
         match change:

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::signals::Signals;
 use super::{Connection, End, READ};
-use crate::backends::Backend;
+use crate::backends::{Asking, Backend, Spools};
 use crate::buffer::Body;
 use crate::course::Course;
-use crate::delivery::{Asked, Check, Delivery, Question};
+use crate::delivery::{Asked, Check, Delivery, Inlet, Question, Spooling};
 use crate::log::Level;
 use crate::pending::Expiry;
 use crate::server::Shared;
@@ -101,6 +101,7 @@ impl Connection {
     ) -> Result<(), End> {
         let (shared, backend) = (&self.shared, Arc::clone(&self.config.backend));
         let received_at = SystemTime::now();
+        let spools = backend.limits().spools;
         let delivery = Arc::new(Delivery {
             client: Arc::clone(&self.client),
             transaction,
@@ -110,11 +111,16 @@ impl Connection {
             pending: shared.pending_save(&backend),
             course: Course::new(shared.log.is_on(Level::Info)),
             fetched: AtomicBool::new(false),
+            spooling: self.spooling(spools, &backend),
             body,
         });
         shared.stats.messages_received.add();
         shared.stats.bytes_received.add_many(delivery.body.as_slice().len() as u64);
-        backend.saves.push(Asked(Arc::clone(&delivery)));
+        if spools == Spools::AtOnce && matches!(delivery.spooling, Spooling::Into(_)) {
+            delivery.spool_at_once();
+        } else {
+            backend.saves.push(Asked(Arc::clone(&delivery)));
+        }
         let _queued = Queued(&backend, &delivery);
         let verdict = match self.wait_for(signals, delivery.as_ref()).await {
             Ok(verdict) => verdict,
@@ -143,6 +149,16 @@ impl Connection {
         self.note(&delivery, Some(&verdict));
         self.session.resume(verdict);
         Ok(())
+    }
+
+    /// What a message has to do with the spool.
+    fn spooling(&self, spools: Spools, backend: &Asking) -> Spooling {
+        match self.shared.spool() {
+            Some(spool) if spools != Spools::Never => {
+                Spooling::Into(Inlet::new(spool, backend.answering()))
+            }
+            _ => Spooling::None,
+        }
     }
 
     /// The verdict, or nothing when its time was up first.

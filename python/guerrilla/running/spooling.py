@@ -1,0 +1,70 @@
+"""The spool of a daemon: opened by the core, worked on by the pools of the task `spooled`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from guerrilla.engine.backends import backends_of
+from guerrilla.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from guerrilla._core import Core
+    from guerrilla.config import AppConfig
+    from guerrilla.engine.base import TaskName
+
+
+def open_spool(config: AppConfig, core: Core) -> None:
+    """Opens the spool, where there is one; one that is open obeys the limits of now.
+
+    What a daemon before it had not finished is taken up with it.
+
+    Raises:
+        StartError: it cannot be opened.
+    """
+    spool = config.spool
+    if spool is None:
+        return
+    try:
+        core.open_spool(
+            {
+                "path": spool.path,
+                "max_bytes": spool.max_bytes,
+                "min_free": spool.min_free,
+                "max_age": spool.max_age,
+            }
+        )
+    except OSError as error:
+        raise StartError(f"spool.path: {error}") from error
+
+
+def waiting(core: Core) -> dict[str, int]:
+    """How many spooled mails each backend has, of those that have any."""
+    spool = core.spool()
+    return {} if spool is None else dict(spool.waiting())
+
+
+def with_spooled(
+    wanted: Mapping[str, Sequence[TaskName]], core: Core
+) -> dict[str, Sequence[TaskName]]:
+    """The tasks of each backend, with that of spooled mail where some is left.
+
+    Its chain may have the spool no more.
+    """
+    left = waiting(core)
+    return {
+        name: tasks if name not in left or "spooled" in tasks else [*tasks, "spooled"]
+        for name, tasks in wanted.items()
+    }
+
+
+def waiting_warnings(config: AppConfig, core: Core) -> list[str]:
+    """A line for each backend that is gone and has spooled mail."""
+    backends = backends_of(config)
+    return [
+        f"spool: {count} mails wait for the backend {name}, which is not in the config: they stay "
+        f"until it is there again, or until they are dropped (guerrillad spool drop)"
+        for name, count in waiting(core).items()
+        if name not in backends
+    ]

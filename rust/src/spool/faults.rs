@@ -1,0 +1,51 @@
+//! Where a disk can fail: tests have it fail there. In what is shipped there is nothing.
+
+use std::io;
+
+/// A place that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Point {
+    /// A body is written.
+    Write,
+    /// A file is synced.
+    Sync,
+    /// A file is renamed.
+    Rename,
+    /// A folder is synced.
+    SyncFolder,
+    /// A body is unlinked.
+    Unlink,
+}
+
+/// The failures that are to come.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    #[cfg(test)]
+    planned: std::sync::Mutex<Vec<(Point, i32)>>,
+}
+
+impl Faults {
+    /// Fails where that was planned.
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "the tests' twin needs both")]
+    pub(super) fn at(&self, _point: Point) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Fails where that was planned.
+    #[cfg(test)]
+    pub(super) fn at(&self, point: Point) -> io::Result<()> {
+        let mut planned = self.planned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match planned.iter().position(|(at, _)| *at == point) {
+            Some(index) => Err(io::Error::from_raw_os_error(planned.remove(index).1)),
+            None => Ok(()),
+        }
+    }
+
+    /// Has the next pass of a point fail.
+    #[cfg(test)]
+    pub(super) fn plan(&self, point: Point, code: i32) {
+        let mut planned = self.planned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        planned.push((point, code));
+    }
+}

@@ -1,0 +1,126 @@
+//! The thread of bodies in files: nobody else waits for them.
+
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::lease::Held;
+use super::writer::Job;
+use super::{Incoming, Refusal, Shared, batch, folder};
+use crate::log::Level;
+use crate::queued_id::Generator;
+
+/// What the thread is asked for.
+pub(super) enum FileJob {
+    /// A body is written, and then its row.
+    Store(Box<dyn Incoming>),
+    /// A body whose row is gone.
+    Remove(String),
+    /// A message is set aside: it was refused for good.
+    Fail { held: Arc<Held>, reason: String },
+    /// A message is set aside: it is not what was saved.
+    Damage { held: Arc<Held>, reason: String },
+}
+
+/// Until it is closed.
+pub(super) fn run(shared: &Shared) {
+    let names = Generator::default();
+    while let Some(jobs) = shared.files.receive(16, Duration::from_secs(1)) {
+        for job in jobs {
+            match job {
+                FileJob::Store(entry) => store(shared, entry, &names),
+                FileJob::Remove(name) => remove(shared, &name),
+                FileJob::Fail { held, reason } | FileJob::Damage { held, reason } => {
+                    let next_ms = super::clock::now_ms() + 3_600_000;
+                    shared.send(Job::Defer { attempts: held.attempts + 1, held, next_ms, reason });
+                }
+            }
+        }
+    }
+}
+
+fn store(shared: &Shared, entry: Box<dyn Incoming>, names: &Generator) {
+    let octets = (entry.octets().len() + entry.record().len()) as u64;
+    if let Err(refusal) = shared.room.has(octets) {
+        return shared.refuse(Job::Insert { entry, file: None }, refusal);
+    }
+    let name = names.next(SystemTime::now());
+    match write(shared, &name, entry.octets()) {
+        Ok(()) => {
+            shared.look(octets);
+            let crc = batch::checksum(entry.record(), entry.octets());
+            shared.send(Job::Insert { entry, file: Some((name, crc)) });
+        }
+        Err(error) => {
+            report(shared, &name, "cannot be written", &error);
+            remove(shared, &name);
+            let full =
+                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let refusal = if full { Refusal::Full } else { Refusal::Broken };
+            shared.refuse(Job::Insert { entry, file: None }, refusal);
+        }
+    }
+}
+
+/// Writes a body; once this returns it is there, whatever happens.
+fn write(shared: &Shared, name: &str, octets: &[u8]) -> io::Result<()> {
+    let faults = &shared.folder.faults;
+    let path = shared.folder.new_bodies().join(name);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    faults.at(super::faults::Point::Write)?;
+    file.write_all(octets)?;
+    faults.at(super::faults::Point::Sync)?;
+    file.sync_data()?;
+    drop(file);
+    let place = shared.folder.body(name);
+    if let Some(shelf) = place.parent() {
+        folder::make(shelf)?;
+    }
+    shared.folder.rename(&path, &place)
+}
+
+fn remove(shared: &Shared, name: &str) {
+    let gone = shared.folder.faults.at(super::faults::Point::Unlink).and_then(|()| {
+        folder::remove(&shared.folder.new_bodies().join(name))?;
+        folder::remove(&shared.folder.body(name))
+    });
+    if let Err(error) = gone {
+        report(shared, name, "cannot be removed; the next start tries again", &error);
+    }
+}
+
+fn report(shared: &Shared, name: &str, what: &str, error: &io::Error) {
+    let path = shared.folder.body(name);
+    let text = format_args!("{}: {what}: {error}: check its disk", path.display());
+    shared.quiet.fault("file", Level::Error, text);
+}
+
+/// At the start: removes bodies that no row names, left by an end between the two.
+pub(super) fn tidy(shared: &Shared) -> io::Result<()> {
+    for entry in fs::read_dir(shared.folder.new_bodies())? {
+        folder::remove(&entry?.path())?;
+    }
+    let named = named(shared).map_err(io::Error::other)?;
+    for shelf in fs::read_dir(shared.folder.path().join("bodies"))? {
+        let shelf = shelf?;
+        if shelf.file_name() == "new" {
+            continue;
+        }
+        for entry in fs::read_dir(shelf.path())? {
+            let entry = entry?;
+            if !entry.file_name().to_str().is_some_and(|name| named.contains(name)) {
+                folder::remove(&entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn named(shared: &Shared) -> rusqlite::Result<HashSet<String>> {
+    let reader = shared.reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut select = reader.prepare("SELECT file FROM msg WHERE file IS NOT NULL")?;
+    select.query_map([], |row| row.get(0))?.collect()
+}

@@ -1,0 +1,188 @@
+//! The folder of one process: its lock, its modes, its names, and what makes a change of it last.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::error::OpenError;
+use super::faults::{Faults, Point};
+
+/// Mode of folders: mails are nobody else's.
+const FOLDER_MODE: u32 = 0o700;
+/// Mode of files.
+const FILE_MODE: u32 = 0o600;
+
+/// A folder that is ours as long as this lives.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    lock: File,
+    pub(super) faults: Faults,
+}
+
+impl Folder {
+    /// The first folder in `root` that nobody has: `0` where there is one process.
+    pub(super) fn take(root: &Path) -> Result<Self, OpenError> {
+        make_root(root).map_err(OpenError::file(root, "cannot be made"))?;
+        for number in 0_u32.. {
+            if let Some(folder) = Self::try_take(&root.join(number.to_string()))? {
+                return Ok(folder);
+            }
+        }
+        Err(OpenError::Held(root.to_owned()))
+    }
+
+    /// That folder, made where it is missing; `None` where another process has it.
+    pub(super) fn try_take(path: &Path) -> Result<Option<Self>, OpenError> {
+        loop {
+            make(path).map_err(OpenError::file(path, "cannot be made"))?;
+            let name = path.join("spool.lock");
+            let lock = create(&name).map_err(OpenError::file(&name, "cannot be opened"))?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => {
+                    return Err(OpenError::File { path: name, what: "cannot be locked", error });
+                }
+            }
+            // Who took over its mails may have removed it since it was opened.
+            if is_still(&lock, &name) {
+                let folder = Self { path: path.to_owned(), lock, faults: Faults::default() };
+                folder.complete().map_err(OpenError::file(path, "cannot be prepared"))?;
+                return Ok(Some(folder));
+            }
+        }
+    }
+
+    fn complete(&self) -> io::Result<()> {
+        let mode = fs::metadata(&self.path)?.permissions().mode() & 0o777;
+        if mode != FOLDER_MODE {
+            fs::set_permissions(&self.path, fs::Permissions::from_mode(FOLDER_MODE))?;
+        }
+        for name in ["bodies", "bodies/new", "failed", "damaged"] {
+            make(&self.path.join(name))?;
+        }
+        sync_folder(&self.path)
+    }
+
+    /// Lets another process have it, or a core that follows in this one: at the end.
+    pub(super) fn unlock(&self) {
+        // Where it fails, the end of the process does it.
+        let _ = self.lock.unlock();
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn database(&self) -> PathBuf {
+        self.path.join("spool.db")
+    }
+
+    pub(super) fn last(&self) -> PathBuf {
+        self.path.join("spool.last")
+    }
+
+    pub(super) fn new_bodies(&self) -> PathBuf {
+        self.path.join("bodies/new")
+    }
+
+    /// Where a body is: 256 folders, so that none has too many.
+    pub(super) fn body(&self, name: &str) -> PathBuf {
+        let shelf = crc32fast::hash(name.as_bytes()) & 0xff;
+        self.path.join(format!("bodies/{shelf:02x}/{name}"))
+    }
+
+    pub(super) fn failed(&self) -> PathBuf {
+        self.path.join("failed")
+    }
+
+    pub(super) fn damaged(&self) -> PathBuf {
+        self.path.join("damaged")
+    }
+
+    /// Renames, and makes that last: both folders are synced.
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.faults.at(Point::Rename)?;
+        fs::rename(from, to)?;
+        for folder in [to.parent(), from.parent()].into_iter().flatten() {
+            self.sync(folder)?;
+        }
+        Ok(())
+    }
+
+    /// Makes names in a folder last.
+    pub(super) fn sync(&self, folder: &Path) -> io::Result<()> {
+        self.faults.at(Point::SyncFolder)?;
+        sync_folder(folder)
+    }
+}
+
+/// Makes a folder where there is none, with its name synced.
+pub(super) fn make(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(FOLDER_MODE).create(path) {
+        Ok(()) => {
+            give_to_owner(path);
+            path.parent().map_or(Ok(()), sync_folder)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn make_root(root: &Path) -> io::Result<()> {
+    if root.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().mode(FOLDER_MODE).recursive(true).create(root)?;
+    root.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_folder)
+}
+
+/// Opens a file to write, made where there is none.
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+    give_to_owner(path);
+    Ok(file)
+}
+
+/// What root makes, by a command while no daemon runs, has to stay that of the daemon's user.
+fn give_to_owner(path: &Path) {
+    let owner = path.parent().and_then(|parent| fs::metadata(parent).ok());
+    if let (Some(owner), Ok(own)) = (owner, fs::metadata(path))
+        && own.uid() == 0
+        && owner.uid() != 0
+    {
+        let _ = std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()));
+    }
+}
+
+fn is_still(lock: &File, name: &Path) -> bool {
+    match (lock.metadata(), fs::metadata(name)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Removes a file that may be gone already.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The folders of all processes in `root`, by their numbers.
+pub(super) fn numbered(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found: Vec<(u32, PathBuf)> = fs::read_dir(root)?
+        .filter_map(Result::ok)
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+        .collect();
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}

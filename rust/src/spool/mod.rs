@@ -1,0 +1,287 @@
+//! The spool: messages that were answered 250 and are still to be worked on, in SQLite and files.
+//!
+//! ```text
+//! insert ──► inbox ──► writer: everything that waits in one commit ──► settle: 250
+//!    └► files: bodies over 256 KiB ──┘  ▲                    │ ids
+//!                                       │                    ▼
+//!             settle ◄── lease ◄── receive ◄── reader ◄── lanes: one a backend
+//! ```
+//!
+//! One thread writes the database, so that a sync is shared by all who wait for one; a second one writes
+//! files. Whoever receives reads by a connection of its own. A message is answered once its commit is
+//! synced, and deleted by the commit behind the one that worked on it: what is lost in between is only
+//! that it was done, so it may be worked on again.
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | `folder`, `disk` | the folder of a process: lock, modes, names, syncs, free room |
+//! | `database` | the schema, and what SQLite must be |
+//! | `writer`, `batch` | the thread that commits, and one commit |
+//! | `files` | the thread of bodies in files |
+//! | `lanes` | which ids wait for which backend |
+//! | `dispatch`, `lease` | reading what is given out; what becomes of it |
+//! | `room` | limits |
+//! | `clock`, `quiet`, `error`, `faults` | times, log lines, why it cannot be opened, failures on purpose |
+
+mod batch;
+mod clock;
+mod database;
+mod disk;
+mod dispatch;
+mod error;
+mod faults;
+mod figures;
+mod files;
+mod folder;
+mod lanes;
+mod lease;
+mod quiet;
+mod room;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use rusqlite::Connection;
+
+pub use self::error::OpenError;
+use self::figures::Figures;
+use self::files::FileJob;
+use self::folder::Folder;
+use self::lanes::Lanes;
+pub use self::lease::{Lease, Leased, Settled};
+use self::quiet::Quiet;
+use self::room::Room;
+use self::writer::Job;
+use crate::log::Log;
+use crate::queue::Queue;
+
+/// A message over this is a file: the writer never carries 50 MiB.
+pub const LARGEST_INLINE: usize = 256 << 10;
+
+/// Where a spool is, and how much it may hold.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The folder with the folders of all processes.
+    pub folder: PathBuf,
+    /// Octets of envelopes and messages; 0: no limit.
+    pub max_bytes: u64,
+    /// Octets that the disk has to have left; 0: no limit.
+    pub min_free: u64,
+    /// How old a message may be before an attempt that fails was the last one; zero: no limit.
+    pub max_age: Duration,
+}
+
+/// Why a message is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No room: 452 4.3.1.
+    Full,
+    /// It cannot be saved now: 451 4.3.0.
+    Broken,
+}
+
+/// A message that is to be saved.
+pub trait Incoming: Send {
+    /// Who saves it later.
+    fn backend(&self) -> &str;
+    /// Its id, in the answer and in the log.
+    fn queued_id(&self) -> &str;
+    /// When it came.
+    fn received_at(&self) -> SystemTime;
+    /// Its envelope.
+    fn record(&self) -> &[u8];
+    /// The message.
+    fn octets(&self) -> &[u8];
+    /// It is saved, and stays so when the power goes now; or it is not there.
+    fn settle(self: Box<Self>, outcome: Result<(), Refusal>);
+}
+
+/// A message as it is given out.
+#[derive(Debug)]
+pub enum Octets {
+    /// Here.
+    Memory(Vec<u8>),
+    /// To be mapped by [`Body::stored`](crate::buffer::Body::stored).
+    File(File),
+}
+
+/// A spool that is open.
+pub struct Spool {
+    shared: Arc<Shared>,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    files: JoinHandle<()>,
+    writer: JoinHandle<()>,
+}
+
+/// What the threads have in common.
+struct Shared {
+    folder: Folder,
+    room: Room,
+    lanes: Lanes,
+    inbox: Queue<Job>,
+    files: Queue<FileJob>,
+    reader: Mutex<Connection>,
+    figures: Figures,
+    quiet: Quiet,
+    closing: AtomicBool,
+}
+
+impl Spool {
+    /// Takes the first free folder, looks whether all is well, and starts the threads.
+    pub fn open(settings: Settings, log: Arc<Log>) -> Result<Arc<Self>, OpenError> {
+        let folder = Folder::take(&settings.folder)?;
+        Self::open_in(folder, settings, log)
+    }
+
+    fn open_in(folder: Folder, settings: Settings, log: Arc<Log>) -> Result<Arc<Self>, OpenError> {
+        let path = folder.database();
+        let connection = database::open(&path)?;
+        let reader = database::open_to_read(&path)?;
+        let shared = Arc::new(Shared {
+            room: Room::new(settings),
+            lanes: Lanes::default(),
+            inbox: Queue::default(),
+            files: Queue::default(),
+            reader: Mutex::new(reader),
+            figures: Figures::default(),
+            quiet: Quiet::new(log),
+            closing: AtomicBool::new(false),
+            folder,
+        });
+        let writer = writer::Writer::begin(Arc::clone(&shared), &connection)
+            .map_err(OpenError::database(&path))?;
+        files::tidy(&shared)
+            .map_err(OpenError::file(&shared.folder.path().join("bodies"), "cannot be tidied"))?;
+        shared.look(0);
+        let cannot = |error| OpenError::File { path, what: "no thread for it", error };
+        let threads = start(&shared, writer, connection).map_err(cannot)?;
+        Ok(Arc::new(Self { shared, threads: Mutex::new(Some(threads)) }))
+    }
+
+    /// Takes other limits.
+    pub fn obey(&self, settings: Settings) {
+        self.shared.room.obey(settings);
+        self.shared.look(0);
+    }
+
+    /// Whether a message of `octets` could be taken now.
+    pub fn has_room(&self, octets: u64) -> Result<(), Refusal> {
+        let room = self.shared.room.has(octets);
+        if room.is_err() {
+            self.shared.figures.refused.add();
+        }
+        room
+    }
+
+    /// Has a message saved: it is settled by a thread of the spool. Never waits.
+    pub fn insert(&self, entry: Box<dyn Incoming>) {
+        if self.shared.closing.load(Ordering::Acquire) {
+            entry.settle(Err(Refusal::Broken));
+        } else if entry.octets().len() > LARGEST_INLINE {
+            if let Err(FileJob::Store(entry)) = self.shared.files.offer(FileJob::Store(entry)) {
+                entry.settle(Err(Refusal::Broken));
+            }
+        } else {
+            self.shared.send(Job::Insert { entry, file: None });
+        }
+    }
+
+    /// At most `max` messages of a backend, waiting for the first one at most `timeout`; nothing after
+    /// that, or where it is not `wanted`. `None` once the spool gives none any more.
+    pub fn receive(
+        &self,
+        backend: &str,
+        max: usize,
+        timeout: Duration,
+        wanted: &dyn Fn() -> bool,
+    ) -> Option<Vec<Leased>> {
+        self.shared.receive(backend, max, timeout, wanted)
+    }
+
+    /// Lets those who wait look whether they are still to.
+    pub fn wake_all(&self) {
+        self.shared.lanes.wake_all();
+    }
+
+    /// Gives no more messages; who waits returns.
+    pub fn stop_giving(&self) {
+        self.shared.lanes.stop();
+    }
+
+    /// Messages of each backend that has any.
+    pub fn waiting(&self) -> Vec<(String, u64)> {
+        self.shared.lanes.waiting()
+    }
+
+    /// Every figure by its name.
+    pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+        self.shared.snapshot()
+    }
+
+    /// The folder of this process.
+    pub fn path(&self) -> &std::path::Path {
+        self.shared.folder.path()
+    }
+
+    /// Commits what waits, and ends. What is leased is given out again by the next start.
+    pub fn close(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+        self.stop_giving();
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(threads) = threads else { return };
+        // First that of the files: what it has written becomes rows of the last commits.
+        self.shared.files.close();
+        let _ = threads.files.join();
+        self.shared.inbox.close();
+        let _ = threads.writer.join();
+        self.shared.folder.unlock();
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spool").field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
+fn start(
+    shared: &Arc<Shared>,
+    writer: writer::Writer,
+    connection: Connection,
+) -> std::io::Result<Threads> {
+    let name = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let of_files = Arc::clone(shared);
+    let files = name("spool-files").spawn(move || files::run(&of_files))?;
+    match name("spool").spawn(move || writer.run(connection)) {
+        Ok(writer) => Ok(Threads { files, writer }),
+        Err(error) => {
+            shared.files.close();
+            Err(error)
+        }
+    }
+}
+
+impl Shared {
+    /// To the writer; a message that comes too late is refused.
+    fn send(&self, job: Job) {
+        if let Err(job) = self.inbox.offer(job) {
+            job.refuse(Refusal::Broken);
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The thread that commits: everything that waits goes into one transaction, and while that is synced the
+//! next one gathers. No timer holds anything back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::batch::{Batch, Statements};
+use super::lease::Held;
+use super::{Incoming, Refusal, Shared, database};
+use crate::log::Level;
+
+/// Messages of one commit.
+const LARGEST_BATCH: usize = 256;
+/// Octets of one commit.
+const LARGEST_OCTETS: usize = 4 << 20;
+/// How often it looks at what nobody tells it.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What a commit is asked for.
+pub(super) enum Job {
+    /// A message; where its octets are in a file, that one's name and the checksum.
+    Insert { entry: Box<dyn Incoming>, file: Option<(String, u32)> },
+    /// A message whose row goes.
+    Delete { held: Arc<Held>, why: Why },
+    /// A message that is tried again later.
+    Defer { held: Arc<Held>, attempts: u32, next_ms: i64, reason: String },
+}
+
+/// Why a row goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    Done,
+    Failed,
+    Damaged,
+}
+
+impl Job {
+    /// Nothing comes of it.
+    pub(super) fn refuse(self, refusal: Refusal) {
+        if let Self::Insert { entry, .. } = self {
+            entry.settle(Err(refusal));
+        }
+    }
+
+    fn octets(&self) -> usize {
+        match self {
+            Self::Insert { entry, file: None } => entry.octets().len() + entry.record().len(),
+            Self::Insert { entry, file: Some(_) } => entry.record().len(),
+            Self::Delete { .. } | Self::Defer { .. } => 0,
+        }
+    }
+}
+
+/// The thread's own.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    waiting: VecDeque<Job>,
+    /// The next id.
+    pub(super) next: i64,
+    /// Ids up to here are ours.
+    pub(super) reserved: i64,
+    /// The last one committed.
+    pub(super) last: i64,
+    /// Ids of commits that failed: they may be on the disk all the same.
+    pub(super) suspects: Vec<i64>,
+    ticked: Option<Instant>,
+}
+
+/// How serving a connection ended.
+enum End {
+    Closed,
+    Broken(rusqlite::Error),
+}
+
+impl Writer {
+    /// Reads what there is, and reserves the first ids.
+    pub(super) fn begin(shared: Arc<Shared>, connection: &Connection) -> rusqlite::Result<Self> {
+        let last = database::meta(connection, "last")?;
+        let first = database::meta(connection, "reserved")?.max(last) + 1;
+        let reserved = first + database::BLOCK - 1;
+        database::set_meta(connection, "reserved", reserved)?;
+        let mut live = 0;
+        for sum in database::sums(connection)? {
+            live += sum.octets;
+            shared.figures.depth.add_many(sum.depth);
+            shared.lanes.found(&sum.backend, sum.depth, sum.octets);
+        }
+        shared.room.set_live(live);
+        for deferred in database::deferred(connection)? {
+            shared.lanes.deferred(&deferred.backend, deferred.id, None, deferred.next_ms);
+        }
+        let (waiting, suspects) = (VecDeque::new(), Vec::new());
+        Ok(Self { shared, waiting, next: first, reserved, last, suspects, ticked: None })
+    }
+
+    /// Until it is closed.
+    pub(super) fn run(mut self, connection: Connection) {
+        let mut connection = Some(connection);
+        loop {
+            let end = match &connection {
+                Some(connection) => self.serve(connection),
+                None => return,
+            };
+            match end {
+                End::Closed => {
+                    self.tick_last();
+                    // The last connection to be closed writes what is in the WAL to the database.
+                    if let Some(connection) = connection.take() {
+                        let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+                    }
+                    return;
+                }
+                End::Broken(error) => {
+                    self.break_down(&error);
+                    drop(connection.take());
+                    connection = self.reopen();
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, connection: &Connection) -> End {
+        let mut statements = match Statements::prepare(connection) {
+            Ok(statements) => statements,
+            Err(error) => return End::Broken(error),
+        };
+        loop {
+            if !self.gather(TICK) {
+                return End::Closed;
+            }
+            let mut batch = Batch::new(self.cut());
+            if !batch.is_empty() {
+                if let Err(error) = self.commit(connection, &mut statements, &mut batch) {
+                    self.undo(batch);
+                    return End::Broken(error);
+                }
+            }
+            self.tick(connection);
+        }
+    }
+
+    /// Waits for jobs; `false` when there will be none.
+    fn gather(&mut self, timeout: Duration) -> bool {
+        let room = LARGEST_BATCH.saturating_sub(self.waiting.len());
+        let timeout = if self.waiting.is_empty() { timeout } else { Duration::ZERO };
+        match self.shared.inbox.receive(room, timeout) {
+            Some(jobs) => self.waiting.extend(jobs),
+            None if self.waiting.is_empty() => return false,
+            None => {}
+        }
+        true
+    }
+
+    /// What goes into one commit.
+    fn cut(&mut self) -> Vec<Job> {
+        let mut octets = 0;
+        let mut count = 0;
+        for job in self.waiting.iter().take(LARGEST_BATCH) {
+            octets += job.octets();
+            if count > 0 && octets > LARGEST_OCTETS {
+                break;
+            }
+            count += 1;
+        }
+        self.waiting.drain(..count).collect()
+    }
+
+    /// A commit failed: its messages are refused, what else it had is done by a later one.
+    fn undo(&mut self, batch: Batch) {
+        self.shared.room.set_broken(true);
+        self.suspects.extend(batch.ids());
+        for job in batch.into_undone(&self.shared).into_iter().rev() {
+            self.waiting.push_front(job);
+        }
+    }
+
+    fn break_down(&mut self, error: &rusqlite::Error) {
+        self.shared.room.set_broken(true);
+        let path = self.shared.folder.database();
+        self.shared.quiet.fault(
+            "commit",
+            Level::Error,
+            format_args!(
+                "{}: cannot be written: {error}: mails are refused with 451 until it can be; check its disk",
+                path.display()
+            ),
+        );
+    }
+
+    /// Tries each second; meanwhile messages are refused. `None` when it is closed first.
+    fn reopen(&mut self) -> Option<Connection> {
+        loop {
+            match self.try_reopen() {
+                Ok(connection) => {
+                    self.shared.room.set_broken(false);
+                    let path = self.shared.folder.database();
+                    self.shared.quiet.say(
+                        Level::Warning,
+                        format_args!("{}: can be written again", path.display()),
+                    );
+                    return Some(connection);
+                }
+                Err(text) => self.shared.quiet.fault(
+                    "reopen",
+                    Level::Error,
+                    format_args!("{text}: tried again each second"),
+                ),
+            }
+            if !self.refuse_for(TICK) {
+                return None;
+            }
+        }
+    }
+
+    /// Refuses messages, and keeps what else comes; `false` when it is closed.
+    fn refuse_for(&mut self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let jobs = self.shared.inbox.receive(LARGEST_BATCH, left);
+            let Some(jobs) = jobs else { return false };
+            jobs.into_iter().for_each(|job| self.keep(job));
+            if left.is_zero() {
+                return true;
+            }
+        }
+    }
+
+    fn keep(&mut self, job: Job) {
+        match job {
+            Job::Insert { .. } => self.shared.refuse(job, Refusal::Broken),
+            other => self.waiting.push_back(other),
+        }
+    }
+
+    /// Opens it, and deletes what was refused: its commit may have reached the disk although it failed.
+    fn try_reopen(&mut self) -> Result<Connection, String> {
+        let path = self.shared.folder.database();
+        let connection = database::open(&path).map_err(|error| error.to_string())?;
+        self.forget_suspects(&connection)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        self.suspects.clear();
+        let waiting = std::mem::take(&mut self.waiting);
+        waiting.into_iter().for_each(|job| self.keep(job));
+        Ok(connection)
+    }
+
+    fn forget_suspects(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        for id in &self.suspects {
+            super::batch::erase(connection, *id)?;
+        }
+        // Something is written in any case: it shows whether that can be done.
+        database::set_meta(connection, "last", self.last)?;
+        database::set_meta(connection, "reserved", self.reserved)?;
+        connection.execute_batch("COMMIT")?;
+        // Nothing that is still in the WAL is left to a sync that failed.
+        let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        Ok(())
+    }
+
+    /// What is due each second.
+    fn tick(&mut self, connection: &Connection) {
+        if self.ticked.is_some_and(|at| at.elapsed() < TICK) {
+            return;
+        }
+        self.ticked = Some(Instant::now());
+        let oldest = database::oldest(connection).ok().flatten().unwrap_or(0);
+        self.shared.figures.oldest_ms.store(oldest, Ordering::Relaxed);
+        self.shared.look(0);
+        self.tick_last();
+    }
+
+    fn tick_last(&mut self) {}
+}
+
+impl Shared {
+    /// Looks at the disk where it is time for that, and says when it becomes tight.
+    pub(super) fn look(&self, written: u64) {
+        let path = self.folder.path();
+        match self.room.look(path, written) {
+            Some(true) => self.quiet.say(
+                Level::Error,
+                format_args!(
+                    "{}: less than spool.min_free is left on its disk: mails are refused with 452 \
+                     until there is more",
+                    path.display()
+                ),
+            ),
+            Some(false) => self
+                .quiet
+                .say(Level::Warning, format_args!("{}: its disk has room again", path.display())),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,150 @@
+"""The disk of a store is full, read-only, broken or slow for a time, under load.
+
+What cannot be saved is answered 4xx, and once the disk is well again so is the daemon, by itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.faults.disk.disk import FULL, READ_ONLY, Disk, Fault
+from tests.faults.lives import Lives
+from tests.faults.stores import STORES, Store
+from tests.faults.tally import Tally
+from tests.ledger import Ledger, deliver, mixed_mails, wait_for
+
+
+class Trouble(NamedTuple):
+    """One way in which a disk fails."""
+
+    name: str
+    what: Fault
+    error: int
+    codes: frozenset[str]
+    """What senders may hear."""
+    may_be_stored: bool = False
+    """Whether what was refused may be stored: nobody knows what a failed sync has written."""
+
+
+FULL_DISK = frozenset({"452 4.3.1", "452 4.3.0", "451 4.3.0"})
+BROKEN = frozenset({"451 4.3.0"})
+
+TROUBLES = (
+    Trouble("disk full", FULL, errno.ENOSPC, FULL_DISK),
+    Trouble("disk read-only", READ_ONLY, errno.EROFS, BROKEN),
+    Trouble("disk not permitted", READ_ONLY, errno.EACCES, BROKEN),
+    Trouble("disk EIO, writing", Fault.WRITING, errno.EIO, BROKEN),
+    Trouble("disk EIO, syncing", Fault.SYNCING, errno.EIO, BROKEN, may_be_stored=True),
+)
+
+
+def troubled(
+    disk: Disk,
+    trouble: Trouble,
+    mails: int,
+    times: int,
+    then: Callable[[], object] = lambda: None,
+) -> Callable[[Ledger], None]:
+    """For `deliver(disturb=…)`: each time until senders have heard of it; what comes `then`."""
+    chance = random.Random(1)
+    part = mails * 9 // 10 // times
+
+    def disturb(ledger: Ledger) -> None:
+        for turn in range(times):
+            moment = turn * part + chance.randrange(part)
+            wait_for(lambda moment=moment: ledger.settled >= moment)  # type: ignore[misc]
+            before = ledger.refusals
+            # From some call of a batch on, not always its first.
+            disk.fail(trouble.what, trouble.error, after=chance.randrange(8))
+            try:
+                wait_for(lambda before=before: ledger.refusals >= before + 20)  # type: ignore[misc]
+                assert disk.failed > 0
+            finally:
+                disk.heal()
+            after = ledger.settled
+            wait_for(lambda after=after: ledger.settled >= after + 20)  # type: ignore[misc]
+            then()
+
+    return disturb
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda one: one.name)
+@pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.name)
+def test_trouble_that_passes(
+    disk: Disk,
+    kind: type[Store],
+    trouble: Trouble,
+    *,
+    tmp_path: Path,
+    full: bool,
+    tally: Callable[[str, str], Tally],
+) -> None:
+    times = 5 if full else 1
+    mails = mixed_mails(times * 150)
+    store = kind(disk.folder)
+    with Lives(tmp_path / "run", store, environment=disk.environment) as lives:
+        disturb = troubled(disk, trouble, len(mails), times)
+        sent = deliver(lives.where, mails, connections=50, disturb=disturb)
+        lives.stop()
+    store.check()
+    assert sent.heard.keys() <= trouble.codes, sent.heard
+    assert sent.dropped == sent.lost_answers == 0
+    tally(trouble.name, kind.name).audit(
+        sent,
+        store.stored(),
+        rounds=times,
+        deferred_may_be_stored=trouble.may_be_stored,
+        note=", ".join(sorted(sent.heard)),
+    )
+
+
+@pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.name)
+def test_a_slow_disk(
+    disk: Disk, tmp_path: Path, kind: type[Store], full: bool, tally: Callable[[str, str], Tally]
+) -> None:
+    """Each sync takes a second: that is the time of the sender, and nobody is refused."""
+    mails = mixed_mails(500 if full else 100)
+    store = kind(disk.folder)
+    with Lives(tmp_path / "run", store, environment=disk.environment) as lives:
+        disk.slow(1)
+        sent = deliver(lives.where, mails, connections=50)
+        disk.heal()
+        lives.stop()
+    store.check()
+    assert sent.attempts == len(mails)
+    tally("disk slow: 1 s a sync", kind.name).audit(sent, store.stored())
+
+
+@pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.name)
+def test_power_fails_after_a_failed_sync(
+    disk: Disk, tmp_path: Path, kind: type[Store], full: bool, tally: Callable[[str, str], Tally]
+) -> None:
+    """What a failed sync had to write is on no disk, although whoever reads the file finds it.
+
+    A store that believes what it reads, and goes on behind it, loses what it writes there.
+    """
+    times = 5 if full else 2
+    mails = mixed_mails(times * 150)
+    store = kind(disk.folder)
+    trouble = TROUBLES[-1]
+    disk.begin()
+    with Lives(tmp_path / "run", store, environment=disk.environment) as lives:
+
+        def cut() -> None:
+            lives.kill()
+            disk.cut(None)
+            lives.start()
+
+        disturb = troubled(disk, trouble, len(mails), times, cut)
+        sent = deliver(lives.where, mails, connections=50, disturb=disturb)
+        lives.stop()
+    store.check()
+    tally("disk EIO, syncing, then power failure", kind.name).audit(
+        sent, store.stored(), rounds=times, deferred_may_be_stored=True
+    )

@@ -1,0 +1,115 @@
+"""The sync comes before the 250, in an strace of each store, for each of many mails at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults import careless
+from tests.faults.stores import STORES, MailDirs, SQLiteFile, Store
+from tests.faults.tally import Tally
+from tests.faults.trace import OrderError, Trace, command
+from tests.ledger import Ledger, Mail, deliver
+from tests.running import RunningDaemon
+
+CONNECTIONS = 20
+
+
+def traceable(count: int) -> list[Mail]:
+    """Mails whose token is found in whatever page a part of them comes into."""
+    mails = []
+    for number in range(count):
+        token = f"{number:06d}"
+        lines = f"X-Ledger: {token}\r\n\r\n" + f"token-{token}\r\n" * (20 + number % 30)
+        mails.append(Mail(token, lines.encode()))
+    return mails
+
+
+def traced(
+    tmp_path: Path, kind: type[Store], count: int, backend: str = ""
+) -> tuple[Ledger, Trace]:
+    """Sends them to a daemon under strace."""
+    disk, run, file = tmp_path / "disk", tmp_path / "run", tmp_path / "trace"
+    disk.mkdir()
+    run.mkdir(exist_ok=True)
+    by = [*command(file), sys.executable, "-m", "guerrilla"]
+    config = kind(disk).config(backend=backend)
+    with RunningDaemon(run, config=config, command=by) as daemon:
+        sent = deliver(daemon.port, traceable(count), connections=CONNECTIONS)
+    return sent, Trace(file.read_text(encoding="utf-8", errors="replace"))
+
+
+def check(trace: Trace, kind: type[Store], folder: Path, tokens: list[str]) -> None:
+    for token in tokens:
+        if kind is MailDirs:
+            trace.check_maildir(f"X-Ledger: {token}", f"{folder}/to")
+        else:
+            trace.check_log(f"token-{token}", f"{folder}/mail.db-wal")
+
+
+@pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.name)
+def test_synced_before_the_answer(
+    tmp_path: Path, kind: type[Store], full: bool, tally: Callable[[str, str], Tally]
+) -> None:
+    sent, trace = traced(tmp_path, kind, 1_000 if full else 100)
+    disk = tmp_path / "disk"
+    check(trace, kind, disk, list(sent.messages))
+    tally("order of sync and 250", kind.name).audit(
+        sent, kind(disk).stored(), note="in an strace, of each mail"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "error"),
+    [
+        pytest.param(SQLiteFile, "unsynced_database", "mail.db-wal", id="SQLite"),
+        pytest.param(MailDirs, "unsynced_files", "/to/tmp/", id="MailDir, files"),
+        pytest.param(MailDirs, "unsynced_folders", "/to/new", id="MailDir, folders"),
+    ],
+)
+def test_a_store_that_does_not_sync_is_found_out(
+    tmp_path: Path, kind: type[Store], how: str, error: str
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    careless.write(run, how)
+    sent, trace = traced(tmp_path, kind, 20, careless.IMPORT)
+    for token in sent.messages:
+        with pytest.raises(OrderError, match=f"nobody synced .*{error}|answered before .*{error}"):
+            check(trace, kind, tmp_path / "disk", [token])
+
+
+CAME = '1 recvfrom(7<TCP:[a->b]>, "X-Ledger: 1\\r\\n", 9, 0, NULL, NULL) = 9'
+WROTE = '2 pwrite64(8</d/mail.db-wal>, "X-Ledger: 1", 4096, 0) = 4096'
+SYNC = "2 fdatasync(8</d/mail.db-wal>) = 0"
+SYNC_BEGINS = "2 fdatasync(8</d/mail.db-wal> <unfinished ...>"
+SYNC_ENDS = "2 <... fdatasync resumed>) = 0"
+FAILED = "2 fdatasync(8</d/mail.db-wal>) = -1 EIO (Input/output error)"
+ANSWERED = '1 sendto(7<TCP:[a->b]>, "250 2.0.0 OK: queued as x", 9, 0, NULL, 0) = 9'
+OTHER = '1 sendto(9<TCP:[a->c]>, "250 2.0.0 OK: queued as x", 9, 0, NULL, 0) = 9'
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        ([CAME, WROTE, SYNC, ANSWERED], None),
+        ([CAME, WROTE, SYNC_BEGINS, OTHER, SYNC_ENDS, ANSWERED], None),
+        ([CAME, WROTE, ANSWERED, SYNC], "answered before"),
+        ([CAME, WROTE, SYNC_BEGINS, ANSWERED, SYNC_ENDS], "answered before"),
+        ([CAME, SYNC_BEGINS, WROTE, SYNC_ENDS, ANSWERED], "nobody synced"),
+        ([CAME, SYNC, WROTE, ANSWERED], "nobody synced"),
+        ([CAME, WROTE, FAILED, ANSWERED], "could not be synced"),
+        ([CAME, WROTE, SYNC, OTHER], "nobody answered it"),
+        ([CAME, SYNC, ANSWERED], "nobody wrote it"),
+    ],
+)
+def test_orders(lines: list[str], error: str | None) -> None:
+    trace = Trace("\n".join(lines))
+    if error is None:
+        trace.check_log("X-Ledger: 1", "mail.db-wal")
+        return
+    with pytest.raises(OrderError, match=error):
+        trace.check_log("X-Ledger: 1", "mail.db-wal")

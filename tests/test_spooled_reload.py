@@ -1,0 +1,184 @@
+"""What a reload changes of the spool, and what becomes of mails that wait there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guerrilla.config import from_mapping
+from guerrilla.daemon import Daemon
+from guerrilla.running.reloading import ReloadReport
+from tests.shelves import Shelf, Spooling, config, deliver, depth, send
+from tests.wire import HELLO, Wire, until
+
+
+def reload(daemon: Daemon, raw: dict[str, Any]) -> ReloadReport:
+    """Obeys another config."""
+    return daemon.reload_config(from_mapping(raw))
+
+
+def test_what_is_spooled_goes_through_the_chain_of_now(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    shelf.away.set()
+    daemon = spooling()
+    send(daemon, "one", "two")
+    until(lambda: daemon.stats()["spool_deferred"] == 2)
+    assert reload(daemon, config(tmp_path, "HeadersParser|250|Scorer|Shelf")).ok
+    shelf.away.clear()
+    until(lambda: sorted(shelf.kept) == ["one", "two"])
+    assert all("score" in one.values for one in shelf.seen)
+    until(lambda: depth(daemon) == 0)
+
+
+def test_a_chain_without_the_spool_takes_up_what_waits(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    shelf.away.set()
+    daemon = spooling(config(tmp_path, "250|Shelf"))
+    send(daemon, "spooled")
+    until(lambda: daemon.stats()["spool_deferred"] == 1)
+    report = reload(daemon, config(tmp_path, "HeadersParser|Scorer|Shelf"))
+    assert report.ok
+    assert [line for line in report.warnings if line.startswith("spool: is not used")]
+    shelf.away.clear()
+    assert send(daemon, "direct")[0].startswith("250")
+    until(lambda: sorted(shelf.kept) == ["direct", "spooled"])
+    # The whole of it: also what stood left of the spool.
+    assert all("score" in one.values for one in shelf.seen)
+    until(lambda: depth(daemon) == 0)
+    # And a start without the spool in the chain does the same.
+    assert daemon.stats()["spooled_workers"] == 1
+
+
+def test_a_start_takes_up_what_waits_for_a_chain_without_the_spool(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    shelf.away.set()
+    first = spooling(config(tmp_path, "250|Shelf"))
+    send(first, "spooled")
+    until(lambda: first.stats()["spool_deferred"] == 1)
+    first.shutdown(10)
+    shelf.away.clear()
+    second = spooling(config(tmp_path, "HeadersParser|Scorer|Shelf"))
+    until(lambda: shelf.kept == ["spooled"])
+    assert "score" in shelf.seen[0].values
+    until(lambda: depth(second) == 0)
+
+
+def test_mails_of_a_backend_that_is_gone_wait_for_it(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    shelf.away.set()
+    raw = config(tmp_path)
+    raw["backends"] = {"other": {"save_process": "HeadersParser|250|Shelf"}}
+    raw["servers"][0]["backend"] = "other"
+    daemon = spooling(raw)
+    send(daemon, "one", "two")
+    until(lambda: daemon.stats()["spool_deferred"] == 2)
+    report = reload(daemon, config(tmp_path))
+    told = "spool: 2 mails wait for the backend other, which is not in the config"
+    assert [line for line in report.warnings if line.startswith(told)]
+    assert [line for line in daemon.warnings() if line.startswith(told)]
+    shelf.away.clear()
+    send(daemon, "three")
+    until(lambda: shelf.kept == ["three"])
+    daemon.shutdown(10)
+    again = spooling(config(tmp_path))
+    assert [line for line in again.warnings() if line.startswith(told)]
+    assert reload(again, raw).ok
+    until(lambda: sorted(shelf.kept) == ["one", "three", "two"])
+    assert not [line for line in again.warnings() if line.startswith("spool: ")]
+
+
+def test_a_spool_that_comes_with_a_reload_is_opened(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    raw = config(tmp_path, "HeadersParser|Shelf")
+    del raw["spool"]
+    daemon = spooling(raw)
+    assert "spool_depth" not in daemon.stats()
+    with Wire(daemon.addresses[0]) as wire:
+        wire.ask(HELLO)
+        assert deliver(wire, "before").startswith("250")
+        assert reload(daemon, config(tmp_path)).ok
+        shelf.away.set()
+        assert deliver(wire, "behind").startswith("250")
+    until(lambda: daemon.stats()["spool_deferred"] == 1)
+    assert shelf.kept == ["before"]
+    shelf.away.clear()
+    until(lambda: shelf.kept == ["before", "behind"])
+
+
+def test_a_spool_that_cannot_be_opened_leaves_what_was_there(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    raw = config(tmp_path, "HeadersParser|Shelf")
+    del raw["spool"]
+    daemon = spooling(raw)
+    (tmp_path / "spool").write_text("no folder", encoding="utf-8")
+    report = reload(daemon, config(tmp_path))
+    assert [line for line in report.failures if line.startswith(f"spool.path: {tmp_path}/spool")]
+    assert daemon.config.spool is None
+    assert daemon.config.backend_config.save_process == "HeadersParser|Shelf"
+    assert send(daemon, "one")[0].startswith("250")
+    assert shelf.kept == ["one"]
+
+
+@pytest.mark.parametrize("path", [None, "elsewhere"])
+def test_where_the_spool_is_waits_for_the_next_start(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path, path: str | None
+) -> None:
+    daemon = spooling()
+    raw = config(tmp_path)
+    if path is None:
+        raw = config(tmp_path, "HeadersParser|Shelf")
+        del raw["spool"]
+    else:
+        raw["spool"]["path"] = str(tmp_path / path)
+    report = reload(daemon, raw)
+    key = "spool" if path is None else "spool.path"
+    assert report.failures == (f"{key}: takes effect at the next start",)
+    assert daemon.config.spool is not None
+    assert daemon.config.spool.path == str(tmp_path / "spool")
+    assert send(daemon, "one")[0].startswith("250")
+    until(lambda: shelf.kept == ["one"])
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_limits_of_the_spool_change_at_once(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    shelf.open_for.clear()
+    daemon = spooling()
+    raw = config(tmp_path)
+    with Wire(daemon.addresses[0]) as wire:
+        wire.ask(HELLO)
+        assert deliver(wire, "one", b"x" * 5_000).startswith("250")
+        for limits, answer in (
+            ({"max_bytes": 6_000}, "452 4.3.1"),
+            ({"max_bytes": 100_000}, "250 2.0.0"),
+            ({"min_free": 2**60}, "452 4.3.1"),
+            ({}, "250 2.0.0"),
+        ):
+            assert reload(daemon, raw | {"spool": raw["spool"] | limits}).ok
+            assert deliver(wire, "more", b"x" * 5_000)[:9] == answer, limits
+    shelf.open_for.set()
+    until(lambda: shelf.kept == ["one", "more", "more"])
+
+
+def test_a_mail_that_is_too_old_for_the_limit_of_now_is_set_aside(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    shelf.open_for.clear()
+    shelf.away.set()
+    daemon = spooling()
+    send(daemon, "one")
+    until(lambda: shelf.tried == ["one"])
+    raw = config(tmp_path)
+    assert reload(daemon, raw | {"spool": raw["spool"] | {"max_age": "1ms"}}).ok
+    shelf.open_for.set()
+    until(lambda: daemon.stats()["spool_failed"] == 1)
+    assert depth(daemon) == 0
