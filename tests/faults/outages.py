@@ -86,9 +86,9 @@ def outages(behind: Behind, kinds: Sequence[Outage], *, seed: int = 1) -> Callab
     return disturb
 
 
-def until(true: Callable[[], object]) -> None:
+def until(true: Callable[[], object], patience: float = _PATIENCE) -> None:
     """Waits until something is true; fails when it does not become so."""
-    limit = time.monotonic() + _PATIENCE
+    limit = time.monotonic() + patience
     while not true():
         assert time.monotonic() < limit, "it did not happen in time"
         time.sleep(0.002)
