@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from guerrilla.control.client import ask
+from guerrilla.control.client import ControlError, ask
 from tests.corpora import on_the_wire
 from tests.faults.lives import Lives
 from tests.faults.outages import until
@@ -170,6 +170,8 @@ def test_a_processor_that_holds_the_gil(
         began = time.monotonic()
         with Wire(daemon.port) as silent, Wire(daemon.port) as sender:
             told["greeted"] = time.monotonic() - began
+            with pytest.raises(ControlError, match="no answer within"):
+                _stats(daemon, timeout=0.2)  # Python answers there: it really does not run.
             assert sender.ask(HELLO).startswith("250 ")
             sender.begin_again()
             sender.send(on_the_wire(mails[0].message))
@@ -242,6 +244,6 @@ def test_a_processor_that_raises_for_one_of_64(
         assert row.doubled == 32 * len(poison)
 
 
-def _stats(daemon: RunningDaemon) -> dict[str, int]:
-    found: dict[str, int] = ask(f"{daemon.config_file}.sock", "stats")["result"]
+def _stats(daemon: RunningDaemon, timeout: float | None = None) -> dict[str, int]:
+    found: dict[str, int] = ask(f"{daemon.config_file}.sock", "stats", timeout)["result"]
     return found
