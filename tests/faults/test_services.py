@@ -1,0 +1,84 @@
+"""Servers that mails are stored into: stopped, restarted, hung, slow, cut off, under load."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.behind import Behind, php_behind, redis_behind, table_behind
+from tests.faults.outages import Outage, cut_off, hung, outages, restarted, slowed, stopped
+from tests.faults.tally import Tally
+from tests.ledger import deliver
+from tests.running import RunningDaemon
+from tests.services.mariadb import MariaDB
+
+UNKNOWN = "doubled: 451, as the store's answer was lost"
+
+
+@pytest.fixture(scope="module", params=["Redis", "MariaDB", "PHP-FPM", "PostgreSQL"])
+def behind(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Behind]:
+    """Each store in turn, behind a proxy."""
+    name: str = request.param
+    folder = tmp_path_factory.mktemp("behind")
+    with contextlib.ExitStack() as stack:
+        if name == "Redis":
+            yield stack.enter_context(redis_behind(folder))
+        elif name == "PHP-FPM":
+            yield stack.enter_context(php_behind(folder))
+        else:
+            server = request.getfixturevalue(f"mortal_{name.lower()}")
+            yield stack.enter_context(table_behind(name, server))
+
+
+@pytest.fixture(scope="module")
+def daemon(behind: Behind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
+    """Stores into it; one for all that happens to it."""
+    with RunningDaemon(tmp_path_factory.mktemp("daemon"), config=behind.config()) as running:
+        yield running
+
+
+@pytest.mark.parametrize("outage", [stopped, restarted, hung, slowed, cut_off])
+def test_what_was_answered_250_is_stored(
+    behind: Behind,
+    outage: Outage,
+    daemon: RunningDaemon,
+    full: bool,
+    tally: Callable[[str, str], Tally],
+) -> None:
+    mails, rounds = behind.mails(2_000 if full else 250), 4 if full else 1
+    disturb = outages(behind, [outage] * rounds)
+    sent = deliver(daemon.port, mails, connections=50, disturb=disturb)
+    assert sent.dropped == sent.lost_answers == 0  # The senders' own connections live on.
+    name = outage.__name__.replace("_", " ")
+    row = tally(f"store {name}", behind.name).audit(
+        sent,
+        behind.stored_of(sent),
+        rounds=rounds,
+        deferred_may_be_stored=outage is not slowed,
+        note=UNKNOWN if outage is not slowed else "200 ms each way",
+    )
+    if outage in {stopped, hung}:
+        assert row.refused >= 10 * rounds
+
+
+def test_a_server_that_hangs_beyond_gw_save_timeout(
+    mortal_mariadb: MariaDB, tmp_path: Path, full: bool, tally: Callable[[str, str], Tally]
+) -> None:
+    """The daemon's own limit comes first: workers are abandoned, and may save late."""
+    rounds = 3 if full else 1
+    with table_behind("MariaDB", mortal_mariadb, answers="20s") as behind:
+        with RunningDaemon(tmp_path, config=behind.config(gw_save_timeout="500ms")) as daemon:
+            mails = behind.mails(1_000 if full else 250)
+            disturb = outages(behind, [hung] * rounds)
+            sent = deliver(daemon.port, mails, connections=50, disturb=disturb)
+            log = daemon.log_text()
+        assert "not saved in time, answered 451" in log
+        row = tally("store hung beyond gw_save_timeout", behind.name).audit(
+            sent, behind.stored_of(sent), rounds=rounds, deferred_may_be_stored=True, note=UNKNOWN
+        )
+    assert row.refused >= 10 * rounds
