@@ -24,6 +24,7 @@ def counters(parts: Parts) -> dict[str, Any]:
     and `stages` those of each stage, as `StageBook.snapshot`.
     """
     found: dict[str, Any] = dict(parts.core.stats())
+    found["log_records_dropped"] += parts.logs.lost
     names = backends_of(parts.config)
     backends: dict[str, dict[str, int]] = {name: _of_queues(parts, name) for name in names}
     for pool in parts.pools:
