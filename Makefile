@@ -17,7 +17,7 @@ PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
 .PHONY: help serve build test lint rust-lint python-lint rust-test python-test fuzz-dialogues \
-	abuse bench bench-edge bench-processors instructions fuzz wheel lock clean
+	abuse faults bench bench-edge bench-processors instructions fuzz wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -81,6 +81,10 @@ fuzz-dialogues: $(STAMPS)/core $(STAMPS)/test  ## 10,000 random dialogues with a
 
 abuse: $(STAMPS)/core $(STAMPS)/test  ## 20,000 connections of each kind of abuse, which must leave nothing: ten minutes
 	$(BIN)/python -m pytest tests/test_abuse.py -s --abuse 20000 --timeout 3600 $(ARGS)
+
+faults: $(STAMPS)/core $(STAMPS)/test  ## every fault in full, and what was lost: 25 minutes; WRITE=1 puts the table into docs/reliability.md
+	sh scripts/test-tools.sh
+	$(if $(WRITE),GUERRILLA_WRITE_FAULTS=1) $(BIN)/python -m pytest tests/faults --faults full $(ARGS)
 
 # --- the rest ------------------------------------------------------------------------------------
 

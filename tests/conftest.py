@@ -37,6 +37,9 @@ hypothesis.settings.load_profile("short")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds what makes a test a long one."""
     parser.addoption("--abuse", default=40, type=int, help="connections of each kind of abuse")
+    parser.addoption(
+        "--faults", default="short", choices=["short", "full"], help="rounds of tests/faults"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -2,50 +2,67 @@
 
 Each mail has a token of its own. A sender tries again, as an MTA does, whatever was not answered
 250, until all is delivered; the ledger says what became of each attempt, and `audit` compares it
-with what a store holds: nothing answered 250 is missing or altered, and there are no more copies
-than attempts whose fate the receiver could not know.
+with what a store holds: nothing answered 250 is missing or altered, nothing is there that was
+refused for good, and there are no more copies than attempts whose fate the receiver could not know.
 """
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import random
-import re
+import ssl
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
-from tests.corpora import as_sent, corpus, on_the_wire
+from tests.certificates import encrypted
+from tests.corpora import on_the_wire
+from tests.mails import MAILS, Mail, make_mails, mixed_mails, token_of
 from tests.wire import GONE, HELLO, Wire
 
-MAILS: Final = 5_000
+__all__ = [
+    "CONNECTIONS",
+    "KILLS",
+    "MAILS",
+    "Ledger",
+    "Mail",
+    "Where",
+    "audit",
+    "deliver",
+    "killer",
+    "make_mails",
+    "mixed_mails",
+    "token_of",
+    "wait_for",
+]
+
 CONNECTIONS: Final = 100
 KILLS: Final = 3
 
-_LARGEST: Final = 32_768
-"""Octets of a mail of the corpus that is sent this often; each test of a store sends the others."""
 _PAUSE: Final = 0.05
 """Seconds that a sender waits after a 4xx: an MTA waits minutes."""
-_TOKEN: Final = re.compile(rb"^X-Ledger: (\S+)\r\n", re.MULTILINE)
 _ENVELOPE: Final = b"MAIL FROM:<from@example.org>\r\nRCPT TO:<%s>\r\nDATA\r\n"
 
 
-class Mail(NamedTuple):
-    """A mail to send."""
-
-    token: str
-    message: bytes
-    """As a receiver with `bare_newline = "fix"` stores it."""
+Where: TypeAlias = int | str | Callable[[], int | str]
+"""Of a receiver, as `Wire` takes it; or what says where it is, asked before each connection."""
 
 
 class Ledger:
-    """What senders were told. Filled by many threads."""
+    """What senders were told. Filled by many threads.
 
-    def __init__(self, mails: Sequence[Mail]) -> None:
+    Args:
+        mails: what they send.
+        may_reject: a 5xx is an answer as good as another, and ends the tries of its mail; else it
+            is a failure.
+    """
+
+    def __init__(self, mails: Sequence[Mail], *, may_reject: bool = False) -> None:
+        self.may_reject = may_reject
         self.messages = {mail.token: mail.message for mail in mails}
         self.accepted: Counter[str] = Counter()
         """250 after the final dot, by token."""
@@ -55,10 +72,14 @@ class Ledger:
         """Connections that ended between the final dot and the answer, by token."""
         self.early: Counter[str] = Counter()
         """4xx before the data, by reply: nothing can have been stored."""
+        self.rejected: Counter[str] = Counter()
+        """5xx before or after the data, by token."""
+        self.rejections: list[str] = []
+        """What those said."""
         self.dropped = 0
         """Connections that ended before the final dot."""
         self.other: list[str] = []
-        """Anything else: a 5xx, or what is no reply. A receiver must not say it here."""
+        """Anything else: what is no reply, or a code that has no place there."""
         self.lock = threading.Lock()
 
     @property
@@ -67,59 +88,72 @@ class Ledger:
         return len(self.accepted)
 
     @property
+    def settled(self) -> int:
+        """Mails that need no more tries: answered 250, or refused for good."""
+        if not self.rejected:
+            return len(self.accepted)
+        with self.lock:
+            return len(self.accepted.keys() | self.rejected.keys())
+
+    @property
+    def lost_answers(self) -> int:
+        """Attempts that may have been stored, of which the sender cannot know."""
+        return self.unanswered.total()
+
+    @property
+    def attempts(self) -> int:
+        """Times that a mail was sent whole, or refused before it was."""
+        return self.accepted.total() + self.refusals + self.rejected.total() + self.lost_answers
+
+    @property
     def refusals(self) -> int:
         """Attempts that were answered 4xx."""
         return self.deferred.total() + self.early.total()
 
 
-def make_mails(count: int = MAILS) -> list[Mail]:
-    """Mails of the corpus, round and round, each with a token in its first line."""
-    bodies = [as_sent(path.read_bytes()) for path in corpus()]
-    bodies = [body for body in bodies if len(body) <= _LARGEST]
-    return [
-        Mail(f"{number:06d}", b"X-Ledger: %06d\r\n" % number + body)
-        for number, body in enumerate(itertools.islice(itertools.cycle(bodies), count))
-    ]
-
-
 def deliver(
-    where: int | str,
+    where: Where,
     mails: Sequence[Mail],
     *,
     connections: int = CONNECTIONS,
     recipient: str = "to@example.com",
     disturb: Callable[[Ledger], None] | None = None,
     patience: float = 240.0,
+    tls: float = 0.0,
+    may_reject: bool = False,
 ) -> Ledger:
     """Sends all of them until each has been answered 250.
 
     Args:
-        where: of the receiver, as `Wire` takes it.
+        where: of the receiver.
         mails: what to send.
         connections: how many send at a time.
         recipient: of each mail.
         disturb: called in a thread of its own while they send; see `killer`.
         patience: seconds after which it fails.
+        tls: the share of the connections that say STARTTLS first.
+        may_reject: whether a mail may be answered 5xx, which ends the tries.
 
     Raises:
         AssertionError: not all were accepted in time, with what was said last.
     """
-    ledger = Ledger(mails)
+    ledger = Ledger(mails, may_reject=may_reject)
     left = deque(mails)
+    number = min(connections, len(mails))
     limit = time.monotonic() + patience
     with ThreadPoolExecutor(connections + 1) as pool:
         disturbing = pool.submit(disturb, ledger) if disturb is not None else None
         sending = [
-            pool.submit(_Sender(where, ledger, left, recipient.encode(), limit).run)
-            for _ in range(min(connections, len(mails)))
+            pool.submit(_Sender(where, ledger, left, recipient.encode(), limit, secret=secret).run)
+            for secret in (index < round(tls * number) for index in range(number))
         ]
         for sender in sending:
             sender.result()
         if disturbing is not None:
             disturbing.result()
-    assert ledger.delivered == len(mails), (
+    assert (ledger.settled if may_reject else ledger.delivered) == len(mails), (
         f"{ledger.delivered} of {len(mails)} accepted; "
-        f"{ledger.refusals} refusals, {ledger.other[:5]}"
+        f"{ledger.refusals} refusals, {(ledger.rejections + ledger.other)[:5]}"
     )
     return ledger
 
@@ -149,25 +183,24 @@ def killer(
 
     def disturb(ledger: Ledger) -> None:
         for moment in moments:
-            _wait(partial(_is_over, lambda: ledger.delivered, moment))
+            wait_for(partial(_is_over, lambda: ledger.delivered, moment))
             before = ledger.refusals
             kill()
             try:
-                _wait(partial(_is_over, lambda: ledger.refusals, before + 10))
+                wait_for(partial(_is_over, lambda: ledger.refusals, before + 10))
             finally:
                 restart()
 
     return disturb
 
 
-def token_of(stored: bytes) -> str:
-    """The token of what a store holds: whatever the receiver put before the message."""
-    found = _TOKEN.search(stored)
-    assert found, f"no mail of ours: {stored[:200]!r}"
-    return found[1].decode()
-
-
-def audit(ledger: Ledger, stored: Iterable[bytes], *, most_copies: int | None = None) -> int:
+def audit(
+    ledger: Ledger,
+    stored: Iterable[bytes],
+    *,
+    most_copies: int | None = None,
+    deferred_may_be_stored: bool = True,
+) -> int:
     """Compares what was answered with what is stored.
 
     Args:
@@ -175,6 +208,8 @@ def audit(ledger: Ledger, stored: Iterable[bytes], *, most_copies: int | None = 
         stored: every message that the store holds, with any header fields before it.
         most_copies: copies beyond the first that there may be in all; by default as many as
             attempts whose fate the receiver could not know.
+        deferred_may_be_stored: whether a 4xx after the data is such an attempt, as where a commit
+            failed of which nobody knows whether the store has it.
 
     Returns:
         The copies beyond the first.
@@ -184,6 +219,7 @@ def audit(ledger: Ledger, stored: Iterable[bytes], *, most_copies: int | None = 
             altered, a mail was answered other than 250 or 4xx, or there are too many copies.
     """
     assert not ledger.other, ledger.other[:10]
+    assert ledger.may_reject or not ledger.rejected, ledger.rejections[:10]
     copies: Counter[str] = Counter()
     for octets in stored:
         token = token_of(octets)
@@ -193,7 +229,9 @@ def audit(ledger: Ledger, stored: Iterable[bytes], *, most_copies: int | None = 
     lost = sorted(set(ledger.accepted) - set(copies))
     assert not lost, f"{len(lost)} answered 250 and not stored: {lost[:10]}"
     for token, number in copies.items():
-        unknown = ledger.deferred[token] + ledger.unanswered[token]
+        unknown = ledger.unanswered[token]
+        if deferred_may_be_stored:
+            unknown += ledger.deferred[token]
         allowed = ledger.accepted[token] + unknown
         assert number <= allowed, (
             f"{token}: stored {number} times, {allowed} attempts may have been"
@@ -208,33 +246,54 @@ class _Sender:
     """One connection, made again when it ends."""
 
     def __init__(
-        self, where: int | str, ledger: Ledger, left: deque[Mail], recipient: bytes, limit: float
+        self,
+        where: Where,
+        ledger: Ledger,
+        left: deque[Mail],
+        recipient: bytes,
+        limit: float,
+        *,
+        secret: bool,
     ) -> None:
         self.where = where
         self.ledger = ledger
         self.left = left
         self.envelope = _ENVELOPE % recipient
         self.limit = limit
+        self.secret = secret
+        """Whether it says STARTTLS."""
 
     def run(self) -> None:
-        while self.ledger.delivered < len(self.ledger.messages):
+        while self.ledger.settled < len(self.ledger.messages):
             if time.monotonic() > self.limit:
                 return
             try:
-                with Wire(self.where) as wire:
-                    if wire.ask(HELLO).startswith("250 "):
+                where = self.where() if callable(self.where) else self.where
+                with contextlib.ExitStack() as opened:
+                    if (wire := self._opened(where, opened)) is not None:
                         self._send_all(wire)
-            except (*GONE, ConnectionRefusedError, EOFError):
-                time.sleep(_PAUSE)
+                        continue
+            except (*GONE, ConnectionRefusedError, EOFError, ssl.SSLError):
+                pass
+            time.sleep(_PAUSE)
+
+    def _opened(self, where: int | str, opened: contextlib.ExitStack) -> Wire | None:
+        """A connection up to the answer to its last EHLO; None where that is no 250."""
+        wire = opened.enter_context(Wire(where))
+        if self.secret and wire.ask(HELLO).startswith("250 "):
+            if not wire.ask(b"STARTTLS\r\n").startswith("220 "):
+                return None
+            wire = opened.enter_context(encrypted(wire))
+        return wire if wire.ask(HELLO).startswith("250 ") else None
 
     def _send_all(self, wire: Wire) -> None:
         for mail in self._mails():
             try:
-                accepted = self._send(wire, mail)
+                settled = self._send(wire, mail)
             except BaseException:
                 self.left.append(mail)
                 raise
-            if not accepted:
+            if not settled:
                 self.left.append(mail)
                 time.sleep(_PAUSE)
 
@@ -244,29 +303,29 @@ class _Sender:
             try:
                 yield self.left.popleft()
             except IndexError:
-                if self.ledger.delivered == len(self.ledger.messages):
+                if self.ledger.settled == len(self.ledger.messages):
                     return
                 time.sleep(_PAUSE)
 
     def _send(self, wire: Wire, mail: Mail) -> bool:
-        """Whether it was answered 250."""
+        """Whether it needs no more tries."""
         ledger = self.ledger
         try:
             wire.send(self.envelope)
             replies = [_reply(wire) for _ in range(3)]
-        except (*GONE, EOFError):
+        except (*GONE, EOFError, ssl.SSLError):
             with ledger.lock:
                 ledger.dropped += 1
             raise
         refused = [reply for reply in replies if reply[:3] not in {"250", "354"}]
         if refused:
-            self._note(refused[0], ledger.early, refused[0])
+            settled = self._note(mail, refused[0], ledger.early, refused[0])
             _wind_up(wire, replies[-1])
-            return False
+            return settled
         try:
             wire.send(on_the_wire(mail.message))
             reply = _reply(wire)
-        except (*GONE, EOFError):
+        except (*GONE, EOFError, ssl.SSLError):
             with ledger.lock:
                 ledger.unanswered[mail.token] += 1
             raise
@@ -274,15 +333,20 @@ class _Sender:
             with ledger.lock:
                 ledger.accepted[mail.token] += 1
             return True
-        self._note(reply, ledger.deferred, mail.token)
-        return False
+        return self._note(mail, reply, ledger.deferred, mail.token)
 
-    def _note(self, reply: str, counter: Counter[str], key: str) -> None:
+    def _note(self, mail: Mail, reply: str, counter: Counter[str], key: str) -> bool:
+        """Writes a refusal down; whether it was for good."""
         with self.ledger.lock:
             if reply.startswith("4"):
                 counter[key] += 1
-            elif "No valid recipients" not in reply:
+            elif reply.startswith("5"):
+                self.ledger.rejected[mail.token] += 1
+                self.ledger.rejections.append(reply)
+                return True
+            else:
                 self.ledger.other.append(reply)
+        return False
 
 
 def _reply(wire: Wire) -> str:
@@ -303,8 +367,9 @@ def _is_over(count: Callable[[], int], bound: int) -> bool:
     return count() >= bound
 
 
-def _wait(true: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 120
+def wait_for(true: Callable[[], bool], patience: float = 120.0) -> None:
+    """Waits for what senders have been told; fails when it does not come in time."""
+    limit = time.monotonic() + patience
     while not true():
         assert time.monotonic() < limit, "it did not happen in time"
         time.sleep(0.002)

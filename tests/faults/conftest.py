@@ -1,0 +1,71 @@
+"""What the faults share: how long they take, their verdicts, and the table at the end.
+
+`--faults short` is what `make test` runs; `--faults full` (`make faults`) has more rounds and more
+mails.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from tests.faults import table
+from tests.faults.tally import Tally
+
+WRITE: Final = "GUERRILLA_WRITE_FAULTS"
+"""Environment variable: a full session that passes writes its table into the page."""
+
+_TIMEOUTS: Final = {"short": 120, "full": 600}
+"""Seconds a test, where it does not say otherwise: a machine that is busy is slow."""
+
+_ROWS: Final = pytest.StashKey[list[table.Row]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begins the table."""
+    config.stash[_ROWS] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Gives each fault its time."""
+    seconds = _TIMEOUTS[config.getoption("--faults")]
+    for item in items:
+        if "tests/faults/" in item.nodeid and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(seconds))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    """Prints the table; writes it where that is wished and everything passed."""
+    found = config.stash[_ROWS]
+    rows = table.in_order(found)
+    if not rows:
+        return
+    is_full = config.getoption("--faults") == "full"
+    if is_full or config.get_verbosity() > 0:
+        terminalreporter.section("faults")
+        for line in table.as_lines(rows):
+            terminalreporter.write_line(line)
+    if os.environ.get(WRITE) and is_full and exitstatus == pytest.ExitCode.OK:
+        table.write(rows)
+        terminalreporter.write_line(f"written to {table.PAGE.name}")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time for all rounds."""
+    return bool(request.config.getoption("--faults") == "full")
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Callable[[str, str], Tally]:
+    """`tally(fault, store)`: what judges that fault, and records its row."""
+
+    def make(fault: str, store: str) -> Tally:
+        return Tally(request.config.stash.setdefault(_ROWS, []), fault, store)
+
+    return make
