@@ -41,7 +41,11 @@ class Wire:
             self.socket = _connect(where, receive_buffer)
         self.socket.settimeout(PATIENCE)
         self._unread = b""
-        self.greeting = self.reply() if greeted else ""
+        try:
+            self.greeting = self.reply() if greeted else ""
+        except BaseException:
+            self.socket.close()  # nobody else has it yet
+            raise
 
     def send(self, octets: bytes) -> None:
         """Sends all of it."""
@@ -133,10 +137,7 @@ class Wire:
 def _connect(where: int | str, receive_buffer: int) -> socket.socket:
     if isinstance(where, str) and where.startswith("unix:"):
         family, address = socket.AF_UNIX, where.removeprefix("unix:")
-        client = socket.socket(family)
-        client.settimeout(PATIENCE)
-        client.connect(address)
-        return client
+        return _connected(socket.socket(family), address)
     host, _, port = (
         f"127.0.0.1:{where}".rpartition(":") if isinstance(where, int) else (where.rpartition(":"))
     )
@@ -144,9 +145,18 @@ def _connect(where: int | str, receive_buffer: int) -> socket.socket:
     client = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     if receive_buffer:  # before the connect, which agrees on the window
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    client.settimeout(PATIENCE)
-    client.connect((host, int(port)))
+    _connected(client, (host, int(port)))
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return client
+
+
+def _connected(client: socket.socket, address: str | tuple[str, int]) -> socket.socket:
+    client.settimeout(PATIENCE)
+    try:
+        client.connect(address)
+    except BaseException:
+        client.close()
+        raise
     return client
 
 
