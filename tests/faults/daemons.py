@@ -1,4 +1,4 @@
-"""Daemons under fault: what one of them holds and counts, what it has stored, and one that returns."""
+"""Daemons under fault: what one holds, counts and has stored, and one that returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGTERM under load: who has an answer has it once, who has none may try again, nothing is lost."""
+"""SIGTERM under load: who has an answer has it once, who has none may try again."""
 
 from __future__ import annotations
 

@@ -192,8 +192,10 @@ class _Signals:
 
 
 def _ignore_stops() -> None:
-    """In its last moment an interpreter gives the handlers up: a second signal would then be what
-    the process ends by, and hide how the first one's stop has ended.
+    """Lets the process end by itself.
+
+    In its last moment an interpreter gives the handlers up: a second signal would then be what it
+    ends by, and hide how the first one's stop has ended.
     """
     for number in _STOPPING:
         signal.signal(number, signal.SIG_IGN)

@@ -34,7 +34,9 @@ def counters(parts: Parts) -> dict[str, Any]:
             f"{task}_workers_abandoned": pool.abandoned,
             f"{task}_workers_replaced": pool.replaced,
         }
-        backends[pool.settings.backend] |= workers
+        # A reload may just be taking its backend out, or bringing it in.
+        if pool.settings.backend in backends:
+            backends[pool.settings.backend] |= workers
     found |= backends[DEFAULT]
     found["reloads"] = parts.reloads
     found["reload_failures"] = parts.reload_failures
