@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -27,9 +28,13 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def threads(pid: int) -> int:
-    """How many a process has."""
-    return len(os.listdir(f"/proc/{pid}/task"))
+def threads(pid: int) -> list[str]:
+    """What those of a process are called."""
+    names = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends at this moment
+            names.append((thread / "comm").read_text().rstrip("\n"))
+    return names
 
 
 def mails_in(database: Path) -> Iterator[bytes]:
