@@ -24,7 +24,7 @@ MAX_MEMORY: Final = 32 * MIB
 BATCH: Final = 4
 """Mails that are stored at a time."""
 CLIENTS: Final = {False: 100, True: 1_000}
-SIZE: Final = {False: 5 * MIB, True: 10 * MIB}
+SIZE: Final = {False: 4 * MIB, True: 10 * MIB}
 SPACE: Final = {False: 256 * MIB, True: 3_072 * MIB}
 """What `ulimit -v` leaves it beyond what it has idle: far less than all messages, which are files
 that are mapped while they wait for their answer; more than what glibc reserves for threads that
