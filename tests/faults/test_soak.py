@@ -46,8 +46,8 @@ LIMITS: Final = {
 }
 """By how much each may grow a minute, short and full.
 
-- heap, what is allocated: flat within 1 MiB over 200,000 mails. What leaks 32 octets a mail grows by
-  2 MiB a minute, at a thousand mails a second.
+- heap, what is allocated: flat within 1 MiB over 200,000 mails. What leaks 32 octets a mail grows
+  by 2 MiB a minute, at a thousand mails a second.
 - memory, what the process has: more, as the allocator keeps what is freed, in pieces into which
   the next messages do not fit. Measured: 3.6 MiB a minute over five, with a heap that was flat.
 - descriptors: one that leaks with each reload, or with each client that is gone, is 4 a minute.
