@@ -27,6 +27,8 @@ missing() {
     has_postfix || printf ' postfix'
     has_postgres || printf ' postgresql'
     has_php_fpm || printf ' php-fpm'
+    has_faketime || printf ' libfaketime'
+    command -v strace >/dev/null || printf ' strace'
 }
 
 # Debian keeps the server's programs apart, by version.
@@ -36,6 +38,9 @@ has_postgres() { ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || comman
 has_postfix() { command -v smtp-sink >/dev/null && [ -x /usr/lib/postfix/sbin/master ]; }
 
 has_php_fpm() { ls /usr/sbin/php-fpm* >/dev/null 2>&1 || command -v php-fpm >/dev/null; }
+
+# A library that tests preload.
+has_faketime() { ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1; }
 
 # A program that Dovecot starts.
 has_lmtp() { [ -x /usr/lib/dovecot/lmtp ] || [ -x /usr/libexec/dovecot/lmtp ]; }

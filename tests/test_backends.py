@@ -291,6 +291,16 @@ def reload(daemon: Daemon, config: dict[str, Any]) -> None:
     assert daemon.config == new
 
 
+def test_figures_can_be_asked_for_in_the_middle_of_a_reload(start: Callable[..., Daemon]) -> None:
+    """When the config in force has a backend no longer whose workers are still there."""
+    daemon = start(raw({"hot": {}}, "default", "hot"))
+    parts = daemon._parts
+    assert parts is not None
+    parts.config = from_mapping(raw({}, "default"))
+    assert list(daemon.stats()["backends"]) == ["default"]
+    assert daemon.stats()["save_workers"] == 1
+
+
 @shows("between transactions", "servers[].backend")
 def test_a_server_moves_between_transactions(start: Start, box: type[Box]) -> None:
     daemon = start(raw({}, "default"))

@@ -149,6 +149,16 @@ def test_an_old_mail_that_nobody_waits_for_has_its_whole_time() -> None:
     assert fate(envelope) == "accepted"
 
 
+def test_a_mail_has_no_more_than_its_time_where_the_clock_is_set_back() -> None:
+    async def save(envelope: Envelope) -> Outcome:
+        await asyncio.Event().wait()
+        return None
+
+    envelope = Envelope.create(b"x", rcpt_to=["a@b.example"], received_at=time.time() + 3600)
+    run([envelope], Async(save), save_timeout=0.1)
+    assert fate(envelope) == TRY_LATER
+
+
 def test_async_stages_open_and_close_on_their_own_loop(mail: Mail) -> None:
     loops: list[object] = []
 

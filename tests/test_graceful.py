@@ -84,3 +84,27 @@ def test_a_second_signal_waits_for_no_transaction(tmp_path: Path) -> None:
         assert time.monotonic() - began < 5
         assert busy.rest() == []
     assert "guerrillad: stopped at once" in daemon.log_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_that_comes_too_late_changes_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """When the interpreter has given the handlers up, it would be what the process ends by."""
+    (tmp_path / "last_moment.py").write_text(LAST_MOMENT.format(number=int(number)))
+    daemon = RunningDaemon(tmp_path, backend='import = ["last_moment"]')
+    daemon.process.send_signal(signal.SIGTERM)
+    assert ended(daemon) == 0
+
+
+LAST_MOMENT = """\
+import os
+
+
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, {number})
+
+
+last = Last()
+"""

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from guerrilla.logs.output import LEVELS, LogOutput
+from guerrilla.logs.handlers import StreamHandler
+from guerrilla.logs.output import LEVELS, LogOutput, LogSettings
 from guerrilla.logs.pump import LogPump
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [A-Z]+ guerrilla[\w.]* ")
@@ -216,12 +217,17 @@ def test_a_full_disk_is_told_once_until_a_record_goes_through(
     assert line == (
         f"guerrilla: log_file: {tmp_path / 'a.log'}: No space left on device: records are lost"
     )
+    assert output.lost == 3
     disk.full = False
     log.info("written")
+    assert output.lost == 3
     assert capsys.readouterr().err == ""
     disk.full = True
     log.info("lost")
     assert len(capsys.readouterr().err.splitlines()) == 1
+    assert output.lost == 4
+    output.change(LogSettings("off"))
+    assert output.lost == 4
     output.close()
 
 
@@ -243,6 +249,16 @@ def test_a_full_disk_hinders_neither_another_file_nor_the_end(
     log.info("lost")
     output.close()
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_lines_of_the_core_that_are_lost_are_counted_each(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handler = StreamHandler(FullDisk())
+    handler.write("one\ntwo\n")
+    handler.write("three\n")
+    assert handler.lost == 3
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_record_that_is_wrong_is_told_with_its_place(

@@ -162,6 +162,33 @@ def test_a_server_that_moves_to_all_addresses_takes_the_port_from_itself(make: M
             assert new.deliver(MAIL).startswith("250 ")
 
 
+def test_a_name_that_nobody_knows_leaves_the_server_where_it_listens(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not closed and bound again: who waits would be reset, and below 1024 it takes root."""
+    real = socket.getaddrinfo
+
+    def look_up(host: str, *rest: Any, **keys: Any) -> Any:
+        if host == "mx.nowhere.example":
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return real(host, *rest, **keys)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    raw = config()
+    with make(raw) as daemon, connect(daemon) as old:
+        before = daemon.addresses
+        moved = config()
+        moved["servers"][0] |= {"listen_interface": "mx.nowhere.example:0", "host_name": "new"}
+        moved["allowed_hosts"] = ["other.example"]
+        report = daemon.reload_config(from_mapping(moved))
+        (line,) = report.failures
+        assert line.startswith("servers[0].listen_interface: host 'mx.nowhere.example' does not")
+        assert daemon.addresses == before
+        assert daemon.config.servers == from_mapping(raw).servers
+        assert daemon.config.allowed_hosts == ("other.example",)
+        assert old.ask(HELLO).startswith("250 ")
+
+
 def test_a_port_in_use_leaves_the_rest_in_force(running: Daemon) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

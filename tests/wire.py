@@ -44,7 +44,7 @@ class Wire:
         try:
             self.greeting = self.reply() if greeted else ""
         except BaseException:
-            self.socket.close()
+            self.socket.close()  # nobody else has it yet
             raise
 
     def send(self, octets: bytes) -> None:
@@ -137,8 +137,7 @@ class Wire:
 def _connect(where: int | str, receive_buffer: int) -> socket.socket:
     if isinstance(where, str) and where.startswith("unix:"):
         family, address = socket.AF_UNIX, where.removeprefix("unix:")
-        client = socket.socket(family)
-        return _connected(client, address)
+        return _connected(socket.socket(family), address)
     host, _, port = (
         f"127.0.0.1:{where}".rpartition(":") if isinstance(where, int) else (where.rpartition(":"))
     )

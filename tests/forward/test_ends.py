@@ -206,13 +206,14 @@ def test_half_a_reply_too_many_is_one() -> None:
     assert far.messages == [MESSAGE]
 
 
-def test_nothing_is_sent_once_the_sender_was_told_451() -> None:
-    """At twice `gw_save_timeout`, whatever `forward_timeout` allows."""
+@pytest.mark.parametrize("clock", [0.0, 3_600.0])
+def test_nothing_is_sent_once_the_sender_was_told_451(clock: float) -> None:
+    """At twice `gw_save_timeout`, whatever `forward_timeout` allows, wherever the clock is set."""
     with FarSide() as far, opened(far.options, gw_save_timeout=0.2, forward_timeout=60) as stage:
         far.silent = "RCPT"
         began = time.monotonic()
         with pytest.raises(Unavailable, match="no answer in time"):
-            saved(stage, received_at=time.time())
+            saved(stage, received_at=time.time() + clock)
         assert time.monotonic() - began < 10
         far.silent = ""
         # One that came from no socket may be of any age.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import os
 import shlex
@@ -146,6 +147,8 @@ class _Signals:
 
     def __enter__(self) -> Self:
         """Takes over the signals of the process."""
+        # First, and so the last that is called.
+        atexit.register(_ignore_stops)
         # Full, it holds more signals than anyone could mean.
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in _STOPPING:
@@ -186,6 +189,16 @@ class _Signals:
             os._exit(1)
         if not self.queued:
             raise _StoppedEarly(signal.Signals(number).name)
+
+
+def _ignore_stops() -> None:
+    """Lets the process end by itself.
+
+    In its last moment an interpreter gives the handlers up: a second signal would then be what it
+    ends by, and hide how the first one's stop has ended.
+    """
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _status(daemon: Daemon) -> str:

@@ -130,10 +130,10 @@ class SaveTask(_OfMails):
         """Until `timeout` after the final dot; the whole of it where no deadline answers any more.
 
         So it is for a mail that came from no socket, however old, and for one that is being stored
-        when its sender goes.
+        when its sender goes. Never more than that: the time of day may be set back meanwhile.
         """
         left = item.received_at + self.timeout - time.time()
-        return left if left > 0 or item.expired else self.timeout
+        return min(left, self.timeout) if left > 0 or item.expired else self.timeout
 
     def is_timed(self) -> bool:
         """Where the line of a message is made."""

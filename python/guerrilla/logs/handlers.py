@@ -35,6 +35,8 @@ def identity(log_file: str) -> str:
 class StreamHandler(logging.StreamHandler[TextIO]):
     """A stream; one that cannot be written to is told of once, until a record goes through."""
 
+    lost = 0
+    """Records that could not be written: at most so many, as part of them may have gone through."""
     _failed = False
     _told = False
 
@@ -54,13 +56,15 @@ class StreamHandler(logging.StreamHandler[TextIO]):
                 self.stream.write(lines)
                 self.flush()
         except Exception:  # noqa: BLE001 - as `emit` does
+            self.lost += lines.count("\n") - 1  # and one that is counted there
             self.handleError(logging.makeLogRecord({"msg": "records of the core"}))
         finally:
             self._told = self._failed
             self.release()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name there
-        """Tells of a disk that is full; the record is lost."""
+        """Tells of a disk that is full; the record is lost, and counted."""
+        self.lost += 1
         error = sys.exception()
         if not isinstance(error, OSError):
             super().handleError(record)  # a fault of whoever logs: told with its place

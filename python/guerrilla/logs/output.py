@@ -111,6 +111,8 @@ class LogOutput:
         self._handlers: dict[str, logging.Handler] = {}
         """Every open log by its `identity`."""
         self._routes: dict[str, _Route] = {}
+        self._lost_before = 0
+        """Records that logs which are closed by now could not write."""
         self._handler: logging.Handler = logging.NullHandler()
         self.on_level: Callable[[int], None] | None = None
         """Is told of `level` whenever that may have changed."""
@@ -142,6 +144,7 @@ class LogOutput:
             self._handlers, self._handler, self.settings = handlers, main, settings
             self._apply_levels()
             for handler in gone:
+                self._lost_before += _lost(handler)
                 _close(handler)
 
     def set_level(self, log_level: str) -> None:
@@ -155,6 +158,12 @@ class LogOutput:
         main = self._own.level if _is_heard(self._logger) else logging.CRITICAL
         own = [self._level_of(route) for route in self._routes.values()]
         return min([main, *own])
+
+    @property
+    def lost(self) -> int:
+        """Records that no file had room for, or whose reader was gone."""
+        # Without the lock, which the pump holds as long as a file takes.
+        return self._lost_before + sum(map(_lost, self._handlers.values()))
 
     @property
     def files(self) -> list[tuple[int, str]]:
@@ -319,6 +328,10 @@ def _close(handler: logging.Handler) -> None:
     # A full disk may refuse the rest even now; nobody is left to be told.
     with contextlib.suppress(OSError):
         handler.close()
+
+
+def _lost(handler: logging.Handler) -> int:
+    return handler.lost if isinstance(handler, StreamHandler) else 0
 
 
 def _hears(handler: logging.Handler) -> bool:

@@ -126,8 +126,10 @@ class Forward(Processor):
 
     def _time_left(self, envelope: Envelope) -> float:
         """Seconds that a mail may take: it must not be taken once its sender was told 451."""
-        left = envelope.received_at + 2 * self._options.gw_save_timeout - time.time()
-        # Over, it is a mail that came from no socket, or our clock was set.
+        most = 2 * self._options.gw_save_timeout
+        # Never more than all of it: our clock may have been set back.
+        left = min(envelope.received_at + most - time.time(), most)
+        # Over, it is a mail that came from no socket, or our clock was set forward.
         return min(self._options.forward_timeout, left if left > 0 else math.inf)
 
     def _connect(self) -> Connection:

@@ -216,13 +216,15 @@ class Reload:
 
     def _replace_core(self) -> list[str]:
         """Servers and limits; the names of the servers whose files of TLS changed."""
-        parts = self._parts
+        parts, asked = self._parts, self._new
         servers, unresolved = self._resolved()
         self._fail(*unresolved, *raise_file_limit(servers))
+        if unresolved:
+            servers = self._stay_in_place(servers)
         told = parts.core.reload_tls()
         problems = self._obey(servers)
         # By their places in the config that was asked for.
-        self._fail(*placed(self._new, "\n".join(problems)))
+        self._fail(*placed(asked, "\n".join(problems)))
         kept = servers_in_force(
             parts.config, self._new, problems, {name for name, _ in parts.core.clients()}
         )
@@ -243,6 +245,22 @@ class Reload:
         if unresolved:
             servers += self._addresses_before({server.name for server, _ in servers})
         return servers, unresolved
+
+    def _stay_in_place(
+        self, servers: list[tuple[ServerConfig, str]]
+    ) -> list[tuple[ServerConfig, str]]:
+        """Where a server has moved to a name that nobody knows: the one that it was, goes on.
+
+        Not by closing and binding it again: who waits to be accepted would be reset, and a port
+        below 1024 can be bound by root alone.
+        """
+        known = {server.name for server, _ in servers}
+        kept = servers_in_force(self._parts.config, self._new, (), known)
+        if kept == self._new.servers:
+            return servers
+        self._keep(servers=kept)
+        self._replace_log()
+        return self._resolved()[0]
 
     def _obey(self, servers: list[tuple[ServerConfig, str]]) -> list[str]:
         """Tells the core; what it could not obey."""

@@ -24,6 +24,7 @@ def counters(parts: Parts) -> dict[str, Any]:
     and `stages` those of each stage, as `StageBook.snapshot`.
     """
     found: dict[str, Any] = dict(parts.core.stats())
+    found["log_records_dropped"] += parts.logs.lost
     names = backends_of(parts.config)
     backends: dict[str, dict[str, int]] = {name: _of_queues(parts, name) for name in names}
     for pool in parts.pools:
@@ -33,7 +34,9 @@ def counters(parts: Parts) -> dict[str, Any]:
             f"{task}_workers_abandoned": pool.abandoned,
             f"{task}_workers_replaced": pool.replaced,
         }
-        backends[pool.settings.backend] |= workers
+        # A reload may just be taking its backend out, or bringing it in.
+        if pool.settings.backend in backends:
+            backends[pool.settings.backend] |= workers
     found |= backends[DEFAULT]
     found["reloads"] = parts.reloads
     found["reload_failures"] = parts.reload_failures
