@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from guerrilla.config.diff import changes
 from guerrilla.engine.chain import read_options
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.processors.http import HTTP
+from guerrilla.testing import make_envelope
 from guerrilla.webhook.client import Target
 from tests.daemons import Until
 from tests.services.webhook import OK, Scripted, answer
@@ -206,3 +208,23 @@ def test_no_log_and_no_repr_has_a_secret(caplog: pytest.LogCaptureFixture) -> No
         pass
     shown_nowhere(caplog.text + str(error.value))
     assert "answered 451" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_cut"),
+    [
+        ({}, False),
+        ({"http_json_parts": 2}, True),
+        ({"http_json_depth": 1}, True),
+        ({"http_json_size": 3}, True),
+    ],
+)
+def test_bounds_of_json_are_those_of_the_config(keys: dict[str, int], is_cut: bool) -> None:
+    message = EmailMessage()
+    message.set_content("four")
+    message.add_alternative("<p>four", "html")
+    message.add_attachment(b"five5", "application", "octet-stream", filename="a.bin")
+    with Scripted(OK) as server:
+        assert codes(post(server.url, make_envelope(message), **keys)) == [250]
+    (request,) = server.requests
+    assert request.json()["truncated"] is is_cut
