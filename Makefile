@@ -17,7 +17,7 @@ PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
 .PHONY: help serve build test lint rust-lint python-lint rust-test python-test fuzz-dialogues \
-	abuse faults bench bench-edge bench-processors bench-spool instructions fuzz wheel lock clean
+	abuse faults bench bench-edge bench-processors bench-spool instructions fuzz deny wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -30,7 +30,7 @@ build: $(STAMPS)/core  ## .venv with the package and its compiled core
 
 test: lint rust-test python-test  ## lint, Rust tests, Python tests
 
-lint: rust-lint python-lint  ## formats, clippy, ruff, mypy, pyright, the stub of the core
+lint: rust-lint python-lint  ## formats, clippy, licences of crates, ruff, mypy, pyright, the stub of the core
 
 # --- .venv ---------------------------------------------------------------------------------------
 
@@ -60,6 +60,7 @@ rust-lint: $(STAMPS)/venv
 	cargo fmt --check
 	$(CLIPPY) -- -D warnings
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python $(CLIPPY) --features python -- -D warnings
+	sh scripts/deny.sh
 
 python-lint: $(STAMPS)/core $(STAMPS)/test
 	$(BIN)/ruff format --check $(PYTHON_SOURCES)
@@ -106,6 +107,9 @@ instructions:  ## instructions a command and a message cost the parser and the s
 
 fuzz:  ## each fuzz target for 60 s, by a nightly compiler: make fuzz SECONDS=300 ARGS="session data"
 	sh scripts/fuzz.sh $(or $(SECONDS),60) $(ARGS)
+
+deny: $(STAMPS)/venv  ## crates: licences, versions, sources, and known holes where their database can be had
+	sh scripts/deny.sh all
 
 wheel: $(STAMPS)/core  ## an abi3 wheel and an sdist in dist/
 	. $(BIN)/activate && maturin build --release --locked --out dist

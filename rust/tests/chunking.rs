@@ -13,11 +13,8 @@ use guerrilla::smtp::{
 };
 use proptest::prelude::*;
 
-mod driver;
-mod oracle;
-
-use driver::{Driver, Event, Received, budget, cut, receive};
-use oracle::{EOM, POLICIES, cut_at_the_end, has_bare_newline, stuff, unstuff, with_crlf};
+use crate::driver::{Driver, Event, Received, budget, cut, receive};
+use crate::oracle::{EOM, POLICIES, cut_at_the_end, has_bare_newline, stuff, unstuff, with_crlf};
 
 // --- Any split of a session ----------------------------------------------------------------------
 

@@ -21,9 +21,7 @@ use guerrilla::buffer::{Body, Budget, Spiller};
 use guerrilla::log::Log;
 use guerrilla::smtp::{BodyAnswer, Reply, Session, Step, Transaction, Verdict};
 
-mod script;
-
-use script::{Block, End, Expected, Pattern, Problem, Script, problem};
+use crate::script::{Block, End, Expected, Pattern, Problem, Script, problem};
 
 const GREETING: &str = "SMTP Guerrilla(0.0.0) #1 (1) Thu, 01 Jan 1970 00:00:00 +0000";
 

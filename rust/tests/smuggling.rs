@@ -21,9 +21,7 @@ use std::sync::Arc;
 use guerrilla::buffer::{Body, Budget};
 use guerrilla::smtp::{BareNewline, BodyAnswer, Reply, Session, Settings, Step, Verdict};
 
-mod oracle;
-
-use oracle::{EOM, POLICIES, cut_at_the_end, has_bare_newline, stored, unstuff, with_crlf};
+use crate::oracle::{EOM, POLICIES, cut_at_the_end, has_bare_newline, stored, unstuff, with_crlf};
 
 /// Octets of the longest sequences, the end with an octet on either side; 4 + 4² + … + 4⁷ of them.
 const LONGEST: u32 = 7;

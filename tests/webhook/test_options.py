@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from guerrilla.config.diff import changes
 from guerrilla.engine.chain import read_options
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.processors.http import HTTP
+from guerrilla.testing import make_envelope
 from guerrilla.webhook.client import Target
+from tests.daemons import Until
 from tests.services.webhook import OK, Scripted, answer
 from tests.webhook.helpers import a_mail, codes, opened, post, told
 
@@ -136,7 +139,10 @@ def test_a_bad_value_is_not_repeated() -> None:
 
 
 def test_check_shows_no_secret(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    until: Until,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with Scripted(OK) as server:
@@ -151,7 +157,7 @@ def test_check_shows_no_secret(
         """
         Path("guerrilla.toml").write_text(text, encoding="utf-8")
         assert main(["check", "--connect"]) == 0
-    assert server.connections == 1
+        until(lambda: server.connections == 1)  # The kernel takes it before the server does.
     assert server.requests == []
     said = capsys.readouterr()
     shown_nowhere(said.out + said.err)
@@ -202,3 +208,23 @@ def test_no_log_and_no_repr_has_a_secret(caplog: pytest.LogCaptureFixture) -> No
         pass
     shown_nowhere(caplog.text + str(error.value))
     assert "answered 451" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_cut"),
+    [
+        ({}, False),
+        ({"http_json_parts": 2}, True),
+        ({"http_json_depth": 1}, True),
+        ({"http_json_size": 3}, True),
+    ],
+)
+def test_bounds_of_json_are_those_of_the_config(keys: dict[str, int], is_cut: bool) -> None:
+    message = EmailMessage()
+    message.set_content("four")
+    message.add_alternative("<p>four", "html")
+    message.add_attachment(b"five5", "application", "octet-stream", filename="a.bin")
+    with Scripted(OK) as server:
+        assert codes(post(server.url, make_envelope(message), **keys)) == [250]
+    (request,) = server.requests
+    assert request.json()["truncated"] is is_cut

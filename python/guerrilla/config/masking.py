@@ -6,7 +6,11 @@ from typing import Final
 
 MASK: Final = "***"
 
-_SECRET_KEY = re.compile(r"passw|passphrase|secret|token|credential", re.IGNORECASE)
+# `api_key` is a secret; what names a file, as `private_key_file`, is none.
+_SECRET_KEY = re.compile(
+    r"passw|passphrase|secret|token|credential|(?:api|access|auth|signing|hmac|private)_?key$",
+    re.IGNORECASE,
+)
 # Of header fields any may be one: `Authorization`, `X-Api-Key`, and whatever a server asks for.
 _HEADERS_KEY = re.compile(r"http_headers", re.IGNORECASE)
 _DSN_KEY = re.compile(r"dsn", re.IGNORECASE)

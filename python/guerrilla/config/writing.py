@@ -98,12 +98,13 @@ def toml_value(value: object) -> str:
 def _value(value: object, info: FieldInfo, key: str, *, mask: bool) -> object:
     if isinstance(value, Section):
         return readable(value, mask=mask)
+    if mask:  # Whole, before it is taken apart: the fields within `http_headers` have any name.
+        value = mask_value(key, value)
     if isinstance(value, tuple | list):
         return [_value(item, info, key, mask=mask) for item in value]
     if isinstance(value, Mapping):
         return {name: _value(item, info, name, mask=mask) for name, item in value.items()}
-    value = in_units(value, info)
-    return mask_value(key, value) if mask else value
+    return in_units(value, info)
 
 
 def _table(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import pydantic
 
+from guerrilla.config.masking import mask_value
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from guerrilla._core import Address, Check, Credentials, Envelope, Login, Transaction
     from guerrilla.reply import Outcome, Reply
@@ -55,9 +57,18 @@ class Processor:
     accepts may act as nobody but `credentials.username`."""
 
     class Options(pydantic.BaseModel):
-        """The keys of `backend_config` it reads; a text below a key is what is said of it."""
+        """The keys of `backend_config` it reads; a text below a key is what is said of it.
 
-        model_config = pydantic.ConfigDict(use_attribute_docstrings=True)
+        Neither `repr` nor an error shows what is a secret by its key or its form, as a password in
+        a URL.
+        """
+
+        model_config = pydantic.ConfigDict(use_attribute_docstrings=True, hide_input_in_errors=True)
+
+        def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+            """The fields for `repr` and `str`, secrets masked."""
+            for name, value in super().__repr_args__():
+                yield name, mask_value(name or "", value)
 
     def __init__(self, options: pydantic.BaseModel) -> None:
         """`options` is of this class's own `Options`, checked; nothing is opened yet."""

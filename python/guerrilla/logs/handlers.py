@@ -6,7 +6,11 @@ import contextlib
 import logging
 import os
 import sys
-from typing import TextIO
+from io import TextIOWrapper
+from typing import Final, TextIO
+
+_FILE_MODE: Final = 0o640
+"""Of a log that is made, less what the umask takes: not everybody is to read who writes to whom."""
 
 
 def make_handler(log_file: str) -> logging.Handler:
@@ -90,6 +94,16 @@ class FileHandler(StreamHandler, logging.FileHandler):
     def file(self) -> tuple[int, str] | None:
         """Descriptor and path; None once it is closed."""
         return None if self.stream is None else (self.stream.fileno(), self.baseFilename)
+
+    def _open(self) -> TextIOWrapper:
+        """Opens it, or makes it; the mode of one that is there stays."""
+        return open(
+            self.baseFilename,
+            "a",
+            encoding=self.encoding,
+            errors=self.errors,
+            opener=lambda path, flags: os.open(path, flags, _FILE_MODE),
+        )
 
     def reopen(self) -> None:
         """Opens it anew, after it was moved away.

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pydantic
 
 from guerrilla.config.fields import Flag, Positive, PositiveSeconds, one_of, whole
+from guerrilla.config.masking import mask_value
 from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError, Unavailable, expected
 from guerrilla.reply import TRY_LATER, Replies, Reply, fold
@@ -113,7 +114,8 @@ class HTTP(Processor):
         @classmethod
         def _url(cls, url: str) -> str:
             if not _is_url(url):
-                raise expected("a URL such as 'https://host/path', without '#'", url)
+                told = mask_value("http_url", url)
+                raise expected("a URL such as 'https://host/path', without '#'", told)
             return url
 
         @pydantic.field_validator("http_batch")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
 
 import pydantic
 
+from guerrilla.config.masking import mask_text
 from guerrilla.engine.base import Processor
 from guerrilla.errors import expected
 from guerrilla.units import MAX_SECONDS, Seconds
@@ -60,15 +61,16 @@ def parse_interface(text: str) -> RedisPlace:
         ValueError: it is none of the known forms.
     """
     plain = text.strip()
+    given = mask_text(text)  # for errors, which end in logs
     if plain.startswith("unix:"):
         path = plain.removeprefix("unix:")
         path = path.removeprefix("//") if path.startswith("///") else path
         if not path.startswith("/"):
-            raise expected("the path of a socket such as 'unix:/run/redis.sock'", text)
+            raise expected("the path of a socket such as 'unix:/run/redis.sock'", given)
         return RedisPlace(path=path)
     if "://" in plain:
-        return _parse_url(plain, text)
-    host, port = _host_and_port(plain, text)
+        return _parse_url(plain, given)
+    host, port = _host_and_port(plain, given)
     return RedisPlace(host=host, port=port)
 
 

@@ -13,7 +13,15 @@ import apsw
 
 from guerrilla.errors import Unavailable
 from guerrilla.store.dialects import SQLiteDialect
-from guerrilla.store.files import Files, file_id, files_of, log_header, make_file, remove_rest
+from guerrilla.store.files import (
+    Files,
+    file_id,
+    files_of,
+    log_header,
+    make_file,
+    readers_of,
+    remove_rest,
+)
 from guerrilla.store.schema import KEY, StoreError
 from guerrilla.store.statement import Statement, Target, own_statement, written_statement
 
@@ -205,6 +213,8 @@ class Database:
                 self._drop_failed()
             raise
         self._drop_failed()
+        if self._files.main != main and (told := readers_of(self._path)):
+            _log.warning("%s", told)
         self._files = files
         self._log_left = b""
         return connection

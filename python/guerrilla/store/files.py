@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
@@ -122,6 +123,20 @@ def make_file(path: str) -> None:
             raise apsw.FullError(str(error)) from error
         msg = f"{path} cannot be made: {error.strerror}"
         raise StoreError(msg) from error
+
+
+def readers_of(path: str) -> str:
+    """What is to be said where others than its owner and group can read the file; else empty.
+
+    One that was there keeps its mode: its owner has chosen it, or has not looked.
+    """
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if not mode & (stat.S_IROTH | stat.S_IWOTH):
+        return ""
+    return (
+        f"{path}: every user of this machine can read or write it (mode {mode:03o}): "
+        f"chmod o= {path}"
+    )
 
 
 def remove_rest(path: str, old: Files) -> None:

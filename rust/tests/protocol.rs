@@ -1,0 +1,10 @@
+//! What is tested of the core from outside, as one program: each would be linked with all it stands on, and
+//! optimised as a whole, which takes longer than the tests do.
+
+mod chunking;
+mod conversations;
+mod driver;
+mod fuzz_corpus;
+mod oracle;
+mod script;
+mod smuggling;
