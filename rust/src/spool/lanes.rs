@@ -100,7 +100,7 @@ impl Lanes {
         change(inner.lanes.entry(Arc::from(backend)).or_default())
     }
 
-    /// As found at the start.
+    /// As the database has it.
     pub(super) fn found(&self, backend: &str, depth: u64, octets: u64) {
         self.with(backend, |lane| {
             (lane.depth, lane.octets, lane.more) = (depth, octets, depth > 0);

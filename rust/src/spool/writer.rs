@@ -126,13 +126,7 @@ impl Writer {
         let first = database::meta(connection, "reserved")?.max(last) + 1;
         let reserved = first + database::BLOCK - 1;
         database::set_meta(connection, "reserved", reserved)?;
-        let mut live = 0;
-        for sum in database::sums(connection)? {
-            live += sum.octets;
-            shared.figures.depth.add_many(sum.depth);
-            shared.lanes.found(&sum.backend, sum.depth, sum.octets);
-        }
-        shared.room.set_live(live);
+        shared.recount(connection)?;
         for deferred in database::deferred(connection)? {
             shared.lanes.deferred(&deferred.backend, deferred.id, None, deferred.next_ms);
         }
@@ -303,6 +297,7 @@ impl Writer {
         self.forget_suspects(&connection)
             .map_err(|error| format!("{}: {error}", path.display()))?;
         self.suspects.clear();
+        self.shared.recount(&connection).map_err(|error| format!("{}: {error}", path.display()))?;
         for job in std::mem::take(&mut self.waiting) {
             self.keep(job);
         }
@@ -363,6 +358,19 @@ impl Writer {
 }
 
 impl Shared {
+    /// Depth and octets as the database has them: at the start, and where a commit that failed may have
+    /// deleted something all the same.
+    fn recount(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let sums = database::sums(connection)?;
+        self.room.set_live(sums.iter().map(|sum| sum.octets).sum());
+        self.figures.depth.take();
+        self.figures.depth.add_many(sums.iter().map(|sum| sum.depth).sum());
+        for sum in sums {
+            self.lanes.found(&sum.backend, sum.depth, sum.octets);
+        }
+        Ok(())
+    }
+
     /// Looks at the disk where it is time for that, and says when it becomes tight.
     pub(super) fn look(&self, written: u64) {
         let path = self.folder.path();

@@ -121,7 +121,8 @@ fn what_is_dropped_without_a_word_waits_and_says_so() {
 fn a_message_that_is_too_old_fails_with_its_next_attempt() {
     let bench = Bench::with(|settings| settings.max_age = Duration::from_nanos(1));
     assert_eq!(bench.insert("a", &[("one", b"1")]), [Ok(())]);
-    std::thread::sleep(Duration::from_millis(3));
+    let inserted = clock::now_ms();
+    bench.wait(|| clock::now_ms() > inserted);
     bench.receive("a", 1)[0].lease.settle(Settled::Deferred("451 later".to_owned()));
     bench.wait_for("spool_failed", 1);
     let [entry] = &bench.spool.list(0, 9, true).unwrap()[..] else { panic!("not one") };
