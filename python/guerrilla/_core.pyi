@@ -3,6 +3,7 @@
 Every wait releases the GIL. Times are seconds, sizes are bytes.
 """
 
+import builtins
 from collections.abc import Iterator, Sequence
 from email.message import EmailMessage
 from typing import Any, Final, Literal, Self, TypedDict, final, type_check_only
@@ -24,6 +25,7 @@ __all__ = [
     "Parts",
     "Reply",
     "Spool",
+    "SpoolEntry",
     "StageFigures",
     "StageTimer",
     "Stopwatch",
@@ -887,10 +889,75 @@ class SpoolSettings(TypedDict):
     """Seconds after which a mail that fails is not tried again."""
 
 @final
-class Spool:
-    """The spool of a core."""
+class SpoolEntry:
+    """A mail of the spool, as a list shows it. Times are seconds since 1970."""
 
-    def waiting(self) -> list[tuple[str, int]]:
+    @property
+    def id(self) -> int:
+        """What the next part of a list comes `after`."""
+    @property
+    def queued_id(self) -> str: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def received_at(self) -> float: ...
+    @property
+    def size(self) -> int:
+        """Octets of the message."""
+    @property
+    def attempts(self) -> int:
+        """Those that failed."""
+    @property
+    def next_at(self) -> float | None:
+        """When it is tried again."""
+    @property
+    def error(self) -> str | None:
+        """Why the last attempt failed."""
+    @property
+    def state(self) -> Literal["ready", "deferred", "in work", "failed", "damaged"]: ...
+    @property
+    def mail_from(self) -> str: ...
+    @property
+    def rcpt_to(self) -> list[str]: ...
+
+@final
+class Spool:
+    """The spool of a core; or, made of a path, all folders there, for a command while no core has any.
+
+    What takes long happens in pages, beside all else that the spool has to do. Where a disk fails, each
+    method raises an `OSError`.
+
+    Args:
+        path: `spool.path`.
+
+    Raises:
+        BlockingIOError: a process has it.
+        FileNotFoundError: nothing is there.
+        OSError: it cannot be opened; the message begins with the path.
+        ValueError: what is there is no spool, or a damaged one; likewise.
+    """
+
+    def __new__(cls, path: str) -> Self: ...
+    def list(self, after: int, max: int, failed: bool) -> builtins.list[SpoolEntry]:
+        """At most `max` mails behind the one with the id `after`, in their order.
+
+        Those that wait and those in work, or those that were set aside.
+        """
+    def show(self, queued_id: str) -> tuple[SpoolEntry, dict[str, Any], memoryview]:
+        """A mail, the record of its envelope, and its message as it came.
+
+        Raises:
+            LookupError: there is none of that id.
+        """
+    def retry(self, queued_ids: Sequence[str] | None = None) -> int:
+        """Has mails that are deferred tried now: these, or all. How many those were."""
+    def drop(self, queued_ids: Sequence[str] | None = None, failed: bool = False) -> int:
+        """Deletes mails that nobody works on, or those set aside: these, or all. How many."""
+    def replay(self, queued_ids: Sequence[str] | None = None) -> int:
+        """Puts mails that were set aside back into the spool: these, or all. How many."""
+    def close(self) -> None:
+        """Ends it. For one that was made of a path; that of a core is closed by the core."""
+    def waiting(self) -> builtins.list[tuple[str, int]]:
         """How many mails there are for each backend, of those that have any."""
     def stats(self) -> dict[str, int]:
         """Its counters and gauges now."""
@@ -997,6 +1064,7 @@ class Core:
         Raises:
             BlockingIOError: another process has it.
             OSError: it cannot be opened; the message begins with the path.
+            ValueError: what is there is no spool, or a damaged one; likewise.
         """
     def spool(self) -> Spool | None:
         """The spool, once it is open."""

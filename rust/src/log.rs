@@ -28,6 +28,8 @@ pub enum Level {
     Warning = 30,
     /// What must be looked at.
     Error = 40,
+    /// What must be looked at now: mails are missing.
+    Critical = 50,
 }
 
 /// One record.

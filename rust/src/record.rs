@@ -67,6 +67,21 @@ pub struct Envelope {
     pub added: Added,
 }
 
+impl Default for Envelope {
+    /// Nobody's.
+    fn default() -> Self {
+        Self {
+            client: Client::default(),
+            transaction: Transaction::default(),
+            queued_id: String::new(),
+            received_at: UNIX_EPOCH,
+            max_header_size: 0,
+            size: 0,
+            added: Added::default(),
+        }
+    }
+}
+
 /// Why octets are no record: where, and what.
 #[derive(Debug)]
 pub struct Damaged(String);

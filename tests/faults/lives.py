@@ -69,7 +69,8 @@ class Lives:
         daemon.kill()
 
     def stop(self) -> None:
-        """Ends it well."""
+        """Ends it well, once all has come to where it is looked for."""
+        wait_for(self.store.is_drained)
         daemon, self._daemon = self.daemon, None
         daemon.stop()
 

@@ -23,6 +23,8 @@ class Store(ABC):
     name: ClassVar[str]
     """As the table has it."""
     chain: ClassVar[str]
+    answers: ClassVar[str] = ""
+    """What the path of each file has in it on which an answer depends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,6 +61,10 @@ save_workers_size = 2
     @abstractmethod
     def stored(self) -> Iterator[bytes]:
         """Every message, once no daemon runs."""
+
+    def is_drained(self) -> bool:
+        """Whether everything is where `stored` looks, while a daemon runs."""
+        return True
 
     @abstractmethod
     def check(self) -> None:
@@ -104,6 +110,57 @@ class MailDirs(Store):
         assert list((self.folder / "to" / "cur").iterdir()) == []
 
 
+class Spooled(Store):
+    """The spool, which answers, and a database behind it, which takes a mail once by its id.
+
+    What is left in the spool has to come into the database before it is looked at: see `drained`.
+    """
+
+    name = "spool"
+    chain = "250|HeadersParser|Hasher|Header|SQL"
+    answers = "/spool/"
+
+    @property
+    def database(self) -> Path:
+        """Of the spool."""
+        return self.folder / "spool" / "0" / "spool.db"
+
+    @property
+    def behind(self) -> Path:
+        """Where the mails come in the end."""
+        return self.folder / "mail.db"
+
+    def top(self) -> str:
+        path = json.dumps(os.fspath(self.folder / "spool"))
+        return f"[spool]\npath = {path}\nmin_free = 0"
+
+    def backend(self) -> str:
+        return f'sql_driver = "sqlite"\nsql_dsn = {json.dumps(os.fspath(self.behind))}'
+
+    def stored(self) -> Iterator[bytes]:
+        yield from messages(self.behind)
+
+    def is_drained(self) -> bool:
+        return count(self.database, "msg") == 0
+
+    def check(self) -> None:
+        check_database(self.database)
+        check_database(self.behind)
+        assert count(self.database, "msg") == 0
+        left = self.folder / "spool" / "0"
+        for folder in ("bodies", "failed", "damaged"):
+            assert [path for path in (left / folder).rglob("*") if path.is_file()] == []
+
+
+def count(database: Path, table: str) -> int:
+    """Rows of a table."""
+    flags = apsw.SQLITE_OPEN_READONLY
+    with contextlib.closing(apsw.Connection(os.fspath(database), flags=flags)) as connection:
+        connection.set_busy_timeout(5_000)
+        number: int = connection.execute(f'SELECT count(*) FROM "{table}"').get
+        return number
+
+
 def messages(database: Path) -> Iterator[bytes]:
     """The mails of `new_mail`, one at a time."""
     with contextlib.closing(apsw.Connection(os.fspath(database))) as connection:
@@ -117,4 +174,4 @@ def check_database(database: Path) -> None:
         assert connection.pragma("integrity_check") == "ok"
 
 
-STORES = (SQLiteFile, MailDirs)
+STORES = (SQLiteFile, MailDirs, Spooled)

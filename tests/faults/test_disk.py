@@ -249,6 +249,16 @@ print(time.monotonic() - began)
     assert float(taken) >= 0.2
 
 
+def test_a_disk_may_lie(disk: Disk) -> None:
+    disk.begin()
+    disk.lie()
+    assert run(disk, "failing(os.fsync, made('a', b'1')); failing(sync, '.')") == ["done", "done"]
+    disk.heal()
+    run(disk, "os.fsync(made('b', b'1')); sync('.')")
+    disk.cut(None)
+    assert left(disk) == {"a": b"", "b": b"1"}
+
+
 @pytest.mark.parametrize(
     ("program", "what"),
     [

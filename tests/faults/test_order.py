@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import starmap
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
 from tests.faults import careless
+from tests.faults.disk.disk import Disk
 from tests.faults.stores import STORES, MailDirs, SQLiteFile, Store
 from tests.faults.tally import Tally
 from tests.faults.trace import OrderError, Trace, command
-from tests.ledger import Ledger, Mail, deliver
+from tests.ledger import Ledger, Mail, deliver, wait_for
 from tests.running import RunningDaemon
 
 CONNECTIONS = 20
+LARGE = 300_000
+"""Octets of the mails that a spool has in files."""
 
 
 def traceable(count: int) -> list[Mail]:
@@ -24,30 +29,45 @@ def traceable(count: int) -> list[Mail]:
     for number in range(count):
         token = f"{number:06d}"
         lines = f"X-Ledger: {token}\r\n\r\n" + f"token-{token}\r\n" * (20 + number % 30)
+        if number % 20 == 0:
+            lines += f"{'x' * 70}\r\n" * (LARGE // 70)
         mails.append(Mail(token, lines.encode()))
     return mails
 
 
 def traced(
-    tmp_path: Path, kind: type[Store], count: int, backend: str = ""
+    tmp_path: Path,
+    kind: type[Store],
+    count: int,
+    backend: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> tuple[Ledger, Trace]:
     """Sends them to a daemon under strace."""
     disk, run, file = tmp_path / "disk", tmp_path / "run", tmp_path / "trace"
-    disk.mkdir()
+    disk.mkdir(exist_ok=True)
     run.mkdir(exist_ok=True)
     by = [*command(file), sys.executable, "-m", "guerrilla"]
-    config = kind(disk).config(backend=backend)
-    with RunningDaemon(run, config=config, command=by) as daemon:
+    store = kind(disk)
+    config = store.config(backend=backend)
+    with RunningDaemon(run, config=config, command=by, environment=environment) as daemon:
         sent = deliver(daemon.port, traceable(count), connections=CONNECTIONS)
+        wait_for(store.is_drained)
     return sent, Trace(file.read_text(encoding="utf-8", errors="replace"))
 
 
-def check(trace: Trace, kind: type[Store], folder: Path, tokens: list[str]) -> None:
-    for token in tokens:
+def check(trace: Trace, kind: type[Store], folder: Path, mails: Iterable[Mail]) -> None:
+    """Asserts the order for each of them."""
+    for token, message in mails:
         if kind is MailDirs:
-            trace.check_maildir(f"X-Ledger: {token}", f"{folder}/to")
-        else:
+            trace.check_file(f"token-{token}", f"{folder}/to/tmp/", f"{folder}/to/new")
+        elif kind is SQLiteFile:
             trace.check_log(f"token-{token}", f"{folder}/mail.db-wal")
+        elif len(message) < LARGE:
+            trace.check_log(f"token-{token}", f"{folder}/spool/0/spool.db-wal")
+        else:
+            shelf = f"{crc32(trace.name_of(f'token-{token}', '/bodies/new/').encode()) & 0xFF:02x}"
+            shown = f"{folder}/spool/0/bodies/{shelf}"
+            trace.check_file(f"token-{token}", f"{folder}/spool/0/bodies/new/", shown)
 
 
 @pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.name)
@@ -56,7 +76,7 @@ def test_synced_before_the_answer(
 ) -> None:
     sent, trace = traced(tmp_path, kind, 1_000 if full else 100)
     disk = tmp_path / "disk"
-    check(trace, kind, disk, list(sent.messages))
+    check(trace, kind, disk, starmap(Mail, sent.messages.items()))
     tally("order of sync and 250", kind.name).audit(
         sent, kind(disk).stored(), note="in an strace, of each mail"
     )
@@ -65,9 +85,8 @@ def test_synced_before_the_answer(
 @pytest.mark.parametrize(
     ("kind", "how", "error"),
     [
-        pytest.param(SQLiteFile, "unsynced_database", "mail.db-wal", id="SQLite"),
-        pytest.param(MailDirs, "unsynced_files", "/to/tmp/", id="MailDir, files"),
-        pytest.param(MailDirs, "unsynced_folders", "/to/new", id="MailDir, folders"),
+        pytest.param(MailDirs, "unsynced_files", "/to/tmp/", id="files"),
+        pytest.param(MailDirs, "unsynced_folders", "/to/new", id="folders"),
     ],
 )
 def test_a_store_that_does_not_sync_is_found_out(
@@ -77,9 +96,20 @@ def test_a_store_that_does_not_sync_is_found_out(
     run.mkdir()
     careless.write(run, how)
     sent, trace = traced(tmp_path, kind, 20, careless.IMPORT)
-    for token in sent.messages:
+    for mail in starmap(Mail, sent.messages.items()):
         with pytest.raises(OrderError, match=f"nobody synced .*{error}|answered before .*{error}"):
-            check(trace, kind, tmp_path / "disk", [token])
+            check(trace, kind, tmp_path / "disk", [mail])
+
+
+@pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.name)
+def test_without_any_sync_each_mail_is_found_out(
+    tmp_path: Path, kind: type[Store], disk_library: Path
+) -> None:
+    """With a disk in front of the real one, which is never asked to sync anything."""
+    sent, trace = traced(tmp_path, kind, 20, environment=Disk(disk_library, tmp_path).environment)
+    for mail in starmap(Mail, sent.messages.items()):
+        with pytest.raises(OrderError, match="nobody synced"):
+            check(trace, kind, tmp_path / "disk", [mail])
 
 
 CAME = '1 recvfrom(7<TCP:[a->b]>, "X-Ledger: 1\\r\\n", 9, 0, NULL, NULL) = 9'

@@ -15,7 +15,7 @@ import pytest
 from tests.faults import careless
 from tests.faults.disk.disk import Disk
 from tests.faults.lives import Lives
-from tests.faults.stores import STORES, MailDirs, SQLiteFile, Store
+from tests.faults.stores import STORES, MailDirs, Spooled, SQLiteFile, Store
 from tests.faults.tally import Tally
 from tests.ledger import Ledger, deliver, mixed_mails
 
@@ -23,16 +23,31 @@ SYNC = 0.002
 """Seconds that a sync takes, as on a common disk: time in which the power can fail."""
 
 
-def cut_under_load(disk: Disk, folder: Path, store: Store, times: int, backend: str = "") -> Ledger:
-    """Loses the power so often; the first time and every other time nothing unsynced is left."""
+def cut_under_load(
+    disk: Disk, folder: Path, store: Store, times: int, *, backend: str = "", lies: bool = False
+) -> Ledger:
+    """Loses the power so often; the first time and every other time nothing unsynced is left.
+
+    Args:
+        disk: of the store.
+        folder: where the daemon runs.
+        store: where it stores.
+        times: how often.
+        backend: more lines of its config.
+        lies: whether the disk syncs nothing until the power fails.
+    """
     mails = mixed_mails(times * 80)
     turns = iter(range(times))
 
     def cut(chance: random.Random) -> None:
         disk.cut(chance if next(turns) % 2 else None)
+        disk.heal()
+        disk.slow(SYNC)
 
     disk.begin()
     disk.slow(SYNC)
+    if lies:
+        disk.lie()
     with Lives(folder, store, {"backend": backend}, disk.environment) as lives:
         disturb = lives.killer(len(mails), times, between=cut)
         sent = deliver(lives.where, mails, connections=50, disturb=disturb)
@@ -72,6 +87,16 @@ def test_a_store_that_does_not_sync_is_found_out(
     run.mkdir()
     careless.write(run, how)
     store = kind(disk.folder)
-    sent = cut_under_load(disk, run, store, 1, careless.IMPORT)
+    sent = cut_under_load(disk, run, store, 1, backend=careless.IMPORT)
     with pytest.raises(AssertionError, match=r"not stored|no mail of ours"):
         tally("none", kind.name).audit(sent, store.stored())
+
+
+def test_a_disk_that_lies_loses_mail(
+    disk: Disk, tmp_path: Path, tally: Callable[[str, str], Tally]
+) -> None:
+    """Nobody can do anything about that; and it shows that the spool depends on its syncs."""
+    store = Spooled(disk.folder)
+    sent = cut_under_load(disk, tmp_path / "run", store, 1, lies=True)
+    with pytest.raises(AssertionError, match="not stored"):
+        tally("none", store.name).audit(sent, store.stored())

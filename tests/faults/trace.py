@@ -66,23 +66,32 @@ class Trace:
         wrote = self._first(token, "wrote it to the log", lambda call: _writes(call, token, log))
         self._synced(token, log, after=wrote, before=answer)
 
-    def check_maildir(self, token: str, maildir: str) -> None:
-        """A mail was written, synced, renamed, and its folder synced, before its answer.
+    def check_file(self, token: str, written: str, shown: str) -> None:
+        """A mail was written, synced, renamed, and its new folder synced, before its answer.
+
+        Args:
+            token: of the mail.
+            written: the folder that it is written in.
+            shown: how the folder ends that it is renamed into.
 
         Raises:
             OrderError: it was not.
         """
         answer = self._answer(token)
-        folder = f"{maildir}/tmp/"
-        wrote = self._first(token, "wrote its file", lambda call: _writes(call, token, folder))
+        wrote = self._first(token, "wrote its file", lambda call: _writes(call, token, written))
         name = wrote.objects[0]
         synced = self._synced(token, name, after=wrote, before=answer)
         base = name.rpartition("/")[2]
         renamed = self._first(
-            token, "renamed it", lambda call: call.name in _RENAMES and f'"{base}"' in call.text
+            token, "renamed it", lambda call: call.name in _RENAMES and f'{base}"' in call.text
         )
         _expect(synced.end < renamed.begin, token, "renamed before its file was synced")
-        self._synced(token, f"{maildir}/new", after=renamed, before=answer)
+        self._synced(token, shown, after=renamed, before=answer)
+
+    def name_of(self, token: str, folder: str) -> str:
+        """Of the file of a mail, in a folder that has this in its path."""
+        wrote = self._first(token, "wrote its file", lambda call: _writes(call, token, folder))
+        return wrote.objects[0].rpartition("/")[2]
 
     def _answer(self, token: str) -> Call:
         """What told the sender 250."""

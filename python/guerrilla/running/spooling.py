@@ -35,7 +35,7 @@ def open_spool(config: AppConfig, core: Core) -> None:
                 "max_age": spool.max_age,
             }
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise StartError(f"spool.path: {error}") from error
 
 

@@ -106,6 +106,12 @@ class Database:
     def __init__(self, path: str) -> None:
         self._path = path
         self._connection: apsw.Connection | None = None
+        self._failed: apsw.Connection | None = None
+        """One that could not write, and stays open until another takes its place.
+
+        Its index of the log ends before the commit that failed. Without it the log would be read
+        anew, and a mail found there that was answered 4xx: the sender would bring it again.
+        """
         self._files = Files(None, None, None)
         """Those of the connection, or of the last one."""
         self._log_left = b""
@@ -150,11 +156,14 @@ class Database:
 
         Not that of a file that was moved: only this connection can still complete it.
         """
+        self._inserts.clear()
         if self._is_moved():
-            self._inserts.clear()
-        else:
-            self._drop()
-            self._log_left = log_header(self._path)
+            return
+        connection = self._connection
+        if connection is not None and not _is_copied(connection):
+            self._failed, self._connection = connection, None
+        self._drop()
+        self._log_left = log_header(self._path)
 
     def close(self) -> None:
         """Moves all from the log (`-wal`) into the database file, then closes it."""
@@ -165,6 +174,7 @@ class Database:
                 what = describe(error, self._path)
                 _log.warning("the last mails stay in %s-wal: %s", self._path, what)
         self._drop()
+        self._drop_failed()
 
     def _connect(self) -> apsw.Connection:
         """Opens the file, which must still be the one at the path when all its files are open."""
@@ -177,7 +187,11 @@ class Database:
                 "put that back, or remove the log"
             )
             raise StoreError(msg)
-        connection = _open(self._path)
+        try:
+            connection = _open(self._path)
+        except apsw.BusyError:
+            self._drop_failed()  # in case that it is what holds a lock
+            raise
         files = files_of(self._path)
         if files.main != main or None in files:
             connection.close(True)  # at once, whatever is open on it
@@ -185,9 +199,12 @@ class Database:
             raise Unavailable(msg)
         try:
             _empty_log(connection, self._path, has_failed=left)
-        except BaseException:
+        except BaseException as error:
             connection.close(True)
+            if isinstance(error, Unavailable):
+                self._drop_failed()
             raise
+        self._drop_failed()
         self._files = files
         self._log_left = b""
         return connection
@@ -228,6 +245,13 @@ class Database:
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         self._inserts.clear()
+        self._close(connection)
+
+    def _drop_failed(self) -> None:
+        connection, self._failed = self._failed, None
+        self._close(connection)
+
+    def _close(self, connection: apsw.Connection | None) -> None:
         if connection is not None:
             try:
                 connection.close(True)  # at once, whatever is open on it
@@ -252,6 +276,15 @@ def _open(path: str) -> apsw.Connection:
         connection.close(True)  # at once, whatever is open on it
         raise
     return connection
+
+
+def _is_copied(connection: apsw.Connection) -> bool:
+    """Whether all that was committed could be copied from the log into the database."""
+    try:
+        busy, logged, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").get
+    except apsw.Error:
+        return False
+    return not busy and logged == copied
 
 
 def _empty_log(connection: apsw.Connection, path: str, *, has_failed: bool) -> None:

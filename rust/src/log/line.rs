@@ -68,6 +68,7 @@ impl Level {
             Self::Info => "INFO",
             Self::Warning => "WARNING",
             Self::Error => "ERROR",
+            Self::Critical => "CRITICAL",
         }
     }
 }

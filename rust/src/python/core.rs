@@ -229,7 +229,7 @@ impl PyCore {
     }
 
     fn spool(&self) -> Option<PySpool> {
-        self.0.shared().spool().map(|spool| PySpool(Arc::clone(spool)))
+        self.0.shared().spool().map(PySpool::new)
     }
 
     fn addresses(&self) -> Vec<String> {

@@ -56,7 +56,7 @@ mod _core {
     #[pymodule_export]
     use super::reply::PyReply;
     #[pymodule_export]
-    use super::spool::PySpool;
+    use super::spool::{PySpool, PySpoolEntry};
     #[pymodule_export]
     use super::transaction::{PyTlsInfo, PyTransaction};
 

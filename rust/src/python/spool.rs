@@ -1,27 +1,39 @@
 //! The spool: what comes out of it as an envelope, and `Spool`, for the commands.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use pyo3::exceptions::{PyBlockingIOError, PyOSError};
+use pyo3::exceptions::{
+    PyBlockingIOError, PyFileNotFoundError, PyLookupError, PyOSError, PyPermissionError,
+    PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::config::seconds;
 use super::envelope::{FOREVER, PyEnvelope};
+use super::octets::Octets;
 use crate::buffer::Body;
 use crate::course::Course;
 use crate::delivery::{Asked, Delivery, Spooling};
+use crate::log::Log;
 use crate::pending::Pending;
 use crate::record::{self, Damaged};
-use crate::spool::{Leased, Octets, OpenError, Settings, Settled, Spool};
+use crate::spool::{self, Entry, Leased, OpenError, Settings, Settled, Spool};
 
 impl From<OpenError> for PyErr {
     fn from(error: OpenError) -> Self {
+        let text = error.to_string();
         match error {
-            OpenError::Held(_) => PyBlockingIOError::new_err(error.to_string()),
-            other => PyOSError::new_err(other.to_string()),
+            OpenError::Held(_) => PyBlockingIOError::new_err(text),
+            OpenError::File { error, .. } => match error.kind() {
+                ErrorKind::NotFound => PyFileNotFoundError::new_err(text),
+                ErrorKind::PermissionDenied => PyPermissionError::new_err(text),
+                _ => PyOSError::new_err(text),
+            },
+            OpenError::Database { .. } | OpenError::Guard { .. } => PyValueError::new_err(text),
         }
     }
 }
@@ -51,16 +63,28 @@ impl SpoolSettings {
 /// sets it aside.
 pub(super) fn envelope(py: Python<'_>, leased: Leased) -> PyResult<Option<Py<PyEnvelope>>> {
     let Leased { record, octets, lease, .. } = leased;
-    let read = record::read(&record);
-    let mapped = read.and_then(|found| Ok((body(octets)?, found)));
-    let (body, found) = match mapped {
-        Ok(found) => found,
+    let read = record::read(&record).and_then(|found| Ok((body(octets)?, found)));
+    let (body, mut found) = match read {
+        Ok(read) => read,
         Err(damaged) => {
             lease.settle(Settled::Failed(format!("its envelope is {damaged}")));
             return Ok(None);
         }
     };
-    let delivery = Arc::new(Delivery {
+    let added = std::mem::take(&mut found.added);
+    let delivery = Arc::new(delivery(found, body, Spooling::From(lease)));
+    let envelope = PyEnvelope::received(py, Asked(Arc::clone(&delivery)))?;
+    if let Err(error) = envelope.get().add(py, added) {
+        if let Spooling::From(lease) = &delivery.spooling {
+            lease.settle(Settled::Failed(format!("its values are damaged: {}", error.value(py))));
+        }
+        return Ok(None);
+    }
+    Ok(Some(envelope))
+}
+
+fn delivery(found: record::Envelope, body: Body, spooling: Spooling) -> Delivery {
+    Delivery {
         client: Arc::new(found.client),
         transaction: Arc::new(found.transaction),
         body,
@@ -70,34 +94,118 @@ pub(super) fn envelope(py: Python<'_>, leased: Leased) -> PyResult<Option<Py<PyE
         pending: Pending::new(FOREVER, None, None),
         course: Course::new(false),
         fetched: AtomicBool::new(true),
-        spooling: Spooling::From(lease),
-    });
-    let envelope = PyEnvelope::received(py, Asked(delivery))?;
-    if let Err(error) = envelope.get().add(py, found.added) {
-        let delivery = envelope.get().delivery();
-        if let Spooling::From(lease) = &delivery.spooling {
-            lease.settle(Settled::Failed(format!("its values are damaged: {}", error.value(py))));
-        }
-        return Ok(None);
+        spooling,
     }
-    Ok(Some(envelope))
 }
 
-fn body(octets: Octets) -> Result<Body, Damaged> {
+fn body(octets: spool::Octets) -> Result<Body, Damaged> {
     match octets {
-        Octets::Memory(octets) => Ok(Body::detached(octets)),
-        Octets::File(file) => {
+        spool::Octets::Memory(octets) => Ok(Body::detached(octets)),
+        spool::Octets::File(file) => {
             Body::stored(&file).map_err(|error| Damaged::new(&format!("without its file: {error}")))
         }
     }
 }
 
-/// `_core.Spool`.
+/// `_core.SpoolEntry`.
+#[pyclass(frozen, get_all, name = "SpoolEntry", module = "guerrilla._core")]
+pub(super) struct PySpoolEntry {
+    id: i64,
+    queued_id: String,
+    backend: String,
+    received_at: f64,
+    size: u64,
+    attempts: u32,
+    next_at: Option<f64>,
+    error: Option<String>,
+    state: &'static str,
+    mail_from: String,
+    rcpt_to: Vec<String>,
+}
+
+impl From<Entry> for PySpoolEntry {
+    fn from(entry: Entry) -> Self {
+        // Of a damaged one nothing else is known.
+        let transaction = record::read(&entry.record).map(|found| found.transaction);
+        let transaction = transaction.unwrap_or_default();
+        Self {
+            id: entry.id,
+            queued_id: entry.queued_id,
+            backend: entry.backend,
+            received_at: record::since_epoch(entry.received_at),
+            size: entry.size,
+            attempts: entry.attempts,
+            next_at: entry.next_at.map(record::since_epoch),
+            error: entry.error,
+            state: entry.state.name(),
+            mail_from: transaction.mail_from.to_string(),
+            rcpt_to: transaction.rcpt_to.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// `_core.Spool`: what a core has open, or a command where no core has it.
 #[pyclass(frozen, name = "Spool", module = "guerrilla._core")]
-pub(super) struct PySpool(pub(super) Arc<Spool>);
+pub(super) struct PySpool(Arc<Spool>);
+
+impl PySpool {
+    pub(super) fn new(spool: &Arc<Spool>) -> Self {
+        Self(Arc::clone(spool))
+    }
+}
 
 #[pymethods]
 impl PySpool {
+    #[new]
+    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        // What it would log is for who runs the command, who is told by errors.
+        let log = Arc::new(Log::new(u8::MAX));
+        Ok(Self(py.detach(|| Spool::open_offline(&path, log))?))
+    }
+
+    fn list(
+        &self,
+        py: Python<'_>,
+        after: i64,
+        max: usize,
+        failed: bool,
+    ) -> PyResult<Vec<PySpoolEntry>> {
+        py.detach(|| {
+            let entries = self.0.list(after, max, failed)?;
+            Ok(entries.into_iter().map(PySpoolEntry::from).collect())
+        })
+    }
+
+    fn show(
+        &self,
+        py: Python<'_>,
+        queued_id: &str,
+    ) -> PyResult<(PySpoolEntry, Py<PyAny>, Py<PyAny>)> {
+        let found = py.detach(|| self.0.show(queued_id))?;
+        let (entry, octets) = found.ok_or_else(|| PyLookupError::new_err(queued_id.to_owned()))?;
+        let record = record_of(py, &entry.record)?;
+        let body = body(octets).map_err(|damaged| PyOSError::new_err(damaged.to_string()))?;
+        let size = body.as_slice().len();
+        let held = Arc::new(delivery(record::Envelope::default(), body, Spooling::None));
+        let message = Octets::view(py, &held, 0..size)?;
+        Ok((entry.into(), record, message))
+    }
+
+    #[pyo3(signature = (queued_ids = None))]
+    fn retry(&self, py: Python<'_>, queued_ids: Option<Vec<String>>) -> PyResult<u64> {
+        Ok(py.detach(|| self.0.retry(queued_ids.as_deref()))?)
+    }
+
+    #[pyo3(signature = (queued_ids = None, failed = false))]
+    fn drop(&self, py: Python<'_>, queued_ids: Option<Vec<String>>, failed: bool) -> PyResult<u64> {
+        Ok(py.detach(|| self.0.drop_messages(queued_ids.as_deref(), failed))?)
+    }
+
+    #[pyo3(signature = (queued_ids = None))]
+    fn replay(&self, py: Python<'_>, queued_ids: Option<Vec<String>>) -> PyResult<u64> {
+        Ok(py.detach(|| self.0.replay(queued_ids.as_deref()))?)
+    }
+
     fn waiting(&self) -> Vec<(String, u64)> {
         self.0.waiting()
     }
@@ -108,5 +216,23 @@ impl PySpool {
             figures.set_item(name, value)?;
         }
         Ok(figures)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.0.close());
+    }
+}
+
+/// The record of an envelope as Python has JSON; of one that is damaged, its text.
+fn record_of(py: Python<'_>, record: &[u8]) -> PyResult<Py<PyAny>> {
+    let text = String::from_utf8_lossy(record);
+    let loads = py.import("json")?.getattr("loads")?;
+    match loads.call1((&*text,)) {
+        Ok(found) if found.is_instance_of::<PyDict>() => Ok(found.unbind()),
+        _ => {
+            let damaged = PyDict::new(py);
+            damaged.set_item("damaged", text)?;
+            Ok(damaged.into_any().unbind())
+        }
     }
 }

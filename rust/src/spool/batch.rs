@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Statement};
 
 use super::files::FileJob;
 use super::lease::Held;
-use super::writer::{Job, Why, Writer};
+use super::writer::{Adopted, Edit, InFile, Job, Why, Writer};
 use super::{Incoming, Refusal, Shared, clock, database};
 
 /// Prepared once for as long as the connection is good.
@@ -18,6 +18,8 @@ pub(super) struct Statements<'connection> {
     delete: Statement<'connection>,
     delete_retry: Statement<'connection>,
     defer: Statement<'connection>,
+    retry_now: Statement<'connection>,
+    row: Statement<'connection>,
     lane: Statement<'connection>,
     meta: Statement<'connection>,
 }
@@ -40,6 +42,8 @@ impl<'connection> Statements<'connection> {
                  ON CONFLICT DO UPDATE SET attempts = excluded.attempts,
                    next_ms = excluded.next_ms, error = excluded.error",
             )?,
+            retry_now: connection.prepare("UPDATE retry SET next_ms = ?2 WHERE id = ?1")?,
+            row: connection.prepare(ROW)?,
             lane: connection.prepare(
                 "INSERT INTO lane VALUES(?1, ?2, ?3) ON CONFLICT DO UPDATE
                  SET depth = depth + excluded.depth, octets = octets + excluded.octets",
@@ -53,12 +57,43 @@ impl<'connection> Statements<'connection> {
 
 /// What has to be done when the commit is synced.
 enum Effect {
-    /// A message is saved.
-    Saved { entry: Box<dyn Incoming>, id: i64, octets: u64, file: Option<String> },
+    /// A message is saved; `due` where it has a time.
+    Saved { job: Saved, id: i64, octets: u64, due: Option<i64> },
     /// A row is gone; `false` where there was none.
     Deleted { held: Arc<Held>, why: Why, found: bool },
     /// A message has a time; `false` where it is gone.
     Deferred { job: Job, found: bool },
+    /// What a command asked for.
+    Edited { job: Job, rows: Vec<Edited> },
+}
+
+/// A message with its file.
+struct Saved {
+    entry: Box<dyn Incoming>,
+    file: Option<InFile>,
+    adopted: Option<Adopted>,
+}
+
+impl Saved {
+    fn into_job(self) -> Job {
+        Job::Insert { entry: self.entry, file: self.file, adopted: self.adopted }
+    }
+}
+
+/// A row that a command changed.
+struct Edited {
+    id: i64,
+    row: Row,
+    /// Its time, where it has one.
+    due: Option<i64>,
+    now: i64,
+}
+
+/// What counts a row.
+struct Row {
+    backend: String,
+    octets: u64,
+    file: Option<String>,
 }
 
 /// What one commit has in it.
@@ -86,7 +121,7 @@ impl Batch {
     pub(super) fn ids(&self) -> Vec<i64> {
         let ids = self.effects.iter().filter_map(|effect| match effect {
             Effect::Saved { id, .. } => Some(*id),
-            Effect::Deleted { .. } | Effect::Deferred { .. } => None,
+            _ => None,
         });
         ids.collect()
     }
@@ -106,12 +141,9 @@ impl Batch {
         let mut undone = Vec::new();
         for effect in self.effects {
             match effect {
-                Effect::Saved { entry, file, .. } => {
-                    let file = file.map(|name| (name, 0));
-                    shared.refuse(Job::Insert { entry, file }, Refusal::Broken);
-                }
+                Effect::Saved { job, .. } => shared.refuse(job.into_job(), Refusal::Broken),
                 Effect::Deleted { held, why, .. } => undone.push(Job::Delete { held, why }),
-                Effect::Deferred { job, .. } => undone.push(job),
+                Effect::Deferred { job, .. } | Effect::Edited { job, .. } => undone.push(job),
             }
         }
         for job in self.jobs {
@@ -150,27 +182,12 @@ impl Writer {
     fn write(&mut self, on: &mut Statements<'_>, batch: &mut Batch) -> rusqlite::Result<()> {
         while let Some(job) = batch.jobs.next() {
             match job {
-                Job::Insert { entry, file } => self.insert(on, batch, entry, file)?,
-                Job::Delete { held, why } => {
-                    let found = on.delete.execute([held.id]).map(|count| count > 0);
-                    let retry =
-                        if held.attempts > 0 { on.delete_retry.execute([held.id]) } else { Ok(0) };
-                    let good = matches!(found, Ok(true));
-                    if good {
-                        batch.count(&held.backend, -1, held.octets);
-                    }
-                    batch.effects.push(Effect::Deleted { held, why, found: good });
-                    found.and(retry)?;
+                Job::Insert { entry, file, adopted } => {
+                    self.insert(on, batch, Saved { entry, file, adopted })?;
                 }
-                Job::Defer { held, attempts, next_ms, reason } => {
-                    let row = (held.id, &*held.backend, attempts, next_ms, &reason);
-                    let holds = self.shared.lanes.holds(&held.backend, held.id, held.generation);
-                    let found = if holds { on.defer.execute(row) } else { Ok(0) };
-                    let good = matches!(found, Ok(1..));
-                    let job = Job::Defer { held, attempts, next_ms, reason };
-                    batch.effects.push(Effect::Deferred { job, found: good });
-                    found?;
-                }
+                Job::Delete { held, why } => delete(on, batch, held, why)?,
+                Job::Defer { .. } => self.defer(on, batch, job)?,
+                Job::Edit { .. } => self.edit(on, batch, job)?,
             }
         }
         for (backend, (depth, octets)) in &batch.lanes {
@@ -180,18 +197,71 @@ impl Writer {
         Ok(())
     }
 
+    fn defer(&self, on: &mut Statements<'_>, batch: &mut Batch, job: Job) -> rusqlite::Result<()> {
+        let mut found = Ok(0);
+        if let Job::Defer { held, attempts, next_ms, reason } = &job
+            && self.shared.lanes.holds(&held.backend, held.id, held.generation)
+        {
+            found = on.defer.execute((held.id, &*held.backend, attempts, next_ms, reason));
+        }
+        batch.effects.push(Effect::Deferred { job, found: matches!(found, Ok(1..)) });
+        found.map(drop)
+    }
+
+    fn edit(&self, on: &mut Statements<'_>, batch: &mut Batch, job: Job) -> rusqlite::Result<()> {
+        let Job::Edit { ids, edit, .. } = &job else { return Ok(()) };
+        let (mut rows, mut done) = (Vec::new(), Ok(()));
+        for id in ids {
+            done = self.edit_one(on, *id, *edit).map(|row| rows.extend(row));
+            if done.is_err() {
+                break;
+            }
+        }
+        if *edit == Edit::Drop {
+            rows.iter().for_each(|one| batch.count(&one.row.backend, -1, one.row.octets));
+        }
+        batch.effects.push(Effect::Edited { job, rows });
+        done
+    }
+
+    /// `None` where somebody works on it, or there is nothing to do.
+    fn edit_one(
+        &self,
+        on: &mut Statements<'_>,
+        id: i64,
+        edit: Edit,
+    ) -> rusqlite::Result<Option<Edited>> {
+        let found = on.row.query_row([id], |row| Ok((Row::of(row)?, row.get(3)?))).optional()?;
+        let Some((row, due)): Option<(Row, Option<i64>)> = found else { return Ok(None) };
+        if self.shared.lanes.leased(&row.backend, id) {
+            return Ok(None);
+        }
+        let now = clock::now_ms();
+        match edit {
+            Edit::Retry if due.is_none_or(|due| due <= now) => return Ok(None),
+            Edit::Retry => drop(on.retry_now.execute((id, now))?),
+            Edit::Drop => {
+                on.delete.execute([id])?;
+                on.delete_retry.execute([id])?;
+            }
+        }
+        Ok(Some(Edited { id, row, due, now }))
+    }
+
     fn insert(
         &mut self,
         on: &mut Statements<'_>,
         batch: &mut Batch,
-        entry: Box<dyn Incoming>,
-        file: Option<(String, u32)>,
+        saved: Saved,
     ) -> rusqlite::Result<()> {
-        let (record, octets) = (entry.record(), entry.octets());
-        let cost = (record.len() + octets.len()) as u64;
+        let Saved { entry, file, adopted } = &saved;
+        let record = entry.record();
+        let size = file.as_ref().map_or(entry.octets().len() as u64, |file| file.size);
+        let cost = record.len() as u64 + size;
         let room = &self.shared.room;
-        if room.is_tight() || !room.fits(batch.added + cost) {
-            self.shared.refuse(Job::Insert { entry, file }, Refusal::Full);
+        // What was in another folder is on this disk already.
+        if adopted.is_none() && (room.is_tight() || !room.fits(batch.added + cost)) {
+            self.shared.refuse(saved.into_job(), Refusal::Full);
             return Ok(());
         }
         if self.next > self.reserved {
@@ -200,28 +270,14 @@ impl Writer {
         }
         let id = self.next;
         self.next += 1;
-        let (file, crc) = match file {
-            Some((name, crc)) => (Some(name), crc),
-            None => (None, checksum(record, octets)),
-        };
-        let body = if file.is_some() { None } else { Some(octets) };
-        let done = on.insert.execute((
-            id,
-            clock::ms(entry.received_at()),
-            i64::try_from(octets.len()).unwrap_or(i64::MAX),
-            crc,
-            entry.backend(),
-            entry.queued_id(),
-            record,
-            &file,
-            body,
-        ));
+        let done = on.insert_row(id, &saved, size);
+        let due = adopted.as_ref().and_then(|adopted| Some(adopted.retry.as_ref()?.next_ms));
         batch.count(entry.backend(), 1, cost);
         batch.added += cost;
-        batch.written += record.len() as u64 + body.map_or(0, <[u8]>::len) as u64;
+        batch.written += if file.is_some() { record.len() as u64 } else { cost };
         self.last = id;
-        batch.effects.push(Effect::Saved { entry, id, octets: cost, file });
-        done.map(drop)
+        batch.effects.push(Effect::Saved { job: saved, id, octets: cost, due });
+        done
     }
 
     /// It is synced: says so to everyone.
@@ -234,10 +290,15 @@ impl Writer {
         shared.room.set_live(shared.room.live().saturating_add_signed(octets));
         for effect in batch.effects.drain(..) {
             match effect {
-                Effect::Saved { entry, id, octets, .. } => {
+                Effect::Saved { job: Saved { entry, .. }, id, octets, due } => {
                     shared.figures.depth.add();
                     shared.figures.committed.add();
-                    shared.lanes.inserted(entry.backend(), id, octets);
+                    if let Some(due) = due {
+                        shared.lanes.count(entry.backend(), octets);
+                        shared.lanes.deferred(entry.backend(), id, None, due);
+                    } else {
+                        shared.lanes.inserted(entry.backend(), id, octets);
+                    }
                     entry.settle(Ok(()));
                 }
                 Effect::Deleted { held, why, found: true } => shared.deleted(&held, why),
@@ -245,6 +306,7 @@ impl Writer {
                     shared.lanes.forget(&held.backend, held.id, held.generation);
                 }
                 Effect::Deferred { job, found } => shared.deferred(&job, found),
+                Effect::Edited { job, rows } => shared.edited(job, rows),
             }
         }
         shared.look(batch.written);
@@ -254,15 +316,15 @@ impl Writer {
 impl Shared {
     /// Refuses a message, whose file goes then.
     pub(super) fn refuse(&self, job: Job, refusal: Refusal) {
-        if let Job::Insert { file: Some((name, _)), .. } = &job {
-            self.files.push(FileJob::Remove(name.clone()));
+        if let Job::Insert { file: Some(file), .. } = &job {
+            self.files.push(FileJob::Remove(file.name.clone()));
         }
         self.figures.refused.add();
         job.refuse(refusal);
     }
 
     fn deleted(&self, held: &Held, why: Why) {
-        self.lanes.deleted(&held.backend, held.id, held.octets);
+        self.lanes.deleted(&held.backend, held.id, held.octets, None);
         self.figures.depth.sub();
         match why {
             Why::Done => self.figures.done.add(),
@@ -272,6 +334,23 @@ impl Shared {
         if let Some(name) = &held.file {
             self.files.push(FileJob::Remove(name.clone()));
         }
+    }
+
+    fn edited(&self, job: Job, rows: Vec<Edited>) {
+        let Job::Edit { edit, done, .. } = job else { return };
+        let count = rows.len() as u64;
+        for Edited { id, row, due, now } in rows {
+            if edit == Edit::Retry {
+                self.lanes.advance(&row.backend, id, due.unwrap_or(now), now);
+                continue;
+            }
+            self.lanes.deleted(&row.backend, id, row.octets, due);
+            self.figures.depth.sub();
+            if let Some(name) = row.file {
+                self.files.push(FileJob::Remove(name));
+            }
+        }
+        let _ = done.send(count);
     }
 
     fn deferred(&self, job: &Job, found: bool) {
@@ -293,21 +372,73 @@ pub(super) fn checksum(record: &[u8], octets: &[u8]) -> u32 {
     sum.finalize()
 }
 
-/// Deletes a message that should not be there, with all that counts it.
+/// Deletes a message, with all that counts it.
 pub(super) fn erase(connection: &Connection, id: i64) -> rusqlite::Result<()> {
-    let found: Option<(String, i64)> = connection
-        .query_row(
-            "DELETE FROM msg WHERE id = ?1 RETURNING backend, size + length(env)",
-            [id],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
-        .optional()?;
-    if let Some((backend, octets)) = found {
+    let row = connection.query_row(ROW, [id], Row::of).optional()?;
+    if let Some(row) = row {
+        connection.execute("DELETE FROM msg WHERE id = ?1", [id])?;
         connection.execute(
             "UPDATE lane SET depth = depth - 1, octets = octets - ?2 WHERE backend = ?1",
-            (backend, octets),
+            (row.backend, i64::try_from(row.octets).unwrap_or(i64::MAX)),
         )?;
     }
     connection.execute("DELETE FROM retry WHERE id = ?1", [id])?;
     Ok(())
+}
+
+const ROW: &str = "SELECT msg.backend, size + length(env), file, next_ms
+  FROM msg LEFT JOIN retry ON retry.id = msg.id WHERE msg.id = ?1";
+
+impl Row {
+    fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        let octets: i64 = row.get(1)?;
+        Ok(Self { backend: row.get(0)?, octets: octets.unsigned_abs(), file: row.get(2)? })
+    }
+}
+
+fn delete(
+    on: &mut Statements<'_>,
+    batch: &mut Batch,
+    held: Arc<Held>,
+    why: Why,
+) -> rusqlite::Result<()> {
+    let found = on.delete.execute([held.id]).map(|count| count > 0);
+    // A late success may be of an attempt that was the first one.
+    let retry = on.delete_retry.execute([held.id]);
+    if let Ok(true) = found {
+        batch.count(&held.backend, -1, held.octets);
+    }
+    batch.effects.push(Effect::Deleted { held, why, found: matches!(found, Ok(true)) });
+    found.and(retry).map(drop)
+}
+
+impl Statements<'_> {
+    fn insert_row(&mut self, id: i64, saved: &Saved, size: u64) -> rusqlite::Result<()> {
+        let Saved { entry, file, adopted } = saved;
+        let (record, octets) = (entry.record(), entry.octets());
+        let crc = match (file, adopted) {
+            (Some(file), _) => file.crc,
+            // Not made anew: it may say that something is damaged.
+            (None, Some(adopted)) => adopted.crc,
+            (None, None) => checksum(record, octets),
+        };
+        self.insert.execute((
+            id,
+            clock::ms(entry.received_at()),
+            i64::try_from(size).unwrap_or(i64::MAX),
+            crc,
+            entry.backend(),
+            entry.queued_id(),
+            record,
+            file.as_ref().map(|file| &file.name),
+            file.is_none().then_some(octets),
+        ))?;
+        let Some(adopted) = adopted else { return Ok(()) };
+        self.meta.execute((&adopted.key, adopted.id))?;
+        if let Some(retry) = &adopted.retry {
+            let row = (id, entry.backend(), retry.attempts, retry.next_ms, &retry.reason);
+            self.defer.execute(row)?;
+        }
+        Ok(())
+    }
 }

@@ -28,7 +28,7 @@ CREATE TABLE retry(id INTEGER PRIMARY KEY, backend TEXT NOT NULL, attempts INTEG
 CREATE TABLE lane(backend TEXT PRIMARY KEY, depth INTEGER NOT NULL, octets INTEGER NOT NULL)
   STRICT, WITHOUT ROWID;
 CREATE TABLE meta(k TEXT PRIMARY KEY, v INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-INSERT INTO meta VALUES('last', 0), ('reserved', 0);
+INSERT INTO meta VALUES('last', 0), ('reserved', 0), ('identity', random());
 ";
 
 /// The connection that writes; the database is made where there is none.
@@ -61,6 +61,8 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, OpenError> {
 
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    #[cfg(test)]
+    super::tests::vfs::register();
     Connection::open_with_flags(path, flags)
 }
 
@@ -118,7 +120,7 @@ pub(super) struct Sum {
 
 /// A message that waits for its time.
 #[derive(Debug)]
-pub(super) struct Deferred {
+pub(super) struct Waiting {
     pub(super) id: i64,
     pub(super) backend: String,
     pub(super) next_ms: i64,
@@ -136,11 +138,11 @@ pub(super) fn sums(connection: &Connection) -> rusqlite::Result<Vec<Sum>> {
         .collect()
 }
 
-pub(super) fn deferred(connection: &Connection) -> rusqlite::Result<Vec<Deferred>> {
+pub(super) fn deferred(connection: &Connection) -> rusqlite::Result<Vec<Waiting>> {
     let mut select = connection.prepare("SELECT id, backend, next_ms FROM retry")?;
     select
         .query_map([], |row| {
-            Ok(Deferred { id: row.get(0)?, backend: row.get(1)?, next_ms: row.get(2)? })
+            Ok(Waiting { id: row.get(0)?, backend: row.get(1)?, next_ms: row.get(2)? })
         })?
         .collect()
 }

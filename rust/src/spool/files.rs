@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::lease::Held;
-use super::writer::Job;
+use super::writer::{InFile, Job, Why};
 use super::{Incoming, Refusal, Shared, batch, folder};
 use crate::log::Level;
 use crate::queued_id::Generator;
@@ -33,9 +33,9 @@ pub(super) fn run(shared: &Shared) {
             match job {
                 FileJob::Store(entry) => store(shared, entry, &names),
                 FileJob::Remove(name) => remove(shared, &name),
-                FileJob::Fail { held, reason } | FileJob::Damage { held, reason } => {
-                    let next_ms = super::clock::now_ms() + 3_600_000;
-                    shared.send(Job::Defer { attempts: held.attempts + 1, held, next_ms, reason });
+                FileJob::Fail { held, reason } => shared.set_aside(held, &reason, Why::Failed),
+                FileJob::Damage { held, reason } => {
+                    shared.set_aside(held, &reason, Why::Damaged);
                 }
             }
         }
@@ -45,14 +45,15 @@ pub(super) fn run(shared: &Shared) {
 fn store(shared: &Shared, entry: Box<dyn Incoming>, names: &Generator) {
     let octets = (entry.octets().len() + entry.record().len()) as u64;
     if let Err(refusal) = shared.room.has(octets) {
-        return shared.refuse(Job::Insert { entry, file: None }, refusal);
+        return shared.refuse(Job::Insert { entry, file: None, adopted: None }, refusal);
     }
     let name = names.next(SystemTime::now());
     match write(shared, &name, entry.octets()) {
         Ok(()) => {
             shared.look(octets);
             let crc = batch::checksum(entry.record(), entry.octets());
-            shared.send(Job::Insert { entry, file: Some((name, crc)) });
+            let file = Some(InFile { name, crc, size: entry.octets().len() as u64 });
+            shared.send(Job::Insert { entry, file, adopted: None });
         }
         Err(error) => {
             report(shared, &name, "cannot be written", &error);
@@ -60,7 +61,7 @@ fn store(shared: &Shared, entry: Box<dyn Incoming>, names: &Generator) {
             let full =
                 matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
             let refusal = if full { Refusal::Full } else { Refusal::Broken };
-            shared.refuse(Job::Insert { entry, file: None }, refusal);
+            shared.refuse(Job::Insert { entry, file: None, adopted: None }, refusal);
         }
     }
 }

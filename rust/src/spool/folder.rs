@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::error::OpenError;
 use super::faults::{Faults, Point};
@@ -17,7 +18,7 @@ const FILE_MODE: u32 = 0o600;
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    lock: File,
+    lock: Mutex<Option<File>>,
     pub(super) faults: Faults,
 }
 
@@ -38,7 +39,11 @@ impl Folder {
         loop {
             make(path).map_err(OpenError::file(path, "cannot be made"))?;
             let name = path.join("spool.lock");
-            let lock = create(&name).map_err(OpenError::file(&name, "cannot be opened"))?;
+            let lock = match create(&name) {
+                // Who took over its mails has removed it since it was made.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !path.exists() => continue,
+                lock => lock.map_err(OpenError::file(&name, "cannot be opened"))?,
+            };
             match lock.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
@@ -46,8 +51,9 @@ impl Folder {
                     return Err(OpenError::File { path: name, what: "cannot be locked", error });
                 }
             }
-            // Who took over its mails may have removed it since it was opened.
+            // The same since it was opened.
             if is_still(&lock, &name) {
+                let lock = Mutex::new(Some(lock));
                 let folder = Self { path: path.to_owned(), lock, faults: Faults::default() };
                 folder.complete().map_err(OpenError::file(path, "cannot be prepared"))?;
                 return Ok(Some(folder));
@@ -66,10 +72,9 @@ impl Folder {
         sync_folder(&self.path)
     }
 
-    /// Lets another process have it, or a core that follows in this one: at the end.
-    pub(super) fn unlock(&self) {
-        // Where it fails, the end of the process does it.
-        let _ = self.lock.unlock();
+    /// Another process may have it.
+    pub(super) fn release(&self) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(super) fn path(&self) -> &Path {

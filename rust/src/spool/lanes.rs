@@ -155,8 +155,11 @@ impl Lanes {
     }
 
     /// A message's row was deleted; ids that are still here lead to none, and are passed over.
-    pub(super) fn deleted(&self, backend: &str, id: i64, octets: u64) {
+    pub(super) fn deleted(&self, backend: &str, id: i64, octets: u64, due: Option<i64>) {
         self.with(backend, |lane| {
+            if let Some(due) = due {
+                lane.due.remove(&(due, id));
+            }
             lane.leased.remove(&id);
             lane.depth = lane.depth.saturating_sub(1);
             lane.octets = lane.octets.saturating_sub(octets);

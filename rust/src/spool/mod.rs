@@ -20,11 +20,18 @@
 //! | `files` | the thread of bodies in files |
 //! | `lanes` | which ids wait for which backend |
 //! | `dispatch`, `lease` | reading what is given out; what becomes of it |
+//! | `aside` | messages that failed or are damaged |
+//! | `adopt` | the folders of processes that are gone |
+//! | `commands` | what a person asks: list, show, retry, drop, replay |
 //! | `room` | limits |
+//! | `last` | which id was committed last, to miss those that are missing |
 //! | `clock`, `quiet`, `error`, `faults` | times, log lines, why it cannot be opened, failures on purpose |
 
+mod adopt;
+mod aside;
 mod batch;
 mod clock;
+mod commands;
 mod database;
 mod disk;
 mod dispatch;
@@ -34,6 +41,7 @@ mod figures;
 mod files;
 mod folder;
 mod lanes;
+mod last;
 mod lease;
 mod quiet;
 mod room;
@@ -42,7 +50,7 @@ mod tests;
 mod writer;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -50,6 +58,7 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::Connection;
 
+pub use self::commands::{Entry, State};
 pub use self::error::OpenError;
 use self::figures::Figures;
 use self::files::FileJob;
@@ -120,6 +129,7 @@ pub struct Spool {
 
 struct Threads {
     files: JoinHandle<()>,
+    adopting: Option<JoinHandle<()>>,
     writer: JoinHandle<()>,
 }
 
@@ -130,6 +140,8 @@ struct Shared {
     lanes: Lanes,
     inbox: Queue<Job>,
     files: Queue<FileJob>,
+    /// Closed where the thread that adopts is to end; nothing is put in.
+    adopting: Queue<()>,
     reader: Mutex<Connection>,
     figures: Figures,
     quiet: Quiet,
@@ -137,13 +149,34 @@ struct Shared {
 }
 
 impl Spool {
-    /// Takes the first free folder, looks whether all is well, and starts the threads.
+    /// Takes the first free folder, looks whether all is well, and starts the threads. The folders of
+    /// processes that are gone are taken over by and by.
     pub fn open(settings: Settings, log: Arc<Log>) -> Result<Arc<Self>, OpenError> {
         let folder = Folder::take(&settings.folder)?;
-        Self::open_in(folder, settings, log)
+        Self::open_in(folder, settings, log, true)
     }
 
-    fn open_in(folder: Folder, settings: Settings, log: Arc<Log>) -> Result<Arc<Self>, OpenError> {
+    /// For a command while no daemon runs: all that is in `root`, in one spool, without limits.
+    /// [`OpenError::Held`] where a daemon has any of it.
+    pub fn open_offline(root: &Path, log: Arc<Log>) -> Result<Arc<Self>, OpenError> {
+        let folders = folder::numbered(root).map_err(OpenError::file(root, "cannot be read"))?;
+        for path in &folders {
+            if Folder::try_take(path)?.is_none() {
+                return Err(OpenError::Held(path.clone()));
+            }
+        }
+        let settings = Settings { folder: root.to_owned(), ..Settings::default() };
+        let spool = Self::open_in(Folder::take(root)?, settings, log, false)?;
+        spool.shared.adopt();
+        Ok(spool)
+    }
+
+    fn open_in(
+        folder: Folder,
+        settings: Settings,
+        log: Arc<Log>,
+        adopts: bool,
+    ) -> Result<Arc<Self>, OpenError> {
         let path = folder.database();
         let connection = database::open(&path)?;
         let reader = database::open_to_read(&path)?;
@@ -152,6 +185,7 @@ impl Spool {
             lanes: Lanes::default(),
             inbox: Queue::default(),
             files: Queue::default(),
+            adopting: Queue::default(),
             reader: Mutex::new(reader),
             figures: Figures::default(),
             quiet: Quiet::new(log),
@@ -162,9 +196,10 @@ impl Spool {
             .map_err(OpenError::database(&path))?;
         files::tidy(&shared)
             .map_err(OpenError::file(&shared.folder.path().join("bodies"), "cannot be tidied"))?;
+        shared.count_failed_files();
         shared.look(0);
         let cannot = |error| OpenError::File { path, what: "no thread for it", error };
-        let threads = start(&shared, writer, connection).map_err(cannot)?;
+        let threads = start(&shared, writer, connection, adopts).map_err(cannot)?;
         Ok(Arc::new(Self { shared, threads: Mutex::new(Some(threads)) }))
     }
 
@@ -185,14 +220,14 @@ impl Spool {
 
     /// Has a message saved: it is settled by a thread of the spool. Never waits.
     pub fn insert(&self, entry: Box<dyn Incoming>) {
-        if self.shared.closing.load(Ordering::Acquire) {
+        if self.shared.is_closing() {
             entry.settle(Err(Refusal::Broken));
         } else if entry.octets().len() > LARGEST_INLINE {
             if let Err(FileJob::Store(entry)) = self.shared.files.offer(FileJob::Store(entry)) {
                 entry.settle(Err(Refusal::Broken));
             }
         } else {
-            self.shared.send(Job::Insert { entry, file: None });
+            self.shared.send(Job::Insert { entry, file: None, adopted: None });
         }
     }
 
@@ -229,7 +264,7 @@ impl Spool {
     }
 
     /// The folder of this process.
-    pub fn path(&self) -> &std::path::Path {
+    pub fn path(&self) -> &Path {
         self.shared.folder.path()
     }
 
@@ -239,12 +274,17 @@ impl Spool {
         self.stop_giving();
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(threads) = threads else { return };
-        // First that of the files: what it has written becomes rows of the last commits.
+        self.shared.adopting.close();
+        if let Some(adopting) = threads.adopting {
+            let _ = adopting.join();
+        }
+        // Then that of the files: what it has written becomes rows of the last commits.
         self.shared.files.close();
         let _ = threads.files.join();
         self.shared.inbox.close();
         let _ = threads.writer.join();
-        self.shared.folder.unlock();
+        // A lease that somebody still holds does not keep it.
+        self.shared.folder.release();
     }
 }
 
@@ -264,20 +304,35 @@ fn start(
     shared: &Arc<Shared>,
     writer: writer::Writer,
     connection: Connection,
+    adopts: bool,
 ) -> std::io::Result<Threads> {
     let name = |name: &str| std::thread::Builder::new().name(name.to_owned());
     let of_files = Arc::clone(shared);
     let files = name("spool-files").spawn(move || files::run(&of_files))?;
-    match name("spool").spawn(move || writer.run(connection)) {
-        Ok(writer) => Ok(Threads { files, writer }),
+    let started = name("spool").spawn(move || writer.run(connection)).and_then(|writer| {
+        let adopt = Arc::clone(shared);
+        let adopting = if adopts {
+            Some(name("spool-adopt").spawn(move || adopt::run(&adopt))?)
+        } else {
+            None
+        };
+        Ok((adopting, writer))
+    });
+    match started {
+        Ok((adopting, writer)) => Ok(Threads { files, adopting, writer }),
         Err(error) => {
             shared.files.close();
+            shared.inbox.close();
             Err(error)
         }
     }
 }
 
 impl Shared {
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
     /// To the writer; a message that comes too late is refused.
     fn send(&self, job: Job) {
         if let Err(job) = self.inbox.offer(job) {

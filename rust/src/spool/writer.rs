@@ -4,30 +4,68 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use super::batch::{Batch, Statements};
 use super::lease::Held;
-use super::{Incoming, Refusal, Shared, database};
+use super::{Incoming, Refusal, Shared, clock, database, last};
 use crate::log::Level;
 
 /// Messages of one commit.
 const LARGEST_BATCH: usize = 256;
 /// Octets of one commit.
 const LARGEST_OCTETS: usize = 4 << 20;
+/// The file of an empty database may be as large.
+const LARGEST_EMPTY: u64 = 64 << 20;
 /// How often it looks at what nobody tells it.
 const TICK: Duration = Duration::from_secs(1);
 
 /// What a commit is asked for.
 pub(super) enum Job {
-    /// A message; where its octets are in a file, that one's name and the checksum.
-    Insert { entry: Box<dyn Incoming>, file: Option<(String, u32)> },
+    /// A message, whose octets may be in a file, and which may have been another folder's.
+    Insert { entry: Box<dyn Incoming>, file: Option<InFile>, adopted: Option<Adopted> },
     /// A message whose row goes.
     Delete { held: Arc<Held>, why: Why },
     /// A message that is tried again later.
     Defer { held: Arc<Held>, attempts: u32, next_ms: i64, reason: String },
+    /// What a command asks for; it is told how many there were.
+    Edit { ids: Vec<i64>, edit: Edit, done: Sender<u64> },
+}
+
+/// A body in a file.
+pub(super) struct InFile {
+    pub(super) name: String,
+    /// Of the envelope and the message.
+    pub(super) crc: u32,
+    pub(super) size: u64,
+}
+
+/// What a message has of the folder that it was in before.
+pub(super) struct Adopted {
+    /// Names that folder in `meta`, where its highest id is kept.
+    pub(super) key: String,
+    pub(super) id: i64,
+    pub(super) crc: u32,
+    pub(super) retry: Option<Retry>,
+}
+
+/// A row of `retry`.
+pub(super) struct Retry {
+    pub(super) attempts: u32,
+    pub(super) next_ms: i64,
+    pub(super) reason: Option<String>,
+}
+
+/// What a command does to messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Edit {
+    /// Deferred ones are due now.
+    Retry,
+    /// They are deleted.
+    Drop,
 }
 
 /// Why a row goes.
@@ -48,9 +86,9 @@ impl Job {
 
     fn octets(&self) -> usize {
         match self {
-            Self::Insert { entry, file: None } => entry.octets().len() + entry.record().len(),
-            Self::Insert { entry, file: Some(_) } => entry.record().len(),
-            Self::Delete { .. } | Self::Defer { .. } => 0,
+            Self::Insert { entry, file: None, .. } => entry.octets().len() + entry.record().len(),
+            Self::Insert { entry, file: Some(_), .. } => entry.record().len(),
+            Self::Delete { .. } | Self::Defer { .. } | Self::Edit { .. } => 0,
         }
     }
 }
@@ -67,6 +105,10 @@ pub(super) struct Writer {
     pub(super) last: i64,
     /// Ids of commits that failed: they may be on the disk all the same.
     pub(super) suspects: Vec<i64>,
+    /// When it broke last.
+    broke: Option<Instant>,
+    /// The id that `spool.last` has.
+    told: i64,
     ticked: Option<Instant>,
 }
 
@@ -79,7 +121,7 @@ enum End {
 impl Writer {
     /// Reads what there is, and reserves the first ids.
     pub(super) fn begin(shared: Arc<Shared>, connection: &Connection) -> rusqlite::Result<Self> {
-        let last = database::meta(connection, "last")?;
+        let last = last::find(connection, &shared.folder, &shared.quiet)?;
         let first = database::meta(connection, "reserved")?.max(last) + 1;
         let reserved = first + database::BLOCK - 1;
         database::set_meta(connection, "reserved", reserved)?;
@@ -93,8 +135,17 @@ impl Writer {
         for deferred in database::deferred(connection)? {
             shared.lanes.deferred(&deferred.backend, deferred.id, None, deferred.next_ms);
         }
-        let (waiting, suspects) = (VecDeque::new(), Vec::new());
-        Ok(Self { shared, waiting, next: first, reserved, last, suspects, ticked: None })
+        Ok(Self {
+            shared,
+            waiting: VecDeque::new(),
+            next: first,
+            reserved,
+            last,
+            suspects: Vec::new(),
+            broke: None,
+            told: 0,
+            ticked: None,
+        })
     }
 
     /// Until it is closed.
@@ -193,6 +244,11 @@ impl Writer {
 
     /// Tries each second; meanwhile messages are refused. `None` when it is closed first.
     fn reopen(&mut self) -> Option<Connection> {
+        // A disk that takes little and no more must not have it done again and again.
+        let before = self.broke.replace(Instant::now());
+        if before.is_some_and(|at| at.elapsed() < 10 * TICK) && !self.refuse_for(TICK) {
+            return None;
+        }
         loop {
             match self.try_reopen() {
                 Ok(connection) => {
@@ -254,9 +310,11 @@ impl Writer {
         for id in &self.suspects {
             super::batch::erase(connection, *id)?;
         }
-        // Something is written in any case: it shows whether that can be done.
         database::set_meta(connection, "last", self.last)?;
         database::set_meta(connection, "reserved", self.reserved)?;
+        // Something that differs, since SQLite does not write what is there already: it shows whether it
+        // can write.
+        database::set_meta(connection, "reopened", clock::now_ms())?;
         connection.execute_batch("COMMIT")?;
         // Nothing that is still in the WAL is left to a sync that failed.
         let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
@@ -273,9 +331,30 @@ impl Writer {
         self.shared.figures.oldest_ms.store(oldest, Ordering::Relaxed);
         self.shared.look(0);
         self.tick_last();
+        self.shrink(connection);
     }
 
-    fn tick_last(&mut self) {}
+    fn tick_last(&mut self) {
+        if self.last != self.told {
+            self.shared.write_last(self.last);
+            self.told = self.last;
+        }
+    }
+
+    /// The file stays as large as it ever was, and its free pages are used again. Only once nothing is
+    /// left of a large backlog is it worth the commit that gives them back: it copies what is there, so
+    /// that costs next to nothing then, where `auto_vacuum` would cost each delete something.
+    fn shrink(&mut self, connection: &Connection) {
+        if self.shared.figures.depth.get() > 0 || !self.waiting.is_empty() {
+            return;
+        }
+        let large = std::fs::metadata(self.shared.folder.database())
+            .is_ok_and(|file| file.len() > LARGEST_EMPTY);
+        if large {
+            // Where it fails nothing is lost, and it is tried again with the next second.
+            let _ = connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
+        }
+    }
 }
 
 impl Shared {

@@ -64,6 +64,7 @@ static int sync_file(int number, int fd) {
     uint64_t until = journal_size(); /* what others write from now on is not waited for */
     int error = fault(SYNCING, path);
     delay();
+    if (orders->lies && !error) return 0;
     lock();
     note_sync(error ? FAILED : SYNC, found.st_ino, until);
     unlock();

@@ -17,6 +17,7 @@ struct orders {
     uint32_t after;   /* how many of them succeed first */
     uint32_t times;   /* how many fail then; 0: all */
     uint32_t sync_ms; /* how long each sync takes */
+    uint32_t lies;    /* not 0: syncs do nothing, and say that they did */
     uint32_t matched; /* counted here: operations of these kinds */
     uint32_t failed;  /* counted here: how many of them failed */
     char match[100];  /* only those whose path has this in it */

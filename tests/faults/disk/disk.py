@@ -19,10 +19,10 @@ from tests.faults.disk.journal import Model
 from tests.wire import until
 
 _SOURCES: Final = Path(__file__).parent
-_ORDERS: Final = struct.Struct("=7I100s")
+_ORDERS: Final = struct.Struct("=8I100s")
 """`struct orders` of disk.h."""
 _COUNTS: Final = struct.Struct("=II")
-_COUNTS_AT: Final = 20
+_COUNTS_AT: Final = 24
 
 
 class Fault(enum.IntFlag):
@@ -87,6 +87,7 @@ class Disk:
             "TMPDIR": os.fspath(temporary),
         }
         self._slow_ms = 0
+        self._lies = False
         self._model: Model | None = None
 
     def fail(
@@ -104,13 +105,19 @@ class Disk:
         self._order(what, error, after, times, match)
 
     def heal(self) -> None:
-        """Nothing fails any more, and nothing is slow."""
+        """Nothing fails any more, and nothing is slow or lies."""
         self._slow_ms = 0
+        self._lies = False
         self._order(Fault(0), 0, 0, 0, "")
 
     def slow(self, seconds: float) -> None:
         """From now on each sync takes that long."""
         self._slow_ms = round(seconds * 1_000)
+        self._order(Fault(0), 0, 0, 0, "")
+
+    def lie(self) -> None:
+        """From now on a sync does nothing, and says that it did."""
+        self._lies = True
         self._order(Fault(0), 0, 0, 0, "")
 
     @property
@@ -147,6 +154,6 @@ class Disk:
         assert not what or error in errno.errorcode
         # Not by halves: off, then everything else, then on.
         struct.pack_into("=I", self._orders, 0, 0)
-        rest = (error, after, times, self._slow_ms, 0, 0, match.encode())
+        rest = (error, after, times, self._slow_ms, int(self._lies), 0, 0, match.encode())
         self._orders[4:] = _ORDERS.pack(0, *rest)[4:]
         struct.pack_into("=I", self._orders, 0, int(what))

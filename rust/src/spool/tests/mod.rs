@@ -1,7 +1,14 @@
 //! What a spool promises.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod asking;
+mod broken;
 mod cycle;
+mod damage;
+mod folders;
+mod limits;
+mod order;
+pub(super) mod vfs;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -65,7 +72,7 @@ impl Bench {
         let log = Arc::new(Log::new(0));
         let mut settings = Settings { folder: root.path().join("spool"), ..Settings::default() };
         change(&mut settings);
-        let spool = Spool::open(settings, Arc::clone(&log)).unwrap();
+        let spool = open(settings, &log);
         let (settle, settled) = channel();
         Self { root, log, spool, settled, settle }
     }
@@ -78,13 +85,7 @@ impl Bench {
     fn reopen(&mut self) {
         let settings = Settings { folder: self.root.path().join("spool"), ..self.settings() };
         self.spool.close();
-        // Its lock goes with it.
-        let (log, other) = (
-            Arc::clone(&self.log),
-            Settings { folder: self.root.path().join("no"), ..settings.clone() },
-        );
-        self.spool = Spool::open(other, Arc::clone(&log)).unwrap();
-        self.spool = Spool::open(settings, log).unwrap();
+        self.spool = open(settings, &self.log);
         assert!(self.spool.path().ends_with("spool/0"), "{:?}", self.spool);
     }
 
@@ -120,12 +121,43 @@ impl Bench {
 
     /// Waits for a figure.
     fn wait_for(&self, name: &str, value: u64) {
+        self.wait(|| self.figure(name) == value);
+    }
+
+    fn wait(&self, condition: impl Fn() -> bool) {
         let until = std::time::Instant::now() + SOON;
-        while self.figure(name) != value {
-            assert!(std::time::Instant::now() < until, "{name} is {}", self.figure(name));
+        while !condition() {
+            assert!(std::time::Instant::now() < until, "{:?}", self.spool.snapshot());
             std::thread::yield_now();
         }
     }
+
+    /// What was logged since this was asked last.
+    fn lines(&self) -> Vec<String> {
+        let records = self.log.receive(999, Duration::ZERO).unwrap();
+        records.into_iter().map(|record| record.content.line()).collect()
+    }
+
+    /// Bodies in files, finished and not, in the order of their names.
+    fn body_paths(&self) -> Vec<PathBuf> {
+        let shelves = std::fs::read_dir(self.spool.path().join("bodies")).unwrap();
+        let mut found: Vec<PathBuf> = shelves
+            .flat_map(|shelf| std::fs::read_dir(shelf.unwrap().path()).unwrap())
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        found.sort_by(|one, other| one.file_name().cmp(&other.file_name()));
+        found
+    }
+
+    fn bodies(&self) -> usize {
+        self.body_paths().len()
+    }
+}
+
+/// One that takes over other folders only when a test says so.
+fn open(settings: Settings, log: &Arc<Log>) -> Arc<Spool> {
+    let folder = Folder::take(&settings.folder).unwrap();
+    Spool::open_in(folder, settings, Arc::clone(log), false).unwrap()
 }
 
 fn octets(leased: &Leased) -> Vec<u8> {

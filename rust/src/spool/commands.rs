@@ -1,0 +1,362 @@
+//! What a person asks of a spool: all in pages, so that nothing waits long for it.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{OptionalExtension, Row};
+
+use super::aside::{self, Note};
+use super::writer::{Edit, Job};
+use super::{Incoming, Octets, Refusal, Shared, Spool, clock};
+
+/// Rows that are looked at in one transaction.
+const PAGE: i64 = 10_000;
+/// Messages that are changed in one commit: whoever waits for the next one waits for them.
+const EDITS: usize = 500;
+/// How long a change may take, on a disk that hardly answers.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+const LIST: &str =
+    "SELECT msg.id, queued_id, msg.backend, received_ms, size, env, attempts, next_ms, error
+  FROM msg LEFT JOIN retry ON retry.id = msg.id";
+
+/// Where a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It waits for its turn.
+    Ready,
+    /// It waits for its time.
+    Deferred,
+    /// Somebody works on it.
+    InWork,
+    /// It was refused for good.
+    Failed,
+    /// It is not what was saved.
+    Damaged,
+}
+
+impl State {
+    /// As it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Deferred => "deferred",
+            Self::InWork => "in work",
+            Self::Failed => "failed",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// A message as a list shows it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What a list goes on behind: of a failed or damaged one its place in that list.
+    pub id: i64,
+    /// See [`Incoming::queued_id`].
+    pub queued_id: String,
+    /// Who saves it.
+    pub backend: String,
+    /// When it came.
+    pub received_at: SystemTime,
+    /// Octets of the message.
+    pub size: u64,
+    /// Attempts that failed.
+    pub attempts: u32,
+    /// When it is tried again.
+    pub next_at: Option<SystemTime>,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+    /// Where it is.
+    pub state: State,
+    /// Its envelope.
+    pub record: Vec<u8>,
+}
+
+impl Spool {
+    /// At most `max` messages behind `after` in the order of their ids; or of those that were set aside.
+    pub fn list(&self, after: i64, max: usize, failed: bool) -> io::Result<Vec<Entry>> {
+        if failed {
+            return self.shared.list_aside(after, max);
+        }
+        let max = i64::try_from(max).unwrap_or(i64::MAX);
+        let reader = self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut select = reader
+            .prepare(&format!("{LIST} WHERE msg.id > ?1 ORDER BY msg.id LIMIT ?2"))
+            .map_err(|error| self.shared.cannot_read(&error))?;
+        let rows = select.query_map((after, max), |row| self.shared.entry(row));
+        rows.and_then(Iterator::collect).map_err(|error| self.shared.cannot_read(&error))
+    }
+
+    /// A message: waiting, failed or damaged.
+    pub fn show(&self, queued_id: &str) -> io::Result<Option<(Entry, Octets)>> {
+        let wanted = HashSet::from([queued_id.to_owned()]);
+        let mut id = None;
+        self.shared.each_id(Some(&wanted), |found| {
+            id = found.first().copied();
+            Ok(id.is_none())
+        })?;
+        let Some(id) = id else { return self.shared.show_aside(queued_id) };
+        self.shared.show(id)
+    }
+
+    /// Has deferred messages tried now: those, or all. How many.
+    pub fn retry(&self, queued_ids: Option<&[String]>) -> io::Result<u64> {
+        self.shared.edit(queued_ids, Edit::Retry)
+    }
+
+    /// Deletes messages that nobody works on, or those that were set aside: those, or all. How many.
+    pub fn drop_messages(&self, queued_ids: Option<&[String]>, failed: bool) -> io::Result<u64> {
+        if !failed {
+            return self.shared.edit(queued_ids, Edit::Drop);
+        }
+        let mut count = 0;
+        for folder in [self.shared.folder.failed(), self.shared.folder.damaged()] {
+            for (path, _) in wanted_notes(&folder, queued_ids)? {
+                aside::remove(&self.shared.folder, &path)?;
+                count += 1;
+            }
+        }
+        self.shared.count_failed_files();
+        Ok(count)
+    }
+
+    /// Puts failed messages back: those, or all. Their age begins anew. How many.
+    pub fn replay(&self, queued_ids: Option<&[String]>) -> io::Result<u64> {
+        let mut count = 0;
+        for (path, note) in wanted_notes(&self.shared.folder.failed(), queued_ids)? {
+            self.replay_one(&path, note)?;
+            aside::remove(&self.shared.folder, &path)?;
+            self.shared.count_failed_files();
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn replay_one(&self, path: &Path, note: Note) -> io::Result<()> {
+        let eml = path.with_extension("eml");
+        let body = crate::buffer::Body::stored(&File::open(&eml)?)?;
+        let (settled, outcome) = channel();
+        let record = note.record();
+        self.insert(Box::new(Replayed { note, record, body, settled }));
+        let text = match outcome.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(Refusal::Full)) => "the spool is full: make room, or raise spool.max_bytes",
+            Ok(Err(Refusal::Broken)) | Err(_) => "the spool cannot be written: see the log",
+        };
+        Err(io::Error::other(format!("{}: cannot be put back: {text}", eml.display())))
+    }
+}
+
+impl Shared {
+    fn cannot_read(&self, error: &rusqlite::Error) -> io::Error {
+        let path = self.folder.database();
+        io::Error::other(format!("{}: {error}: check its disk", path.display()))
+    }
+
+    fn entry(&self, row: &Row<'_>) -> rusqlite::Result<Entry> {
+        let (id, backend): (i64, String) = (row.get(0)?, row.get(2)?);
+        let (size, next_ms): (i64, Option<i64>) = (row.get(4)?, row.get(7)?);
+        let state = if self.lanes.leased(&backend, id) {
+            State::InWork
+        } else if next_ms.is_some_and(|at| at > clock::now_ms()) {
+            State::Deferred
+        } else {
+            State::Ready
+        };
+        Ok(Entry {
+            id,
+            queued_id: row.get(1)?,
+            backend,
+            received_at: clock::time(row.get(3)?),
+            size: size.unsigned_abs(),
+            attempts: row.get::<_, Option<u32>>(6)?.unwrap_or(0),
+            next_at: next_ms.map(clock::time),
+            error: row.get(8)?,
+            state,
+            record: row.get(5)?,
+        })
+    }
+
+    fn show(&self, id: i64) -> io::Result<Option<(Entry, Octets)>> {
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = reader
+            .query_row(&format!("{LIST} WHERE msg.id = ?1"), [id], |row| self.entry(row))
+            .optional()
+            .map_err(|error| self.cannot_read(&error))?;
+        let content = reader
+            .query_row("SELECT file, body FROM msg WHERE id = ?1", [id], |row| {
+                Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
+            })
+            .optional()
+            .map_err(|error| self.cannot_read(&error))?;
+        drop(reader);
+        let (Some(entry), Some((file, body))) = (entry, content) else { return Ok(None) };
+        let octets = match file {
+            Some(name) => Octets::File(open(&self.folder.body(&name))?),
+            None => Octets::Memory(body.unwrap_or_default()),
+        };
+        Ok(Some((entry, octets)))
+    }
+
+    /// Ids of messages, in pages, as long as `take` wants more.
+    fn each_id(
+        &self,
+        wanted: Option<&HashSet<String>>,
+        mut take: impl FnMut(&[i64]) -> io::Result<bool>,
+    ) -> io::Result<()> {
+        let mut cursor = 0;
+        loop {
+            let page = self.page(cursor).map_err(|error| self.cannot_read(&error))?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            cursor = *last;
+            let is_wanted = |queued_id: &String| wanted.is_none_or(|ids| ids.contains(queued_id));
+            let ids: Vec<i64> =
+                page.iter().filter(|(_, name)| is_wanted(name)).map(|(id, _)| *id).collect();
+            if !ids.is_empty() && !take(&ids)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn page(&self, cursor: i64) -> rusqlite::Result<Vec<(i64, String)>> {
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut select =
+            reader.prepare("SELECT id, queued_id FROM msg WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+        select.query_map((cursor, PAGE), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    }
+
+    fn edit(&self, queued_ids: Option<&[String]>, edit: Edit) -> io::Result<u64> {
+        let wanted: Option<HashSet<String>> = queued_ids.map(|ids| ids.iter().cloned().collect());
+        let mut count = 0;
+        self.each_id(wanted.as_ref(), |ids| {
+            for some in ids.chunks(EDITS) {
+                let (done, answer) = channel();
+                self.send(Job::Edit { ids: some.to_vec(), edit, done });
+                count += answer.recv_timeout(PATIENCE).map_err(|error| {
+                    let text = match error {
+                        RecvTimeoutError::Timeout => "it takes too long: see the log",
+                        RecvTimeoutError::Disconnected => "it is closed",
+                    };
+                    let path = self.folder.path().display();
+                    io::Error::other(format!("{path}: cannot be changed: {text}"))
+                })?;
+            }
+            Ok(true)
+        })?;
+        Ok(count)
+    }
+
+    fn list_aside(&self, after: i64, max: usize) -> io::Result<Vec<Entry>> {
+        let skipped = usize::try_from(after).unwrap_or(0);
+        let failed = aside::names(&self.folder.failed())?.into_iter();
+        let damaged = aside::names(&self.folder.damaged())?.into_iter();
+        let all = failed.map(|path| (path, State::Failed));
+        let all = all.chain(damaged.map(|path| (path, State::Damaged)));
+        let page = all.enumerate().skip(skipped).take(max);
+        page.map(|(index, (path, state))| {
+            let place = i64::try_from(index + 1).unwrap_or(i64::MAX);
+            Ok(entry_aside(place, read_note(&path)?, state))
+        })
+        .collect()
+    }
+
+    fn show_aside(&self, queued_id: &str) -> io::Result<Option<(Entry, Octets)>> {
+        let wanted = [queued_id.to_owned()];
+        let folders =
+            [(self.folder.failed(), State::Failed), (self.folder.damaged(), State::Damaged)];
+        for (folder, state) in folders {
+            if let Some((path, note)) = wanted_notes(&folder, Some(&wanted))?.into_iter().next() {
+                let octets = match open(&path.with_extension("eml")) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        Octets::Memory(Vec::new())
+                    }
+                    file => Octets::File(file?),
+                };
+                return Ok(Some((entry_aside(0, note, state), octets)));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn count_failed_files(&self) {
+        let count = aside::names(&self.folder.failed()).map_or(0, |names| names.len() as u64);
+        self.figures.failed_files.take();
+        self.figures.failed_files.add_many(count);
+    }
+}
+
+fn entry_aside(place: i64, note: Note, state: State) -> Entry {
+    Entry {
+        id: place,
+        record: note.record(),
+        queued_id: note.queued_id,
+        backend: note.backend,
+        received_at: clock::time(note.received_ms),
+        size: note.size,
+        attempts: note.attempts,
+        next_at: None,
+        error: Some(note.reason),
+        state,
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+fn read_note(path: &Path) -> io::Result<Note> {
+    Note::read(path)
+        .map_err(|error| io::Error::other(format!("{}: {error}: remove it", path.display())))
+}
+
+fn wanted_notes(folder: &Path, queued_ids: Option<&[String]>) -> io::Result<Vec<(PathBuf, Note)>> {
+    let mut found = Vec::new();
+    for path in aside::names(folder)? {
+        let note = read_note(&path)?;
+        if queued_ids.is_none_or(|ids| ids.contains(&note.queued_id)) {
+            found.push((path, note));
+        }
+    }
+    Ok(found)
+}
+
+/// A failed message that comes back.
+struct Replayed {
+    note: Note,
+    record: Vec<u8>,
+    body: crate::buffer::Body,
+    settled: std::sync::mpsc::Sender<Result<(), Refusal>>,
+}
+
+impl Incoming for Replayed {
+    fn backend(&self) -> &str {
+        &self.note.backend
+    }
+
+    fn queued_id(&self) -> &str {
+        &self.note.queued_id
+    }
+
+    fn received_at(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn record(&self) -> &[u8] {
+        &self.record
+    }
+
+    fn octets(&self) -> &[u8] {
+        self.body.as_slice()
+    }
+
+    fn settle(self: Box<Self>, outcome: Result<(), Refusal>) {
+        let _ = self.settled.send(outcome);
+    }
+}

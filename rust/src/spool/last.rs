@@ -1,0 +1,49 @@
+//! The id that was committed last, kept outside the database as well: a WAL that is cut where a bit flipped
+//! looks as if what is behind it had never been there.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use rusqlite::Connection;
+
+use super::folder::{self, Folder};
+use super::quiet::Quiet;
+use super::{Shared, database};
+use crate::log::Level;
+
+/// The last id that was committed, by the database and by the file; where the file is ahead, it says
+/// which ids are missing, once.
+pub(super) fn find(
+    connection: &Connection,
+    folder: &Folder,
+    quiet: &Quiet,
+) -> rusqlite::Result<i64> {
+    let last = database::meta(connection, "last")?;
+    let told = fs::read_to_string(folder.last()).ok().and_then(|text| text.trim().parse().ok());
+    let Some(told) = told.filter(|told| *told > last) else { return Ok(last) };
+    quiet.say(
+        Level::Critical,
+        format_args!(
+            "{}: damaged: ids {} to {told} were committed and are missing: their senders were told 250; \
+             keep a copy of the folder, check its disk, and see the log for their mails",
+            folder.database().display(),
+            last + 1
+        ),
+    );
+    database::set_meta(connection, "last", told)?;
+    Ok(told)
+}
+
+impl Shared {
+    /// Writes the id. It is not synced: should the power go, it may be behind, and never ahead.
+    pub(super) fn write_last(&self, last: i64) {
+        let path = self.folder.last();
+        let text = format!("{last:020}\n");
+        let written = folder::create(&path).and_then(|file| file.write_all_at(text.as_bytes(), 0));
+        if let Err(error) = written {
+            let text =
+                format_args!("{}: cannot be written: {error}: check its disk", path.display());
+            self.quiet.fault("last", Level::Warning, text);
+        }
+    }
+}
