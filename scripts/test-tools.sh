@@ -26,7 +26,6 @@ missing() {
     has_postgres || printf ' postgresql'
     has_php_fpm || printf ' php-fpm'
     has_faketime || printf ' libfaketime'
-    command -v strace >/dev/null || printf ' strace'
 }
 
 # Debian keeps the server's programs apart, by version.
