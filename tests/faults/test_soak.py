@@ -28,7 +28,7 @@ from tests.wire import Wire, anonymous_memory, until
 
 SHARE: Final = 0.7
 """Of the rate that it reaches when everybody sends as fast as it goes."""
-PEAK: Final = {False: 2.0, True: 10.0}
+PEAK: Final = {False: 2.0, True: 5.0}
 """Seconds in which that is measured."""
 LENGTH: Final = {False: 15.0, True: 300.0}
 """Seconds of the soak, short and full; with the peak, the start and the verdict 20 s are short."""
@@ -46,10 +46,10 @@ LIMITS: Final = {
 }
 """By how much each may grow a minute, short and full.
 
-- heap, what is allocated: flat within 1 MiB over 200,000 mails. What leaks 32 octets a mail grows
-  by 2 MiB a minute, at a thousand mails a second.
+- heap, what is allocated: measured +0.01 MiB a minute over five, which were 420,000 mails. What
+  leaks 32 octets a mail grows by 2 MiB a minute, at a thousand mails a second.
 - memory, what the process has: more, as the allocator keeps what is freed, in pieces into which
-  the next messages do not fit. Measured: 3.6 MiB a minute over five, with a heap that was flat.
+  the next messages do not fit. Measured: 3.6 and 4.2 MiB a minute over five, with a flat heap.
 - descriptors: one that leaks with each reload, or with each client that is gone, is 4 a minute.
 - threads: a reload takes a worker away or brings it back; one that stays each time is 4 a minute.
 - latency, the median of each second: half of what it is, over five minutes.
