@@ -44,7 +44,7 @@ class Wire:
         try:
             self.greeting = self.reply() if greeted else ""
         except BaseException:
-            self.socket.close()  # nobody else has it yet
+            self.socket.close()
             raise
 
     def send(self, octets: bytes) -> None:
@@ -137,7 +137,8 @@ class Wire:
 def _connect(where: int | str, receive_buffer: int) -> socket.socket:
     if isinstance(where, str) and where.startswith("unix:"):
         family, address = socket.AF_UNIX, where.removeprefix("unix:")
-        return _connected(socket.socket(family), address)
+        client = socket.socket(family)
+        return _connected(client, address)
     host, _, port = (
         f"127.0.0.1:{where}".rpartition(":") if isinstance(where, int) else (where.rpartition(":"))
     )

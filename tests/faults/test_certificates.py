@@ -89,7 +89,7 @@ def test_no_sender_hears_of_new_certificates(
     tmp_path: Path, full: bool, tally: Callable[[str, str], Tally]
 ) -> None:
     """Also where the daemon is told to read them while they are half written."""
-    rounds = 12 if full else 3
+    rounds = 9 if full else 3
     rotation = Rotation(tmp_path)
     tls = f"[servers.tls]\nstart_tls_on = true\nwatch = true\n{rotation.live.toml()}"
     ending = threading.Event()

@@ -103,7 +103,7 @@ def goes_on(daemon: RunningDaemon) -> None:
 def test_a_clock_that_jumps_is_heard_by_nobody(
     tmp_path: Path, full: bool, tally: Callable[[str, str], Tally]
 ) -> None:
-    rounds = 10 if full else 1
+    rounds = 6 if full else 1
     (tmp_path / "slow.py").write_text(SLOW)
     clock = Clock(tmp_path)
     with Returning(partial(start, tmp_path, clock)) as returning:

@@ -141,6 +141,10 @@ def test_a_store_whose_name_is_gone_comes_back(
     stored = map(zlib.decompress, server.values().values())
     # Whether Redis had a batch when its connection ended, nobody knows.
     row = tally("DNS absent", "Redis").audit(
-        ledger, stored, rounds=rounds, deferred_may_be_stored=True
+        ledger,
+        stored,
+        rounds=rounds,
+        deferred_may_be_stored=True,
+        note="copies: what Redis had when its connections were cut",
     )
     assert row.refused > 0

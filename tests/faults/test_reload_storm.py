@@ -21,9 +21,9 @@ from tests.wire import until
 CONNECTIONS: Final = 50
 BAD: Final = 10
 """Of so many configs one is half written."""
-RELOADS: Final = {False: 20, True: 200}
+RELOADS: Final = {False: 20, True: 150}
 """At least, short and full; they go on as long as mails come."""
-MAILS: Final = {False: 4_000, True: 40_000}
+MAILS: Final = {False: 4_000, True: 30_000}
 
 SPILLING: Final = "guerrilla-spill"
 

@@ -28,10 +28,12 @@ from tests.wire import Wire, anonymous_memory, until
 
 SHARE: Final = 0.7
 """Of the rate that it reaches when everybody sends as fast as it goes."""
-PEAK: Final = {False: 2.0, True: 10.0}
+PEAK: Final = {False: 2.0, True: 5.0}
 """Seconds in which that is measured."""
 LENGTH: Final = {False: 15.0, True: 300.0}
 """Seconds of the soak, short and full; with the peak, the start and the verdict 20 s are short."""
+KEPT: Final = {False: 0.5, True: 0.8}
+"""Of that pace, at least: the machine may be busier than when the peak was measured."""
 WARM: Final = {False: 5.0, True: 60.0}
 """Seconds of it that are not looked at: caches, pools and the allocator fill up."""
 EVERY: Final = {False: 2.0, True: 5.0}
@@ -41,18 +43,19 @@ LOOK: Final = 0.25
 MIB: Final = 2**20
 UNITS: Final = {"heap": "MiB", "memory": "MiB", "descriptors": "", "threads": "", "latency": "ms"}
 LIMITS: Final = {
-    False: {"heap": 30, "memory": 60, "descriptors": 60, "threads": 30, "latency": 400},
-    True: {"heap": 2, "memory": 8, "descriptors": 2, "threads": 1, "latency": 10},
+    False: {"heap": 30, "memory": 60, "descriptors": 60, "threads": 30, "latency": 3_000},
+    True: {"heap": 2, "memory": 8, "descriptors": 2, "threads": 1, "latency": 20},
 }
 """By how much each may grow a minute, short and full.
 
-- heap, what is allocated: flat within 1 MiB over 200,000 mails. What leaks 32 octets a mail grows
-  by 2 MiB a minute, at a thousand mails a second.
+- heap, what is allocated: measured +0.01 MiB a minute over five, which were 420,000 mails. What
+  leaks 32 octets a mail grows by 2 MiB a minute, at a thousand mails a second.
 - memory, what the process has: more, as the allocator keeps what is freed, in pieces into which
-  the next messages do not fit. Measured: 3.6 MiB a minute over five, with a heap that was flat.
+  the next messages do not fit. Measured: 3.6 and 4.2 MiB a minute over five, with a flat heap.
 - descriptors: one that leaks with each reload, or with each client that is gone, is 4 a minute.
 - threads: a reload takes a worker away or brings it back; one that stays each time is 4 a minute.
-- latency, the median of each second: half of what it is, over five minutes.
+- latency, the median of each second: a tenth of a second over five minutes, half of one over ten
+  seconds. A machine that others use as well moves it by so much; a queue that grows does by more.
 
 The short form looks at ten seconds, in which a worker more at the end, or a few large messages, are
 a slope already: it finds what leaks with each mail, and the full one what leaks now and then.
@@ -196,7 +199,7 @@ def test_nothing_grows(
         for name, one in grown.items():
             print(f"{one}; at most {LIMITS[full][name]:+g}")  # noqa: T201
     assert {name: one for name, one in grown.items() if one.slope() > LIMITS[full][name]} == {}
-    assert len(taken) > 0.9 * SHARE * peak * (LENGTH[full] - WARM[full]), "it lost its pace"
+    assert len(taken) > KEPT[full] * SHARE * peak * (LENGTH[full] - WARM[full]), "it lost its pace"
     assert (found["memory_used"], found["queue_depth"], found["panics"]) == (0, 0, 0)
     mails = mails_in(tmp_path / "mail.db")
     tally("soak", "SQLite").audit(ledger, mails, rounds=weather.faults, note=times)
