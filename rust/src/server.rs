@@ -32,6 +32,9 @@ const WAKES_A_TURN: usize = 256;
 /// How long sessions have for their last word when everything is closed.
 const LAST_WORD: Duration = Duration::from_millis(250);
 
+/// How long the spool has for its last commit.
+const SPOOL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What every task and every worker shares.
 #[derive(Debug)]
 pub struct Shared {
@@ -351,11 +354,36 @@ impl Server {
             backend.clear();
         }
         if let Some(spool) = self.shared.spool() {
-            spool.close();
+            close_spool(spool, &self.shared.log);
         }
         self.shared.budget.close();
         self.shared.events.close();
         self.shared.log.close();
+    }
+}
+
+/// Waits for the last commit, but not for a disk that hangs: what it has taken is there at the next start.
+fn close_spool(spool: &Arc<Spool>, log: &Log) {
+    let (closed, wait) = std::sync::mpsc::channel();
+    let closing = Arc::clone(spool);
+    let close = move || {
+        closing.close();
+        // Nobody may wait any more.
+        let _ = closed.send(());
+    };
+    match std::thread::Builder::new().name("spool-close".to_owned()).spawn(close) {
+        Ok(_) if wait.recv_timeout(SPOOL_PATIENCE).is_ok() => {}
+        Ok(_) => {
+            let path = spool.path().display();
+            log.write(
+                Level::Error,
+                "spool",
+                format_args!(
+                    "{path}: its disk hangs: not waited for; what was answered 250 is there"
+                ),
+            );
+        }
+        Err(_) => spool.close(),
     }
 }
 
