@@ -15,7 +15,6 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::backends::{Backend, DEFAULT};
 use crate::buffer::{Budget, Spiller};
 use crate::config::{CoreConfig, ServerConfig, Swap};
-use crate::delivery::Inlet;
 use crate::events::Events;
 use crate::faults::Faults;
 use crate::log::{Level, Log};
@@ -54,7 +53,7 @@ pub struct Shared {
     pub(crate) memory_freed: Arc<Notify>,
     pub(crate) ids: Generator,
     pub(crate) shutdown: Arc<Shutdown>,
-    spool: Arc<OnceLock<Arc<Spool>>>,
+    spool: OnceLock<Arc<Spool>>,
     wakes: Wakes,
     retained_warned: AtomicBool,
 }
@@ -79,11 +78,6 @@ impl Shared {
     /// Its spool, where it has one.
     pub fn spool(&self) -> Option<&Arc<Spool>> {
         self.spool.get()
-    }
-
-    /// The way into the spool for a message of that backend.
-    pub fn inlet(&self, backend: Arc<Backend>) -> Inlet {
-        Inlet::new(&self.spool, backend)
     }
 
     /// Opens the spool; one that is open stays, and obeys these limits.
@@ -216,7 +210,7 @@ impl Server {
             memory_freed,
             ids: Generator::default(),
             shutdown: Arc::default(),
-            spool: Arc::default(),
+            spool: OnceLock::new(),
             wakes,
             retained_warned: AtomicBool::new(false),
             config: Swap::new(config),

@@ -1,7 +1,7 @@
 //! A message's way into the spool, and out of it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::Delivery;
@@ -25,9 +25,7 @@ pub enum Spooling {
 /// Where a message goes that is spooled.
 #[derive(Debug)]
 pub struct Inlet {
-    /// Where the spool is, once there is one: a reload may open it while the message waits for a worker
-    /// whose chain has none, and is given to one whose chain has.
-    spool: Arc<OnceLock<Arc<Spool>>>,
+    spool: Arc<Spool>,
     /// What works on it later.
     backend: Arc<Backend>,
     /// The spool has it, and answers.
@@ -36,7 +34,7 @@ pub struct Inlet {
 
 impl Inlet {
     /// The way of a message of that backend.
-    pub fn new(spool: &Arc<OnceLock<Arc<Spool>>>, backend: Arc<Backend>) -> Self {
+    pub fn new(spool: &Arc<Spool>, backend: Arc<Backend>) -> Self {
         Self { spool: Arc::clone(spool), backend, handed_over: AtomicBool::new(false) }
     }
 }
@@ -52,10 +50,9 @@ impl Delivery {
     /// Hands it to the spool, which answers once it is saved; `false` where there is none.
     pub fn spool(self: &Arc<Self>, added: &Added) -> bool {
         let Spooling::Into(inlet) = &self.spooling else { return false };
-        let Some(spool) = inlet.spool.get() else { return false };
         if !inlet.handed_over.swap(true, Ordering::SeqCst) {
             let record = record::write(self, added);
-            spool.insert(Box::new(Entry { delivery: Arc::clone(self), record }));
+            inlet.spool.insert(Box::new(Entry { delivery: Arc::clone(self), record }));
         }
         true
     }

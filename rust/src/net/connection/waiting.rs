@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::signals::Signals;
 use super::{Connection, End, READ};
-use crate::backends::{Backend, Spools};
+use crate::backends::{Asking, Backend, Spools};
 use crate::buffer::Body;
 use crate::course::Course;
-use crate::delivery::{Asked, Check, Delivery, Question, Spooling};
+use crate::delivery::{Asked, Check, Delivery, Inlet, Question, Spooling};
 use crate::log::Level;
 use crate::pending::Expiry;
 use crate::server::Shared;
@@ -111,13 +111,12 @@ impl Connection {
             pending: shared.pending_save(&backend),
             course: Course::new(shared.log.is_on(Level::Info)),
             fetched: AtomicBool::new(false),
-            // Whatever its backend does now: who takes it off the queue may have another chain.
-            spooling: Spooling::Into(shared.inlet(backend.answering())),
+            spooling: self.spooling(spools, &backend),
             body,
         });
         shared.stats.messages_received.add();
         shared.stats.bytes_received.add_many(delivery.body.as_slice().len() as u64);
-        if spools == Spools::AtOnce && shared.spool().is_some() {
+        if spools == Spools::AtOnce && matches!(delivery.spooling, Spooling::Into(_)) {
             delivery.spool_at_once();
         } else {
             backend.saves.push(Asked(Arc::clone(&delivery)));
@@ -150,6 +149,16 @@ impl Connection {
         self.note(&delivery, Some(&verdict));
         self.session.resume(verdict);
         Ok(())
+    }
+
+    /// What a message has to do with the spool.
+    fn spooling(&self, spools: Spools, backend: &Asking) -> Spooling {
+        match self.shared.spool() {
+            Some(spool) if spools != Spools::Never => {
+                Spooling::Into(Inlet::new(spool, backend.answering()))
+            }
+            _ => Spooling::None,
+        }
     }
 
     /// The verdict, or nothing when its time was up first.
