@@ -17,7 +17,7 @@ PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
 .PHONY: help serve build test lint rust-lint python-lint rust-test python-test fuzz-dialogues \
-	abuse bench bench-edge bench-processors instructions fuzz wheel lock clean
+	abuse bench bench-edge bench-processors bench-spool instructions fuzz wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -93,6 +93,9 @@ bench-edge: build  ## the edge alone: hostile neighbours, idle and refused conne
 
 bench-processors: build  ## what storing costs: each chain with a server of its own behind it, five minutes; ARGS as above
 	PYTHONPATH=. $(BIN)/python benches/processors.py $(ARGS)
+
+bench-spool: build  ## what a sync before the 250 costs, beside a chain that keeps nothing; ARGS as above
+	PYTHONPATH=. $(BIN)/python benches/spool.py $(ARGS)
 
 instructions:  ## instructions a command and a message cost the parser and the session (valgrind)
 	sh scripts/instructions.sh

@@ -1,14 +1,20 @@
 //! The parser and the session alone, to have their instructions counted: a message costs the same in every
 //! run, which no clock on a shared machine can say. `scripts/instructions.sh` runs it.
+//!
+//! And the spool, which a clock has to say: `cargo bench --bench core -- spool 100000 BACKLOG FOLDER`.
 
 #![allow(clippy::expect_used, reason = "a benchmark says what is wrong by panicking")]
+#![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "it says what it found")]
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant, SystemTime};
 
 use guerrilla::buffer::{Body, Budget, Spiller};
 use guerrilla::log::Log;
 use guerrilla::smtp::{BodyAnswer, Command, Reply, Session, Settings, Step, Verdict};
+use guerrilla::spool::{Incoming, Refusal, Settings as SpoolSettings, Settled, Spool};
 
 const COMMANDS: [&[u8]; 5] = [
     b"MAIL FROM:<bounce-1234567@list.example.net> SIZE=4096 BODY=8BITMIME",
@@ -26,7 +32,11 @@ fn main() {
         "parse" => parse(count),
         "session" => session(count, false),
         "pipelined" => session(count, true),
-        other => panic!("no scenario {other}: parse, session or pipelined"),
+        "spool" => {
+            let backlog = arguments.next().map_or(1_000, |text| text.parse().expect("is a number"));
+            spool(count, backlog, arguments.next().unwrap_or_else(|| "/var/tmp".to_owned()));
+        }
+        other => panic!("no scenario {other}: parse, session, pipelined or spool"),
     }
 }
 
@@ -84,4 +94,88 @@ fn feed(session: &mut Session, budget: &Arc<Budget>, mut input: &[u8]) {
         }
     }
     black_box(session.take_output());
+}
+
+/// Messages of one commit.
+const BATCH: usize = 64;
+
+struct Mail(Arc<[u8]>, Sender<Result<(), Refusal>>);
+
+impl Incoming for Mail {
+    fn backend(&self) -> &'static str {
+        "default"
+    }
+
+    fn queued_id(&self) -> &'static str {
+        "01k0000000000000000000000a"
+    }
+
+    fn received_at(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn record(&self) -> &[u8] {
+        self.0.get(..300).unwrap_or_default()
+    }
+
+    fn octets(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn settle(self: Box<Self>, outcome: Result<(), Refusal>) {
+        let _ = self.1.send(outcome);
+    }
+}
+
+/// The full cycle of messages of 4 KiB behind a backlog: saved, given out, deleted.
+fn spool(count: usize, backlog: usize, folder: String) {
+    let folder = tempfile::tempdir_in(folder).expect("makes a folder");
+    let log = Arc::new(Log::new(0));
+    let settings =
+        SpoolSettings { folder: folder.path().join("spool"), ..SpoolSettings::default() };
+    let spool = Spool::open(settings.clone(), Arc::clone(&log)).expect("opens");
+    let octets: Arc<[u8]> = Arc::from(vec![b'x'; 4 << 10]);
+    let save = |count: usize| {
+        let (told, outcomes) = channel();
+        (0..count).for_each(|_| spool.insert(Box::new(Mail(Arc::clone(&octets), told.clone()))));
+        drop(told);
+        assert!(outcomes.into_iter().all(|outcome| outcome.is_ok()), "saved");
+    };
+    (0..backlog.div_ceil(BATCH)).for_each(|_| save(BATCH));
+    let (began, before) = (Instant::now(), processor_ms());
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..count.div_ceil(BATCH)).for_each(|_| save(BATCH)));
+        let mut done = 0;
+        while done < count {
+            let found = spool.receive("default", BATCH, Duration::from_secs(9), &|| true);
+            let found = found.expect("goes on");
+            done += found.len();
+            for leased in &found {
+                leased.lease.settle(Settled::Done);
+            }
+        }
+    });
+    let (took, used) = (began.elapsed().as_secs_f64(), processor_ms() - before);
+    let file =
+        |name: &str| std::fs::metadata(spool.path().join(name)).map_or(0, |file| file.len() >> 20);
+    println!(
+        "{:.0} messages/s, {:.1} us of processor each; {} MiB, WAL {} MiB; {:?}",
+        count as f64 / took,
+        used * 1e3 / count as f64,
+        file("spool.db"),
+        file("spool.db-wal"),
+        spool.snapshot()
+    );
+    spool.close();
+    let began = Instant::now();
+    let again = Spool::open(settings, log).expect("opens again");
+    println!("opened in {:?}, {:?}", began.elapsed(), again.waiting());
+}
+
+/// What this process has used of processors.
+fn processor_ms() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux says so");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split(' ').collect();
+    // Of user and system, in hundredths of a second.
+    fields.iter().skip(12).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() * 10.0
 }

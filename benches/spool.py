@@ -21,9 +21,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from measuring import WARM_UP, Figure, table
-from postfix import BenchError, Load, find_postfix
-from processors import syncs_a_second
+from measuring import Figure, table
+from postfix import BenchError, find_postfix
+from processors import Send, by_postfix, by_python, syncs_a_second
 from receivers import SILENT, guerrillad, machine, raise_file_limit
 
 CHAINS: Final = {
@@ -31,6 +31,8 @@ CHAINS: Final = {
     "250": "250|Debugger",
     "Python, 250": "Debugger|250|Debugger",
 }
+WARM: Final = 20
+"""Messages a connection before the measured ones."""
 MUST: Final = 0.5
 """Of the rate of the null chain, with a sync before each 250."""
 
@@ -44,17 +46,16 @@ class Sample:
     server_us: float
 
 
-def measure(chain: str, load: Load, seconds: float, folder: Path) -> Sample:
+def measure(chain: str, send: Send, connections: int, seconds: float, folder: Path) -> Sample:
     """One run of about so many seconds, with a daemon and a spool of its own."""
-    postfix = find_postfix()
     spool = f'[spool]\npath = "{folder}/spool"\nmin_free = 0'
     keys = f'save_process = "{CHAINS[chain]}"\nlog_received_mails = false\n'
     with guerrillad(folder, log=SILENT, backend=keys + spool) as receiver:
-        warm = dataclasses.replace(load, messages=max(WARM_UP, 20 * load.sessions))
-        rate = warm.messages / postfix.send(receiver.port, warm)[0]
-        messages = max(load.sessions, round(rate * seconds))
+        warm = WARM * connections
+        rate = warm / send(receiver.port, connections, warm)
+        messages = max(connections, round(rate * seconds))
         before = receiver.cpu_ns()
-        took, _ = postfix.send(receiver.port, dataclasses.replace(load, messages=messages))
+        took = send(receiver.port, connections, messages)
         used = (receiver.cpu_ns() - before) / 1_000
     return Sample(chain, messages / took, used / messages)
 
@@ -88,16 +89,18 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, help="where the spools are; by default a temporary one"
     )
+    parser.add_argument("--client", choices=["postfix", "python"], default="postfix")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every sample goes there too")
     args = parser.parse_args()
     raise_file_limit()
     samples: list[Sample] = []
     try:
+        send = by_postfix(find_postfix()) if args.client == "postfix" else by_python
         for _ in range(args.rounds):
             for chain in CHAINS:
                 with tempfile.TemporaryDirectory(prefix="spool-", dir=args.folder) as path:
-                    load = Load(args.connections, args.connections)
-                    samples.append(measure(chain, load, args.seconds, Path(path)))
+                    found = measure(chain, send, args.connections, args.seconds, Path(path))
+                    samples.append(found)
         with tempfile.TemporaryDirectory(prefix="spool-", dir=args.folder) as path:
             syncs = syncs_a_second(Path(path))
     except (BenchError, OSError, subprocess.SubprocessError) as error:

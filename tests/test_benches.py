@@ -62,6 +62,26 @@ def test_storing_is_measured_in_small(stores: list[str], behind: set[str], tmp_p
         assert f"\n{store} " in done.stdout
 
 
+def test_the_spool_is_measured_in_small(tmp_path: Path) -> None:
+    """Each chain, and what of the rate of one that keeps nothing is left."""
+    told = tmp_path / "samples.json"
+    command = [sys.executable, str(ROOT / "benches" / "spool.py"), "--client", "python"]
+    command += ["--rounds", "1", "--connections", "2", "--seconds", "0.05", "--json", str(told)]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    samples = json.loads(told.read_text())["samples"]
+    assert [one["chain"] for one in samples] == ["null", "250", "Python, 250"]
+    assert all(one["rate"] > 0 and one["server_us"] > 0 for one in samples)
+    assert "Python, 250 / null" in done.stdout
+
+
 def test_the_figures_of_storing_are_what_the_program_writes() -> None:
     """Its block is in the README, with a line a chain and batch."""
     text = (ROOT / "benches" / "README.md").read_text(encoding="utf-8")

@@ -5,15 +5,21 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import zlib
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
+from guerrilla import _core
 from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
+from guerrilla.engine.registry import DECORATED
 from guerrilla.errors import StartError
+from guerrilla.reply import Reply
 from guerrilla.running.checking import check
+from guerrilla.testing import make_envelope, run_chain
 from tests.daemons import where
 from tests.running import RunningDaemon
 from tests.shelves import Shelf, Spooling, config, deliver, depth, send
@@ -302,3 +308,139 @@ def test_stopping_under_load_loses_nothing(
     again = spooling(config(tmp_path))
     until(lambda: depth(again) == 0)
     assert sorted(shelf.kept) == sorted(answered)
+
+
+def test_what_the_commands_ask_is_answered_by_core_and_folder(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    shelf.away.set()
+    shelf.replies["bad"] = Reply(550, "5.7.1", "never")
+    daemon = spooling()
+    assert daemon._parts is not None
+    spool = daemon._parts.core.spool()
+    assert spool is not None
+    (first, second) = (answer.rpartition(" ")[2] for answer in send(daemon, "one", "two"))
+    until(lambda: daemon.stats()["spool_deferred"] == 2)
+    entries = spool.list(0, 10, False)
+    assert [(one.queued_id, one.state, one.attempts) for one in entries] == [
+        (first, "deferred", 1),
+        (second, "deferred", 1),
+    ]
+    assert [one.id for one in spool.list(entries[0].id, 10, False)] == [entries[1].id]
+    (entry, record, message) = spool.show(first)
+    assert (entry.backend, entry.mail_from, entry.rcpt_to) == (
+        "default",
+        "from@example.org",
+        ["to@example.com"],
+    )
+    assert entry.error is not None
+    assert entry.error.startswith("451 4.3.0")
+    assert entry.next_at is not None
+    assert entry.next_at > entry.received_at
+    assert record["helo"] == "client.example.org"
+    assert bytes(message) == b"Subject: one\r\n\r\n\r\n"
+    with pytest.raises(LookupError):
+        spool.show("nobody")
+    with pytest.raises(BlockingIOError):
+        _core.Spool(str(tmp_path / "spool"))
+    shelf.away.clear()
+    assert spool.retry([first]) == 1
+    until(lambda: shelf.kept == ["one"])
+    until(lambda: depth(daemon) == 1)
+    daemon.shutdown(10)
+    offline = _core.Spool(str(tmp_path / "spool"))
+    try:
+        assert [one.queued_id for one in offline.list(0, 10, False)] == [second]
+        assert offline.waiting() == [("default", 1)]
+        assert offline.drop([second]) == 1
+        assert offline.list(0, 10, False) == []
+    finally:
+        offline.close()
+    with pytest.raises(FileNotFoundError):
+        _core.Spool(str(tmp_path / "elsewhere"))
+
+
+def test_a_5xx_behind_the_spool_is_set_aside(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    shelf.replies["bad"] = Reply(550, "5.7.1", "never")
+    daemon = spooling()
+    (answer,) = send(daemon, "bad")
+    until(lambda: daemon.stats()["spool_failed"] == 1)
+    until(lambda: depth(daemon) == 0)
+    folder = tmp_path / "spool" / "0" / "failed"
+    kept = folder / f"{answer.rpartition(' ')[2]}.eml"
+    assert kept.read_bytes() == b"Subject: bad\r\n\r\n\r\n"
+    assert "550 5.7.1 never" in kept.with_suffix(".json").read_text(encoding="utf-8")
+    # Once it can be saved it is put back.
+    shelf.replies.clear()
+    assert daemon._parts is not None
+    spool = daemon._parts.core.spool()
+    assert spool is not None
+    assert [one.state for one in spool.list(0, 10, True)] == ["failed"]
+    assert spool.replay() == 1
+    until(lambda: shelf.kept == ["bad"])
+    assert not kept.exists()
+
+
+def test_the_log_says_what_becomes_of_each_mail(
+    spooling: Spooling, shelf: type[Shelf], caplog: pytest.LogCaptureFixture
+) -> None:
+    shelf.away.set()
+    shelf.replies["bad"] = Reply(550, "5.7.1", "never")
+    daemon = spooling()
+    with caplog.at_level(logging.INFO, "guerrilla.spool"):
+        (good, bad) = (answer.rpartition(" ")[2] for answer in send(daemon, "good", "bad"))
+        until(lambda: daemon.stats()["spool_deferred"] == 2)
+        shelf.away.clear()
+        until(lambda: depth(daemon) == 0)
+        until(lambda: f"{bad}: failed at attempt 2, set aside: 550 5.7.1 never" in caplog.text)
+        until(lambda: f"{good}: done at attempt 2" in caplog.text)
+    assert f"{good}: deferred at attempt 1, tried again in " in caplog.text
+    assert "s: 451 4.3.0" in caplog.text
+
+
+def test_a_record_that_is_no_envelope_is_set_aside(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    shelf.away.set()
+    first = spooling()
+    send(first, "one", "two")
+    until(lambda: first.stats()["spool_deferred"] == 2)
+    first.shutdown(10)
+    # With a checksum that is right, as a version to come might leave one.
+    database = apsw.Connection(str(tmp_path / "spool" / "0" / "spool.db"))
+    rows = list(database.execute("SELECT id, env, body FROM msg ORDER BY id"))
+    (number, record, body) = rows[0]
+    damaged = record.replace(b'"protocol":"ESMTP"', b'"protocol":"XMTP"')
+    database.execute(
+        "UPDATE msg SET env = ?, crc = ? WHERE id = ?",
+        (damaged, zlib.crc32(body, zlib.crc32(damaged)), number),
+    )
+    database.close()
+    shelf.away.clear()
+    second = spooling()
+    until(lambda: depth(second) == 0)
+    assert shelf.kept == ["two"]
+    (note,) = (tmp_path / "spool" / "0" / "failed").glob("*.json")
+    assert "its envelope is protocol: not SMTP, ESMTP or LMTP: XMTP" in note.read_text("utf-8")
+
+
+def test_a_chain_with_the_spool_is_tried_as_a_whole(shelf: type[Shelf]) -> None:
+    DECORATED.add("TestShelf", shelf)
+    shelf.replies["bad"] = Reply(550, "5.7.1", "never")
+    mails = [make_envelope(f"Subject: {subject}\r\n\r\n") for subject in ("good", "bad")]
+    assert [reply.code for reply in run_chain("HeadersParser|250|TestShelf", mails)] == [250, 550]
+    assert shelf.kept == ["good"]
+
+
+def test_a_check_looks_where_the_spool_is_to_be(tmp_path: Path) -> None:
+    def problems(path: Path) -> list[str]:
+        raw = config(tmp_path, "250|Debugger") | {"spool": {"path": str(path)}}
+        return [line for line in check(from_mapping(raw)).problems if line.startswith("spool")]
+
+    assert problems(tmp_path / "not" / "yet" / "there") == []
+    (tmp_path / "file").touch()
+    (line,) = problems(tmp_path / "file" / "spool")
+    assert line == f"spool.path: {tmp_path}/file/spool: Not a directory"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]

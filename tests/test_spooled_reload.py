@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +188,37 @@ def test_a_mail_that_is_too_old_for_the_limit_of_now_is_set_aside(
     shelf.open_for.set()
     until(lambda: daemon.stats()["spool_failed"] == 1)
     assert depth(daemon) == 0
+
+
+def test_no_sender_hears_of_a_chain_that_comes_to_spool_or_ends_to(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    raw = config(tmp_path, "HeadersParser|Shelf")
+    daemon = spooling(raw)
+    answers: dict[str, str] = {}
+    ending = threading.Event()
+
+    def sender(name: str) -> None:
+        with Wire(daemon.addresses[0]) as wire:
+            wire.ask(HELLO)
+            for number in itertools.count():
+                answers[f"{name}-{number}"] = deliver(wire, f"{name}-{number}")
+                if ending.is_set():
+                    return
+
+    senders = [threading.Thread(target=sender, args=(f"s{n}",)) for n in range(8)]
+    for thread in senders:
+        thread.start()
+    chains = ["HeadersParser|250|Shelf", "HeadersParser|Shelf", "250|HeadersParser|Shelf"]
+    try:
+        for chain in (*chains, *chains):
+            before = len(answers)
+            assert reload(daemon, config(tmp_path, chain)).ok
+            until(lambda before=before: len(answers) > before + 20)  # type: ignore[misc]
+    finally:
+        ending.set()
+        for thread in senders:
+            thread.join()
+    assert {answer[:9] for answer in answers.values()} == {"250 2.0.0"}
+    until(lambda: depth(daemon) == 0)
+    assert sorted(shelf.kept) == sorted(answers)

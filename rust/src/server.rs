@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::backends::{Backend, DEFAULT};
 use crate::buffer::{Budget, Spiller};
 use crate::config::{CoreConfig, ServerConfig, Swap};
+use crate::delivery::Place as SpoolPlace;
 use crate::events::Events;
 use crate::faults::Faults;
 use crate::log::{Level, Log};
@@ -53,7 +54,8 @@ pub struct Shared {
     pub(crate) memory_freed: Arc<Notify>,
     pub(crate) ids: Generator,
     pub(crate) shutdown: Arc<Shutdown>,
-    spool: OnceLock<Arc<Spool>>,
+    /// Where its spool is, once there is one.
+    pub(crate) spool_place: SpoolPlace,
     wakes: Wakes,
     retained_warned: AtomicBool,
 }
@@ -77,7 +79,7 @@ impl Shared {
 
     /// Its spool, where it has one.
     pub fn spool(&self) -> Option<&Arc<Spool>> {
-        self.spool.get()
+        self.spool_place.get()
     }
 
     /// Opens the spool; one that is open stays, and obeys these limits.
@@ -88,7 +90,7 @@ impl Shared {
         }
         let spool = Spool::open(settings, Arc::clone(&self.log))?;
         // Whoever came first has the lock of the folder: there is no second one to be lost here.
-        let _ = self.spool.set(spool);
+        let _ = self.spool_place.set(spool);
         Ok(())
     }
 
@@ -210,7 +212,7 @@ impl Server {
             memory_freed,
             ids: Generator::default(),
             shutdown: Arc::default(),
-            spool: OnceLock::new(),
+            spool_place: SpoolPlace::default(),
             wakes,
             retained_warned: AtomicBool::new(false),
             config: Swap::new(config),

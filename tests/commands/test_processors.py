@@ -240,7 +240,7 @@ def test_a_module_that_fails_does_not_fail_the_list(
     )
     assert main(["processors"]) == 1
     told = capsys.readouterr()
-    assert told.out.startswith("AuthFile  (built-in")
+    assert told.out.startswith("250  (built-in")
     assert told.err.startswith(
         "guerrillad: guerrilla.toml: backend_config.import: command_missing: no module"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -111,11 +112,13 @@ def _defaults(options: BaseModel) -> Iterator[tuple[str, object]]:
 
 
 def _file_problems(config: AppConfig) -> list[str]:
-    """Whether the log, the pid file and the control socket could be made; none of them is."""
+    """Whether log, pid file, control socket and spool could be made; none of them is."""
     log = None if config.log_file in _NO_FILES else config.log_file
     socket = None if config.control_socket == OFF else config.control_socket
+    spool = None if config.spool is None else config.spool.path
     problems = []
     for key, path, look in (
+        ("spool.path", spool, _look_at_tree),
         ("log_file", log, _try_to_write),
         ("pid_file", config.pid_file, _try_to_write),
         ("control_socket", socket, _look_at_folder),
@@ -137,9 +140,20 @@ def _try_to_write(path: str) -> None:
         _look_at_folder(path)
 
 
+def _look_at_tree(path: str) -> None:
+    """Whether a folder takes files; of one that is not there, the nearest one above it."""
+    while not os.path.lexists(path) and (above := os.path.dirname(path)) != path:
+        path = above
+    _look_into(path or os.curdir)
+
+
 def _look_at_folder(path: str) -> None:
-    folder = os.path.dirname(path) or os.curdir
-    os.stat(folder)
+    _look_into(os.path.dirname(path) or os.curdir)
+
+
+def _look_into(folder: str) -> None:
+    if not stat.S_ISDIR(os.stat(folder).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 

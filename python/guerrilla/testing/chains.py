@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from guerrilla._core import Credentials, Envelope, make_login
+from guerrilla.config import SPOOL, chain_names
 from guerrilla.config.backend import backend_values
 from guerrilla.engine.base import Processor, TaskName
 from guerrilla.engine.chain import Chain, ChainSettings, build, read_options
@@ -31,7 +32,8 @@ def run_chain(
     """Opens a chain, takes the envelopes through it as one batch, closes it.
 
     It is the engine's own: what a stage raises is logged and becomes a `451`, async stages run
-    side by side, a stage that stores is asked after the envelopes are claimed.
+    side by side, a stage that stores is asked after the envelopes are claimed. Only the spool is
+    left out: the stages right of `250` are asked at once.
 
     Args:
         chain: a text as `save_process` has it, or stages in order. A name is a built-in processor
@@ -115,7 +117,9 @@ def _chain(
 ) -> Chain[Any]:
     registry = Registry(DECORATED)
     if isinstance(chain, str):
-        return build(chain, task, values, registry, settings)
+        # What is spooled goes through all of it: so it is tried as a whole.
+        names = [name for name in chain_names(chain) if name != SPOOL]
+        return build("|".join(names), task, values, registry, settings)
     return Chain([_stage(stage, task, values, registry) for stage in chain], task, settings)
 
 

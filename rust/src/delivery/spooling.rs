@@ -1,7 +1,7 @@
 //! A message's way into the spool, and out of it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::Delivery;
@@ -16,16 +16,19 @@ pub enum Spooling {
     /// Nothing.
     #[default]
     None,
-    /// It can go there.
+    /// It can go there, where there is one by then: a reload may open it while the message waits.
     Into(Inlet),
     /// It comes from there, where it stays until it is answered.
     From(Lease),
 }
 
+/// The spool of a core, once it has one.
+pub type Place = Arc<OnceLock<Arc<Spool>>>;
+
 /// Where a message goes that is spooled.
 #[derive(Debug)]
 pub struct Inlet {
-    spool: Arc<Spool>,
+    place: Place,
     /// What works on it later.
     backend: Arc<Backend>,
     /// The spool has it, and answers.
@@ -34,8 +37,8 @@ pub struct Inlet {
 
 impl Inlet {
     /// The way of a message of that backend.
-    pub fn new(spool: &Arc<Spool>, backend: Arc<Backend>) -> Self {
-        Self { spool: Arc::clone(spool), backend, handed_over: AtomicBool::new(false) }
+    pub fn new(place: &Place, backend: Arc<Backend>) -> Self {
+        Self { place: Arc::clone(place), backend, handed_over: AtomicBool::new(false) }
     }
 }
 
@@ -50,9 +53,10 @@ impl Delivery {
     /// Hands it to the spool, which answers once it is saved; `false` where there is none.
     pub fn spool(self: &Arc<Self>, added: &Added) -> bool {
         let Spooling::Into(inlet) = &self.spooling else { return false };
+        let Some(spool) = inlet.place.get() else { return false };
         if !inlet.handed_over.swap(true, Ordering::SeqCst) {
             let record = record::write(self, added);
-            inlet.spool.insert(Box::new(Entry { delivery: Arc::clone(self), record }));
+            spool.insert(Box::new(Entry { delivery: Arc::clone(self), record }));
         }
         true
     }
@@ -61,9 +65,8 @@ impl Delivery {
     pub fn spool_at_once(self: &Arc<Self>) {
         self.fetched.store(true, Ordering::SeqCst);
         self.course.fetch();
-        if self.pending.claim() {
-            self.spool(&Added::default());
-        }
+        self.pending.claim();
+        self.spool(&Added::default());
     }
 }
 

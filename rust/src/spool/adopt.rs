@@ -90,7 +90,9 @@ impl Shared {
             if path == self.folder.path() || is_empty || self.is_closing() {
                 continue;
             }
-            if let Err(text) = self.adopt_one(&path) {
+            if let Err(text) = self.adopt_one(&path)
+                && !self.is_closing()
+            {
                 let text = format_args!("{text}: its mails are not taken over yet");
                 self.quiet.fault("adopt", Level::Error, text);
             }
@@ -131,6 +133,9 @@ impl Shared {
                 page.iter().map(|one| (one.id, one.file.clone())).collect();
             let Some((latest, _)) = ids.last() else { return Ok(moved) };
             cursor = *latest;
+            if self.is_closing() {
+                return Err(format!("{}: interrupted", path.display()));
+            }
             let mut sent = 0;
             for message in page.into_iter().filter(|message| message.id > mark) {
                 self.send_foreign(other, message, &key)?;
@@ -215,7 +220,7 @@ fn delete(
 ) -> rusqlite::Result<()> {
     connection.execute_batch("BEGIN IMMEDIATE")?;
     for (id, _) in ids {
-        super::batch::erase(connection, *id)?;
+        super::statements::erase(connection, *id)?;
     }
     connection.execute_batch("COMMIT")?;
     for name in ids.iter().filter_map(|(_, file)| file.as_ref()) {

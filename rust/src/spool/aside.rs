@@ -58,9 +58,14 @@ impl Note {
         // White space around it would not come back.
         if self.record.as_ref().is_none_or(|raw| raw.get().as_bytes() != record) {
             self.record = None;
-            self.record_hex = Some(record.iter().map(|octet| format!("{octet:02x}")).collect());
+            self.record_hex = Some(hex(record));
         }
     }
+}
+
+fn hex(octets: &[u8]) -> String {
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('0');
+    octets.iter().flat_map(|octet| [digit(octet >> 4), digit(octet & 15)]).collect()
 }
 
 fn from_hex(digits: &str) -> Vec<u8> {

@@ -3,64 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Statement};
+use rusqlite::{Connection, OptionalExtension};
 
 use super::files::FileJob;
 use super::lease::Held;
+use super::statements::{Row, Statements};
 use super::writer::{Adopted, Edit, InFile, Job, Why, Writer};
 use super::{Incoming, Refusal, Shared, clock, database};
-
-/// Prepared once for as long as the connection is good.
-pub(super) struct Statements<'connection> {
-    begin: Statement<'connection>,
-    commit: Statement<'connection>,
-    insert: Statement<'connection>,
-    delete: Statement<'connection>,
-    delete_retry: Statement<'connection>,
-    defer: Statement<'connection>,
-    retry_now: Statement<'connection>,
-    row: Statement<'connection>,
-    lane: Statement<'connection>,
-    meta: Statement<'connection>,
-}
-
-impl<'connection> Statements<'connection> {
-    pub(super) fn prepare(connection: &'connection Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            begin: connection.prepare("BEGIN IMMEDIATE")?,
-            commit: connection.prepare("COMMIT")?,
-            insert: connection.prepare(
-                "INSERT INTO msg(id, received_ms, size, crc, backend, queued_id, env, file, body)
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?,
-            delete: connection.prepare("DELETE FROM msg WHERE id = ?1")?,
-            delete_retry: connection.prepare("DELETE FROM retry WHERE id = ?1")?,
-            // Only of a message that is still there: another worker may have done it.
-            defer: connection.prepare(
-                "INSERT INTO retry SELECT ?1, ?2, ?3, ?4, ?5
-                 WHERE EXISTS(SELECT 1 FROM msg WHERE id = ?1)
-                 ON CONFLICT DO UPDATE SET attempts = excluded.attempts,
-                   next_ms = excluded.next_ms, error = excluded.error",
-            )?,
-            retry_now: connection.prepare("UPDATE retry SET next_ms = ?2 WHERE id = ?1")?,
-            row: connection.prepare(ROW)?,
-            lane: connection.prepare(
-                "INSERT INTO lane VALUES(?1, ?2, ?3) ON CONFLICT DO UPDATE
-                 SET depth = depth + excluded.depth, octets = octets + excluded.octets",
-            )?,
-            meta: connection.prepare(
-                "INSERT INTO meta VALUES(?1, ?2) ON CONFLICT DO UPDATE SET v = excluded.v",
-            )?,
-        })
-    }
-}
 
 /// What has to be done when the commit is synced.
 enum Effect {
     /// A message is saved; `due` where it has a time.
     Saved { job: Saved, id: i64, octets: u64, due: Option<i64> },
-    /// A row is gone; `false` where there was none.
-    Deleted { held: Arc<Held>, why: Why, found: bool },
+    /// A row is gone, `false` where there was none; and its time, where it had one.
+    Deleted { held: Arc<Held>, why: Why, found: bool, due: Option<i64> },
     /// A message has a time; `false` where it is gone.
     Deferred { job: Job, found: bool },
     /// What a command asked for.
@@ -68,10 +24,10 @@ enum Effect {
 }
 
 /// A message with its file.
-struct Saved {
-    entry: Box<dyn Incoming>,
-    file: Option<InFile>,
-    adopted: Option<Adopted>,
+pub(super) struct Saved {
+    pub(super) entry: Box<dyn Incoming>,
+    pub(super) file: Option<InFile>,
+    pub(super) adopted: Option<Adopted>,
 }
 
 impl Saved {
@@ -87,13 +43,6 @@ struct Edited {
     /// Its time, where it has one.
     due: Option<i64>,
     now: i64,
-}
-
-/// What counts a row.
-struct Row {
-    backend: String,
-    octets: u64,
-    file: Option<String>,
 }
 
 /// What one commit has in it.
@@ -218,7 +167,9 @@ impl Writer {
             }
         }
         if *edit == Edit::Drop {
-            rows.iter().for_each(|one| batch.count(&one.row.backend, -1, one.row.octets));
+            for Edited { row, .. } in &rows {
+                batch.count(&row.backend, -1, row.octets);
+            }
         }
         batch.effects.push(Effect::Edited { job, rows });
         done
@@ -242,7 +193,7 @@ impl Writer {
             Edit::Retry => drop(on.retry_now.execute((id, now))?),
             Edit::Drop => {
                 on.delete.execute([id])?;
-                on.delete_retry.execute([id])?;
+                on.forget_time(id)?;
             }
         }
         Ok(Some(Edited { id, row, due, now }))
@@ -301,7 +252,9 @@ impl Writer {
                     }
                     entry.settle(Ok(()));
                 }
-                Effect::Deleted { held, why, found: true } => shared.deleted(&held, why),
+                Effect::Deleted { held, why, found: true, due } => {
+                    shared.deleted(&held, why, due);
+                }
                 Effect::Deleted { held, found: false, .. } => {
                     shared.lanes.forget(&held.backend, held.id, held.generation);
                 }
@@ -323,8 +276,8 @@ impl Shared {
         job.refuse(refusal);
     }
 
-    fn deleted(&self, held: &Held, why: Why) {
-        self.lanes.deleted(&held.backend, held.id, held.octets, None);
+    fn deleted(&self, held: &Held, why: Why, due: Option<i64>) {
+        self.lanes.deleted(&held.backend, held.id, held.octets, due);
         self.figures.depth.sub();
         match why {
             Why::Done => self.figures.done.add(),
@@ -364,38 +317,6 @@ impl Shared {
     }
 }
 
-/// Of the envelope, and then of the message.
-pub(super) fn checksum(record: &[u8], octets: &[u8]) -> u32 {
-    let mut sum = crc32fast::Hasher::new();
-    sum.update(record);
-    sum.update(octets);
-    sum.finalize()
-}
-
-/// Deletes a message, with all that counts it.
-pub(super) fn erase(connection: &Connection, id: i64) -> rusqlite::Result<()> {
-    let row = connection.query_row(ROW, [id], Row::of).optional()?;
-    if let Some(row) = row {
-        connection.execute("DELETE FROM msg WHERE id = ?1", [id])?;
-        connection.execute(
-            "UPDATE lane SET depth = depth - 1, octets = octets - ?2 WHERE backend = ?1",
-            (row.backend, i64::try_from(row.octets).unwrap_or(i64::MAX)),
-        )?;
-    }
-    connection.execute("DELETE FROM retry WHERE id = ?1", [id])?;
-    Ok(())
-}
-
-const ROW: &str = "SELECT msg.backend, size + length(env), file, next_ms
-  FROM msg LEFT JOIN retry ON retry.id = msg.id WHERE msg.id = ?1";
-
-impl Row {
-    fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        let octets: i64 = row.get(1)?;
-        Ok(Self { backend: row.get(0)?, octets: octets.unsigned_abs(), file: row.get(2)? })
-    }
-}
-
 fn delete(
     on: &mut Statements<'_>,
     batch: &mut Batch,
@@ -404,41 +325,12 @@ fn delete(
 ) -> rusqlite::Result<()> {
     let found = on.delete.execute([held.id]).map(|count| count > 0);
     // A late success may be of an attempt that was the first one.
-    let retry = on.delete_retry.execute([held.id]);
+    let due = on.forget_time(held.id);
     if let Ok(true) = found {
         batch.count(&held.backend, -1, held.octets);
     }
-    batch.effects.push(Effect::Deleted { held, why, found: matches!(found, Ok(true)) });
-    found.and(retry).map(drop)
-}
-
-impl Statements<'_> {
-    fn insert_row(&mut self, id: i64, saved: &Saved, size: u64) -> rusqlite::Result<()> {
-        let Saved { entry, file, adopted } = saved;
-        let (record, octets) = (entry.record(), entry.octets());
-        let crc = match (file, adopted) {
-            (Some(file), _) => file.crc,
-            // Not made anew: it may say that something is damaged.
-            (None, Some(adopted)) => adopted.crc,
-            (None, None) => checksum(record, octets),
-        };
-        self.insert.execute((
-            id,
-            clock::ms(entry.received_at()),
-            i64::try_from(size).unwrap_or(i64::MAX),
-            crc,
-            entry.backend(),
-            entry.queued_id(),
-            record,
-            file.as_ref().map(|file| &file.name),
-            file.is_none().then_some(octets),
-        ))?;
-        let Some(adopted) = adopted else { return Ok(()) };
-        self.meta.execute((&adopted.key, adopted.id))?;
-        if let Some(retry) = &adopted.retry {
-            let row = (id, entry.backend(), retry.attempts, retry.next_ms, &retry.reason);
-            self.defer.execute(row)?;
-        }
-        Ok(())
-    }
+    let time = *due.as_ref().unwrap_or(&None);
+    let effect = Effect::Deleted { held, why, found: matches!(found, Ok(true)), due: time };
+    batch.effects.push(effect);
+    found.and(due).map(drop)
 }

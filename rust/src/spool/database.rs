@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use super::error::OpenError;
 use super::folder;
 
-/// The oldest SQLite that is trusted: those before it can lose committed data when a write meets a
+/// The oldest `SQLite` that is trusted: those before it can lose committed data when a write meets a
 /// checkpoint ("WAL-reset bug").
 const OLDEST: i32 = 3_051_003;
 /// `user_version`: a change of the schema raises it.

@@ -96,7 +96,9 @@ impl Shared {
         let taken = match reader.prepare(ONE) {
             Ok(mut select) => self.read_each(&mut select, &name, ids, &mut messages),
             Err(error) => {
-                ids.iter().for_each(|&(id, lease)| self.put_off(&name, id, lease, &error));
+                for &(id, lease) in ids {
+                    self.put_off(&name, id, lease, &error);
+                }
                 ids.len()
             }
         };

@@ -22,7 +22,7 @@ pub enum OpenError {
     Database {
         /// Its file.
         path: PathBuf,
-        /// What SQLite says.
+        /// What `SQLite` says.
         error: rusqlite::Error,
     },
     /// The database is not what may be trusted with mails.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::lease::Held;
 use super::writer::{InFile, Job, Why};
-use super::{Incoming, Refusal, Shared, batch, folder};
+use super::{Incoming, Refusal, Shared, folder, statements};
 use crate::log::Level;
 use crate::queued_id::Generator;
 
@@ -51,7 +51,7 @@ fn store(shared: &Shared, entry: Box<dyn Incoming>, names: &Generator) {
     match write(shared, &name, entry.octets()) {
         Ok(()) => {
             shared.look(octets);
-            let crc = batch::checksum(entry.record(), entry.octets());
+            let crc = statements::checksum(entry.record(), entry.octets());
             let file = Some(InFile { name, crc, size: entry.octets().len() as u64 });
             shared.send(Job::Insert { entry, file, adopted: None });
         }

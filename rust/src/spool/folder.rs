@@ -85,7 +85,7 @@ impl Folder {
         self.path.join("spool.db")
     }
 
-    pub(super) fn last(&self) -> PathBuf {
+    pub(super) fn last_id(&self) -> PathBuf {
         self.path.join("spool.last")
     }
 
@@ -95,8 +95,8 @@ impl Folder {
 
     /// Where a body is: 256 folders, so that none has too many.
     pub(super) fn body(&self, name: &str) -> PathBuf {
-        let shelf = crc32fast::hash(name.as_bytes()) & 0xff;
-        self.path.join(format!("bodies/{shelf:02x}/{name}"))
+        let number = crc32fast::hash(name.as_bytes()) & 0xff;
+        self.path.join(format!("bodies/{number:02x}/{name}"))
     }
 
     pub(super) fn failed(&self) -> PathBuf {

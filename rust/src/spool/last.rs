@@ -19,7 +19,7 @@ pub(super) fn find(
     quiet: &Quiet,
 ) -> rusqlite::Result<i64> {
     let last = database::meta(connection, "last")?;
-    let told = fs::read_to_string(folder.last()).ok().and_then(|text| text.trim().parse().ok());
+    let told = fs::read_to_string(folder.last_id()).ok().and_then(|text| text.trim().parse().ok());
     let Some(told) = told.filter(|told| *told > last) else { return Ok(last) };
     quiet.say(
         Level::Critical,
@@ -37,7 +37,7 @@ pub(super) fn find(
 impl Shared {
     /// Writes the id. It is not synced: should the power go, it may be behind, and never ahead.
     pub(super) fn write_last(&self, last: i64) {
-        let path = self.folder.last();
+        let path = self.folder.last_id();
         let text = format!("{last:020}\n");
         let written = folder::create(&path).and_then(|file| file.write_all_at(text.as_bytes(), 0));
         if let Err(error) = written {

@@ -1,4 +1,4 @@
-//! The spool: messages that were answered 250 and are still to be worked on, in SQLite and files.
+//! The spool: messages that were answered 250 and are still to be worked on, in `SQLite` and files.
 //!
 //! ```text
 //! insert ──► inbox ──► writer: everything that waits in one commit ──► settle: 250
@@ -16,7 +16,7 @@
 //! |---|---|
 //! | `folder`, `disk` | the folder of a process: lock, modes, names, syncs, free room |
 //! | `database` | the schema, and what SQLite must be |
-//! | `writer`, `batch` | the thread that commits, and one commit |
+//! | `writer`, `batch`, `statements` | the thread that commits, one commit, and what it says to the database |
 //! | `files` | the thread of bodies in files |
 //! | `lanes` | which ids wait for which backend |
 //! | `dispatch`, `lease` | reading what is given out; what becomes of it |
@@ -45,6 +45,7 @@ mod last;
 mod lease;
 mod quiet;
 mod room;
+mod statements;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -179,6 +180,8 @@ impl Spool {
     ) -> Result<Arc<Self>, OpenError> {
         let path = folder.database();
         let connection = database::open(&path)?;
+        // Only now it has the name of its database.
+        folder.sync(folder.path()).map_err(OpenError::file(folder.path(), "cannot be synced"))?;
         let reader = database::open_to_read(&path)?;
         let shared = Arc::new(Shared {
             room: Room::new(settings),

@@ -41,12 +41,12 @@ impl Room {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn obey(&self, settings: Settings) {
+    pub(super) fn obey(&self, mut settings: Settings) {
         self.max_bytes.store(settings.max_bytes, Ordering::Relaxed);
         let mut present = self.settings();
         // Where it is does not change while it runs.
-        let folder = std::mem::take(&mut present.folder);
-        *present = Settings { folder, ..settings };
+        settings.folder = std::mem::take(&mut present.folder);
+        *present = settings;
         drop(present);
         *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

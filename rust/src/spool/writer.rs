@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::batch::{Batch, Statements};
+use super::batch::Batch;
 use super::lease::Held;
+use super::statements::Statements;
 use super::{Incoming, Refusal, Shared, clock, database, last};
 use crate::log::Level;
 
@@ -19,7 +20,7 @@ const LARGEST_BATCH: usize = 256;
 /// Octets of one commit.
 const LARGEST_OCTETS: usize = 4 << 20;
 /// The file of an empty database may be as large.
-const LARGEST_EMPTY: u64 = 64 << 20;
+const LARGEST_EMPTY: u64 = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 /// How often it looks at what nobody tells it.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -184,11 +185,11 @@ impl Writer {
                 return End::Closed;
             }
             let mut batch = Batch::new(self.cut());
-            if !batch.is_empty() {
-                if let Err(error) = self.commit(connection, &mut statements, &mut batch) {
-                    self.undo(batch);
-                    return End::Broken(error);
-                }
+            if !batch.is_empty()
+                && let Err(error) = self.commit(connection, &mut statements, &mut batch)
+            {
+                self.undo(batch);
+                return End::Broken(error);
             }
             self.tick(connection);
         }
@@ -279,7 +280,9 @@ impl Writer {
             let left = until.saturating_duration_since(Instant::now());
             let jobs = self.shared.inbox.receive(LARGEST_BATCH, left);
             let Some(jobs) = jobs else { return false };
-            jobs.into_iter().for_each(|job| self.keep(job));
+            for job in jobs {
+                self.keep(job);
+            }
             if left.is_zero() {
                 return true;
             }
@@ -300,15 +303,16 @@ impl Writer {
         self.forget_suspects(&connection)
             .map_err(|error| format!("{}: {error}", path.display()))?;
         self.suspects.clear();
-        let waiting = std::mem::take(&mut self.waiting);
-        waiting.into_iter().for_each(|job| self.keep(job));
+        for job in std::mem::take(&mut self.waiting) {
+            self.keep(job);
+        }
         Ok(connection)
     }
 
     fn forget_suspects(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         connection.execute_batch("BEGIN IMMEDIATE")?;
         for id in &self.suspects {
-            super::batch::erase(connection, *id)?;
+            super::statements::erase(connection, *id)?;
         }
         database::set_meta(connection, "last", self.last)?;
         database::set_meta(connection, "reserved", self.reserved)?;
@@ -343,7 +347,8 @@ impl Writer {
 
     /// The file stays as large as it ever was, and its free pages are used again. Only once nothing is
     /// left of a large backlog is it worth the commit that gives them back: it copies what is there, so
-    /// that costs next to nothing then, where `auto_vacuum` would cost each delete something.
+    /// that costs next to nothing then (439 MiB: 18 ms, and 0.2 s for the checkpoint), where `auto_vacuum`
+    /// would cost each delete something.
     fn shrink(&mut self, connection: &Connection) {
         if self.shared.figures.depth.get() > 0 || !self.waiting.is_empty() {
             return;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::signals::Signals;
 use super::{Connection, End, READ};
-use crate::backends::{Asking, Backend, Spools};
+use crate::backends::{Backend, Spools};
 use crate::buffer::Body;
 use crate::course::Course;
 use crate::delivery::{Asked, Check, Delivery, Inlet, Question, Spooling};
@@ -111,12 +111,13 @@ impl Connection {
             pending: shared.pending_save(&backend),
             course: Course::new(shared.log.is_on(Level::Info)),
             fetched: AtomicBool::new(false),
-            spooling: self.spooling(spools, &backend),
+            // Whatever the settings say now: the chain that takes it may be of those to come.
+            spooling: Spooling::Into(Inlet::new(&shared.spool_place, backend.answering())),
             body,
         });
         shared.stats.messages_received.add();
         shared.stats.bytes_received.add_many(delivery.body.as_slice().len() as u64);
-        if spools == Spools::AtOnce && matches!(delivery.spooling, Spooling::Into(_)) {
+        if spools == Spools::AtOnce && shared.spool().is_some() {
             delivery.spool_at_once();
         } else {
             backend.saves.push(Asked(Arc::clone(&delivery)));
@@ -149,16 +150,6 @@ impl Connection {
         self.note(&delivery, Some(&verdict));
         self.session.resume(verdict);
         Ok(())
-    }
-
-    /// What a message has to do with the spool.
-    fn spooling(&self, spools: Spools, backend: &Asking) -> Spooling {
-        match self.shared.spool() {
-            Some(spool) if spools != Spools::Never => {
-                Spooling::Into(Inlet::new(spool, backend.answering()))
-            }
-            _ => Spooling::None,
-        }
     }
 
     /// The verdict, or nothing when its time was up first.

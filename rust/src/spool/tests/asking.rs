@@ -55,7 +55,9 @@ fn a_failed_message_comes_back_as_it_was() {
     let large = vec![b'x'; LARGEST_INLINE + 1];
     assert_eq!(bench.insert("a", &[("1", b"1"), ("2", &large), ("3", b"")]), [Ok(()); 3]);
     let found = bench.receive("a", 3);
-    found.iter().for_each(|one| one.lease.settle(Settled::Failed("550 5.7.1 no".to_owned())));
+    for one in &found {
+        one.lease.settle(Settled::Failed("550 5.7.1 no".to_owned()));
+    }
     bench.wait_for("spool_failed", 3);
     drop(found);
     let failed = bench.spool.list(0, 2, true).unwrap();

@@ -16,7 +16,7 @@ fn a_message_is_given_out_as_it_came_and_is_gone_when_done() {
     assert_eq!(bodies[1..], [("one".to_owned(), b"1".to_vec()), ("two".to_owned(), vec![])]);
     assert!(found.iter().all(|leased| leased.attempts == 0 && leased.record == b"{\"a\": 1}"));
     assert_eq!(bench.spool.waiting(), [("a".to_owned(), 3), ("b".to_owned(), 1)]);
-    found.iter().for_each(|leased| leased.lease.settle(Settled::Done));
+    done(&found);
     bench.wait_for("spool_done", 3);
     assert_eq!((bench.figure("spool_depth"), bench.figure("spool_octets")), (1, 9));
     drop(found);

@@ -51,9 +51,7 @@ fn what_was_taken_over_before_an_end_is_not_taken_twice() {
     let root = bench.root.path().join("spool");
     let other = open(bench.settings(), &bench.log);
     for name in ["a", "b"] {
-        let mut mail = bench.mail("a", name, b"1");
-        mail.backend = "a";
-        other.insert(mail);
+        other.insert(bench.mail("a", name, b"1"));
         assert_eq!(bench.settled.recv_timeout(SOON).unwrap().1, Ok(()));
     }
     let path = other.path().to_owned();

@@ -89,7 +89,7 @@ impl Bench {
         assert!(self.spool.path().ends_with("spool/0"), "{:?}", self.spool);
     }
 
-    fn mail(&self, backend: &'static str, queued_id: &str, octets: &[u8]) -> Box<Mail> {
+    fn mail(&self, backend: &'static str, queued_id: &str, octets: &[u8]) -> Box<dyn Incoming> {
         let (queued_id, octets) = (queued_id.to_owned(), octets.to_owned());
         Box::new(Mail { backend, queued_id, octets, settled: self.settle.clone() })
     }
@@ -158,6 +158,12 @@ impl Bench {
 fn open(settings: Settings, log: &Arc<Log>) -> Arc<Spool> {
     let folder = Folder::take(&settings.folder).unwrap();
     Spool::open_in(folder, settings, Arc::clone(log), false).unwrap()
+}
+
+fn done(found: &[Leased]) {
+    for leased in found {
+        leased.lease.settle(Settled::Done);
+    }
 }
 
 fn octets(leased: &Leased) -> Vec<u8> {

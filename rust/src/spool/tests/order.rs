@@ -17,7 +17,7 @@ fn ids_go_up_over_restarts_and_are_never_used_again() {
         assert!(found.iter().map(|leased| &leased.queued_id).eq(&names));
         latest = *ids.last().unwrap();
         // The newest row goes: SQLite alone would use its id again.
-        found.iter().for_each(|leased| leased.lease.settle(Settled::Done));
+        done(&found);
         bench.wait_for("spool_depth", 0);
         drop(found);
         bench.reopen();
@@ -40,9 +40,9 @@ fn a_backlog_is_given_out_in_order_and_each_once() {
         for backend in ["b", "a"] {
             let mut of_it = Vec::new();
             let mut kept = Vec::new();
-            while of_it.len()
-                < bench.spool.waiting().iter().find(|one| one.0 == backend).unwrap().1 as usize
-            {
+            let waiting = bench.spool.waiting();
+            let waiting = waiting.iter().find(|one| one.0 == backend).unwrap().1;
+            while (of_it.len() as u64) < waiting {
                 let found = bench.receive(backend, 100);
                 of_it.extend(found.iter().map(|leased| leased.queued_id.clone()));
                 kept.extend(found);
@@ -51,7 +51,9 @@ fn a_backlog_is_given_out_in_order_and_each_once() {
             assert!(bench.spool.receive(backend, 9, Duration::ZERO, &|| true).unwrap().is_empty());
             seen.extend(of_it);
             // Nobody says anything: they come again with the next start.
-            kept.iter().for_each(|leased| leased.lease.disarm());
+            for leased in &kept {
+                leased.lease.disarm();
+            }
         }
         seen.sort();
         seen.dedup();
@@ -77,6 +79,7 @@ fn a_second_word_of_a_lease_counts_only_where_it_is_a_late_success() {
     assert_eq!(bench.figure("spool_depth"), 2);
     lease("late").settle(Settled::Done);
     bench.wait_for("spool_depth", 1);
+    assert_eq!(bench.figure("spool_deferred"), 1);
     assert_eq!((bench.figure("spool_done"), bench.figure("spool_failed")), (2, 0));
     assert_eq!(bench.figure("spool_retries"), 2);
 }
@@ -138,7 +141,7 @@ fn a_batch_has_sixteen_mebibytes_at_most_beyond_its_first() {
         .map(|_| {
             let found = bench.receive("a", 9);
             let count = found.len();
-            found.iter().for_each(|leased| leased.lease.settle(Settled::Done));
+            done(&found);
             count
         })
         .collect();

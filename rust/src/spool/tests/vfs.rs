@@ -1,6 +1,6 @@
-//! What SQLite asks of its files, counted, and failing where a test says so.
+//! What `SQLite` asks of its files, counted, and failing where a test says so.
 //!
-//! `unsafe` is needed here: a VFS of SQLite is a table of C functions. This one is a copy of the default
+//! `unsafe` is needed here: a VFS of `SQLite` is a table of C functions. This one is a copy of the default
 //! one, made before any test opens a database, whose `xOpen` exchanges two methods of a file for ours. They
 //! call those they stand for, with the file they were given; both tables live as long as the process.
 #![allow(unsafe_code)]

@@ -1,0 +1,128 @@
+//! What the writer says to the database.
+
+use rusqlite::{Connection, OptionalExtension, Statement};
+
+use super::batch::Saved;
+use super::clock;
+
+/// Prepared once for as long as the connection is good.
+pub(super) struct Statements<'connection> {
+    pub(super) begin: Statement<'connection>,
+    pub(super) commit: Statement<'connection>,
+    pub(super) insert: Statement<'connection>,
+    pub(super) delete: Statement<'connection>,
+    pub(super) delete_retry: Statement<'connection>,
+    pub(super) defer: Statement<'connection>,
+    pub(super) retry_now: Statement<'connection>,
+    pub(super) row: Statement<'connection>,
+    pub(super) lane: Statement<'connection>,
+    pub(super) meta: Statement<'connection>,
+}
+
+impl<'connection> Statements<'connection> {
+    pub(super) fn prepare(connection: &'connection Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            begin: connection.prepare("BEGIN IMMEDIATE")?,
+            commit: connection.prepare("COMMIT")?,
+            insert: connection.prepare(
+                "INSERT INTO msg(id, received_ms, size, crc, backend, queued_id, env, file, body)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?,
+            delete: connection.prepare("DELETE FROM msg WHERE id = ?1")?,
+            delete_retry: connection
+                .prepare("DELETE FROM retry WHERE id = ?1 RETURNING next_ms")?,
+            // Only of a message that is still there: another worker may have done it.
+            defer: connection.prepare(
+                "INSERT INTO retry SELECT ?1, ?2, ?3, ?4, ?5
+                 WHERE EXISTS(SELECT 1 FROM msg WHERE id = ?1)
+                 ON CONFLICT DO UPDATE SET attempts = excluded.attempts,
+                   next_ms = excluded.next_ms, error = excluded.error",
+            )?,
+            retry_now: connection.prepare("UPDATE retry SET next_ms = ?2 WHERE id = ?1")?,
+            row: connection.prepare(ROW)?,
+            lane: connection.prepare(
+                "INSERT INTO lane VALUES(?1, ?2, ?3) ON CONFLICT DO UPDATE
+                 SET depth = depth + excluded.depth, octets = octets + excluded.octets",
+            )?,
+            meta: connection.prepare(
+                "INSERT INTO meta VALUES(?1, ?2) ON CONFLICT DO UPDATE SET v = excluded.v",
+            )?,
+        })
+    }
+}
+
+impl Statements<'_> {
+    /// A message is not deferred any more; what its time was.
+    pub(super) fn forget_time(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
+        self.delete_retry.query_row([id], |row| row.get(0)).optional()
+    }
+
+    /// Of a message, and what it brings with it.
+    pub(super) fn insert_row(&mut self, id: i64, saved: &Saved, size: u64) -> rusqlite::Result<()> {
+        let Saved { entry, file, adopted } = saved;
+        let (record, octets) = (entry.record(), entry.octets());
+        let crc = match (file, adopted) {
+            (Some(file), _) => file.crc,
+            // Not made anew: it may say that something is damaged.
+            (None, Some(adopted)) => adopted.crc,
+            (None, None) => checksum(record, octets),
+        };
+        self.insert.execute((
+            id,
+            clock::ms(entry.received_at()),
+            i64::try_from(size).unwrap_or(i64::MAX),
+            crc,
+            entry.backend(),
+            entry.queued_id(),
+            record,
+            file.as_ref().map(|file| &file.name),
+            file.is_none().then_some(octets),
+        ))?;
+        let Some(adopted) = adopted else { return Ok(()) };
+        self.meta.execute((&adopted.key, adopted.id))?;
+        if let Some(retry) = &adopted.retry {
+            let row = (id, entry.backend(), retry.attempts, retry.next_ms, &retry.reason);
+            self.defer.execute(row)?;
+        }
+        Ok(())
+    }
+}
+
+/// What counts a row.
+pub(super) struct Row {
+    pub(super) backend: String,
+    pub(super) octets: u64,
+    pub(super) file: Option<String>,
+}
+
+/// Deletes a message, with all that counts it.
+pub(super) fn erase(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    let row = connection.query_row(ROW, [id], Row::of).optional()?;
+    if let Some(row) = row {
+        connection.execute("DELETE FROM msg WHERE id = ?1", [id])?;
+        connection.execute(
+            "UPDATE lane SET depth = depth - 1, octets = octets - ?2 WHERE backend = ?1",
+            (row.backend, i64::try_from(row.octets).unwrap_or(i64::MAX)),
+        )?;
+    }
+    connection.execute("DELETE FROM retry WHERE id = ?1", [id])?;
+    Ok(())
+}
+
+const ROW: &str = "SELECT msg.backend, size + length(env), file, next_ms
+  FROM msg LEFT JOIN retry ON retry.id = msg.id WHERE msg.id = ?1";
+
+impl Row {
+    pub(super) fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        let octets: i64 = row.get(1)?;
+        Ok(Self { backend: row.get(0)?, octets: octets.unsigned_abs(), file: row.get(2)? })
+    }
+}
+
+/// Of the envelope, and then of the message.
+pub(super) fn checksum(record: &[u8], octets: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(record);
+    sum.update(octets);
+    sum.finalize()
+}
