@@ -91,7 +91,7 @@ class Asked:
 
     def answer(self, command: str, **arguments: Any) -> dict[str, Any]:
         """The whole answer."""
-        request = {"command": command, "arguments": arguments}
+        request = {"command": command} | ({"arguments": arguments} if arguments else {})
         self._socket.sendall(json.dumps(request).encode() + b"\n")
         line = self._file.readline()
         self.longest = max(self.longest, len(line))
