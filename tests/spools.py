@@ -91,7 +91,7 @@ class Asked:
 
     def answer(self, command: str, **arguments: Any) -> dict[str, Any]:
         """The whole answer."""
-        request = {"command": command, "arguments": arguments}
+        request = {"command": command} | ({"arguments": arguments} if arguments else {})
         self._socket.sendall(json.dumps(request).encode() + b"\n")
         line = self._file.readline()
         self.longest = max(self.longest, len(line))
@@ -109,8 +109,11 @@ class Asked:
         return found
 
     def states(self) -> dict[str, str]:
-        """The state of each message by its id, of those that have failed too."""
-        entries = [*self.entries(), *self.entries(failed=True)]
+        """The state of each message by its id, of those that have failed too.
+
+        One that is being set aside is in both lists, and still in work.
+        """
+        entries = [*self.entries(failed=True), *self.entries()]
         return {entry["id"]: entry["state"] for entry in entries}
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from guerrilla.control.spool import MAX_ENTRIES, described
 from tests.running import RunningDaemon
 from tests.spools import Asked, deliver, kept, spooling
 from tests.wire import HELLO, Wire, until
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -164,3 +167,21 @@ def test_who_reads_a_message_has_it_whatever_becomes_of_it(
     second = ask("spool-read", id=large, part="message", offset=first["next"])
     assert set(base64.b64decode(second["data"])) == set(b"x\r\n")
     assert not ask.answer("spool-show", id=large)["ok"]
+
+
+def test_the_example_spools_and_stores(tmp_path: Path) -> None:
+    text = (ROOT / "examples" / "spool.toml").read_text(encoding="utf-8")
+    # As it is, but for a port that is free: paths begin where the daemon runs.
+    text = text.replace("127.0.0.1:2525", "127.0.0.1:0")
+    with RunningDaemon(tmp_path, config=text) as daemon, Asked(daemon) as ask:
+        ids = deliver(daemon, "one", "two")
+        until(lambda: ask.states() == {})
+        assert sorted(row["queued_id"] for row in daemon.rows()) == sorted(ids)
+        assert (tmp_path / "spool" / "0" / "spool.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_page_has_every_figure(daemon: RunningDaemon, ask: Asked) -> None:
+    del daemon
+    page = (ROOT / "docs" / "spool.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`(spool_[a-z_]+)`", page))
+    assert told == {name for name in ask("stats") if name.startswith("spool_")}

@@ -144,17 +144,12 @@ def test_retry_of_all(
         until(lambda: kept(tmp_path) == [messages[0]])
 
 
-def test_drop_asks(say: Say, messages: tuple[str, str]) -> None:
+def test_drop(say: Say, messages: tuple[str, str]) -> None:
     later, never = messages
     for words, what in ((f"{later} {never}", "2 messages"), ("--all", "1 message")):
         assert say(f"drop {words}", status=1) == [
             f"guerrillad: {what} would be deleted for good: say --yes where that is meant"
         ]
-    assert len(entries(say)) == 1
-
-
-def test_drop(say: Say, messages: tuple[str, str]) -> None:
-    later, never = messages
     assert say(f"drop --yes {later} {'a' * 26}", status=1) == [
         f"guerrillad: {'a' * 26}: no such message in the spool"
     ]
@@ -173,26 +168,58 @@ def test_drop_of_all(say: Say) -> None:
     assert entries(say, "--failed") == []
 
 
-@pytest.mark.parametrize(("answer", "left"), [(b"no\n", 1), (b"\n", 1), (b"y\n", 0)])
-def test_drop_at_a_terminal(
-    daemon: RunningDaemon, say: Say, answer: bytes, left: int, tmp_path: Path
-) -> None:
+def test_drop_at_a_terminal(daemon: RunningDaemon, say: Say) -> None:
     (later,) = deliver(daemon, "later")
-    ours, theirs = pty.openpty()
-    os.write(ours, answer)
-    done = subprocess.run(
-        [sys.executable, "-m", "guerrilla", "spool", "drop", later, "-c", CONFIG],
-        stdin=theirs,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=50,
-    )
-    os.close(theirs)
-    os.close(ours)
-    assert done.stderr.startswith("delete 1 message for good? [y/N] ")
-    assert (done.returncode, len(entries(say))) == (left, left)
-    assert done.stderr.endswith("guerrillad: nothing was deleted\n") == bool(left)
+    for answer, left in ((b"no\n", 1), (b"\n", 1), (b"y\n", 0)):
+        ours, theirs = pty.openpty()
+        os.write(ours, answer)
+        command = [sys.executable, "-m", "guerrilla", "spool", "drop", later, "-c", CONFIG]
+        done = subprocess.run(
+            command, stdin=theirs, capture_output=True, text=True, check=False, timeout=50
+        )
+        os.close(theirs)
+        os.close(ours)
+        assert done.stderr.startswith("delete 1 message for good? [y/N] ")
+        assert (done.returncode, len(entries(say))) == (left, left)
+        assert done.stderr.endswith("guerrillad: nothing was deleted\n") == bool(left)
+
+
+def test_what_somebody_works_on_is_not_dropped(
+    daemon: RunningDaemon, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (hang,) = deliver(daemon, "hang")
+    with Asked(daemon) as ask:
+        until(lambda: ask.states() == {hang: "in work"})
+    capsys.readouterr()
+    assert main(["spool", "drop", "--yes", hang, "-c", CONFIG]) == 1
+    found = capsys.readouterr()
+    assert found.out == "0 messages dropped\n"
+    assert found.err == "guerrillad: 1 message not dropped: in work, or gone meanwhile\n"
+    (tmp_path / "open").touch()
+    until(lambda: kept(tmp_path) == [hang])
+
+
+def test_what_is_damaged_can_only_be_looked_at_and_dropped(
+    daemon: RunningDaemon, say: Say, tmp_path: Path
+) -> None:
+    (large,) = deliver(daemon, "later", body=b"x" * 300_000)
+    daemon.stop()
+    (body,) = (path for path in (tmp_path / "spool/0/bodies").rglob("*") if path.is_file())
+    octets = bytearray(body.read_bytes())
+    octets[1000] ^= 1
+    body.write_bytes(octets)
+    assert say(f"retry {large}") == ["1 message due now"]
+    with going(daemon):
+        until(lambda: [entry["state"] for entry in entries(say, "--failed")] == ["damaged"])
+        for command in ("retry", "replay"):
+            assert say(f"{command} {large}", status=1) == [
+                f"guerrillad: {large}: is damaged, so it cannot be tried again"
+            ]
+        assert say("replay --all") == ["0 messages in the spool again"]
+        found = dict(line.split(maxsplit=1) for line in say(f"show {large}"))
+        assert (found["state"], found["rcpt_to"]) == ("damaged", "to@example.com")
+        assert say(f"drop --yes {large}") == ["1 message dropped"]
+        assert entries(say, "--failed") == []
 
 
 def test_replay(say: Say, messages: tuple[str, str], daemon: RunningDaemon, tmp_path: Path) -> None:
@@ -232,13 +259,14 @@ def test_messages_have_to_be_named(name: str, capsys: pytest.CaptureFixture[str]
 # Where there is no spool, or none to be had
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_daemon_without_a_spool(command: str, say: Say, tmp_path: Path) -> None:
+def test_a_daemon_without_a_spool(say: Say, tmp_path: Path) -> None:
     with RunningDaemon(tmp_path):
-        assert say(command, status=1) == ["guerrillad: this daemon has no spool"]
-    assert say(command, status=1) == [
-        f"guerrillad: {CONFIG}: spool is not set, so there is no spool"
-    ]
+        for command in COMMANDS:
+            assert say(command, status=1) == ["guerrillad: this daemon has no spool"]
+    for command in COMMANDS:
+        assert say(command, status=1) == [
+            f"guerrillad: {CONFIG}: spool is not set, so there is no spool"
+        ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

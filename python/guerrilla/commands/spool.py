@@ -43,6 +43,9 @@ _REPLAY_STEP: Final = 20
 
 _ANY: Final = frozenset({"ready", "deferred", "in work", "failed", "damaged"})
 
+_NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+"""Values of a record that say nothing."""
+
 _HEAD: Final = (
     f"{'ID':26}  {'AGE':>7}  {'SIZE':>9}  {'TRIES':>5}  {'NEXT':>7}  {'STATE':8}  "
     f"{'FROM':28}  {'TO':28}  ERROR"
@@ -147,7 +150,7 @@ def show(args: argparse.Namespace) -> int:
         print(as_json({**found["entry"], "record": record}))
         return 0
     for name, value in _described(found["entry"], record, time.time()):
-        print(f"{name:<18} {shown(value) or '-'}")
+        print(f"{name:<18} {shown(value)}")
     return 0
 
 
@@ -321,7 +324,7 @@ def _described(
     yield "next try", _next(entry, now)
     yield "error", entry["error"] or "-"
     for name, value in record.items():
-        if name not in {"queued_id", "received_at", "size"}:
+        if name not in {"queued_id", "received_at", "size"} and value not in _NOTHING:
             yield from _field(name, value)
 
 

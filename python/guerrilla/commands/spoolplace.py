@@ -36,11 +36,16 @@ def opened(args: argparse.Namespace) -> Iterator[Ask]:
         ControlError: the daemon does not answer as it should.
         ConfigError: a bad config file.
     """
-    path = None if args.socket is not None else find_config(args.config)
-    if path is None and args.socket is None:
+    socket: str | None = args.socket
+    path = None if socket is not None else find_config(args.config)
+    places: Sequence[str]
+    if socket is not None:
+        places = [socket]
+    elif path is not None:
+        places = sockets_by(path)
+    else:
         msg = f"{no_config()}: name one with -c, or the daemon's control socket with --socket"
         raise CommandError(msg)
-    places = [args.socket] if path is None else sockets_by(path)
     daemon = _connection(places)
     if daemon is not None:
         with daemon:

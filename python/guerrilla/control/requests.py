@@ -40,10 +40,11 @@ def read_request(line: bytes, known: Collection[str]) -> Request:
         found = json.loads(line)
     except (ValueError, RecursionError):
         found = None
-    name = found.get("command") if isinstance(found, dict) else None
-    if not isinstance(name, str) or not found.keys() <= _KEYS:
+    request: dict[str, Any] = found if isinstance(found, dict) else {}
+    name = request.get("command")
+    if not isinstance(name, str) or not request.keys() <= _KEYS:
         raise ValueError(f'{_NO_REQUEST}, with "arguments" beside it where it takes some')
-    arguments = found.get("arguments", {})
+    arguments = request.get("arguments", {})
     if not isinstance(arguments, dict):
         raise ValueError("arguments: expected an object")  # noqa: TRY004  # of who asks, as above
     if name not in known:

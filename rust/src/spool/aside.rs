@@ -3,6 +3,7 @@
 //! `NAME.eml` is the message as it came, `NAME.json` all else. Both are synced before the row goes, so an
 //! end in between leaves a message in both places, and the next attempt writes the same files again.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -196,11 +197,27 @@ fn link(body: &Path, eml: &Path) -> io::Result<()> {
     }
 }
 
+/// What its files are called: its id, as far as a name can have it.
+pub(super) fn safe(queued_id: &str) -> String {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
+    queued_id.chars().map(|one| if plain(one) { one } else { '_' }).take(100).collect()
+}
+
+/// Whether a file is called by one of these names, with numbers behind it or without.
+pub(super) fn is_of(path: &Path, names: &HashSet<String>) -> bool {
+    let mut stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    loop {
+        if names.contains(stem) {
+            return true;
+        }
+        let Some((shorter, _)) = stem.rsplit_once('-') else { return false };
+        stem = shorter;
+    }
+}
+
 /// Its id, and where another message of that id is there, a number behind it.
 fn free_name(folder: &Path, queued_id: &str, id: i64) -> String {
-    let plain = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
-    let name: String =
-        queued_id.chars().map(|one| if plain(one) { one } else { '_' }).take(100).collect();
+    let name = safe(queued_id);
     let other = Note::read(&folder.join(format!("{name}.json"))).is_ok_and(|note| note.id != id);
     if other || name.is_empty() { format!("{name}-{id}") } else { name }
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +17,8 @@ use super::{Incoming, Octets, Refusal, Shared, Spool, clock};
 
 /// Rows that are looked at in one transaction.
 const PAGE: i64 = 10_000;
+/// The same where only some are wanted, which are mostly the next ones.
+const SEARCHED: i64 = 1_000;
 /// Messages that are changed in one commit: whoever waits for the next one waits for them.
 const EDITS: usize = 500;
 /// How long a change may take, on a disk that hardly answers.
@@ -129,13 +132,15 @@ impl Spool {
     /// Puts failed messages back: those, or all. Their age begins anew. How many.
     pub fn replay(&self, queued_ids: Option<&[String]>) -> io::Result<u64> {
         let mut count = 0;
-        for (path, note) in wanted_notes(&self.shared.folder.failed(), queued_ids)? {
+        let notes = wanted_notes(&self.shared.folder.failed(), queued_ids)?;
+        let replayed = notes.into_iter().try_for_each(|(path, note)| {
             self.replay_one(&path, note)?;
             aside::remove(&self.shared.folder, &path)?;
-            self.shared.count_failed_files();
             count += 1;
-        }
-        Ok(count)
+            Ok(())
+        });
+        self.shared.count_failed_files();
+        replayed.map(|()| count)
     }
 
     fn replay_one(&self, path: &Path, note: Note) -> io::Result<()> {
@@ -205,30 +210,70 @@ impl Shared {
     }
 
     /// Ids of messages, in pages, as long as `take` wants more.
+    ///
+    /// Who names messages names those behind the ones named before, as all of a list, some at a time: the
+    /// search begins where the last one ended, and ends with the last that is wanted.
     fn each_id(
         &self,
         wanted: Option<&HashSet<String>>,
         mut take: impl FnMut(&[i64]) -> io::Result<bool>,
     ) -> io::Result<()> {
-        let mut cursor = 0;
-        loop {
-            let page = self.page(cursor).map_err(|error| self.cannot_read(&error))?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            cursor = *last;
-            let is_wanted = |queued_id: &String| wanted.is_none_or(|ids| ids.contains(queued_id));
-            let ids: Vec<i64> =
-                page.iter().filter(|(_, name)| is_wanted(name)).map(|(id, _)| *id).collect();
-            if !ids.is_empty() && !take(&ids)? {
-                return Ok(());
+        let Some(wanted) = wanted else {
+            return self.search(0, i64::MAX, PAGE, |_| true, take);
+        };
+        let (begin, mut left) = (self.searched.load(Ordering::Relaxed), wanted.len());
+        for (after, end) in [(begin, i64::MAX), (0, begin)] {
+            let mut goes_on = left > 0;
+            if !goes_on {
+                break;
+            }
+            self.search(
+                after,
+                end,
+                SEARCHED,
+                |name| wanted.contains(name),
+                |ids| {
+                    left = left.saturating_sub(ids.len());
+                    self.searched.store(ids.last().copied().unwrap_or(0), Ordering::Relaxed);
+                    goes_on = take(ids)? && left > 0;
+                    Ok(goes_on)
+                },
+            )?;
+            if !goes_on {
+                break;
             }
         }
+        Ok(())
     }
 
-    fn page(&self, cursor: i64) -> rusqlite::Result<Vec<(i64, String)>> {
+    /// Ids behind `after`, up to `end`, of which the names are wanted.
+    fn search(
+        &self,
+        after: i64,
+        end: i64,
+        size: i64,
+        is_wanted: impl Fn(&String) -> bool,
+        mut take: impl FnMut(&[i64]) -> io::Result<bool>,
+    ) -> io::Result<()> {
+        let mut cursor = after;
+        while cursor < end {
+            let page = self.page(cursor, size).map_err(|error| self.cannot_read(&error))?;
+            let Some((last, _)) = page.last() else { break };
+            cursor = *last;
+            let found = page.iter().filter(|(id, name)| *id <= end && is_wanted(name));
+            let ids: Vec<i64> = found.map(|(id, _)| *id).collect();
+            if !ids.is_empty() && !take(&ids)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn page(&self, cursor: i64, size: i64) -> rusqlite::Result<Vec<(i64, String)>> {
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let mut select =
             reader.prepare("SELECT id, queued_id FROM msg WHERE id > ?1 ORDER BY id LIMIT ?2")?;
-        select.query_map((cursor, PAGE), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        select.query_map((cursor, size), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
     }
 
     fn edit(&self, queued_ids: Option<&[String]>, edit: Edit) -> io::Result<u64> {
@@ -318,7 +363,13 @@ fn read_note(path: &Path) -> io::Result<Note> {
 
 fn wanted_notes(folder: &Path, queued_ids: Option<&[String]>) -> io::Result<Vec<(PathBuf, Note)>> {
     let mut found = Vec::new();
+    let named: Option<HashSet<String>> =
+        queued_ids.map(|ids| ids.iter().map(|id| aside::safe(id)).collect());
     for path in aside::names(folder)? {
+        // Not each is read: there may be many, of which only some are asked about.
+        if named.as_ref().is_some_and(|names| !aside::is_of(&path, names)) {
+            continue;
+        }
         let note = read_note(&path)?;
         if queued_ids.is_none_or(|ids| ids.contains(&note.queued_id)) {
             found.push((path, note));

@@ -52,7 +52,7 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -144,6 +144,8 @@ struct Shared {
     /// Closed where the thread that adopts is to end; nothing is put in.
     adopting: Queue<()>,
     reader: Mutex<Connection>,
+    /// The id that was found last by its name.
+    searched: AtomicI64,
     figures: Figures,
     quiet: Quiet,
     closing: AtomicBool,
@@ -190,6 +192,7 @@ impl Spool {
             files: Queue::default(),
             adopting: Queue::default(),
             reader: Mutex::new(reader),
+            searched: AtomicI64::new(0),
             figures: Figures::default(),
             quiet: Quiet::new(log),
             closing: AtomicBool::new(false),

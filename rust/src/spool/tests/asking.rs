@@ -88,3 +88,44 @@ fn two_failed_messages_of_one_id_do_not_take_each_others_place() {
     assert_eq!(ids(&bench.spool.list(0, 9, true).unwrap()), ["../same", "../same"]);
     assert_eq!(bench.spool.replay(None).unwrap(), 2);
 }
+
+#[test]
+fn messages_are_found_by_their_names_wherever_the_last_search_ended() {
+    let bench = Bench::new();
+    let names: Vec<String> = (0..40).map(|number| number.to_string()).collect();
+    for name in &names {
+        assert_eq!(bench.insert("a", &[(name, b"x")]), [Ok(())]);
+    }
+    let some =
+        |wanted: &[usize]| -> Vec<String> { wanted.iter().map(|&at| names[at].clone()).collect() };
+    // Ahead, behind, on both sides, and the very last one again.
+    for (wanted, count) in [(vec![30, 31], 2), (vec![2], 1), (vec![1, 39], 2), (vec![39, 30], 0)] {
+        assert_eq!(
+            bench.spool.drop_messages(Some(&some(&wanted)), false).unwrap(),
+            count,
+            "{wanted:?}"
+        );
+    }
+    for at in [20, 0, 38, 3] {
+        let (entry, _) = bench.spool.show(&names[at]).unwrap().unwrap();
+        assert_eq!(entry.queued_id, names[at]);
+    }
+    assert!(bench.spool.show("39").unwrap().is_none());
+    assert_eq!(bench.spool.list(0, 99, false).unwrap().len(), 35);
+    assert_eq!(bench.spool.drop_messages(Some(&names), false).unwrap(), 35);
+    bench.wait_for("spool_depth", 0);
+}
+
+#[test]
+fn what_is_set_aside_is_found_by_a_name_that_is_not_its_files() {
+    let bench = Bench::new();
+    for name in ["../same", "../same", "other-1", "1"] {
+        assert_eq!(bench.insert("a", &[(name, b"x")]), [Ok(())]);
+        bench.receive("a", 1)[0].lease.settle(Settled::Failed("550".to_owned()));
+    }
+    bench.wait_for("spool_failed", 4);
+    assert_eq!(bench.spool.drop_messages(Some(&["other".to_owned()]), true).unwrap(), 0);
+    assert_eq!(bench.spool.drop_messages(Some(&["other-1".to_owned()]), true).unwrap(), 1);
+    assert_eq!(bench.spool.replay(Some(&["../same".to_owned()])).unwrap(), 2);
+    assert_eq!((bench.figure("spool_depth"), bench.figure("spool_failed_files")), (2, 1));
+}
