@@ -120,18 +120,28 @@ class Spooled(Store):
     chain = "250|HeadersParser|Hasher|Header|SQL"
     answers = "/spool/"
 
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        # In a folder of its own, lest a sync of its name made that of the spool last as well.
+        self.behind.parent.mkdir(exist_ok=True)
+
+    @property
+    def root(self) -> Path:
+        """Of the spool; the daemon makes the folder above it, too."""
+        return self.folder / "made" / "spool"
+
     @property
     def database(self) -> Path:
         """Of the spool."""
-        return self.folder / "spool" / "0" / "spool.db"
+        return self.root / "0" / "spool.db"
 
     @property
     def behind(self) -> Path:
         """Where the mails come in the end."""
-        return self.folder / "mail.db"
+        return self.folder / "behind" / "mail.db"
 
     def top(self) -> str:
-        path = json.dumps(os.fspath(self.folder / "spool"))
+        path = json.dumps(os.fspath(self.root))
         return f"[spool]\npath = {path}\nmin_free = 0"
 
     def backend(self) -> str:
@@ -147,7 +157,7 @@ class Spooled(Store):
         check_database(self.database)
         check_database(self.behind)
         assert count(self.database, "msg") == 0
-        left = self.folder / "spool" / "0"
+        left = self.root / "0"
         for folder in ("bodies", "failed", "damaged"):
             assert [path for path in (left / folder).rglob("*") if path.is_file()] == []
 

@@ -58,7 +58,7 @@ def troubled(
     def disturb(ledger: Ledger) -> None:
         for turn in range(times):
             moment = turn * part + chance.randrange(part)
-            wait_for(lambda moment=moment: ledger.settled >= moment)  # type: ignore[misc]
+            settles(ledger, moment)
             before = ledger.refusals
             # From some call of a batch on, not always its first.
             disk.fail(trouble.what, trouble.error, after=chance.randrange(8), match=match)
@@ -67,8 +67,7 @@ def troubled(
                 assert disk.failed > 0
             finally:
                 disk.heal()
-            after = ledger.settled
-            wait_for(lambda after=after: ledger.settled >= after + 20)  # type: ignore[misc]
+            settles(ledger, ledger.settled + 20)
             then()
 
     return disturb
@@ -141,3 +140,43 @@ def test_power_fails_after_a_failed_sync(
     tally("disk EIO, syncing, then power failure", kind.name).audit(
         sent, store.stored(), rounds=times
     )
+
+
+@pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.name)
+def test_power_fails_after_a_failed_sync_and_a_restart(
+    disk: Disk, tmp_path: Path, kind: type[Store], full: bool, tally: Callable[[str, str], Tally]
+) -> None:
+    """As above, but who goes on there is another process, which knows of no failed sync."""
+    times = 5 if full else 1
+    mails = mixed_mails(times * 150)
+    store = kind(disk.folder)
+    part = len(mails) * 9 // 10 // times
+    disk.begin()
+    with Lives(tmp_path / "run", store, environment=disk.environment) as lives:
+
+        def disturb(ledger: Ledger) -> None:
+            for turn in range(times):
+                settles(ledger, turn * part + part // 2)
+                disk.fail(Fault.SYNCING, errno.EIO, match=kind.answers)
+                before = ledger.refusals
+                wait_for(lambda before=before: ledger.refusals >= before + 20)  # type: ignore[misc]
+                lives.kill()
+                disk.heal()
+                lives.start()
+                settles(ledger, ledger.settled + 20)
+                lives.kill()
+                disk.cut(None)
+                lives.start()
+
+        sent = deliver(lives.where, mails, connections=50, disturb=disturb)
+        lives.stop()
+    store.check()
+    # Nobody is left who could take back what was refused.
+    tally("disk EIO, syncing, restart, then power failure", kind.name).audit(
+        sent, store.stored(), rounds=times, deferred_may_be_stored=True
+    )
+
+
+def settles(ledger: Ledger, count: int) -> None:
+    """Waits until so many mails need no more tries."""
+    wait_for(lambda: ledger.settled >= count)

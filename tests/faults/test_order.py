@@ -63,11 +63,11 @@ def check(trace: Trace, kind: type[Store], folder: Path, mails: Iterable[Mail]) 
         elif kind is SQLiteFile:
             trace.check_log(f"token-{token}", f"{folder}/mail.db-wal")
         elif len(message) < LARGE:
-            trace.check_log(f"token-{token}", f"{folder}/spool/0/spool.db-wal")
+            trace.check_log(f"token-{token}", f"{folder}/made/spool/0/spool.db-wal")
         else:
             shelf = f"{crc32(trace.name_of(f'token-{token}', '/bodies/new/').encode()) & 0xFF:02x}"
-            shown = f"{folder}/spool/0/bodies/{shelf}"
-            trace.check_file(f"token-{token}", f"{folder}/spool/0/bodies/new/", shown)
+            shown = f"{folder}/made/spool/0/bodies/{shelf}"
+            trace.check_file(f"token-{token}", f"{folder}/made/spool/0/bodies/new/", shown)
 
 
 @pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.name)

@@ -205,3 +205,30 @@ def test_row_that_cannot_be_stored_is_its_own_fault(path: Path, store: sqlite.SQ
     assert stored(path) == []
     store.insert(rows(good))
     assert len(stored(path)) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_after_a_failure_the_log_waits_for_its_readers(
+    path: Path, store: sqlite.SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is emptied before anything is written behind what may not be on the disk."""
+
+    def fail(row: Row) -> Any:
+        raise apsw.IOError(row.envelope.queued_id)
+
+    store.insert(rows(envelope(b"Subject: one\r\n\r\n")))
+    with contextlib.closing(apsw.Connection(str(path))) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute(f"SELECT count(*) FROM {TABLE}").get == 1
+        store.insert(rows(envelope(b"Subject: two\r\n\r\n")))
+        monkeypatch.setattr(Row, "values", fail)
+        with pytest.raises(Unavailable, match="cannot be read or written"):
+            store.insert(rows(envelope()))
+        monkeypatch.undo()
+        monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="its log has to wait"):
+                store.insert(rows(envelope()))
+        reader.execute("COMMIT")
+        store.insert(rows(envelope(b"Subject: three\r\n\r\n")))
+    assert subjects(path) == ["one", "two", "three"]

@@ -72,6 +72,9 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
          PRAGMA wal_autocheckpoint=1000; PRAGMA journal_size_limit=16777216;
          PRAGMA cache_size=-65536; PRAGMA busy_timeout=5000;",
     )?;
+    // What an earlier process left in the log may be in memory alone, where its sync failed: the system
+    // shows it, and never writes it. Behind such a gap no commit would last, so nothing is written there.
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
     let made: bool =
         connection.query_row("SELECT EXISTS(SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))?;
     if !made {

@@ -136,12 +136,19 @@ pub(super) fn make(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes the folder of all processes, and what is missing above it: the name of each is synced, or all that
+/// is below it would be gone with the power.
 fn make_root(root: &Path) -> io::Result<()> {
-    if root.is_dir() {
+    if root.as_os_str().is_empty() || root.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().mode(FOLDER_MODE).recursive(true).create(root)?;
-    root.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_folder)
+    let above = root.parent().unwrap_or(Path::new(""));
+    make_root(above)?;
+    match DirBuilder::new().mode(FOLDER_MODE).create(root) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    sync_folder(if above.as_os_str().is_empty() { Path::new(".") } else { above })
 }
 
 /// Opens a file to write, made where there is none.
