@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from tests.corpora import as_sent, corpus, on_the_wire
 from tests.wire import GONE, HELLO, Wire
 
-MAILS: Final = 5_000
+MAILS: Final = 2_000
 CONNECTIONS: Final = 100
 KILLS: Final = 3
 
