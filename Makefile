@@ -53,13 +53,10 @@ $(STAMPS)/test: $(STAMPS)/locked requirements/test.txt
 
 # --- tests ---------------------------------------------------------------------------------------
 
-# A folder of its own: maturin sets variables that make PyO3 compile anew whenever the two take turns.
-CLIPPY := cargo clippy --release --locked --all-targets --target-dir target/clippy
-
-rust-lint: $(STAMPS)/venv
+# Behind the core: clippy uses what that has compiled.
+rust-lint: $(STAMPS)/core
 	cargo fmt --check
-	$(CLIPPY) -- -D warnings
-	PYO3_PYTHON=$(CURDIR)/$(BIN)/python $(CLIPPY) --features python -- -D warnings
+	sh scripts/clippy.sh
 	sh scripts/deny.sh
 
 python-lint: $(STAMPS)/core $(STAMPS)/test
