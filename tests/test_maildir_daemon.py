@@ -1,4 +1,4 @@
-"""MailDir in a daemon: its example, and 2,000 mails while its folder goes and comes back."""
+"""MailDir in a daemon: its example, and 5,000 mails while its folder goes and comes back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""2,000 mails through 100 connections while the database dies three times: none is lost."""
+"""5,000 mails through 100 connections while the database dies three times: none is lost."""
 
 from __future__ import annotations
 
