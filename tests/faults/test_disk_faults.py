@@ -87,6 +87,9 @@ def test_trouble_that_passes(
             disturb = troubled(disk, trouble, len(mails), times, match=kind.answers)
             ledgers.append(deliver(lives.where, mails, connections=50, disturb=disturb))
         lives.stop()
+        # A file of a mail that is done, and could not be removed then, goes with the next start.
+        lives.start()
+        lives.stop()
     store.check()
     for trouble, sent in zip(TROUBLES, ledgers, strict=True):
         assert sent.heard.keys() <= trouble.codes, sent.heard

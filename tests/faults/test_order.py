@@ -119,6 +119,8 @@ SYNC_BEGINS = "2 fdatasync(8</d/mail.db-wal> <unfinished ...>"
 SYNC_ENDS = "2 <... fdatasync resumed>) = 0"
 FAILED = "2 fdatasync(8</d/mail.db-wal>) = -1 EIO (Input/output error)"
 ANSWERED = '1 sendto(7<TCP:[a->b]>, "250 2.0.0 OK: queued as x", 9, 0, NULL, 0) = 9'
+OTHERS_SYNC = "3 fdatasync(8</d/mail.db-wal> <unfinished ...>"
+OTHERS_END = "3 <... fdatasync resumed>) = 0"
 OTHER = '1 sendto(9<TCP:[a->c]>, "250 2.0.0 OK: queued as x", 9, 0, NULL, 0) = 9'
 
 
@@ -127,6 +129,7 @@ OTHER = '1 sendto(9<TCP:[a->c]>, "250 2.0.0 OK: queued as x", 9, 0, NULL, 0) = 9
     [
         ([CAME, WROTE, SYNC, ANSWERED], None),
         ([CAME, WROTE, SYNC_BEGINS, OTHER, SYNC_ENDS, ANSWERED], None),
+        ([CAME, WROTE, OTHERS_SYNC, SYNC, ANSWERED, OTHERS_END], None),
         ([CAME, WROTE, ANSWERED, SYNC], "answered before"),
         ([CAME, WROTE, SYNC_BEGINS, ANSWERED, SYNC_ENDS], "answered before"),
         ([CAME, SYNC_BEGINS, WROTE, SYNC_ENDS, ANSWERED], "nobody synced"),
