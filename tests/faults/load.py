@@ -53,6 +53,7 @@ def _add(found: Ledger, ledger: Ledger) -> None:
     found.deferred += ledger.deferred
     found.unanswered += ledger.unanswered
     found.early += ledger.early
+    found.heard += ledger.heard
     found.rejected += ledger.rejected
     found.rejections += ledger.rejections
     found.dropped += ledger.dropped
