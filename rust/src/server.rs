@@ -327,21 +327,24 @@ impl Server {
     /// Closes the listeners, tells idle sessions 421, lets transactions finish. Blocks; `false` when
     /// sessions were left after `timeout`.
     pub fn stop(&self, timeout: Duration) -> bool {
+        if let Some(spool) = self.shared.spool() {
+            // Nobody waits for what is spooled: the next start does it, rather than half of it now.
+            spool.stop_giving();
+        }
         self.shared.shutdown.stop();
         self.shared.shutdown.wait(timeout)
     }
 
-    /// No more questions come: workers take what is queued, and then `None`. Of what is spooled they take
-    /// no more at all: the next start does.
+    /// No more questions come: workers take what is queued, and then `None`.
     pub fn close_queues(&self) {
-        if let Some(spool) = self.shared.spool() {
-            spool.stop_giving();
-        }
         self.shared.all_backends().iter().for_each(|backend| backend.close());
     }
 
     /// Ends what is left, at once. A second call, from any thread, waits for the first.
     pub fn close(&self) {
+        if let Some(spool) = self.shared.spool() {
+            spool.stop_giving();
+        }
         self.shared.shutdown.close();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Running(thread, _) = std::mem::replace(&mut *state, State::Ended) {

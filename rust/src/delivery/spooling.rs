@@ -44,7 +44,7 @@ impl Inlet {
 
 impl Spooling {
     /// Whether the spool has it, and answers.
-    pub(super) fn is_handed_over(&self) -> bool {
+    pub fn is_handed_over(&self) -> bool {
         matches!(self, Self::Into(inlet) if inlet.handed_over.load(Ordering::SeqCst))
     }
 }
@@ -116,6 +116,10 @@ impl Incoming for Entry {
 
     fn octets(&self) -> &[u8] {
         self.delivery.body.as_slice()
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.delivery.pending.is_over()
     }
 
     fn settle(self: Box<Self>, outcome: Result<(), Refusal>) {

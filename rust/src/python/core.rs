@@ -232,12 +232,13 @@ impl PyCore {
         self.0.shared().spool().map(PySpool::new)
     }
 
-    fn addresses(&self) -> Vec<String> {
-        self.0.addresses()
+    fn addresses(&self, py: Python<'_>) -> Vec<String> {
+        // A stop holds its lock for as long as the disk of the spool takes.
+        py.detach(|| self.0.addresses())
     }
 
-    fn clients(&self) -> Vec<(String, usize)> {
-        self.0.clients()
+    fn clients(&self, py: Python<'_>) -> Vec<(String, usize)> {
+        py.detach(|| self.0.clients())
     }
 
     fn reload_tls(&self, py: Python<'_>) -> Vec<(String, Option<String>)> {

@@ -476,6 +476,9 @@ impl PyEnvelope {
     #[allow(clippy::shadow_unrelated)]
     fn answer(&self, verdict: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let delivery = self.delivery();
+        if delivery.spooling.is_handed_over() {
+            return Ok(false);
+        }
         let Some(given) = verdict else {
             return Ok(delivery.answer(Verdict::All(delivery.accepted())));
         };

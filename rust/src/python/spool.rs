@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use pyo3::exceptions::{
-    PyBlockingIOError, PyFileNotFoundError, PyLookupError, PyOSError, PyPermissionError,
-    PyValueError,
+    PyBlockingIOError, PyFileNotFoundError, PyLookupError, PyMemoryError, PyOSError,
+    PyPermissionError, PyValueError,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -20,7 +20,7 @@ use crate::course::Course;
 use crate::delivery::{Asked, Delivery, Spooling};
 use crate::log::Log;
 use crate::pending::Pending;
-use crate::record::{self, Damaged};
+use crate::record;
 use crate::spool::{self, Entry, Leased, OpenError, Settings, Settled, Spool};
 
 impl From<OpenError> for PyErr {
@@ -63,11 +63,18 @@ impl SpoolSettings {
 /// sets it aside.
 pub(super) fn envelope(py: Python<'_>, leased: Leased) -> PyResult<Option<Py<PyEnvelope>>> {
     let Leased { record, octets, lease, .. } = leased;
-    let read = record::read(&record).and_then(|found| Ok((body(octets)?, found)));
-    let (body, mut found) = match read {
-        Ok(read) => read,
+    let mut found = match record::read(&record) {
+        Ok(found) => found,
         Err(damaged) => {
             lease.settle(Settled::Failed(format!("its envelope is {damaged}")));
+            return Ok(None);
+        }
+    };
+    let body = match body(octets) {
+        Ok(body) => body,
+        Err(error) => {
+            // The spool has opened it: for want of memory, say, which passes.
+            lease.settle(Settled::Deferred(format!("its file cannot be mapped: {error}")));
             return Ok(None);
         }
     };
@@ -76,7 +83,12 @@ pub(super) fn envelope(py: Python<'_>, leased: Leased) -> PyResult<Option<Py<PyE
     let envelope = PyEnvelope::received(py, Asked(Arc::clone(&delivery)))?;
     if let Err(error) = envelope.get().add(py, added) {
         if let Spooling::From(lease) = &delivery.spooling {
-            lease.settle(Settled::Failed(format!("its values are damaged: {}", error.value(py))));
+            let what = error.value(py);
+            lease.settle(if error.is_instance_of::<PyMemoryError>(py) {
+                Settled::Deferred(format!("no memory for its values: {what}"))
+            } else {
+                Settled::Failed(format!("its values are damaged: {what}"))
+            });
         }
         return Ok(None);
     }
@@ -98,12 +110,10 @@ fn delivery(found: record::Envelope, body: Body, spooling: Spooling) -> Delivery
     }
 }
 
-fn body(octets: spool::Octets) -> Result<Body, Damaged> {
+fn body(octets: spool::Octets) -> std::io::Result<Body> {
     match octets {
         spool::Octets::Memory(octets) => Ok(Body::detached(octets)),
-        spool::Octets::File(file) => {
-            Body::stored(&file).map_err(|error| Damaged::new(&format!("without its file: {error}")))
-        }
+        spool::Octets::File(file) => Body::stored(&file),
     }
 }
 

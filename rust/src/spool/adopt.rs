@@ -13,7 +13,7 @@ use rusqlite::{Connection, Row};
 
 use super::folder::{self, Folder};
 use super::writer::{Adopted, InFile, Job, Retry};
-use super::{Incoming, OpenError, Refusal, Shared, aside, clock, database, last};
+use super::{Incoming, OpenError, Refusal, Shared, aside, clock, database, files, last};
 use crate::log::Level;
 
 /// How often it looks for folders.
@@ -119,12 +119,16 @@ impl Shared {
     fn take_messages(&self, other: &Folder, connection: &Connection) -> Result<u64, String> {
         let path = other.database();
         let text = |error: rusqlite::Error| format!("{}: {error}", path.display());
-        last::find(connection, other, &self.quiet).map_err(text)?;
+        let (_, misses) = last::find(connection, other, &self.quiet).map_err(text)?;
+        if misses {
+            let file = |error: io::Error| format!("{}: {error}", other.path().display());
+            files::keep_unnamed(other, connection, &self.folder).map_err(file)?;
+        }
         let key = format!("adopted {}", database::meta(connection, "identity").map_err(text)?);
         let reader = self.reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mark = database::meta(&reader, &key).map_err(text)?;
         drop(reader);
-        let (mut cursor, mut moved) = (0, 0);
+        let (mut cursor, mut after, mut moved) = (0, mark, 0);
         loop {
             let (settle, settled) = channel();
             let page = page(connection, cursor, &settle).map_err(text)?;
@@ -138,7 +142,9 @@ impl Shared {
             }
             let mut sent = 0;
             for message in page.into_iter().filter(|message| message.id > mark) {
-                self.send_foreign(other, message, &key)?;
+                let id = message.id;
+                self.send_foreign(other, message, &key, after)?;
+                after = id;
                 sent += 1;
             }
             for _ in 0..sent {
@@ -151,7 +157,13 @@ impl Shared {
         }
     }
 
-    fn send_foreign(&self, other: &Folder, mut message: Foreign, key: &str) -> Result<(), String> {
+    fn send_foreign(
+        &self,
+        other: &Folder,
+        mut message: Foreign,
+        key: &str,
+        after: i64,
+    ) -> Result<(), String> {
         let mut file = None;
         if let Some(name) = &message.file {
             self.take_file(other, name)
@@ -159,7 +171,8 @@ impl Shared {
             file = Some(InFile { name: name.clone(), crc: message.crc, size: message.size });
         }
         let retry = message.retry.take();
-        let adopted = Adopted { key: key.to_owned(), id: message.id, crc: message.crc, retry };
+        let (key, id, crc) = (key.to_owned(), message.id, message.crc);
+        let adopted = Adopted { key, id, after, crc, retry };
         self.send(Job::Insert { entry: Box::new(message), file, adopted: Some(adopted) });
         Ok(())
     }
@@ -232,7 +245,8 @@ fn delete(
 
 /// Removes a folder that has nothing any more; the lock last, since it says that we are here.
 fn discard(other: &Folder) -> io::Result<()> {
-    for name in ["spool.db", "spool.db-wal", "spool.db-shm", "spool.last"] {
+    // First what would say that the rest is missing.
+    for name in ["spool.last", "spool.db", "spool.db-wal", "spool.db-shm"] {
         folder::remove(&other.path().join(name))?;
     }
     fs::remove_dir_all(other.path().join("bodies"))?;

@@ -254,5 +254,10 @@ pub(super) fn take_over(from: &Path, to: &Path) -> io::Result<()> {
         }
         fs::rename(&json, to.join(format!("{base}.json")))?;
     }
+    for entry in fs::read_dir(from)? {
+        // Messages of which nothing else is known.
+        let entry = entry?;
+        fs::rename(entry.path(), to.join(entry.file_name()))?;
+    }
     folder::sync_folder(to)
 }

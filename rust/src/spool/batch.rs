@@ -92,12 +92,15 @@ impl Batch {
             match effect {
                 Effect::Saved { job, .. } => shared.refuse(job.into_job(), Refusal::Broken),
                 Effect::Deleted { held, why, .. } => undone.push(Job::Delete { held, why }),
-                Effect::Deferred { job, .. } | Effect::Edited { job, .. } => undone.push(job),
+                Effect::Deferred { job, .. } => undone.push(job),
+                // Not again: it may be what cannot be written. Who asked is told that it was not done.
+                Effect::Edited { .. } => {}
             }
         }
         for job in self.jobs {
             match job {
                 Job::Insert { .. } => shared.refuse(job, Refusal::Broken),
+                Job::Edit { .. } => {}
                 other => undone.push(other),
             }
         }
@@ -206,6 +209,14 @@ impl Writer {
         saved: Saved,
     ) -> rusqlite::Result<()> {
         let Saved { entry, file, adopted } = &saved;
+        let follows = match adopted {
+            Some(adopted) => on.mark(&adopted.key)? == adopted.after,
+            None => true,
+        };
+        if !follows || !entry.is_wanted() {
+            self.shared.refuse(saved.into_job(), Refusal::Broken);
+            return Ok(());
+        }
         let record = entry.record();
         let size = file.as_ref().map_or(entry.octets().len() as u64, |file| file.size);
         let cost = record.len() as u64 + size;
@@ -269,7 +280,9 @@ impl Writer {
 impl Shared {
     /// Refuses a message, whose file goes then.
     pub(super) fn refuse(&self, job: Job, refusal: Refusal) {
-        if let Job::Insert { file: Some(file), .. } = &job {
+        // One that was taken over is still there, and may be taken over again before this is done: a second
+        // name that no row has goes with the next start.
+        if let Job::Insert { file: Some(file), adopted: None, .. } = &job {
             self.files.push(FileJob::Remove(file.name.clone()));
         }
         self.figures.refused.add();

@@ -286,7 +286,7 @@ impl Shared {
                 count += answer.recv_timeout(PATIENCE).map_err(|error| {
                     let text = match error {
                         RecvTimeoutError::Timeout => "it takes too long: see the log",
-                        RecvTimeoutError::Disconnected => "it is closed",
+                        RecvTimeoutError::Disconnected => "it could not be written, see the log",
                     };
                     let path = self.folder.path().display();
                     io::Error::other(format!("{path}: cannot be changed: {text}"))

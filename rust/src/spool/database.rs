@@ -42,7 +42,11 @@ pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
         return Err(OpenError::guard(path, text));
     }
     // SQLite would make it readable for all; its other files have the mode of this one.
-    folder::create(path).map_err(OpenError::file(path, "cannot be opened"))?;
+    if !path.exists() {
+        // Not otherwise: to close a file drops the locks that this process has on it, those of an open
+        // connection too.
+        folder::create(path).map_err(OpenError::file(path, "cannot be opened"))?;
+    }
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
         .and_then(|connection| prepare(&connection).map(|()| connection))
         .map_err(OpenError::database(path))?;

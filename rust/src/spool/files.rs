@@ -4,9 +4,13 @@ use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rusqlite::Connection;
+
+use super::folder::Folder;
 use super::lease::Held;
 use super::writer::{InFile, Job, Why};
 use super::{Incoming, Refusal, Shared, folder, statements};
@@ -29,22 +33,39 @@ pub(super) enum FileJob {
 pub(super) fn run(shared: &Shared) {
     let names = Generator::default();
     while let Some(jobs) = shared.files.receive(16, Duration::from_secs(1)) {
-        for job in jobs {
-            match job {
-                FileJob::Store(entry) => store(shared, entry, &names),
-                FileJob::Remove(name) => remove(shared, &name),
-                FileJob::Fail { held, reason } => shared.set_aside(held, &reason, Why::Failed),
-                FileJob::Damage { held, reason } => {
-                    shared.set_aside(held, &reason, Why::Damaged);
-                }
-            }
+        let (bodies, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(FileJob::is_body);
+        for job in bodies {
+            work(shared, job, &names);
         }
+        for job in others {
+            // Somebody waits for these, and for nothing else: a backlog that is refused makes many.
+            while let Some(body) = shared.files.remove(FileJob::is_body) {
+                work(shared, body, &names);
+            }
+            work(shared, job, &names);
+        }
+    }
+}
+
+impl FileJob {
+    fn is_body(&self) -> bool {
+        matches!(self, Self::Store(_))
+    }
+}
+
+fn work(shared: &Shared, job: FileJob, names: &Generator) {
+    match job {
+        FileJob::Store(entry) => store(shared, entry, names),
+        FileJob::Remove(name) => remove(shared, &name),
+        FileJob::Fail { held, reason } => shared.set_aside(held, &reason, Why::Failed),
+        FileJob::Damage { held, reason } => shared.set_aside(held, &reason, Why::Damaged),
     }
 }
 
 fn store(shared: &Shared, entry: Box<dyn Incoming>, names: &Generator) {
     let octets = (entry.octets().len() + entry.record().len()) as u64;
-    if let Err(refusal) = shared.room.has(octets) {
+    let wanted = if entry.is_wanted() { Ok(()) } else { Err(Refusal::Broken) };
+    if let Err(refusal) = wanted.and_then(|()| shared.room.has(octets)) {
         return shared.refuse(Job::Insert { entry, file: None, adopted: None }, refusal);
     }
     let name = names.next(SystemTime::now());
@@ -99,29 +120,53 @@ fn report(shared: &Shared, name: &str, what: &str, error: &io::Error) {
     shared.quiet.fault("file", Level::Error, text);
 }
 
-/// At the start: removes bodies that no row names, left by an end between the two.
-pub(super) fn tidy(shared: &Shared) -> io::Result<()> {
+/// At the start: removes bodies that no row names, left by an end between the two. Where rows are missing
+/// they may be all that is left of a mail, and are set aside.
+pub(super) fn tidy(shared: &Shared, misses: bool) -> io::Result<()> {
     for entry in fs::read_dir(shared.folder.new_bodies())? {
         folder::remove(&entry?.path())?;
     }
-    let named = named(shared).map_err(io::Error::other)?;
-    for shelf in fs::read_dir(shared.folder.path().join("bodies"))? {
+    let reader = shared.reader.lock().unwrap_or_else(PoisonError::into_inner);
+    let named = named(&reader)?;
+    drop(reader);
+    each_body(&shared.folder, |path, name| match named.contains(name) {
+        true => Ok(()),
+        false if misses => keep(path, name, &shared.folder),
+        false => folder::remove(path),
+    })
+}
+
+/// Sets aside the bodies that no row of that folder names: rows are missing there.
+pub(super) fn keep_unnamed(from: &Folder, rows: &Connection, to: &Folder) -> io::Result<()> {
+    let named = named(rows)?;
+    each_body(from, |path, name| if named.contains(name) { Ok(()) } else { keep(path, name, to) })
+}
+
+fn keep(path: &Path, name: &str, folder: &Folder) -> io::Result<()> {
+    folder.rename(path, &folder.damaged().join(format!("{name}.eml")))
+}
+
+fn each_body(
+    folder: &Folder,
+    mut look: impl FnMut(&Path, &str) -> io::Result<()>,
+) -> io::Result<()> {
+    for shelf in fs::read_dir(folder.path().join("bodies"))? {
         let shelf = shelf?;
         if shelf.file_name() == "new" {
             continue;
         }
         for entry in fs::read_dir(shelf.path())? {
             let entry = entry?;
-            if !entry.file_name().to_str().is_some_and(|name| named.contains(name)) {
-                folder::remove(&entry.path())?;
-            }
+            look(&entry.path(), entry.file_name().to_str().unwrap_or_default())?;
         }
     }
     Ok(())
 }
 
-fn named(shared: &Shared) -> rusqlite::Result<HashSet<String>> {
-    let reader = shared.reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut select = reader.prepare("SELECT file FROM msg WHERE file IS NOT NULL")?;
-    select.query_map([], |row| row.get(0))?.collect()
+fn named(rows: &Connection) -> io::Result<HashSet<String>> {
+    let read = |rows: &Connection| -> rusqlite::Result<HashSet<String>> {
+        let mut select = rows.prepare("SELECT file FROM msg WHERE file IS NOT NULL")?;
+        select.query_map([], |row| row.get(0))?.collect()
+    };
+    read(rows).map_err(io::Error::other)
 }

@@ -12,6 +12,9 @@ use super::clock;
 
 /// Ids that a lane holds, about: the others are read when it is their turn.
 pub(super) const PAGE: usize = 1_000;
+/// Messages that are given out at a time, about: a stage may keep them without an answer, and what is given
+/// out is in memory.
+const MOST_LEASED: usize = 8_192;
 /// No message waits longer for its next attempt. One that seems to was put off before the clock stepped
 /// back: it is due.
 const LONGEST_WAIT_MS: i64 = 2 * 3_600_000;
@@ -52,14 +55,29 @@ impl Lane {
         }
     }
 
-    fn is_due(next_ms: i64, now: i64) -> bool {
-        next_ms <= now || next_ms > now + LONGEST_WAIT_MS
+    fn is_exhausted(&self) -> bool {
+        self.leased.len() >= MOST_LEASED
+    }
+
+    /// Ends a lease; others wait for that where there are too many.
+    fn end_lease(&mut self, id: i64) {
+        let was_exhausted = self.is_exhausted();
+        self.leased.remove(&id);
+        if was_exhausted {
+            self.wake();
+        }
     }
 
     /// The next id: first what failed before, since it is older.
     fn next(&mut self, now: i64) -> Option<i64> {
+        if let Some(&(next_ms, id)) = self.due.last()
+            && next_ms > now.saturating_add(LONGEST_WAIT_MS)
+        {
+            self.due.pop_last();
+            return Some(id);
+        }
         match self.due.first() {
-            Some(&(next_ms, id)) if Self::is_due(next_ms, now) => {
+            Some(&(next_ms, id)) if next_ms <= now => {
                 self.due.pop_first();
                 Some(id)
             }
@@ -129,7 +147,7 @@ impl Lanes {
     pub(super) fn deferred(&self, backend: &str, id: i64, lease: Option<u64>, next_ms: i64) {
         self.with(backend, |lane| {
             if lease.is_none() || lane.leased.get(&id) == lease.as_ref() {
-                lane.leased.remove(&id);
+                lane.end_lease(id);
                 lane.due.insert((next_ms, id));
                 lane.wake();
             }
@@ -160,7 +178,7 @@ impl Lanes {
             if let Some(due) = due {
                 lane.due.remove(&(due, id));
             }
-            lane.leased.remove(&id);
+            lane.end_lease(id);
             lane.depth = lane.depth.saturating_sub(1);
             lane.octets = lane.octets.saturating_sub(octets);
         });
@@ -170,7 +188,7 @@ impl Lanes {
     pub(super) fn forget(&self, backend: &str, id: i64, lease: u64) {
         self.with(backend, |lane| {
             if lane.leased.get(&id) == Some(&lease) {
-                lane.leased.remove(&id);
+                lane.end_lease(id);
             }
         });
     }
@@ -179,7 +197,7 @@ impl Lanes {
     pub(super) fn give_back(&self, backend: &str, id: i64, lease: u64) {
         self.with(backend, |lane| {
             if lane.leased.get(&id) == Some(&lease) {
-                lane.leased.remove(&id);
+                lane.end_lease(id);
                 lane.ready.push_front(id);
                 lane.wake();
             }
@@ -217,7 +235,7 @@ impl Lanes {
             if !ids.is_empty() {
                 return Turn::Ids(ids);
             }
-            if lane.more && !lane.loading {
+            if lane.more && !lane.loading && !lane.is_exhausted() {
                 lane.loading = true;
                 return Turn::Load(lane.cursor);
             }
@@ -226,7 +244,8 @@ impl Lanes {
             if left.is_zero() {
                 return Turn::Nothing;
             }
-            let left = lane.wait(now).map_or(left, |due| due.clamp(Duration::from_millis(1), left));
+            let due = if lane.is_exhausted() { None } else { lane.wait(now) };
+            let left = due.map_or(left, |due| due.max(Duration::from_millis(1)).min(left));
             let filled = Arc::clone(&lane.filled);
             lane.sleepers += 1;
             inner = filled.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -287,6 +306,7 @@ impl Lanes {
 fn take_ids(lane: &mut Lane, max: usize, now: i64, generation: &mut u64) -> Vec<(i64, u64)> {
     let mut ids = Vec::new();
     while ids.len() < max.max(1)
+        && !lane.is_exhausted()
         && let Some(id) = lane.next(now)
     {
         // Committed `retry` rows and pages may name one twice; it is given once.

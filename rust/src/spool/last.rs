@@ -11,16 +11,16 @@ use super::quiet::Quiet;
 use super::{Shared, database};
 use crate::log::Level;
 
-/// The last id that was committed, by the database and by the file; where the file is ahead, it says
-/// which ids are missing, once.
+/// The last id that was committed, by the database and by the file; and whether the file is ahead: then it
+/// says which ids are missing, once. What is left of those, bodies in files, is not to be removed.
 pub(super) fn find(
     connection: &Connection,
     folder: &Folder,
     quiet: &Quiet,
-) -> rusqlite::Result<i64> {
+) -> rusqlite::Result<(i64, bool)> {
     let last = database::meta(connection, "last")?;
     let told = fs::read_to_string(folder.last_id()).ok().and_then(|text| text.trim().parse().ok());
-    let Some(told) = told.filter(|told| *told > last) else { return Ok(last) };
+    let Some(told) = told.filter(|told| *told > last) else { return Ok((last, false)) };
     quiet.say(
         Level::Critical,
         format_args!(
@@ -31,7 +31,7 @@ pub(super) fn find(
         ),
     );
     database::set_meta(connection, "last", told)?;
-    Ok(told)
+    Ok((told, true))
 }
 
 impl Shared {

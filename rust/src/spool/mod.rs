@@ -109,6 +109,10 @@ pub trait Incoming: Send {
     fn record(&self) -> &[u8];
     /// The message.
     fn octets(&self) -> &[u8];
+    /// Whether it is still to be saved: who sent it may have been told meanwhile that it is not.
+    fn is_wanted(&self) -> bool {
+        true
+    }
     /// It is saved, and stays so when the power goes now; or it is not there.
     fn settle(self: Box<Self>, outcome: Result<(), Refusal>);
 }
@@ -200,7 +204,7 @@ impl Spool {
         });
         let writer = writer::Writer::begin(Arc::clone(&shared), &connection)
             .map_err(OpenError::database(&path))?;
-        files::tidy(&shared)
+        files::tidy(&shared, writer.misses)
             .map_err(OpenError::file(&shared.folder.path().join("bodies"), "cannot be tidied"))?;
         shared.count_failed_files();
         shared.look(0);

@@ -17,6 +17,7 @@ pub(super) struct Statements<'connection> {
     pub(super) row: Statement<'connection>,
     pub(super) lane: Statement<'connection>,
     pub(super) meta: Statement<'connection>,
+    mark: Statement<'connection>,
 }
 
 impl<'connection> Statements<'connection> {
@@ -47,6 +48,7 @@ impl<'connection> Statements<'connection> {
             meta: connection.prepare(
                 "INSERT INTO meta VALUES(?1, ?2) ON CONFLICT DO UPDATE SET v = excluded.v",
             )?,
+            mark: connection.prepare("SELECT v FROM meta WHERE k = ?1")?,
         })
     }
 }
@@ -55,6 +57,11 @@ impl Statements<'_> {
     /// A message is not deferred any more; what its time was.
     pub(super) fn forget_time(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
         self.delete_retry.query_row([id], |row| row.get(0)).optional()
+    }
+
+    /// Up to which id another folder was taken over.
+    pub(super) fn mark(&mut self, key: &str) -> rusqlite::Result<i64> {
+        Ok(self.mark.query_row([key], |row| row.get(0)).optional()?.unwrap_or(0))
     }
 
     /// Of a message, and what it brings with it.

@@ -49,6 +49,9 @@ pub(super) struct Adopted {
     /// Names that folder in `meta`, where its highest id is kept.
     pub(super) key: String,
     pub(super) id: i64,
+    /// The id before it: where that was not taken over, this one is not either. Else the mark would pass
+    /// over it, and it would be deleted there.
+    pub(super) after: i64,
     pub(super) crc: u32,
     pub(super) retry: Option<Retry>,
 }
@@ -104,6 +107,8 @@ pub(super) struct Writer {
     pub(super) reserved: i64,
     /// The last one committed.
     pub(super) last: i64,
+    /// Whether others before that are missing.
+    pub(super) misses: bool,
     /// Ids of commits that failed: they may be on the disk all the same.
     pub(super) suspects: Vec<i64>,
     /// When it broke last.
@@ -122,7 +127,7 @@ enum End {
 impl Writer {
     /// Reads what there is, and reserves the first ids.
     pub(super) fn begin(shared: Arc<Shared>, connection: &Connection) -> rusqlite::Result<Self> {
-        let last = last::find(connection, &shared.folder, &shared.quiet)?;
+        let (last, misses) = last::find(connection, &shared.folder, &shared.quiet)?;
         let first = database::meta(connection, "reserved")?.max(last) + 1;
         let reserved = first + database::BLOCK - 1;
         database::set_meta(connection, "reserved", reserved)?;
@@ -136,6 +141,7 @@ impl Writer {
             next: first,
             reserved,
             last,
+            misses,
             suspects: Vec::new(),
             broke: None,
             told: 0,
@@ -219,8 +225,9 @@ impl Writer {
     fn undo(&mut self, batch: Batch) {
         self.shared.room.set_broken(true);
         self.suspects.extend(batch.ids());
-        for job in batch.into_undone(&self.shared).into_iter().rev() {
-            self.waiting.push_front(job);
+        let later = std::mem::replace(&mut self.waiting, batch.into_undone(&self.shared).into());
+        for job in later {
+            self.keep(job);
         }
     }
 

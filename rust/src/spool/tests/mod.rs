@@ -8,6 +8,7 @@ mod damage;
 mod folders;
 mod limits;
 mod order;
+mod turns;
 pub(super) mod vfs;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
