@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 import threading
 import zlib
@@ -12,7 +13,8 @@ from typing import Any
 import apsw
 import pytest
 
-from guerrilla import _core
+import guerrilla
+from guerrilla import Envelope, _core
 from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.engine.registry import DECORATED
@@ -23,7 +25,7 @@ from guerrilla.testing import make_envelope, run_chain
 from tests.daemons import where
 from tests.running import RunningDaemon
 from tests.shelves import Shelf, Spooling, config, deliver, depth, send
-from tests.wire import HELLO, Wire, until
+from tests.wire import HELLO, TRANSACTION, Wire, until
 
 LMTP = b"LHLO client.example.org\r\n"
 
@@ -217,7 +219,7 @@ def test_a_worker_that_hangs_behind_the_spool_loses_no_mail(
     until(lambda: daemon.stats()["spool_deferred"] == 1)
     assert depth(daemon) == 1
     # Mail goes on: what is spooled is safe.
-    assert daemon.stats()["spooled_workers"] == 1
+    until(lambda: daemon.stats()["spooled_workers"] == 1)
     shelf.open_for.set()
     # It comes back with a success, which counts.
     until(lambda: depth(daemon) == 0)
@@ -255,7 +257,11 @@ def test_a_chain_that_spools_wrongly_is_refused(
 
 def test_a_spool_that_no_chain_uses_is_warned_of(tmp_path: Path) -> None:
     raw = config(tmp_path, "HeadersParser|Header|Debugger")
-    assert [line for line in from_mapping(raw).warnings() if line.startswith("spool: is not used")]
+    assert [
+        line
+        for line in from_mapping(raw).warnings()
+        if line.startswith("spool: no save_process has")
+    ]
     assert not [line for line in from_mapping(config(tmp_path)).warnings() if "spool" in line]
 
 
@@ -283,10 +289,12 @@ def test_stopping_under_load_loses_nothing(
     daemon = spooling()
     answered: list[str] = []
     begun = threading.Event()
+    host, port = where(daemon)
+    all_there = threading.Barrier(9)
 
     def sender(name: str) -> None:
-        host, port = where(daemon)
         with Wire(f"{host}:{port}") as wire:
+            all_there.wait(30)
             wire.ask(HELLO)
             for number in range(sys.maxsize):
                 try:
@@ -301,6 +309,7 @@ def test_stopping_under_load_loses_nothing(
     senders = [threading.Thread(target=sender, args=(f"s{n}",)) for n in range(8)]
     for thread in senders:
         thread.start()
+    all_there.wait(30)
     assert begun.wait(30)
     assert daemon.shutdown(30)
     for thread in senders:
@@ -444,3 +453,46 @@ def test_a_check_looks_where_the_spool_is_to_be(tmp_path: Path) -> None:
     (line,) = problems(tmp_path / "file" / "spool")
     assert line == f"spool.path: {tmp_path}/file/spool: Not a directory"
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_a_stop_begins_no_more_of_what_is_spooled(spooling: Spooling, shelf: type[Shelf]) -> None:
+    daemon = spooling()
+    host, port = where(daemon)
+    with Wire(f"{host}:{port}") as wire:
+        wire.ask(HELLO)
+        wire.send(TRANSACTION)
+        assert [wire.reply()[:3] for _ in range(3)] == ["250", "250", "354"]
+        stopping = threading.Thread(target=daemon.shutdown, args=(30,))
+        stopping.start()
+        until(lambda: _is_refused(where(daemon)))
+        assert wire.ask(b"Subject: last\r\n\r\n\r\n.\r\n").startswith("250 ")
+    stopping.join(30)
+    assert not stopping.is_alive()
+    assert shelf.tried == []
+    spooling()
+    until(lambda: shelf.kept == ["last"])
+
+
+def test_nothing_but_the_spool_answers_what_it_was_given(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    answered: list[bool] = []
+
+    @guerrilla.processor("Hasty")
+    def hasty(envelope: Envelope) -> Reply:
+        assert envelope.spool()
+        answered.append(envelope.answer())
+        return Reply(550, "5.7.1", "too late")
+
+    daemon = spooling(config(tmp_path, "HeadersParser|Hasty|250|Shelf"))
+    assert send(daemon, "one")[0].startswith("250 2.0.0 OK: queued as ")
+    until(lambda: shelf.kept == ["one"])
+    assert answered == [False]
+
+
+def _is_refused(place: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(place, 5).close()
+    except ConnectionRefusedError:
+        return True
+    return False

@@ -11,6 +11,7 @@ import pytest
 
 from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
+from guerrilla.reply import Reply
 from guerrilla.running.reloading import ReloadReport
 from tests.reloads import shows
 from tests.shelves import Shelf, Spooling, config, deliver, depth, send
@@ -45,7 +46,7 @@ def test_a_chain_without_the_spool_takes_up_what_waits(
     until(lambda: daemon.stats()["spool_deferred"] == 1)
     report = reload(daemon, config(tmp_path, "HeadersParser|Scorer|Shelf"))
     assert report.ok
-    assert [line for line in report.warnings if line.startswith("spool: is not used")]
+    assert [line for line in report.warnings if line.startswith("spool: no save_process has")]
     shelf.away.clear()
     assert send(daemon, "direct")[0].startswith("250")
     until(lambda: sorted(shelf.kept) == ["direct", "spooled"])
@@ -222,3 +223,43 @@ def test_no_sender_hears_of_a_chain_that_comes_to_spool_or_ends_to(
     assert {answer[:9] for answer in answers.values()} == {"250 2.0.0"}
     until(lambda: depth(daemon) == 0)
     assert sorted(shelf.kept) == sorted(answers)
+
+
+def test_mail_that_nobody_works_on_is_told_of(
+    spooling: Spooling,
+    shelf: type[Shelf],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shelf.replies["one"] = Reply(550, "5.7.1", "not now")
+    daemon = spooling()
+    send(daemon, "one")
+    until(lambda: daemon.stats()["spool_failed"] == 1)
+    daemon.shutdown()
+    shelf.replies.clear()
+    raw = config(tmp_path, "HeadersParser|Shelf")
+    daemon = spooling(raw)
+    spool = daemon.spool()
+    assert spool is not None
+    assert spool.replay(None) == 1
+    told = (
+        "spool: 1 mails wait for the backend default, and nobody works on them: reload the config"
+    )
+    until(lambda: told in caplog.messages)
+    assert shelf.kept == []
+    assert reload(daemon, raw).ok
+    until(lambda: shelf.kept == ["one"])
+    assert caplog.messages.count(told) == 1
+
+
+def test_what_stays_behind_in_another_folder_is_told(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    shelf.away.set()
+    daemon = spooling()
+    send(daemon, "one")
+    raw = config(tmp_path)
+    raw["spool"]["path"] = str(tmp_path / "elsewhere")
+    assert reload(daemon, raw).failures == (
+        f"spool.path: takes effect at the next start; 1 mails in {tmp_path}/spool are not moved",
+    )

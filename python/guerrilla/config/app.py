@@ -257,7 +257,10 @@ class AppConfig(Section):
         named = {"default": self.backend_config, **self.backends}
         spooling = {name for name, backend in named.items() if backend.spools != "never"}
         if not spooling:
-            what = "is not used, as no save_process has the stage 250; put it in, or remove spool"
+            what = (
+                "no save_process has the stage 250, so only what is left in it is worked on; put "
+                "it in, or remove spool once `guerrillad spool list` shows nothing"
+            )
             return [f"spool: {what}"]
         return [
             f"spool.max_bytes: is less than max_size of servers[{index}], so that a message of "

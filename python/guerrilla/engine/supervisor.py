@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from guerrilla.engine.backends import DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from guerrilla.engine.worker import WorkerPool
 
@@ -29,6 +29,8 @@ class Supervisor:
         self._pools = list(pools)
         self._closed: set[tuple[str, str]] = set()
         """Backends, and what of them is not taken: see `_taken_by`."""
+        self.also: Callable[[], object] = lambda: None
+        """What else is to be looked at each time."""
         self._stopping = False
         self.looked_at = time.monotonic()
         """When it last looked after the pools, as a monotonic time."""
@@ -67,6 +69,7 @@ class Supervisor:
                 for pool in self._pools:
                     pool.check(time.monotonic())
                 self._adjust_intake()
+                self.also()
                 self.looked_at = time.monotonic()
             except Exception:
                 log.exception("the supervisor failed; it goes on")

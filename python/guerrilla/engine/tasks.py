@@ -117,7 +117,7 @@ class SaveTask(_OfMails):
                 asker.timer.defer(1)
             item.answer(outcome)
         elif isinstance(outcome, Replies) and len(outcome) == len(item.rcpt_to) > 0:
-            if asker.discards and fold(outcome).is_success:
+            if asker.discards and _tells_success(item, outcome):
                 log.warning("%s: %s accepted it unsaved: discarded", item.queued_id, asker.name)
             if asker.stores and fold(outcome).code == TRY_LATER.code:
                 asker.timer.defer(1)
@@ -252,6 +252,13 @@ LATER: Final[dict[TaskName, Reply]] = {
     "authenticate": LoginTask.later,
 }
 """The answer to every failure of ours, by task."""
+
+
+def _tells_success(item: Envelope, replies: Replies) -> bool:
+    """Whether anybody hears 2xx: by LMTP each recipient has a reply of its own."""
+    if item.protocol == "LMTP":
+        return any(reply.is_success for reply in replies)
+    return fold(replies).is_success
 
 
 def harmless(items: Sequence[Any], error: BaseException) -> BaseException | None:

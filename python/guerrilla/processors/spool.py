@@ -39,7 +39,7 @@ class Spool(Processor):
             if envelope.spool():
                 return TAKEN
             problem = "this mail comes from no server that has a spool"
-        except (ValueError, TypeError, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a value does when it is looked at
             # Of this mail alone: the others of the batch go on.
             problem = str(error)
         log.error("%s: %s: %s: answered 451", envelope.queued_id, SPOOL, problem)

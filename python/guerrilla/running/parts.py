@@ -38,7 +38,7 @@ from guerrilla.running.opening import (
     unusable,
 )
 from guerrilla.running.privileges import root_warnings, wanted_identity
-from guerrilla.running.spooling import open_spool, with_spooled
+from guerrilla.running.spooling import Unserved, open_spool, with_spooled
 from guerrilla.running.startup import config_problems, raise_file_limit, resolve_servers
 from guerrilla.running.tlswatch import make_watch
 from guerrilla.stream import begin_stream
@@ -272,6 +272,7 @@ def open_parts(
         *(config, servers, bound, core, logs, pid, pools, supervisor, watch, watched),
         book=book,
     )
+    supervisor.also = Unserved(parts).look
     opened.callback(parts.stop_watch)
     if watch is not None:
         watch.start()

@@ -129,7 +129,11 @@ class Reload:
         """
         old, new = self._parts.config.spool, self._new.spool
         if old is not None and (new is None or new.path != old.path):
-            self._fail(f"spool{'' if new is None else '.path'}: takes effect at the next start")
+            left = sum(waiting(self._parts.core).values())
+            self._fail(
+                f"spool{'' if new is None else '.path'}: takes effect at the next start"
+                + (f"; {left} mails in {old.path} are not moved" if left else "")
+            )
             self._keep(spool=old if new is None else new.model_copy(update={"path": old.path}))
         try:
             open_spool(self._new, self._parts.core)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from guerrilla.engine.backends import backends_of
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from guerrilla._core import Core
     from guerrilla.config import AppConfig
     from guerrilla.engine.base import TaskName
+    from guerrilla.running.parts import Parts
+
+log = logging.getLogger("guerrilla.spool")
 
 
 def open_spool(config: AppConfig, core: Core) -> None:
@@ -68,3 +72,40 @@ def waiting_warnings(config: AppConfig, core: Core) -> list[str]:
         for name, count in waiting(core).items()
         if name not in backends
     ]
+
+
+class Unserved:
+    """Says once of each backend that spooled mail waits for it and nobody works on it.
+
+    A start and a reload begin that work where it is there by then. It may come later: from the
+    folder of a process that has ended, by `guerrillad spool replay`, or from a session that began
+    when the chain had the spool.
+
+    Args:
+        parts: of a daemon that runs.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        """Says nothing."""
+        self._parts = parts
+        self._seen: set[str] = set()
+        self._told: set[str] = set()
+
+    def look(self) -> None:
+        """For the supervisor, now and then. What it sees for the first time may be about to end."""
+        parts = self._parts
+        served = {pool.settings.backend for pool in parts.pools if pool.settings.name == "spooled"}
+        left = waiting(parts.core)
+        now = left.keys() - served
+        self._told &= now
+        for name in sorted(now & self._seen - self._told):
+            log.warning(
+                "spool: %d mails wait for the backend %s, and nobody works on them: %s",
+                left[name],
+                name,
+                "reload the config"
+                if name in backends_of(parts.config)
+                else "bring it back, or drop them (guerrillad spool drop)",
+            )
+            self._told.add(name)
+        self._seen = now
