@@ -122,6 +122,13 @@ def deliver(wire: Wire, subject: str, rest: bytes = b"") -> str:
     return wire.ask(b"Subject: %s\r\n\r\n%s\r\n.\r\n" % (subject.encode(), rest))
 
 
+def hurry(daemon: Daemon) -> None:
+    """Makes what waits for its next try due now."""
+    spool = daemon.spool()
+    assert spool is not None
+    assert spool.retry(None)
+
+
 def depth(daemon: Daemon) -> int:
     """Mails in its spool."""
     return int(daemon.stats()["spool_depth"])

@@ -24,7 +24,7 @@ from guerrilla.running.checking import check
 from guerrilla.testing import make_envelope, run_chain
 from tests.daemons import where
 from tests.running import RunningDaemon
-from tests.shelves import Shelf, Spooling, config, deliver, depth, send
+from tests.shelves import Shelf, Spooling, config, deliver, depth, hurry, send
 from tests.wire import HELLO, TRANSACTION, Wire, until
 
 LMTP = b"LHLO client.example.org\r\n"
@@ -402,6 +402,7 @@ def test_the_log_says_what_becomes_of_each_mail(
         (good, bad) = (answer.rpartition(" ")[2] for answer in send(daemon, "good", "bad"))
         until(lambda: daemon.stats()["spool_deferred"] == 2)
         shelf.away.clear()
+        hurry(daemon)
         until(lambda: depth(daemon) == 0)
         until(lambda: f"{bad}: failed at attempt 2, set aside: 550 5.7.1 never" in caplog.text)
         until(lambda: f"{good}: done at attempt 2" in caplog.text)
@@ -429,6 +430,7 @@ def test_a_record_that_is_no_envelope_is_set_aside(
     database.close()
     shelf.away.clear()
     second = spooling()
+    hurry(second)
     until(lambda: depth(second) == 0)
     assert shelf.kept == ["two"]
     (note,) = (tmp_path / "spool" / "0" / "failed").glob("*.json")

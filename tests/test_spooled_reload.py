@@ -14,7 +14,7 @@ from guerrilla.daemon import Daemon
 from guerrilla.reply import Reply
 from guerrilla.running.reloading import ReloadReport
 from tests.reloads import shows
-from tests.shelves import Shelf, Spooling, config, deliver, depth, send
+from tests.shelves import Shelf, Spooling, config, deliver, depth, hurry, send
 from tests.wire import HELLO, Wire, until
 
 
@@ -32,6 +32,7 @@ def test_what_is_spooled_goes_through_the_chain_of_now(
     until(lambda: daemon.stats()["spool_deferred"] == 2)
     assert reload(daemon, config(tmp_path, "HeadersParser|250|Scorer|Shelf")).ok
     shelf.away.clear()
+    hurry(daemon)
     until(lambda: sorted(shelf.kept) == ["one", "two"])
     assert all("score" in one.values for one in shelf.seen)
     until(lambda: depth(daemon) == 0)
@@ -48,6 +49,7 @@ def test_a_chain_without_the_spool_takes_up_what_waits(
     assert report.ok
     assert [line for line in report.warnings if line.startswith("spool: no save_process has")]
     shelf.away.clear()
+    hurry(daemon)
     assert send(daemon, "direct")[0].startswith("250")
     until(lambda: sorted(shelf.kept) == ["direct", "spooled"])
     # The whole of it: also what stood left of the spool.
@@ -67,6 +69,7 @@ def test_a_start_takes_up_what_waits_for_a_chain_without_the_spool(
     first.shutdown(10)
     shelf.away.clear()
     second = spooling(config(tmp_path, "HeadersParser|Scorer|Shelf"))
+    hurry(second)
     until(lambda: shelf.kept == ["spooled"])
     assert "score" in shelf.seen[0].values
     until(lambda: depth(second) == 0)
@@ -113,6 +116,7 @@ def test_a_spool_that_comes_with_a_reload_is_opened(
     until(lambda: daemon.stats()["spool_deferred"] == 1)
     assert shelf.kept == ["before"]
     shelf.away.clear()
+    hurry(daemon)
     until(lambda: shelf.kept == ["before", "behind"])
 
 
