@@ -123,6 +123,7 @@ def deliver(
     patience: float = 240.0,
     tls: float = 0.0,
     may_reject: bool = False,
+    pause: float = 0.0,
 ) -> Ledger:
     """Sends all of them until each has been answered 250.
 
@@ -135,6 +136,8 @@ def deliver(
         patience: seconds after which it fails.
         tls: the share of the connections that say STARTTLS first.
         may_reject: whether a mail may be answered 5xx, which ends the tries.
+        pause: seconds that a sender rests behind a mail, so that a fast machine is not through
+            before what disturbs takes effect.
 
     Raises:
         AssertionError: not all were accepted in time, with what was said last.
@@ -146,7 +149,11 @@ def deliver(
     with ThreadPoolExecutor(connections + 1) as pool:
         disturbing = pool.submit(disturb, ledger) if disturb is not None else None
         sending = [
-            pool.submit(_Sender(where, ledger, left, recipient.encode(), limit, secret=secret).run)
+            pool.submit(
+                _Sender(
+                    where, ledger, left, recipient.encode(), limit, secret=secret, pause=pause
+                ).run
+            )
             for secret in (index < round(tls * number) for index in range(number))
         ]
         for sender in sending:
@@ -256,6 +263,7 @@ class _Sender:
         limit: float,
         *,
         secret: bool,
+        pause: float,
     ) -> None:
         self.where = where
         self.ledger = ledger
@@ -264,6 +272,7 @@ class _Sender:
         self.limit = limit
         self.secret = secret
         """Whether it says STARTTLS."""
+        self.pause = pause
 
     def run(self) -> None:
         while self.ledger.settled < len(self.ledger.messages):
@@ -297,7 +306,8 @@ class _Sender:
                 raise
             if not settled:
                 self.left.append(mail)
-                time.sleep(_PAUSE)
+            if not settled or self.pause:
+                time.sleep(self.pause if settled else _PAUSE)
 
     def _mails(self) -> Iterator[Mail]:
         """What is left; waits where others still have some that may come back."""
