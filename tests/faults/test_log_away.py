@@ -44,8 +44,9 @@ def _lost(daemon: RunningDaemon) -> int:
 
 
 def judge(verdict: Tally, ledger: Ledger, folder: Path, lost: int, rounds: int) -> None:
-    """Asserts that no sender has heard of it."""
+    """Asserts that no sender has heard of it, and that what is missing was counted."""
     assert (ledger.dropped, ledger.refusals) == (0, 0)
+    assert lost > 0
     note = f"{lost:,} records counted as lost"
     row = verdict.audit(ledger, mails_in(folder / "mail.db"), rounds=rounds, note=note)
     assert (row.unanswered, row.doubled) == (0, 0)

@@ -120,6 +120,24 @@ impl Field {
     }
 }
 
+/// A line without its CRLF (RFC 5322 §2.1.1).
+const MAX_LINE: usize = 998;
+
+/// A field of one line, with its CRLF (RFC 5322 §2.2); or what is wrong with its name or value.
+pub fn field(name: &str, value: &str) -> Result<String, String> {
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
+        return Err(format!("not the name of a header field: {name:?}"));
+    }
+    if value.chars().any(|c| c.is_control() && c != '\t') {
+        return Err(format!("{name}: a header value has no control characters"));
+    }
+    let length = name.len() + 2 + value.len();
+    if length > MAX_LINE {
+        return Err(format!("{name}: a header line has at most {MAX_LINE} octets, not {length}"));
+    }
+    Ok(format!("{name}: {value}\r\n"))
+}
+
 /// Unfolds a raw value (RFC 5322 §2.2.3): line ends before white space are removed, outer white
 /// space is trimmed.
 ///

@@ -24,15 +24,13 @@ use crate::buffer::Body;
 use crate::course::Course;
 use crate::delivery::{Asked, Client, Delivery, Spooling};
 use crate::mail::delivery_header::{Trace, delivery_header};
-use crate::mail::header::{HeaderEnd, unfold};
+use crate::mail::header::{HeaderEnd, field, unfold};
 use crate::mail::{rfc2047, zlib};
 use crate::pending::Pending;
 use crate::queued_id::Generator;
 use crate::record;
 use crate::smtp::{Address, Transaction, Verdict};
 
-/// A line of a message without its CRLF (RFC 5322 §2.1.1).
-const MAX_HEADER_LINE: usize = 998;
 /// From this size on a message is compressed without the GIL: below, that costs more than it gives.
 const LARGE: usize = 16 << 10;
 /// The deadline of an envelope that nobody waits for.
@@ -383,25 +381,9 @@ impl PyEnvelope {
     }
 
     fn add_header(&self, name: &str, value: &str) -> PyResult<()> {
-        let name_is_good =
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
-        if !name_is_good {
-            return Err(PyValueError::new_err(format!("not the name of a header field: {name:?}")));
-        }
-        if value.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(PyValueError::new_err(format!(
-                "{name}: a header value has no control characters"
-            )));
-        }
-        let line = format!("{name}: {value}");
-        if line.len() > MAX_HEADER_LINE {
-            return Err(PyValueError::new_err(format!(
-                "{name}: a header line has at most {MAX_HEADER_LINE} octets, not {}",
-                line.len()
-            )));
-        }
+        let field = field(name, value).map_err(PyValueError::new_err)?;
         let mut added = self.added();
-        added.headers = format!("{line}\r\n{}", added.headers);
+        added.headers.insert_str(0, &field);
         Ok(())
     }
 

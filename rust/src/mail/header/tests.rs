@@ -254,3 +254,13 @@ proptest! {
         prop_assert_eq!(in_two.update(&message), body_offset(&message));
     }
 }
+
+#[test]
+fn a_field_is_one_line_with_a_name_and_no_controls() {
+    assert_eq!(field("X-Score", "ü\t5"), Ok("X-Score: ü\t5\r\n".to_owned()));
+    for (name, value) in [("", "x"), ("X:Y", "x"), ("X Y", "x"), ("X", "a\r\nY: b"), ("X", "\0")] {
+        assert!(field(name, value).is_err(), "{name:?} {value:?}");
+    }
+    assert!(field("X", &"x".repeat(995)).is_ok());
+    assert!(field("X", &"x".repeat(996)).is_err_and(|text| text.ends_with("not 999")));
+}
