@@ -972,6 +972,28 @@ class Core:
     """
 
     def __new__(cls, settings: CoreSettings) -> Self: ...
+    def inherit(self, sockets: Sequence[tuple[str, int]]) -> None:
+        """Has sockets ready that somebody else has bound, and listens on.
+
+        The next `bind` or `reload` that has a server at such an address serves all of them, and
+        binds none. The file of a unix socket is left to who made it.
+
+        Args:
+            sockets: an address each, as `ServerSettings` has it, and a descriptor, which stays
+                the caller's: the core has one of its own.
+
+        Raises:
+            OSError: no such descriptor; none was taken.
+            ValueError: no address.
+        """
+    def drop_inherited(self) -> list[str]:
+        """Closes inherited sockets that no server has asked for, and says of which addresses."""
+    def sockets(self) -> list[tuple[str, int]]:
+        """What is listened on, to be handed over: addresses as `inherit` takes them.
+
+        Returns:
+            Descriptors that are the caller's, to be closed; none when it does not run.
+        """
     def bind(self) -> list[str]:
         """Binds every server; the kernel queues connections until `start`.
 

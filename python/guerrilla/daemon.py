@@ -18,6 +18,7 @@ from guerrilla.engine.backend import backend_name
 from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.events import EventBus
+from guerrilla.processes.place import ALONE
 from guerrilla.running.configwatch import ConfigWatch
 from guerrilla.running.parts import Plan, open_parts, wind_down
 from guerrilla.running.reloading import Reload, read_again
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from guerrilla.engine.backend import BackendFactory
     from guerrilla.engine.base import Processor
     from guerrilla.events import Event
+    from guerrilla.processes.place import Place
     from guerrilla.running.parts import Parts
     from guerrilla.running.reloading import ReloadReport
 
@@ -56,6 +58,8 @@ class Daemon(AsyncDaemon):
             beside it.
         backend: makes what stands in place of the chains of `backend_config`, once for each worker.
         overrides: fields of `AppConfig` that go before those of the file, at each reload too.
+        place: what it is given rather than opens itself, as by the process before it; by default
+            nothing.
     """
 
     def __init__(
@@ -65,8 +69,10 @@ class Daemon(AsyncDaemon):
         *,
         backend: BackendFactory | None = None,
         overrides: Mapping[str, Any] | None = None,
+        place: Place = ALONE,
     ) -> None:
         """Opens nothing."""
+        self._place = place
         self._overrides = dict(overrides or {})
         self.config = self._overridden(config if config is not None else AppConfig.default())
         self.config_file = Path(config_file) if config_file is not None else None
@@ -153,9 +159,12 @@ class Daemon(AsyncDaemon):
                     plan = self._plan(self.config)
                     checked = plan.check()
                     self._warnings = checked.warnings
-                    parts = open_parts(plan, checked, opened, self.events, self.reload_tls)
+                    parts = open_parts(
+                        *(plan, checked, opened, self.events, self.reload_tls), self._place
+                    )
                     self._warnings += waiting_warnings(self.config, parts.core)
-                    self._control = open_control(self, self.config_file, opened)
+                    if not self._place.is_child:
+                        self._control = open_control(self, self.config_file, opened)
                     opened.callback(parts.stop_config_watch)
                     self._watch_config(parts)
                     self._parts, self._opened = parts, opened.pop_all()

@@ -113,6 +113,15 @@ impl ListenAddress {
     }
 }
 
+impl std::fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// What all servers share.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {

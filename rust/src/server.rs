@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -14,12 +15,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::backends::{Backend, DEFAULT};
 use crate::buffer::{Budget, Spiller};
-use crate::config::{CoreConfig, ServerConfig, Swap};
+use crate::config::{CoreConfig, ListenAddress, ServerConfig, Swap};
 use crate::delivery::Place as SpoolPlace;
 use crate::events::Events;
 use crate::faults::Faults;
 use crate::log::{Level, Log};
-use crate::net::{Bound, Failures, Listeners, Shutdown, bind_all};
+use crate::net::{Bound, Failures, Inherited, Listeners, Shutdown, bind_all};
 use crate::pending::{Pending, Wakes};
 use crate::queued_id::Generator;
 use crate::smtp::Reply;
@@ -167,6 +168,7 @@ impl Shared {
 pub struct Server {
     shared: Arc<Shared>,
     state: Mutex<State>,
+    inherited: Mutex<Inherited>,
 }
 
 #[derive(Debug)]
@@ -221,12 +223,35 @@ impl Server {
             config: Swap::new(config),
         };
         shared.obey(&shared.config.load());
-        Self { shared: Arc::new(shared), state: Mutex::new(State::Made(woken)) }
+        let state = Mutex::new(State::Made(woken));
+        Self { shared: Arc::new(shared), state, inherited: Mutex::default() }
     }
 
     /// What its tasks and workers share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    fn inherited(&self) -> MutexGuard<'_, Inherited> {
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A socket that somebody else has bound to an address of the settings: the next [`Self::bind`] or
+    /// [`Self::reload`] that has a server there serves it.
+    pub fn inherit(&self, address: ListenAddress, socket: OwnedFd) {
+        self.inherited().add(address, socket);
+    }
+
+    /// Closes the sockets that no server has asked for; their addresses.
+    pub fn drop_inherited(&self) -> Vec<ListenAddress> {
+        self.inherited().clear()
+    }
+
+    /// The sockets that are served, once more, to be handed over; none when it does not run.
+    pub fn sockets(&self) -> Vec<(ListenAddress, OwnedFd)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State::Running(_, listeners) = &*state else { return Vec::new() };
+        listeners.sockets(&self.shared.config.load().servers)
     }
 
     /// Binds every server, and gives the bound addresses. Nobody is served before [`Self::start`]:
@@ -236,7 +261,7 @@ impl Server {
         if !matches!(*state, State::Made(_)) {
             return Err(StartError::Again);
         }
-        let (bound, failures) = bind_all(&self.shared.config.load().servers);
+        let (bound, failures) = bind_all(&self.shared.config.load().servers, &mut self.inherited());
         if !failures.is_empty() {
             return Err(StartError::Bind(failures));
         }
@@ -278,7 +303,7 @@ impl Server {
         let State::Running(_, listeners) = &mut *state else { return None };
         let shared = &self.shared;
         shared.obey(&config);
-        let failures = listeners.reload(&config.servers);
+        let failures = listeners.reload(&config.servers, &mut self.inherited());
         shared.log.set_level(config.log_level);
         shared.budget.set_limit(config.max_memory);
         shared.budget.set_spill_size(config.spill_size);

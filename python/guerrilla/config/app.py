@@ -1,6 +1,6 @@
 """The whole config: `AppConfig`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -32,13 +32,13 @@ from guerrilla.config.server import (
 from guerrilla.errors import ConfigError, expected
 from guerrilla.units import Bytes, Seconds, parse_bytes
 
-_MIN_MEMORY = 64 * 2**10
+MIN_MEMORY: Final = 64 * 2**10
+"""Octets: the first step of a body buffer. With less, no message could ever be taken."""
 
 
 def _memory(value: object) -> int:
     size = parse_bytes(value)
-    if size < _MIN_MEMORY:
-        # The first step of a body buffer; with less, no message could ever be taken.
+    if size < MIN_MEMORY:
         raise expected("a size of at least 64 KiB", value)
     return size
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from guerrilla.config import AppConfig, BackendConfig, ServerConfig
     from guerrilla.engine.base import TaskName
     from guerrilla.engine.chain import Chain
+    from guerrilla.processes.place import Place
     from guerrilla.running.privileges import Identity
 
 GRACE: Final = 2.0
@@ -91,8 +92,11 @@ def make_core(
     *,
     tasks: Mapping[str, Collection[TaskName]],
     log_level: int,
+    place: Place,
 ) -> Core:
     """The core, which has read the files of TLS and bound nothing; arguments as `core_settings`.
+
+    It has the sockets that are there already.
 
     Raises:
         StartError: what it cannot obey or read, by its place in the config, and what cannot be
@@ -103,12 +107,18 @@ def make_core(
         servers,
         tasks=tasks,
         log_level=log_level,
+        processes=place.processes,
     )
     try:
-        return Core(settings)
+        core = Core(settings)
+        core.inherit(place.sockets)
+        return core
     except ValueError as error:
         problems = [*placed(config, str(error)), *unusable(config, servers)]
         raise StartError(dict.fromkeys(problems)) from error
+    except OSError as error:
+        problem = f"a socket that was handed over cannot be used: {error.strerror or error}"
+        raise StartError(problem) from error
 
 
 def make_pools(

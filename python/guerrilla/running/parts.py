@@ -23,6 +23,7 @@ from guerrilla.engine.supervisor import Supervisor
 from guerrilla.errors import StartError
 from guerrilla.eventpump import EventPump
 from guerrilla.logs.pump import LogPump
+from guerrilla.processes.place import ALONE
 from guerrilla.running.filesystems import spool_warnings
 from guerrilla.running.opening import (
     GRACE,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from guerrilla.engine.worker import WorkerPool
     from guerrilla.events import EventBus
     from guerrilla.logs.output import LogOutput
+    from guerrilla.processes.place import Place
     from guerrilla.running.configwatch import ConfigWatch
     from guerrilla.running.pidfile import PidFile
     from guerrilla.running.privileges import Identity
@@ -208,6 +210,8 @@ class Parts:
     """The file that it looks at."""
     book: StageBook = field(default_factory=StageBook)
     """What the stages count."""
+    place: Place = ALONE
+    """What it has that was given to it."""
     began: float = field(default_factory=time.monotonic)
     reloads: int = 0
     reload_failures: int = 0
@@ -235,6 +239,7 @@ def open_parts(
     opened: ExitStack,
     bus: EventBus,
     watched: Callable[[], object],
+    place: Place,
 ) -> Parts:
     """Opens everything; `opened` undoes it, the last first: see `Daemon.shutdown`.
 
@@ -244,11 +249,11 @@ def open_parts(
     config = plan.config
     logs = open_log(config, opened)
     begin_stream(plan.backend, opened)
-    pid = HeldPid(take_pid_file(config))
+    pid = HeldPid(None if place.is_child else take_pid_file(config))
     opened.callback(pid.remove)
     watch = make_watch(config, watched)
     servers, kinds = checked.servers, plan.tasks
-    core = make_core(config, servers, tasks=kinds, log_level=logs.level)
+    core = make_core(config, servers, tasks=kinds, log_level=logs.level, place=place)
     pump = LogPump(core, logs)
     opened.callback(pump.join)
     events = EventPump(core, bus)
@@ -271,6 +276,7 @@ def open_parts(
     parts = Parts(
         *(config, servers, bound, core, logs, pid, pools, supervisor, watch, watched),
         book=book,
+        place=place,
     )
     supervisor.also = Unserved(parts).look
     opened.callback(parts.stop_watch)

@@ -273,6 +273,7 @@ class Reload:
             servers,
             tasks=replace(self._plan, config=self._new).tasks,
             log_level=self._parts.logs.level,
+            processes=self._parts.place.processes,
         )
         # `Plan.problems` has asked a core whether it can: nothing of it is refused here.
         return self._parts.core.reload(settings)
@@ -312,7 +313,7 @@ class Reload:
 
     def _replace_pid_file(self) -> None:
         parts, old = self._parts, self._parts.config
-        if old.pid_file == self._new.pid_file:
+        if old.pid_file == self._new.pid_file or parts.place.is_child:
             return
         try:
             fresh = take_pid_file(self._new)

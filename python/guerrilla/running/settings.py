@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from guerrilla.config.app import MIN_MEMORY
 from guerrilla.engine.backends import backends_of
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def core_settings(
     *,
     tasks: Mapping[str, Collection[TaskName]],
     log_level: int,
+    processes: int = 1,
 ) -> CoreSettings:
     """What the core obeys, from the config.
 
@@ -28,6 +30,7 @@ def core_settings(
         servers: as `resolve_servers` gives them.
         tasks: what each backend has workers for.
         log_level: a number of `logging`.
+        processes: how many share `max_memory`.
     """
     return {
         "servers": [
@@ -35,7 +38,7 @@ def core_settings(
             for server, address in servers
         ],
         "allowed_hosts": list(config.allowed_hosts),
-        "max_memory": config.max_memory,
+        "max_memory": max(MIN_MEMORY, config.max_memory // processes),
         "spill_size": config.spill_size,
         "backends": [
             _backend_settings(name, backend, tasks.get(name, ()))

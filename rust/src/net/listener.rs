@@ -4,12 +4,12 @@ use std::fs::{OpenOptions, Permissions};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -43,6 +43,41 @@ impl Bound {
         match &server.address {
             ListenAddress::Tcp(address) => bind_tcp(*address),
             ListenAddress::Unix(path) => bind_unix(path, server.unix_mode),
+        }
+    }
+
+    /// A socket that somebody else has bound to this address, and listens on. The file of a unix socket stays
+    /// that one's.
+    pub(crate) fn adopt(address: &ListenAddress, socket: OwnedFd) -> io::Result<Self> {
+        let unfit = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        let socket = Socket::from(socket);
+        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+            return unfit("what was handed over does not listen for connections");
+        }
+        socket.set_nonblocking(true)?;
+        match (address, socket.domain()? == Domain::UNIX) {
+            (ListenAddress::Tcp(wanted), false) => {
+                let listener = std::net::TcpListener::from(socket);
+                let bound = listener.local_addr()?;
+                let is_of_it = wanted.port() == 0 || wanted.port() == bound.port();
+                if wanted.ip() != bound.ip() || !is_of_it {
+                    return unfit(&format!("the socket that was handed over is of {bound}"));
+                }
+                Ok(Self::Tcp(listener, bound))
+            }
+            (ListenAddress::Unix(path), true) => {
+                let file = SocketFile { path: path.to_owned(), inode: None };
+                Ok(Self::Unix(file, StdUnixListener::from(socket)))
+            }
+            _ => unfit("the socket that was handed over is of another kind"),
+        }
+    }
+
+    /// The same socket once more, to be handed over.
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener, _) => listener.as_fd().try_clone_to_owned(),
+            Self::Unix(_, listener) => listener.as_fd().try_clone_to_owned(),
         }
     }
 
@@ -175,28 +210,46 @@ impl Listener {
     }
 }
 
-/// Tells an accept loop to end; the core's shutdown tells it to all.
-#[derive(Debug, Default)]
-pub(crate) struct Closing(AtomicBool);
+/// What an accept loop and who may end it share; the core's shutdown ends all.
+#[derive(Debug)]
+pub(crate) struct Door {
+    closing: AtomicBool,
+    /// The socket, as long as it is served: whoever has it keeps it open.
+    socket: Mutex<Option<OwnedFd>>,
+}
 
-impl Closing {
-    /// Has to be followed by a word that wakes the loop.
-    pub(crate) fn begin(&self) {
-        self.0.store(true, Ordering::SeqCst);
+impl Door {
+    pub(crate) fn new(socket: Option<OwnedFd>) -> Self {
+        Self { closing: AtomicBool::new(false), socket: Mutex::new(socket) }
     }
 
-    fn has_begun(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+    /// Has to be followed by a word that wakes the loop.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Its socket once more, to be handed over; none where it is not served any more.
+    pub(crate) fn share(&self) -> Option<OwnedFd> {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        socket.as_ref().and_then(|socket| socket.try_clone().ok())
+    }
+
+    fn is_shut(&self) {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
 /// Accepts for a server until the core stops, or this listener is to close.
-pub(crate) async fn serve(
-    bound: Bound,
-    live: Arc<Live>,
-    closing: Arc<Closing>,
-    shared: Arc<Shared>,
-) {
+pub(crate) async fn serve(bound: Bound, live: Arc<Live>, door: Arc<Door>, shared: Arc<Shared>) {
+    accept_all(bound, &live, &door, &shared).await;
+    door.is_shut();
+}
+
+async fn accept_all(bound: Bound, live: &Arc<Live>, door: &Door, shared: &Arc<Shared>) {
     let (listener, _file) = match Listener::new(bound) {
         Ok(served) => served,
         Err(error) => {
@@ -211,7 +264,7 @@ pub(crate) async fn serve(
     let mut pause = FIRST_PAUSE;
     loop {
         let changed = shared.shutdown.changed();
-        if shared.shutdown.is_stopping() || closing.has_begun() {
+        if shared.shutdown.is_stopping() || door.is_closing() {
             return;
         }
         let mut changed = pin!(changed);
@@ -223,7 +276,7 @@ pub(crate) async fn serve(
             None => {}
             Some(Ok((stream, peer))) => {
                 pause = FIRST_PAUSE;
-                take(stream, peer, &live, &shared);
+                take(stream, peer, live, shared);
             }
             // The peer left before it was its turn.
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}

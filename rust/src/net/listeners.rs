@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tokio::runtime::Handle;
 
-use super::listener::{Bound, Closing, serve, set_mode};
+use super::inherited::Inherited;
+use super::listener::{Bound, Door, serve, set_mode};
 use super::live::Live;
 use crate::config::{ListenAddress, ServerConfig};
 use crate::log::Level;
@@ -28,7 +30,8 @@ pub(crate) type Failures = Vec<(String, io::Error)>;
 pub(crate) struct Listeners {
     runtime: Handle,
     shared: Arc<Shared>,
-    running: HashMap<Key, Running>,
+    /// Of one address there may be several sockets.
+    running: HashMap<Key, Vec<Running>>,
     servers: HashMap<String, Arc<Live>>,
 }
 
@@ -36,7 +39,7 @@ pub(crate) struct Listeners {
 struct Running {
     /// With the port that was really taken.
     address: String,
-    closing: Arc<Closing>,
+    door: Arc<Door>,
     /// Nothing comes of it but its end, behind which the address is free.
     ended: Receiver<()>,
 }
@@ -48,15 +51,24 @@ impl Running {
     }
 }
 
-/// Binds servers; those that cannot be are told.
+/// Binds servers, but those whose sockets are there already; what cannot be is told.
 pub(crate) fn bind_all<'a>(
     servers: impl IntoIterator<Item = &'a ServerConfig>,
+    inherited: &mut Inherited,
 ) -> (Vec<(Bound, ServerConfig)>, Failures) {
     let (mut bound, mut failures) = (Vec::new(), Vec::new());
     for server in servers {
-        match Bound::bind(server) {
-            Ok(listener) => bound.push((listener, server.clone())),
-            Err(error) => failures.push((server.name.clone(), error)),
+        let sockets = inherited.take(&server.address);
+        let listeners = if sockets.is_empty() {
+            vec![Bound::bind(server)]
+        } else {
+            sockets.into_iter().map(|socket| Bound::adopt(&server.address, socket)).collect()
+        };
+        for listener in listeners {
+            match listener {
+                Ok(listener) => bound.push((listener, server.clone())),
+                Err(error) => failures.push((server.name.clone(), error)),
+            }
         }
     }
     (bound, failures)
@@ -75,21 +87,30 @@ impl Listeners {
             self.shared.log.write(Level::Info, "net", format_args!("listening on {address}"));
             let live = self.servers.entry(config.name.clone());
             let live = Arc::clone(live.or_insert_with(|| Arc::new(Live::new(config))));
-            let closing = Arc::<Closing>::default();
+            let door = Arc::new(Door::new(listener.share().ok()));
             let (end, ended): (Sender<()>, _) = channel();
-            let (shared, told) = (Arc::clone(&self.shared), Arc::clone(&closing));
+            let (shared, ours) = (Arc::clone(&self.shared), Arc::clone(&door));
             self.runtime.spawn(async move {
-                serve(listener, live, told, shared).await;
+                serve(listener, live, ours, shared).await;
                 drop(end);
             });
-            self.running.insert(key, Running { address, closing, ended });
+            self.running.entry(key).or_default().push(Running { address, door, ended });
         }
     }
 
     /// The address of each of `servers`, in their order, as far as they run.
     pub(crate) fn addresses(&self, servers: &[ServerConfig]) -> Vec<String> {
         let running = servers.iter().filter_map(|server| self.running.get(&key(server)));
-        running.map(|running| running.address.clone()).collect()
+        running.filter_map(|running| Some(running.first()?.address.clone())).collect()
+    }
+
+    /// The sockets of each of `servers` once more, to be handed over, by the addresses of the settings.
+    pub(crate) fn sockets(&self, servers: &[ServerConfig]) -> Vec<(ListenAddress, OwnedFd)> {
+        let running = servers.iter().filter_map(|server| {
+            let running = self.running.get(&key(server))?;
+            Some(running.iter().map(|one| (server.address.clone(), &one.door)))
+        });
+        running.flatten().filter_map(|(address, door)| Some((address, door.share()?))).collect()
     }
 
     /// Connections of each server.
@@ -99,7 +120,11 @@ impl Listeners {
 
     /// Runs these servers and no others: those that stay obey their new config, those that are new are
     /// bound, those that are gone close, and their sessions end where a transaction does.
-    pub(crate) fn reload(&mut self, servers: &[ServerConfig]) -> Failures {
+    pub(crate) fn reload(
+        &mut self,
+        servers: &[ServerConfig],
+        inherited: &mut Inherited,
+    ) -> Failures {
         for server in servers {
             if let Some(live) = self.servers.get(&server.name) {
                 self.admit(server);
@@ -107,7 +132,7 @@ impl Listeners {
             }
         }
         let is_new = |server: &&ServerConfig| !self.running.contains_key(&key(server));
-        let (bound, failed) = bind_all(servers.iter().filter(is_new));
+        let (bound, failed) = bind_all(servers.iter().filter(is_new), inherited);
         self.serve(bound);
         let closed = self.close_others(servers);
         if failed.is_empty() || !closed {
@@ -118,7 +143,7 @@ impl Listeners {
         let again = |server: &&ServerConfig| {
             names.contains(&&server.name) && !self.running.contains_key(&key(server))
         };
-        let (bound, failed) = bind_all(servers.iter().filter(again));
+        let (bound, failed) = bind_all(servers.iter().filter(again), inherited);
         self.serve(bound);
         failed
     }
@@ -141,9 +166,10 @@ impl Listeners {
     fn close_others(&mut self, servers: &[ServerConfig]) -> bool {
         let stays = |key: &Key| servers.iter().any(|s| s.name == key.0 && s.address == key.1);
         let gone: Vec<Key> = self.running.keys().filter(|key| !stays(key)).cloned().collect();
-        let gone: Vec<Running> = gone.iter().filter_map(|key| self.running.remove(key)).collect();
+        let gone: Vec<Running> =
+            gone.iter().filter_map(|key| self.running.remove(key)).flatten().collect();
         for running in &gone {
-            running.closing.begin();
+            running.door.close();
         }
         self.servers.retain(|name, live| {
             let stays = servers.iter().any(|server| server.name == *name);

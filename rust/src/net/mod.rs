@@ -2,6 +2,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `inherited` | listening sockets that somebody else has bound |
 //! | `listener` | binding, the accept loop |
 //! | `listeners` | which of them run, and how a reload changes that |
 //! | `live` | a server that runs: what it obeys, who is connected, who is refused |
@@ -17,6 +18,7 @@
 mod addresses;
 mod clients;
 mod connection;
+mod inherited;
 mod listener;
 mod listeners;
 mod live;
@@ -26,6 +28,7 @@ mod shutdown;
 mod stream;
 mod tls;
 
+pub(crate) use inherited::Inherited;
 pub(crate) use listener::Bound;
 pub(crate) use listeners::{Failures, Listeners, bind_all};
 pub(crate) use shutdown::Shutdown;

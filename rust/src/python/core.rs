@@ -1,5 +1,6 @@
 //! `Core`, `LogBatch` and `LogRecord`.
 
+use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -10,11 +11,13 @@ use pyo3::types::{PyDict, PyList};
 use super::backend::PyBackend;
 use super::check::PyCheck;
 use super::config::{CoreSettings, seconds};
+use super::descriptor::duplicate;
 use super::envelope::PyEnvelope;
 use super::events;
 use super::reply::PyReply;
 use super::spool::{PySpool, SpoolSettings};
 use crate::backends::DEFAULT;
+use crate::config::ListenAddress;
 use crate::faults::{Cut, Fault};
 use crate::log::{Batch, Format, Record, batches};
 use crate::server::Server;
@@ -109,6 +112,27 @@ impl PyCore {
     #[new]
     fn new(settings: CoreSettings) -> PyResult<Self> {
         Ok(Self(Server::new(settings.into_config()?)))
+    }
+
+    fn inherit(&self, sockets: Vec<(String, i32)>) -> PyResult<()> {
+        let mut taken = Vec::with_capacity(sockets.len());
+        for (text, number) in sockets {
+            let address = ListenAddress::parse(&text)
+                .ok_or_else(|| PyValueError::new_err(format!("no address: {text}")))?;
+            taken.push((address, duplicate(number)?));
+        }
+        // All of them or none.
+        taken.into_iter().for_each(|(address, socket)| self.0.inherit(address, socket));
+        Ok(())
+    }
+
+    fn drop_inherited(&self) -> Vec<String> {
+        self.0.drop_inherited().iter().map(ToString::to_string).collect()
+    }
+
+    fn sockets(&self, py: Python<'_>) -> Vec<(String, i32)> {
+        let sockets = py.detach(|| self.0.sockets()).into_iter();
+        sockets.map(|(address, socket)| (address.to_string(), socket.into_raw_fd())).collect()
     }
 
     fn bind(&self, py: Python<'_>) -> PyResult<Vec<String>> {

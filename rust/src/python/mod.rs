@@ -12,6 +12,7 @@ mod charset;
 mod check;
 mod config;
 mod core;
+mod descriptor;
 mod envelope;
 mod error;
 mod events;

@@ -1,0 +1,6 @@
+"""More than one process, and what passes from one to the next.
+
+| file | what it holds |
+|---|---|
+| `place` | where a daemon runs among others: what it is given rather than opens itself |
+"""
