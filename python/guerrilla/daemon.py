@@ -398,7 +398,7 @@ class Daemon(AsyncDaemon):
 
     def _plan(self, config: AppConfig) -> Plan:
         folder = self.config_file.parent if self.config_file is not None else None
-        return Plan(config, self._registry, folder, self._backend)
+        return Plan(config, self._registry, folder, self._backend, self._place.resolved)
 
     def _named(self, problems: Sequence[str]) -> Sequence[str]:
         """Problems with the file whose config could not start."""

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from guerrilla._core import __build__, __version__
 from guerrilla.config import AppConfig
 from guerrilla.errors import ConfigError, GuerrillaError, StartError
 from guerrilla.processes.wire import TIMEOUT, TooLongError, Wire, WireError, close_all
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     """What answers: arguments, and descriptors that are closed once it has; a value of JSON."""
 
 log = logging.getLogger("guerrilla.processes")
+
+VERSION: Final = f"{__version__} ({__build__})"
+"""Of the program: a parent and its children have to be the same."""
 
 MAX_REQUEST: Final = 64 * 2**20
 """Bytes of a request, which may have a config with any number of hosts."""

@@ -12,13 +12,15 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from guerrilla._core import __build__, __version__
 from guerrilla.daemon import Daemon
+from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.errors import StartError
-from guerrilla.processes.channel import Answering, unpack
+from guerrilla.processes.channel import VERSION, Answering, unpack
 from guerrilla.processes.place import Place
+from guerrilla.running.parts import Plan
 from guerrilla.running.signals import Signals, StoppedEarly
 
 if TYPE_CHECKING:
@@ -36,9 +38,6 @@ _PARENTS: Final = (
     signal.SIGUSR2,
 )
 """Signals that the parent obeys, and passes on as requests."""
-
-VERSION: Final = f"{__version__} ({__build__})"
-"""Of the program: a parent and its children have to be the same."""
 
 
 def main(descriptor: int) -> int:
@@ -123,7 +122,13 @@ class _Child:
         """
         del descriptors
         _refuse_another(arguments)
-        self._made(arguments, Place(is_child=True)).check()
+        file = arguments["config_file"]
+        folder = None if file is None else Path(file).parent
+        try:
+            Plan(unpack(arguments["config"]), Registry(DECORATED), folder, None).check()
+        except StartError as error:
+            where = "" if file is None else f"{file}: "
+            raise StartError(f"{where}{problem}" for problem in error.problems) from error
 
     def _start(
         self, arguments: Mapping[str, Any], descriptors: Sequence[int]
@@ -134,13 +139,11 @@ class _Child:
             StartError: all that could not start.
         """
         _refuse_another(arguments)
-        daemon = self._made(arguments, _place(arguments, descriptors))
+        place = _place(arguments, descriptors)
+        daemon = Daemon(unpack(arguments["config"]), arguments["config_file"], place=place)
         daemon.start()
         self._daemon = daemon
-        return {"addresses": daemon.addresses, "warnings": daemon.warnings()}
-
-    def _made(self, arguments: Mapping[str, Any], place: Place) -> Daemon:
-        return Daemon(unpack(arguments["config"]), arguments["config_file"], place=place)
+        return {"warnings": daemon.warnings()}
 
     def _stop(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         """Begins to stop; the end of the process says that it has."""
@@ -197,4 +200,5 @@ def _place(arguments: Mapping[str, Any], descriptors: Sequence[int]) -> Place:
         processes=arguments["processes"],
         memory=memory,
         is_child=True,
+        resolved=arguments["resolved"],
     )

@@ -245,7 +245,7 @@ class Reload:
 
         Such a one goes on at its last addresses.
         """
-        servers, unresolved = resolve_servers(self._new)
+        servers, unresolved = resolve_servers(self._new, self._plan.resolved)
         if unresolved:
             servers += self._addresses_before({server.name for server, _ in servers})
         return servers, unresolved
