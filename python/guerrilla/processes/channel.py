@@ -304,7 +304,7 @@ def unpack(text: str) -> AppConfig:
 def readable_lines(value: object) -> list[str]:
     """Lines that a child says, each bounded and printable; what is no text is left out."""
     found = value if isinstance(value, list) else []
-    texts = [text[:_MAX_ERROR] for text in found[:_MAX_ERRORS] if isinstance(text, str)]
+    texts = [text[:_MAX_ERROR] for text in found[:_MAX_ERRORS] if text and isinstance(text, str)]
     return ["".join(c if c.isprintable() else _escaped(c) for c in text) for text in texts]
 
 
