@@ -26,6 +26,8 @@ from guerrilla.commands.common import (
 )
 from guerrilla.config import AppConfig, load, mask_value, parse_listen_interface
 from guerrilla.daemon import Daemon
+from guerrilla.processes.activation import passed_sockets
+from guerrilla.processes.place import Place
 from guerrilla.running.reloading import read_again
 from guerrilla.running.systemd import ServiceManager
 
@@ -122,7 +124,8 @@ def _daemon(args: argparse.Namespace) -> Daemon:
         overrides["pid_file"] = args.pid_file
     if args.verbose:
         overrides["log_level"] = "debug"
-    return Daemon(config, path, overrides=overrides)
+    place = Place(sockets=passed_sockets(config, path))
+    return Daemon(config, path, overrides=overrides, place=place)
 
 
 class _StoppedEarly(KeyboardInterrupt):

@@ -3,4 +3,7 @@
 | file | what it holds |
 |---|---|
 | `place` | where a daemon runs among others: what it is given rather than opens itself |
+| `activation` | sockets that systemd has bound |
+| `binding` | one listening socket: bound, or handed over |
+| `sockets` | those of several processes |
 """
