@@ -110,7 +110,7 @@ def make_core(
         processes=place.processes,
     )
     try:
-        core = Core(settings)
+        core = Core(settings, place.memory)
         core.inherit(place.sockets)
         return core
     except ValueError as error:

@@ -9,8 +9,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -305,12 +305,12 @@ async fn accept_all(bound: Bound, live: &Arc<Live>, door: &Door, shared: &Arc<Sh
 fn take(stream: Stream, peer: Option<SocketAddr>, live: &Arc<Live>, shared: &Arc<Shared>) {
     let ip = peer.map(|peer| peer.ip());
     let config = live.config();
-    let Some(seat) = live.admit(&config, ip, &stream, shared) else { return };
+    let Some(admitted) = live.admit(&config, ip, &stream, shared) else { return };
     // Replies are short and waited for. A socket that refuses is as good as any.
     let _ = stream.set_nodelay();
     shared.stats.connections_accepted.add();
     let client = Client {
-        id: shared.stats.connections_accepted.get(),
+        id: shared.tenant.number_connection(),
         server: Arc::clone(live.name()),
         host_name: config.session.host_name.as_str().into(),
         remote_ip: ip.map(|ip| ip.to_string()).unwrap_or_default(),
@@ -318,7 +318,7 @@ fn take(stream: Stream, peer: Option<SocketAddr>, live: &Arc<Live>, shared: &Arc
         local: stream.local(),
         ..Client::default()
     };
-    let place = Place::take(live, seat, shared);
+    let place = Place::take(admitted, shared);
     let connection = Connection::new(stream, client, config, Arc::clone(shared), place);
     tokio::spawn(connection::run(Box::new(connection)));
 }

@@ -86,7 +86,8 @@ impl Listeners {
             let key = key(&config);
             self.shared.log.write(Level::Info, "net", format_args!("listening on {address}"));
             let live = self.servers.entry(config.name.clone());
-            let live = Arc::clone(live.or_insert_with(|| Arc::new(Live::new(config))));
+            let new = || Arc::new(Live::new(config, &self.shared.tenant));
+            let live = Arc::clone(live.or_insert_with(new));
             let door = Arc::new(Door::new(listener.share().ok()));
             let (end, ended): (Sender<()>, _) = channel();
             let (shared, ours) = (Arc::clone(&self.shared), Arc::clone(&door));
