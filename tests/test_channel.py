@@ -199,7 +199,7 @@ def test_requests_are_answered_as_they_are_done(pair: Pair) -> None:
 def test_an_answer_that_takes_too_long_is_for_nobody(pair: Pair) -> None:
     release = threading.Event()
     both = Both(pair, {"slow": lambda *_: release.wait(PATIENCE), "fast": lambda *_: 1})
-    with pytest.raises(ChannelError, match="process 1 has not answered slow within 0.01 s"):
+    with pytest.raises(ChannelError, match=r"process 1 has not answered slow within 0\.01 s"):
         both.asking.ask("slow", timeout=0.01)
     release.set()
     assert both.asking.ask("fast") == 1
@@ -223,9 +223,7 @@ def refuse(error: Exception) -> Callable[[Mapping[str, Any], Sequence[int]], obj
         (ZeroDivisionError("x"), ("ZeroDivisionError: x: the log has more",), "ZeroDivisionError"),
     ],
 )
-def test_a_refusal_says_why(
-    pair: Pair, error: Exception, lines: Sequence[str], kind: str
-) -> None:
+def test_a_refusal_says_why(pair: Pair, error: Exception, lines: Sequence[str], kind: str) -> None:
     both = Both(pair, {"it": refuse(error)})
     with pytest.raises(RefusedError) as caught:
         both.asking.ask("it")

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     made: list[RunningDaemon] = []
     numbers = itertools.count()
 
-    def start(
-        processes: int = 2, *, top: str = "", module: str = "", **keys: Any
-    ) -> RunningDaemon:
+    def start(processes: int = 2, *, top: str = "", module: str = "", **keys: Any) -> RunningDaemon:
         folder = tmp_path / f"daemon{next(numbers)}"
         folder.mkdir(mode=0o755)
         if module:
@@ -59,7 +58,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         children = pids_of(daemon) if daemon.process.poll() is None else []
         daemon.kill()
         for pid in children:
-            until(lambda pid=pid: not is_there(pid))
+            until(partial(is_gone, pid))
 
 
 def asked(daemon: RunningDaemon, command: str = "status") -> dict[str, Any]:
@@ -95,6 +94,10 @@ def is_there(pid: int) -> bool:
     return False
 
 
+def is_gone(pid: int) -> bool:
+    return not is_there(pid)
+
+
 def send(daemon: RunningDaemon, subject: str = "hello") -> tuple[int, bytes]:
     """One mail on a connection of its own; the answer to its data."""
     with smtplib.SMTP("127.0.0.1", daemon.port, timeout=TIMEOUT) as client:
@@ -109,7 +112,7 @@ def replaced(daemon: RunningDaemon, number: int, before: int) -> None:
 
     def is_another() -> bool:
         one = processes(daemon)[number]
-        return one["state"] == "serving" and one["pid"] != before
+        return bool(one["state"] == "serving" and one["pid"] != before)
 
     until(is_another)
 
@@ -277,7 +280,7 @@ def test_children_that_die_at_every_start_stop_the_daemon(make: Make) -> None:
     cause = "process 0 was killed by SIGSEGV before it was ready, 5 times in a row"
     assert f"{cause}: all stop" in log
     assert log.splitlines()[-1] == f"guerrillad: {cause}"
-    assert f"[1] SIGTERM" not in log
+    assert "[1] SIGTERM" not in log
 
 
 def test_a_successor_that_cannot_start_is_tried_again(make: Make) -> None:
@@ -294,9 +297,7 @@ def test_a_successor_that_cannot_start_is_tried_again(make: Make) -> None:
     assert "no driver" in daemon.log_text()
     # What connects to it waits.
     with ExitStack() as stack:
-        waiting = [
-            stack.enter_context(Wire(daemon.port, greeted=False)) for _ in range(16)
-        ]
+        waiting = [stack.enter_context(Wire(daemon.port, greeted=False)) for _ in range(16)]
         (daemon.folder / "die").unlink()
         for client in waiting:
             assert client.reply().startswith("220 ")
@@ -448,7 +449,7 @@ def test_all_have_one_log(make: Make, form: str) -> None:
     until(lambda: (daemon.folder / "all.log").read_text().count("guerrilla.mail") == 24)
     (daemon.folder / "all.log").rename(old)
     daemon.process.send_signal(signal.SIGUSR1)
-    until(lambda: (daemon.folder / "all.log").exists())
+    until((daemon.folder / "all.log").exists)
     asked(daemon, "reopen-logs")
     for _ in range(24):
         assert send(daemon)[0] == 250

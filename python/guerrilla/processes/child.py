@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from guerrilla._core import SharedMemory
 from guerrilla.daemon import Daemon
 from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.errors import StartError
@@ -46,7 +47,7 @@ def main(descriptor: int) -> int:
     Args:
         descriptor: of the socket to the parent.
     """
-    os.set_inheritable(descriptor, False)  # noqa: FBT003  # its name there
+    os.set_inheritable(descriptor, False)  # its name there
     end = socket.socket(fileno=descriptor)
     try:
         with Signals([signal.SIGTERM], (), _PARENTS) as signals:
@@ -87,9 +88,7 @@ class _Child:
         daemon = self._daemon
         signals.queued = True
         threading.Thread(target=self._serve, name="guerrilla-parent", daemon=True).start()
-        threading.Thread(
-            target=lambda: (daemon.wait(), signals.end()), name="guerrilla-end", daemon=True
-        ).start()
+        threading.Thread(target=_await_end, args=(daemon, signals), daemon=True).start()
         for number in signals.line():
             if number == signal.SIGTERM:
                 log.info("SIGTERM: stopping")
@@ -130,9 +129,7 @@ class _Child:
             where = "" if file is None else f"{file}: "
             raise StartError(f"{where}{problem}" for problem in error.problems) from error
 
-    def _start(
-        self, arguments: Mapping[str, Any], descriptors: Sequence[int]
-    ) -> dict[str, Any]:
+    def _start(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> dict[str, Any]:
         """Starts the daemon.
 
         Raises:
@@ -165,6 +162,11 @@ class _Child:
         return self._now.is_well(arguments["within"])
 
 
+def _await_end(daemon: Daemon, signals: Signals) -> None:
+    daemon.wait()
+    signals.end()
+
+
 def _refuse_another(arguments: Mapping[str, Any]) -> None:
     """Where the program was replaced while the parent runs: they may not understand each other.
 
@@ -187,8 +189,6 @@ def _place(arguments: Mapping[str, Any], descriptors: Sequence[int]) -> Place:
     addresses = arguments["addresses"]
     memory, sockets = None, descriptors
     if arguments["has_memory"]:
-        from guerrilla._core import SharedMemory  # noqa: PLC0415
-
         try:
             memory = SharedMemory.attach(descriptors[0], arguments["number"])
         except (OSError, ValueError) as error:

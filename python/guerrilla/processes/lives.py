@@ -130,7 +130,7 @@ def ending(status: int) -> str:
 
 def _spawn(descriptor: int) -> subprocess.Popen[bytes]:
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  # as multiprocessing does
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603  # of ours alone
         [sys.executable, *flags, "-P", "-c", _BOOT, str(descriptor), *sys.path],
         stdin=subprocess.DEVNULL,
         pass_fds=[descriptor],

@@ -15,8 +15,9 @@ import time
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from guerrilla._core import SharedMemory
 from guerrilla.control.server import open_control
 from guerrilla.errors import StartError
 from guerrilla.processes import merging
@@ -27,13 +28,14 @@ from guerrilla.processes.channel import (
     pack,
     readable_lines,
 )
-from guerrilla.processes.children import Child
+from guerrilla.processes.children import READY_LIMIT
+from guerrilla.processes.family import AT_ONCE, FIGURES_LIMIT, GRACE, Family
 from guerrilla.processes.lives import Life
 from guerrilla.processes.place import Place
 from guerrilla.processes.sockets import ListeningSockets
 from guerrilla.running.configwatch import ConfigWatch
 from guerrilla.running.opening import open_log, take_pid_file, unusable
-from guerrilla.running.privileges import as_user, give_file, give_socket, wanted_identity
+from guerrilla.running.privileges import give_socket, keep_logs, reopen_logs, wanted_identity
 from guerrilla.running.reloading import read_again
 from guerrilla.running.startup import raise_file_limit, resolve_servers
 
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from os import PathLike
 
-    from guerrilla._core import SharedMemory, Spool
+    from guerrilla._core import Spool
     from guerrilla.config import AppConfig, ServerConfig
     from guerrilla.control.server import Control, Report
     from guerrilla.logs.output import LogOutput
@@ -50,15 +52,6 @@ if TYPE_CHECKING:
     from guerrilla.running.privileges import Identity
 
 log = logging.getLogger("guerrilla.processes")
-
-GRACE: Final = 20.0
-"""Seconds over `shutdown_timeout` that a child has to end, for workers and chains that close."""
-
-_AT_ONCE: Final = 2.0
-"""Seconds that children have to end where the start has failed."""
-
-_FIGURES_LIMIT: Final = 5.0
-"""Seconds for what a child is asked for a status: one that hangs is shown without figures."""
 
 
 class Parent:
@@ -102,7 +95,8 @@ class Parent:
         self.sockets: ListeningSockets | None = None
         self.memory: SharedMemory | None = None
         self.logs: LogOutput | None = None
-        self.children = [Child(number, self) for number in range(processes)]
+        self._family = Family(processes, self)
+        self.children = self._family.children
         self.reloads = 0
         self.reload_failures = 0
         self.cause: str | None = None
@@ -178,8 +172,7 @@ class Parent:
 
     def kill(self) -> None:
         """Ends all children at once. It waits for nothing: a signal handler may call it."""
-        for child in self.children:
-            child.kill()
+        self._family.kill()
 
     def is_well(self, within: float) -> bool:
         """Whether all children that serve are, as `Daemon.is_well`; asked of each.
@@ -193,30 +186,10 @@ class Parent:
         self,
         command: str,
         arguments: Mapping[str, Any] | None = None,
-        timeout: float = _FIGURES_LIMIT,
+        timeout: float = FIGURES_LIMIT,
     ) -> dict[int, Any]:
-        """Asks all children that serve, at the same time.
-
-        Returns:
-            Of each, by its number, the result, or the `RefusedError` or `ChannelError`.
-        """
-        limit = time.monotonic() + timeout
-        begun: list[tuple[int, Asking, Asked]] = []
-        found: dict[int, Any] = {}
-        for child in self.children:
-            asking = child.asking
-            if asking is None:
-                continue
-            try:
-                begun.append((child.number, asking, asking.begin(command, arguments)))
-            except ChannelError as error:
-                found[child.number] = error
-        for number, asking, asked in begun:
-            try:
-                found[number] = asking.answer(asked, limit - time.monotonic())
-            except (ChannelError, RefusedError) as error:
-                found[number] = error
-        return found
+        """As `Family.ask_all`."""
+        return self._family.ask_all(command, arguments, timeout)
 
     def reopen_logs(self) -> None:
         """Opens log files anew, its own and those of all children.
@@ -226,7 +199,8 @@ class Parent:
         """
         problems: list[str] = []
         try:
-            self._reopen_own()
+            if self.logs is not None:
+                reopen_logs(self._identity, self.logs)
         except OSError as error:
             problems.append(str(error))
         for number, answer in self.ask_all("reopen-logs").items():
@@ -308,11 +282,11 @@ class Parent:
         if pid is not None:
             opened.callback(pid.remove)
         if self._identity is not None:
-            self._keep_files_of(self._identity, self.logs)
+            keep_logs(self._identity, self.logs)
         self._listen(opened)
         self.memory = _make_memory(self.processes)
-        opened.callback(self._end_children, _AT_ONCE)
-        self._begin(first)
+        opened.callback(self._end_children, AT_ONCE)
+        self._warnings = readable_lines(self._family.begin(first).get("warnings"))
         with self._naming():
             self._control = open_control(self, self.config_file, opened)
         if self._control is not None and self._identity is not None:
@@ -330,7 +304,7 @@ class Parent:
         life = Life(0, self.patience)
         opened.callback(life.discard)
         try:
-            life.asking.ask("check", self._told(), timeout=600.0)
+            life.asking.ask("check", self._told(), timeout=READY_LIMIT)
         except RefusedError as error:
             raise StartError(error.errors) from error
         except ChannelError:
@@ -346,7 +320,9 @@ class Parent:
             StartError: what cannot be, and what of TLS cannot be read either.
         """
         self.sockets = ListeningSockets(
-            self.processes, shared=getattr(self.config, "shared_sockets", False), identity=self._identity
+            self.processes,
+            shared=getattr(self.config, "shared_sockets", False),
+            identity=self._identity,
         )
         opened.callback(self.sockets.close)
         try:
@@ -355,30 +331,6 @@ class Parent:
             # What a start of one process would tell, which reads the files of TLS first.
             problems = unusable(self.config, self.servers, Place(sockets=self._given))
             self._refuse(problems or error.problems)
-
-    def _begin(self, life: Life | None) -> None:
-        """Starts the first child, and with that the others.
-
-        One after the other: what is made in a store when it is opened for the first time is made
-        by one.
-
-        Raises:
-            StartError: what they say.
-        """
-        first, *others = self.children
-        first.begin(life)
-        answer = first.first.result()
-        self._warnings = readable_lines(answer.get("warnings"))
-        for child in others:
-            child.begin()
-        problems: dict[str, None] = {}
-        for child in others:
-            try:
-                child.first.result()
-            except StartError as error:
-                problems |= dict.fromkeys(error.problems)
-        if problems:
-            raise StartError(problems)
 
     def _stop(self, timeout: float) -> None:
         """Whatever interrupts it, nothing stays open."""
@@ -393,36 +345,12 @@ class Parent:
 
     def _end_children(self, timeout: float) -> bool:
         """Ends all children; whether all of them did by themselves."""
-        for child in self.children:
-            child.stop(timeout)
+        # They listen no more once they are told: who would wait in their queues would do in vain.
+        return self._family.end(timeout, self._close_sockets)
+
+    def _close_sockets(self) -> None:
         if self.sockets is not None:
-            # Children listen no more: who would wait in their queues would wait in vain.
             self.sockets.close()
-        limit = time.monotonic() + timeout + (GRACE if timeout > _AT_ONCE else 0.0)
-        late = [child for child in self.children if not child.join(limit - time.monotonic())]
-        for child in late:
-            log.error("process %d has not ended in time: it is killed", child.number)
-            child.kill()
-        for child in late:
-            child.join()
-        return not late and all(child.graceful for child in self.children)
-
-    def _keep_files_of(self, identity: Identity, logs: LogOutput) -> None:
-        """What the children open again once they are somebody else has to be theirs."""
-        for fd, path in logs.files:
-            give_file(identity, fd, path)
-        # With them a thread of ours has the user's rights, and no more: see `as_user`.
-        os.setgroups(identity.groups)
-
-    def _reopen_own(self) -> None:
-        """As the user: whoever can write to the folder of a log could else have root write to
-        another file there."""
-        if self.logs is None:
-            return
-        if self._identity is None:
-            self.logs.reopen()
-        else:
-            as_user(self._identity, self.logs.reopen)
 
     def watch_config(self) -> None:
         """Begins or ends to look at the config file, as `watch_config` says."""
@@ -467,8 +395,13 @@ class Parent:
         }
 
 
-def _make_memory(processes: int) -> SharedMemory | None:
-    from guerrilla import _core  # noqa: PLC0415
+def _make_memory(processes: int) -> SharedMemory:
+    """What all processes have in common.
 
-    kind = getattr(_core, "SharedMemory", None)
-    return None if kind is None else kind.create(processes)
+    Raises:
+        StartError: the system gives none.
+    """
+    try:
+        return SharedMemory.create(processes)
+    except (OSError, ValueError) as error:
+        raise StartError(f"the memory of all processes cannot be made: {error}") from error

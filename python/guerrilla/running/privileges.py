@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.logs.output import LogOutput
 
 log = logging.getLogger("guerrilla.privileges")
 
@@ -124,8 +125,7 @@ def as_user(identity: Identity, call: Callable[[], object]) -> None:
             library.setfsgid(identity.gid)
             library.setfsuid(identity.uid)
             now = library.setfsuid(-1) & 2**32 - 1, library.setfsgid(-1) & 2**32 - 1
-            if now != (identity.uid, identity.gid):
-                raise PermissionError(errno.EPERM, f"cannot open files as {identity}")
+            _refuse_unless(now == (identity.uid, identity.gid), identity)
             call()
         except BaseException as error:  # noqa: BLE001  # raised by who has asked
             failed.append(error)
@@ -135,6 +135,34 @@ def as_user(identity: Identity, call: Callable[[], object]) -> None:
     thread.join()
     if failed:
         raise failed[0]
+
+
+def keep_logs(identity: Identity, logs: LogOutput) -> None:
+    """Gives the logs of a process that stays root to those who become the user beside it."""
+    for fd, path in logs.files:
+        give_file(identity, fd, path)
+    # With them a thread of ours has the user's rights, and no more: see `as_user`.
+    os.setgroups(identity.groups)
+
+
+def reopen_logs(identity: Identity | None, logs: LogOutput) -> None:
+    """Opens the logs anew, as the user.
+
+    Whoever can write to the folder could else put a link to another file there, for root to write
+    to.
+
+    Raises:
+        OSError: as `LogOutput.reopen`.
+    """
+    if identity is None:
+        logs.reopen()
+    else:
+        as_user(identity, logs.reopen)
+
+
+def _refuse_unless(done: bool, identity: Identity) -> None:
+    if not done:
+        raise PermissionError(errno.EPERM, f"cannot open files as {identity}")
 
 
 def give_file(identity: Identity, fd: int, path: str) -> None:
