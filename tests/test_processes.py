@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pwd
+import shutil
 import signal
 import smtplib
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -566,3 +569,87 @@ def test_a_successor_leaves_nothing_open(make: Make) -> None:
     replaced(daemon, 0, first)
     until(lambda: descriptors() == before)
     daemon.stop()
+
+
+def test_children_become_the_user_and_the_parent_stays(tmp_path: Path) -> None:
+    who = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    # Not pytest's own, where nobody else may look.
+    folder = Path(tempfile.mkdtemp(prefix="guerrilla-"))
+    try:
+        folder.chmod(0o777)
+        logs = folder / "logs"
+        logs.mkdir()
+        logs.chmod(0o777)
+        socket_path = folder / "mail.sock"
+        top = f'processes = 2\nuser = "{who.pw_name}"\nlog_file = "{logs}/all.log"'
+        server = f'unix_mode = "0600"\nlisten_interface = "unix:{socket_path}"'
+        config = OF_A_USER.format(top=top, server=server, db=folder / "mail.db")
+        with RunningDaemon(folder, config=config) as daemon:
+            first, second = pids(daemon)
+            found = {uid_of(pid) for pid in (first, second)}
+            assert (found, uid_of(daemon.pid)) == ({who.pw_uid}, os.geteuid())
+            for path in (logs / "all.log", socket_path, Path(f"{daemon.config_file}.sock")):
+                assert path.stat().st_uid == who.pw_uid, path
+            os.kill(first, signal.SIGKILL)
+            replaced(daemon, 0, first)
+            assert uid_of(pids(daemon)[0]) == who.pw_uid
+            (logs / "all.log").rename(logs / "old.log")
+            asked(daemon, "reopen-logs")
+            assert (logs / "all.log").stat().st_uid == who.pw_uid
+            # What a user could not write to is not opened for it, though the parent is root.
+            secret = tmp_path / "secret"
+            secret.touch(mode=0o600)
+            (logs / "all.log").unlink()
+            (logs / "all.log").symlink_to(secret)
+            answer = ask(f"{daemon.config_file}.sock", "reopen-logs")
+            assert answer["ok"] is (os.geteuid() != 0), answer
+        assert secret.read_text() == "" or os.geteuid() != 0
+    finally:
+        shutil.rmtree(folder)
+
+
+OF_A_USER = """\
+allowed_hosts = ["."]
+{top}
+
+[[servers]]
+host_name = "mx.example.com"
+{server}
+
+[backend_config]
+save_process = "HeadersParser|SQL"
+sql_dsn = "{db}"
+"""
+
+
+def uid_of(pid: int) -> int:
+    return Path(f"/proc/{pid}").stat().st_uid
+
+
+def test_a_service_manager_hears_of_all_of_them(make: Make, tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(TIMEOUT)
+        environment = {**os.environ, "NOTIFY_SOCKET": path, "WATCHDOG_USEC": "2000000"}
+        daemon = make(environment=environment)
+        said = manager.recv(4096).decode().splitlines()
+        assert said[0] == "READY=1"
+        assert all(one["state"] == "serving" for one in processes(daemon))
+        assert manager.recv(4096) == b"WATCHDOG=1"
+        first = pids(daemon)[0]
+        os.kill(first, signal.SIGSTOP)
+        until(lambda: "no sign of life" in daemon.log_text())
+        os.kill(first, signal.SIGCONT)
+        manager.settimeout(0.0)
+        with suppress(BlockingIOError):
+            while manager.recv(4096):
+                pass
+        manager.settimeout(TIMEOUT)
+        assert manager.recv(4096) == b"WATCHDOG=1"
+        # All that was said came from the parent alone.
+        for pid in pids(daemon):
+            assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()
+        daemon.process.send_signal(signal.SIGTERM)
+        until(lambda: manager.recv(4096).startswith(b"STOPPING=1"))
+        daemon.stop()

@@ -179,8 +179,8 @@ class Daemon(AsyncDaemon):
             log.info("started with the %s %s", *self._saves())
             for name, backend in self.config.backends.items():
                 log.info("backend %s: the chain %s", name, backend.save_process)
-            for warning in self._warnings:
-                log.warning("%s", warning)
+            for warning in self._warnings if self._place.number == 0 else ():
+                log.warning("%s", warning)  # Once, where several have the same config.
             if self._stop_wanted:
                 self.shutdown()
 

@@ -7,6 +7,7 @@ with status 0, or 1 where it had to cut something off.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -47,6 +48,8 @@ def main(descriptor: int) -> int:
     Args:
         descriptor: of the socket to the parent.
     """
+    # A crash in somebody's C code says on stderr where Python was; the parent says that it was one.
+    faulthandler.enable()
     os.set_inheritable(descriptor, False)  # its name there
     end = socket.socket(fileno=descriptor)
     try:
