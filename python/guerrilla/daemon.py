@@ -278,7 +278,9 @@ class Daemon(AsyncDaemon):
         problems = plan.problems()
         if problems:
             raise ConfigError(self._named(problems))
-        report = Reload(parts, plan).run()
+        return self._obeyed(parts, Reload(parts, plan).run())
+
+    def _obeyed(self, parts: Parts, report: ReloadReport) -> ReloadReport:
         self.config = parts.config
         self._warnings = list(report.warnings)
         self._watch_config(parts)
