@@ -157,7 +157,7 @@ class Daemon(AsyncDaemon):
             try:
                 with ExitStack() as opened:
                     plan = self._plan(self.config)
-                    checked = plan.check()
+                    checked = plan.check(self._place)
                     self._warnings = checked.warnings
                     parts = open_parts(
                         *(plan, checked, opened, self.events, self.reload_tls), self._place

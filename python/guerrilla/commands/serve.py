@@ -24,8 +24,9 @@ from guerrilla.commands.common import (
 from guerrilla.config import AppConfig, load, mask_value, parse_listen_interface
 from guerrilla.daemon import Daemon
 from guerrilla.errors import GuerrillaError
+from guerrilla.processes.activation import passed_sockets
 from guerrilla.processes.parent import Parent
-from guerrilla.processes.place import count_processes
+from guerrilla.processes.place import Place, count_processes
 from guerrilla.running.reloading import read_again
 from guerrilla.running.signals import Signals, StoppedEarly
 from guerrilla.running.systemd import ServiceManager
@@ -124,10 +125,11 @@ def _daemon(args: argparse.Namespace) -> Daemon | Parent:
         overrides["pid_file"] = args.pid_file
     if args.verbose:
         overrides["log_level"] = "debug"
+    given = passed_sockets(config, path)
     processes = count_processes(config)
     if processes > 1:
-        return Parent(config, path, processes, overrides=overrides)
-    return Daemon(config, path, overrides=overrides)
+        return Parent(config, path, processes, overrides=overrides, given=given)
+    return Daemon(config, path, overrides=overrides, place=Place(sockets=given))
 
 
 def _status(daemon: Daemon | Parent) -> str:

@@ -17,9 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from guerrilla.control.server import open_control
+from guerrilla.config import load
+from guerrilla.control.server import move_control, open_control
 from guerrilla.errors import StartError
+from guerrilla.logs.output import LogSettings, log_problem
 from guerrilla.processes import merging
+from guerrilla.processes.agreement import Agreed, Agreement, wanted
 from guerrilla.processes.channel import (
     VERSION,
     ChannelError,
@@ -32,6 +35,7 @@ from guerrilla.processes.lives import Life
 from guerrilla.processes.sockets import ListeningSockets
 from guerrilla.running.configwatch import ConfigWatch
 from guerrilla.running.opening import open_log, take_pid_file, unusable
+from guerrilla.running.parts import HeldPid
 from guerrilla.running.privileges import as_user, give_file, give_socket, wanted_identity
 from guerrilla.running.reloading import read_again
 from guerrilla.running.startup import raise_file_limit, resolve_servers
@@ -43,10 +47,12 @@ if TYPE_CHECKING:
 
     from guerrilla._core import SharedMemory, Spool
     from guerrilla.config import AppConfig, ServerConfig
-    from guerrilla.control.server import Control, Report
+    from guerrilla.control.server import Control
     from guerrilla.logs.output import LogOutput
+    from guerrilla.processes.agreement import Wanted
     from guerrilla.processes.channel import Asked, Asking
-    from guerrilla.running.privileges import Identity
+    from guerrilla.running.parts import HeldPid
+from guerrilla.running.privileges import Identity
 
 log = logging.getLogger("guerrilla.processes")
 
@@ -106,6 +112,7 @@ class Parent:
         self.reload_failures = 0
         self.cause: str | None = None
         """Why it has given up, where it has."""
+        self._pid = HeldPid(None)
         self._identity: Identity | None = None
         self._lock = threading.RLock()
         """Held while it starts and while it stops: one waits for the other."""
@@ -234,9 +241,71 @@ class Parent:
         if problems:
             raise OSError("; ".join(problems))
 
-    def reload_config_file(self, path: str | PathLike[str] | None = None) -> Report:
-        """As `Daemon.reload_config_file`: all children obey, or none does."""
-        raise NotImplementedError(path)
+    def reload_config_file(self, path: str | PathLike[str] | None = None) -> Agreed:
+        """As `Daemon.reload_config_file`: all children obey, or none does.
+
+        Raises:
+            ConfigError: it cannot be read, something in it is wrong, or a child cannot obey; nothing
+                was changed.
+            RuntimeError: it does not run, or there is no file.
+        """
+        file = self.config_file if path is None else Path(path)
+        if file is None:
+            message = "reload_config_file needs a path: it was started without a file"
+            raise RuntimeError(message)
+        with self.around_reload(), self._lock:
+            if not self._started or self._done.is_set() or self.sockets is None:
+                message = "reload_config_file needs a daemon that runs"
+                raise RuntimeError(message)
+            config = load(file)
+            if self.overrides:
+                config = config.model_copy(update=self.overrides)
+            # A child that starts meanwhile waits, and starts with what is in force then.
+            with self.changing:
+                return self._obey(wanted(self.config, config, file), self.sockets)
+
+    def _obey(self, asked: Wanted, sockets: ListeningSockets) -> Agreed:
+        agreement = Agreement(self.children, sockets, asked)
+        change = agreement.prepare()
+        report = agreement.commit()
+        change.commit()
+        failures = [*report.failures, *self._replace_own(asked.config)]
+        self.config, self.config_file, self.servers = asked.config, asked.file, asked.servers
+        self.generation += 1
+        self.reloads += 1
+        self.reload_failures += bool(failures)
+        self._warnings = list(report.warnings)
+        self.watch_config()
+        move_control(self._control, self.config, self.config_file)
+        log.info("reloaded: %d changes, %d failures", len(report.changes), len(failures))
+        return Agreed(report.changes, tuple(failures), report.warnings)
+
+    def _replace_own(self, config: AppConfig) -> list[str]:
+        """What the parent itself has; a line for each thing that stays as it was."""
+        failures = []
+        logs = self.logs
+        if logs is not None:
+            try:
+                self._as_children(lambda: logs.change(LogSettings.of(config)))
+            except OSError as error:
+                failures.append(log_problem(config, error))
+        if config.pid_file != self.config.pid_file:
+            try:
+                fresh = take_pid_file(config)
+            except StartError as error:
+                failures += error.problems
+            else:
+                self._pid.remove()
+                self._pid.file = fresh
+        return failures
+
+    def _as_children(self, run: Callable[[], object]) -> None:
+        """With the rights of the children: whoever can write to the folder of a log could else have
+        root write to another file there."""
+        if self._identity is None:
+            run()
+        else:
+            as_user(self._identity, run)
 
     def status(self) -> dict[str, Any]:
         """As `Daemon.status`, of all children, and `processes`: what each of them does."""
@@ -303,9 +372,8 @@ class Parent:
         with self._naming():
             self._identity = wanted_identity(config)
             self.logs = open_log(config, opened)
-            pid = take_pid_file(config)
-        if pid is not None:
-            opened.callback(pid.remove)
+            self._pid.file = take_pid_file(config)
+        opened.callback(self._pid.remove)
         if self._identity is not None:
             self._keep_files_of(self._identity, self.logs)
         self._listen(opened)
@@ -413,14 +481,8 @@ class Parent:
         os.setgroups(identity.groups)
 
     def _reopen_own(self) -> None:
-        """As the user: whoever can write to the folder of a log could else have root write to
-        another file there."""
-        if self.logs is None:
-            return
-        if self._identity is None:
-            self.logs.reopen()
-        else:
-            as_user(self._identity, self.logs.reopen)
+        if self.logs is not None:
+            self._as_children(self.logs.reopen)
 
     def watch_config(self) -> None:
         """Begins or ends to look at the config file, as `watch_config` says."""

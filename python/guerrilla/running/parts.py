@@ -28,6 +28,7 @@ from guerrilla.running.filesystems import spool_warnings
 from guerrilla.running.opening import (
     GRACE,
     begin_pools,
+    drop_inherited,
     drop_privileges,
     listen,
     make_core,
@@ -155,8 +156,8 @@ class Plan:
         warnings += root_warnings(self.config, servers)
         return Checked(servers, identity, problems, warnings)
 
-    def check(self) -> Checked:
-        """What `look` finds, where a start can begin with it.
+    def check(self, place: Place = ALONE) -> Checked:
+        """What `look` finds, where a start can begin with it; `place` has what needs no binding.
 
         Raises:
             StartError: all problems; where a host is not known, those of binding the others too.
@@ -164,7 +165,7 @@ class Plan:
         found = self.look()
         problems = found.problems
         if len({server.listen_interface for server, _ in found.servers}) < _enabled(self.config):
-            problems = [*dict.fromkeys([*problems, *unusable(self.config, found.servers)])]
+            problems = [*dict.fromkeys([*problems, *unusable(self.config, found.servers, place)])]
         if problems:
             raise StartError(problems)
         return found
@@ -262,9 +263,12 @@ def open_parts(
     opened.callback(events.end)
     opened.callback(core.close)
     bound = listen(config, core)
+    drop_inherited(core)
     if checked.identity is not None:
         # Before any other thread, and anything of the chains: all that is the new user's.
-        drop_privileges(checked.identity, logs, pid.file, bound)
+        given = {address for address, _ in place.sockets}
+        ours = [address for _, address in servers if address not in given]
+        drop_privileges(checked.identity, logs, pid.file, ours)
     pump.start()
     open_spool(config, core)
     book = StageBook()

@@ -17,7 +17,14 @@ from guerrilla.config.diff import changes
 from guerrilla.engine.backends import backends_of, keep_backends
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs.output import LogSettings, log_problem
-from guerrilla.running.opening import GRACE, begin_pools, make_pools, open_pools, take_pid_file
+from guerrilla.running.opening import (
+    GRACE,
+    begin_pools,
+    inherit,
+    make_pools,
+    open_pools,
+    take_pid_file,
+)
 from guerrilla.running.settings import core_settings, placed
 from guerrilla.running.spooling import open_spool, waiting, waiting_warnings, with_spooled
 from guerrilla.running.startup import raise_file_limit, resolve_servers
@@ -130,9 +137,12 @@ class Reload:
         try:
             # It reads the files of TLS and binds nothing.
             Core(self._settings(servers)).close()
-            parts.core.inherit(sockets)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             problems += placed(self._new, str(error))
+        try:
+            inherit(self._new, servers, parts.core, sockets)
+        except StartError as error:
+            problems += error.problems
         try:
             parts.logs.try_out(LogSettings.of(self._new))
         except OSError as error:

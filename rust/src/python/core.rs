@@ -107,6 +107,14 @@ fn parse_cut(name: &str) -> PyResult<Cut> {
     }
 }
 
+fn parse_address(text: &str) -> PyResult<ListenAddress> {
+    ListenAddress::parse(text).ok_or_else(|| PyValueError::new_err(format!("no address: {text}")))
+}
+
+fn misfit(address: &ListenAddress, error: &std::io::Error) -> PyErr {
+    PyValueError::new_err(format!("{address}: {error}"))
+}
+
 #[pymethods]
 impl PyCore {
     #[new]
@@ -117,12 +125,21 @@ impl PyCore {
     fn inherit(&self, sockets: Vec<(String, i32)>) -> PyResult<()> {
         let mut taken = Vec::with_capacity(sockets.len());
         for (text, number) in sockets {
-            let address = ListenAddress::parse(&text)
-                .ok_or_else(|| PyValueError::new_err(format!("no address: {text}")))?;
-            taken.push((address, duplicate(number)?));
+            let address = parse_address(&text)?;
+            let socket = duplicate(number).map_err(|error| misfit(&address, &error))?;
+            taken.push((address, socket));
         }
-        // All of them or none.
-        taken.into_iter().for_each(|(address, socket)| self.0.inherit(address, socket));
+        self.0.inherit(taken).map_err(|(address, error)| misfit(&address, &error))
+    }
+
+    fn leave_files(&self, py: Python<'_>) -> Vec<String> {
+        py.detach(|| self.0.leave_files()).iter().map(ToString::to_string).collect()
+    }
+
+    fn own_files(&self, py: Python<'_>, addresses: Vec<String>) -> PyResult<()> {
+        let addresses: Vec<ListenAddress> =
+            addresses.iter().map(|text| parse_address(text)).collect::<PyResult<_>>()?;
+        py.detach(|| self.0.own_files(&addresses));
         Ok(())
     }
 
