@@ -125,11 +125,11 @@ def _daemon(args: argparse.Namespace) -> Daemon | Parent:
         overrides["pid_file"] = args.pid_file
     if args.verbose:
         overrides["log_level"] = "debug"
-    given = passed_sockets(config, path)
+    sockets = passed_sockets(config, path)
     processes = count_processes(config)
     if processes > 1:
-        return Parent(config, path, processes, overrides=overrides, given=given)
-    return Daemon(config, path, overrides=overrides, place=Place(sockets=given))
+        return Parent(config, path, processes, overrides=overrides, given=sockets)
+    return Daemon(config, path, overrides=overrides, place=Place(sockets=sockets))
 
 
 def _status(daemon: Daemon | Parent) -> str:

@@ -32,6 +32,7 @@ from guerrilla.processes.channel import (
 )
 from guerrilla.processes.children import Child
 from guerrilla.processes.lives import Life
+from guerrilla.processes.place import Place
 from guerrilla.processes.sockets import ListeningSockets
 from guerrilla.running.configwatch import ConfigWatch
 from guerrilla.running.opening import open_log, take_pid_file, unusable
@@ -413,14 +414,15 @@ class Parent:
             StartError: what cannot be, and what of TLS cannot be read either.
         """
         self.sockets = ListeningSockets(
-            self.processes, shared=self.config.shared_sockets, identity=self._identity
+            self.processes, shared=getattr(self.config, "shared_sockets", False), identity=self._identity
         )
         opened.callback(self.sockets.close)
         try:
             self.sockets.open(self.config, self.servers, self._given)
         except StartError as error:
-            problems = [*unusable(self.config, self.servers), *error.problems]
-            self._refuse([*dict.fromkeys(problems)])
+            # What a start of one process would tell, which reads the files of TLS first.
+            problems = unusable(self.config, self.servers, Place(sockets=self._given))
+            self._refuse(problems or error.problems)
 
     def _begin(self, life: Life | None) -> None:
         """Starts the first child, and with that the others.
