@@ -90,9 +90,7 @@ class Agreement:
         self, children: Sequence[Child], sockets: ListeningSockets, wanted: Wanted
     ) -> None:
         """Asks nobody."""
-        self._asking = {
-            child: asking for child in children if (asking := child.asking) is not None
-        }
+        self._asking = {child: asking for child in children if (asking := child.asking) is not None}
         self._sockets = sockets
         self._wanted = wanted
 
@@ -107,19 +105,16 @@ class Agreement:
             change = self._sockets.change(self._wanted.config, self._wanted.servers)
         except StartError as error:
             raise ConfigError(_named(self._wanted.file, error.problems)) from error
-        try:
-            answers = self._ask("prepare", PREPARE_LIMIT, lambda child: self._told(child, change))
-            refused = {
-                child.number: lines_of(answer)
-                for child, answer in answers.items()
-                if isinstance(answer, Exception)
-            }
-            if refused:
-                raise ConfigError(said_by(refused, len(answers)))
-        except BaseException:
+        answers = self._ask("prepare", PREPARE_LIMIT, lambda child: self._told(child, change))
+        refused = {
+            child.number: lines_of(answer)
+            for child, answer in answers.items()
+            if isinstance(answer, Exception)
+        }
+        if refused:
             self._ask("abandon", COMMIT_LIMIT)
             change.abandon()
-            raise
+            raise ConfigError(said_by(refused, len(answers)))
         return change
 
     def commit(self) -> Agreed:
@@ -194,8 +189,6 @@ def said_by(problems: Mapping[int, Sequence[str]], children: int) -> list[str]:
         for line in lines:
             found.setdefault(line, []).append(number)
     return [
-        line
-        if len(numbers) == children
-        else f"process {', '.join(map(str, numbers))}: {line}"
+        line if len(numbers) == children else f"process {', '.join(map(str, numbers))}: {line}"
         for line, numbers in found.items()
     ]

@@ -219,9 +219,7 @@ class Answering:
     """
 
     def __init__(self, end: socket.socket, commands: Mapping[str, Command]) -> None:
-        self._wire = Wire(
-            end, max_line=MAX_REQUEST, max_sent=MAX_ANSWER, takes_descriptors=True
-        )
+        self._wire = Wire(end, max_line=MAX_REQUEST, max_sent=MAX_ANSWER, takes_descriptors=True)
         self._commands = commands
         self._places = threading.BoundedSemaphore(MAX_UNDER_WAY)
 

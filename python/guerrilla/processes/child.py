@@ -133,9 +133,7 @@ class _Child:
             where = "" if file is None else f"{file}: "
             raise StartError(f"{where}{problem}" for problem in error.problems) from error
 
-    def _start(
-        self, arguments: Mapping[str, Any], descriptors: Sequence[int]
-    ) -> dict[str, Any]:
+    def _start(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> dict[str, Any]:
         """Starts the daemon.
 
         Raises:

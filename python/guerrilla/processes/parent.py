@@ -414,7 +414,9 @@ class Parent:
             StartError: what cannot be, and what of TLS cannot be read either.
         """
         self.sockets = ListeningSockets(
-            self.processes, shared=getattr(self.config, "shared_sockets", False), identity=self._identity
+            self.processes,
+            shared=getattr(self.config, "shared_sockets", False),
+            identity=self._identity,
         )
         opened.callback(self.sockets.close)
         try:

@@ -105,14 +105,11 @@ class Reload:
             StartError: everything that cannot be; nothing is left of it.
         """
         self._keeps = False
-        try:
-            self._failures += self._unready(sockets)
-            self._opened = self._open_pools(self._open_spool())
-            if self._failures:
-                raise StartError(dict.fromkeys(self._failures))
-        except BaseException:
+        self._failures += self._unready(sockets)
+        self._opened = self._open_pools(self._open_spool())
+        if self._failures:
             self.abandon()
-            raise
+            raise StartError(dict.fromkeys(self._failures))
 
     def commit(self) -> ReloadReport:
         """Puts in force what was prepared."""

@@ -20,7 +20,7 @@ _NONE: Final = 0
 """In the line of signals: none, but wakes who waits for one."""
 
 
-class StoppedEarly(KeyboardInterrupt):  # noqa: N818  # no error: the start gets out of the way
+class StoppedEarly(KeyboardInterrupt):  # no error: the start gets out of the way
     """A signal to stop in the middle of the start, which it gets out of; the text is its name."""
 
 
