@@ -10,7 +10,7 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from guerrilla._core import Core
 from guerrilla.config.diff import changes
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from guerrilla._core import CoreSettings
     from guerrilla.config import AppConfig, ServerConfig
-    from guerrilla.daemon import Daemon
+    from guerrilla.control.server import Report
     from guerrilla.engine.base import TaskName
     from guerrilla.engine.worker import WorkerPool
     from guerrilla.events import Change
@@ -393,7 +393,14 @@ class Reload:
             parts.watch.start()
 
 
-def read_again(daemon: Daemon, why: str) -> None:
+class _Reads(Protocol):
+    """A daemon, or the parent of several processes."""
+
+    def reload_config_file(self) -> Report:
+        """As `Daemon.reload_config_file`."""
+
+
+def read_again(daemon: _Reads, why: str) -> None:
     """Reloads the config file for a signal or a change, which wait for no answer: it is logged.
 
     Args:
