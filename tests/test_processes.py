@@ -650,6 +650,5 @@ def test_a_service_manager_hears_of_all_of_them(make: Make, tmp_path: Path) -> N
         # All that was said came from the parent alone.
         for pid in pids(daemon):
             assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()
-        daemon.process.send_signal(signal.SIGTERM)
-        until(lambda: manager.recv(4096).startswith(b"STOPPING=1"))
         daemon.stop()
+        until(lambda: manager.recv(4096).startswith(b"STOPPING=1"))
