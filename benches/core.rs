@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use guerrilla::buffer::{Body, Budget, Spiller};
 use guerrilla::log::Log;
+use guerrilla::shared::Part;
 use guerrilla::smtp::{BodyAnswer, Command, Reply, Session, Settings, Step, Verdict};
 use guerrilla::spool::{Incoming, Refusal, Settings as SpoolSettings, Settled, Spool};
 
@@ -52,7 +53,7 @@ fn parse(count: usize) {
 /// Messages of 4 KiB on one connection.
 fn session(count: usize, pipelined: bool) {
     let log = Arc::new(Log::new(0));
-    let budget = Budget::spilling(64 << 20, Spiller::new(0, None, &Arc::default(), &log));
+    let budget = Budget::spilling(64 << 20, Spiller::new(0, None, &Part::default(), &log));
     let settings = Settings { max_messages: 0, ..Settings::default() };
     let mut session = Session::new(Arc::new(settings));
     session.greet("SMTP");

@@ -16,7 +16,7 @@ from tests.configs import KEY_FILES, server, tls
 from tests.daemons import Make, config, problems
 
 if TYPE_CHECKING:
-    from guerrilla._core import CoreSettings
+    from guerrilla._core import CoreSettings, SharedMemory
 
 
 def settings(raw: dict[str, Any]) -> dict[str, Any]:
@@ -162,12 +162,12 @@ def test_a_server_of_the_core_has_a_place() -> None:
     assert place(AppConfig.default(), "127.0.0.1:2525") == "servers[0]"
 
 
-def refusing(settings: CoreSettings) -> Core:
+def refusing(settings: CoreSettings, memory: SharedMemory | None = None) -> Core:
     """A core that cannot use the files of TLS."""
     bad = [one["name"] for one in settings["servers"] if one["tls"] is not None]
     if bad:
         raise ValueError("\n".join(f"{name}: tls.private_key_file: k: no" for name in bad))
-    return Core(settings)
+    return Core(settings, memory)
 
 
 def test_tls_and_ports_that_fail_are_told_together(

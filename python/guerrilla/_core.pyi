@@ -24,6 +24,7 @@ __all__ = [
     "Part",
     "Parts",
     "Reply",
+    "SharedMemory",
     "Spool",
     "SpoolEntry",
     "StageFigures",
@@ -963,15 +964,91 @@ class Spool:
         """Its counters and gauges now."""
 
 @final
+class SharedMemory:
+    """What is one over all processes: counters, clients, keys of TLS tickets.
+
+    A file without a name, in memory. Each process has a place in it, which it alone writes; what
+    one leaves behind that is killed is still there, and `bury` gives it back.
+    """
+
+    @staticmethod
+    def create(processes: int) -> SharedMemory:
+        """Makes one, with keys for TLS tickets; for the process above all others, without a place.
+
+        Its size is that of a full one, but only what is used takes memory: some pages for each
+        process, and 4 KiB at most for each client address that is counted, 50 MiB at most in all.
+
+        Args:
+            processes: 1 to 1,024.
+
+        Raises:
+            OSError: no descriptor or no memory.
+            ValueError: so many there cannot be.
+        """
+    @staticmethod
+    def attach(fd: int, place: int) -> SharedMemory:
+        """The one behind a descriptor, which stays the caller's, for the process of a place.
+
+        Raises:
+            OSError: no such descriptor.
+            ValueError: it is no such file, is one of another build or damaged, or has no such place.
+        """
+    @property
+    def processes(self) -> int:
+        """How many places it has."""
+    @property
+    def place(self) -> int | None:
+        """The one it was attached at, from 0; None for who made it."""
+    def fileno(self) -> int:
+        """Its descriptor, to be passed on (`pass_fds`); a program that is started closes it else."""
+    def stats(self, place: int | None = None) -> dict[str, int]:
+        """Counters of a place by their names in `Core.stats`; replies that were never sent lack.
+
+        None of what a core does not count here, as its queues and its spool, is among them.
+
+        Args:
+            place: whose; None: the sum of all, with what those that are gone have counted.
+
+        Raises:
+            ValueError: no such place.
+        """
+    def bury(self, place: int) -> None:
+        """The process of a place has ended: keeps what it counted, and frees what it held.
+
+        Its gauges (`connections_open`, `sessions_…`, `spilled_octets`) and its clients are given
+        back, and another may have the place. Not for one that still runs.
+
+        Raises:
+            ValueError: no such place.
+        """
+    def rotate_tickets(self) -> None:
+        """Makes a new key for TLS tickets; the one before it is still taken, older ones are not.
+
+        Tickets say that they are good for twelve hours: to be called every six.
+
+        Raises:
+            OSError: no random octets.
+        """
+
+@final
 class Core:
     """A running receiver: one I/O thread with its listeners, and the queues to Python.
 
     Raises:
         ValueError: a setting that cannot be obeyed, or a TLS file that cannot be used; a line each,
-            `NAME: KEY: what is wrong`, where NAME is the server's name and KEY as `tls.KEY`.
+            `NAME: KEY: what is wrong`, where NAME is the server's name and KEY as `tls.KEY`. Or
+            another core has its place in the memory, or the memory has no place for it.
     """
 
-    def __new__(cls, settings: CoreSettings) -> Self: ...
+    def __new__(cls, settings: CoreSettings, memory: SharedMemory | None = None) -> Self:
+        """Makes a core that binds nothing yet.
+
+        Args:
+            settings: what it obeys.
+            memory: what it has in common with other processes, attached at its place, which it has
+                until `close`. With it `max_clients`, limits per address and failed logins count
+                over all of them, and a TLS session that began at one goes on at another.
+        """
     def inherit(self, sockets: Sequence[tuple[str, int]]) -> None:
         """Has sockets ready that somebody else has bound, and listens on.
 

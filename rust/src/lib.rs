@@ -19,6 +19,7 @@
 //! | [`backends`] | what saves mails: its queues, its limits |
 //! | [`buffer`] | bodies: in memory from one budget, or in files |
 //! | [`server`] | a running core: bind, start, stop |
+//! | [`shared`] | what is one over all processes: counters, clients, keys of tickets |
 //! | [`spool`] | messages that were answered 250 and are still to be worked on, on a disk |
 //! | [`tls`] | certificates and all else of a handshake |
 //! | [`config`] | the settings it obeys |
@@ -50,6 +51,7 @@ pub mod queue;
 pub mod queued_id;
 pub mod record;
 pub mod server;
+pub mod shared;
 pub mod smtp;
 pub mod spool;
 pub mod stats;

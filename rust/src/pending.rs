@@ -4,12 +4,13 @@
 //! *committing*: its deadline answers no longer, until a second `gw_save_timeout` has passed, since the
 //! sender of a mail that is being saved would only send it again. The first answer is the answer.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::shared::Part;
 use crate::smtp::Verdict;
 use crate::stats::{Counter, Stats};
 
@@ -57,12 +58,12 @@ pub struct Pending {
     grace: Duration,
     wakes: Option<Wakes>,
     /// Where messages are counted; none for anything else.
-    stats: Option<Arc<Stats>>,
+    stats: Option<Part<Stats>>,
 }
 
 impl Pending {
     /// An open question whose deadline is in `patience`; as long again once it is claimed.
-    pub fn new(patience: Duration, wakes: Option<Wakes>, stats: Option<Arc<Stats>>) -> Self {
+    pub fn new(patience: Duration, wakes: Option<Wakes>, stats: Option<Part<Stats>>) -> Self {
         Self {
             slot: Mutex::new(Slot { phase: Phase::Waiting, waker: None }),
             deadline: Instant::now() + patience,
@@ -219,7 +220,7 @@ mod tests {
     use crate::smtp::Reply;
 
     fn pending(patience: Duration) -> Pending {
-        Pending::new(patience, None, Some(Arc::default()))
+        Pending::new(patience, None, Some(Part::default()))
     }
 
     fn stats(pending: &Pending) -> &Stats {

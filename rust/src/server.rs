@@ -23,6 +23,7 @@ use crate::log::{Level, Log};
 use crate::net::{Bound, Failures, Inherited, Listeners, Shutdown, bind_all};
 use crate::pending::{Pending, Wakes};
 use crate::queued_id::Generator;
+use crate::shared::{Part, Tenant};
 use crate::smtp::Reply;
 use crate::spool::{OpenError, Settings as SpoolSettings, Spool};
 use crate::stats::{Replies, Stats};
@@ -45,14 +46,16 @@ pub struct Shared {
     backends: Mutex<Vec<Arc<Backend>>>,
     /// Records on their way to Python.
     pub log: Arc<Log>,
+    /// What this process counts where others can see it.
+    pub(crate) tenant: Arc<Tenant>,
     /// Replies by code.
-    pub replies: Replies,
+    pub replies: Part<Replies>,
     /// Events on their way to Python.
     pub events: Events,
     /// What goes wrong on purpose.
     pub faults: Faults,
     /// Counters.
-    pub stats: Arc<Stats>,
+    pub stats: Part<Stats>,
     /// Memory for bodies.
     pub budget: Arc<Budget>,
     pub(crate) memory_freed: Arc<Notify>,
@@ -68,7 +71,7 @@ impl Shared {
     /// The answer a message waits for.
     pub(crate) fn pending_save(&self, backend: &Backend) -> Pending {
         let patience = backend.limits().save_timeout;
-        Pending::new(patience, Some(self.wakes.clone()), Some(Arc::clone(&self.stats)))
+        Pending::new(patience, Some(self.wakes.clone()), Some(self.stats.clone()))
     }
 
     /// The answer a recipient waits for.
@@ -196,8 +199,13 @@ pub enum StartError {
 impl Server {
     /// A core with these settings; nothing is bound yet.
     pub fn new(config: CoreConfig) -> Self {
+        Self::with_tenant(config, Tenant::alone())
+    }
+
+    /// The same, that counts with other processes.
+    pub fn with_tenant(config: CoreConfig, tenant: Tenant) -> Self {
         let (wakes, woken) = unbounded_channel();
-        let stats = Arc::default();
+        let stats = tenant.stats();
         let log = Arc::new(Log::new(config.log_level));
         // Made in any case, since a reload may turn it on.
         let spiller = Spiller::new(config.spill_size.max(1), None, &stats, &log);
@@ -209,7 +217,8 @@ impl Server {
         let shared = Shared {
             backends: Mutex::default(),
             log,
-            replies: Replies::default(),
+            replies: tenant.replies(),
+            tenant: Arc::new(tenant),
             events: Events::default(),
             faults: Faults::default(),
             stats,
@@ -421,6 +430,7 @@ impl Server {
         self.shared.budget.close();
         self.shared.events.close();
         self.shared.log.close();
+        self.shared.tenant.leave();
     }
 }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use guerrilla::buffer::{Body, Budget, Spiller};
 use guerrilla::log::Log;
+use guerrilla::shared::Part;
 use guerrilla::smtp::{BodyAnswer, Reply, Session, Step, Transaction, Verdict};
 
 use crate::script::{Block, End, Expected, Pattern, Problem, Script, problem};
@@ -82,7 +83,7 @@ struct Driver<'a> {
 
 fn play(script: &Script, pace: Pace) -> Result<(), Problem> {
     let log = Arc::new(Log::new(0));
-    let spiller = Spiller::new(script.spill_size, None, &Arc::default(), &log);
+    let spiller = Spiller::new(script.spill_size, None, &Part::default(), &log);
     let mut driver = Driver {
         session: Session::new(Arc::new(script.settings.clone())),
         script,

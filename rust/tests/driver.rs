@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use guerrilla::buffer::{Body, Budget, Spiller};
 use guerrilla::log::Log;
+use guerrilla::shared::Part;
 use guerrilla::smtp::{
     BareNewline, BodyAnswer, DataReader, Ending, Reply, Session, Settings, Step, Transaction,
     Verdict,
@@ -249,7 +250,7 @@ pub(crate) fn files() -> &'static Arc<Budget> {
 /// Room for bodies, those over `spill_size` in files (0: none).
 pub(crate) fn budget(spill_size: u64) -> Arc<Budget> {
     let log = Arc::new(Log::new(0));
-    Budget::spilling(1 << 20, Spiller::new(spill_size, None, &Arc::default(), &log))
+    Budget::spilling(1 << 20, Spiller::new(spill_size, None, &Part::default(), &log))
 }
 
 /// The input, cut after each of the numbers of octets, taken around in a circle.

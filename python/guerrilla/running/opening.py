@@ -114,7 +114,7 @@ def make_core(
         processes=place.processes,
     )
     try:
-        core = Core(settings)
+        core = Core(settings, place.memory)
     except ValueError as error:
         problems = [*placed(config, str(error)), *unusable(config, servers, place)]
         raise StartError(dict.fromkeys(problems)) from error

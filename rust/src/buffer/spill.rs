@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 
 use super::budget::Chunk;
 use crate::log::{Level, Log};
+use crate::shared::Part;
 use crate::stats::Stats;
 
 /// What a body that goes to a file keeps as its buffer: a read of the socket fits behind another one.
@@ -76,12 +77,12 @@ impl Spiller {
     pub fn new(
         size: u64,
         folder: Option<PathBuf>,
-        stats: &Arc<Stats>,
+        stats: &Part<Stats>,
         log: &Arc<Log>,
     ) -> Option<Arc<Self>> {
         (size > 0).then(|| {
             let report = Report {
-                stats: Arc::clone(stats),
+                stats: stats.clone(),
                 log: Arc::clone(log),
                 failure_logged: Mutex::default(),
             };
@@ -303,7 +304,7 @@ fn default_folder() -> PathBuf {
 
 /// Where the thread's doings are counted and logged.
 struct Report {
-    stats: Arc<Stats>,
+    stats: Part<Stats>,
     log: Arc<Log>,
     failure_logged: Mutex<Option<Instant>>,
 }

@@ -230,12 +230,12 @@ async fn accept_all(listener: Listener, live: &Arc<Live>, door: &Door, shared: &
 fn take(stream: Stream, peer: Option<SocketAddr>, live: &Arc<Live>, shared: &Arc<Shared>) {
     let ip = peer.map(|peer| peer.ip());
     let config = live.config();
-    let Some(seat) = live.admit(&config, ip, &stream, shared) else { return };
+    let Some(admitted) = live.admit(&config, ip, &stream, shared) else { return };
     // Replies are short and waited for. A socket that refuses is as good as any.
     let _ = stream.set_nodelay();
     shared.stats.connections_accepted.add();
     let client = Client {
-        id: shared.stats.connections_accepted.get(),
+        id: shared.tenant.number_connection(),
         server: Arc::clone(live.name()),
         host_name: config.session.host_name.as_str().into(),
         remote_ip: ip.map(|ip| ip.to_string()).unwrap_or_default(),
@@ -243,7 +243,7 @@ fn take(stream: Stream, peer: Option<SocketAddr>, live: &Arc<Live>, shared: &Arc
         local: stream.local(),
         ..Client::default()
     };
-    let place = Place::take(live, seat, shared);
+    let place = Place::take(admitted, shared);
     let connection = Connection::new(stream, client, config, Arc::clone(shared), place);
     tokio::spawn(connection::run(Box::new(connection)));
 }

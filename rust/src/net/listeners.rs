@@ -89,7 +89,8 @@ impl Listeners {
             let key = key(&config);
             self.shared.log.write(Level::Info, "net", format_args!("listening on {address}"));
             let live = self.servers.entry(config.name.clone());
-            let live = Arc::clone(live.or_insert_with(|| Arc::new(Live::new(config))));
+            let new = || Arc::new(Live::new(config, &self.shared.tenant));
+            let live = Arc::clone(live.or_insert_with(new));
             let (socket, file) = bound.split();
             let door = Arc::new(Door::new(socket.share().ok(), file));
             let (end, ended): (Sender<()>, _) = channel();

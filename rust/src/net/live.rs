@@ -11,6 +11,7 @@ use super::stream::Stream;
 use crate::config::{AddressLimits, ServerConfig, Swap};
 use crate::log::Level;
 use crate::server::Shared;
+use crate::shared::{Key, Kind, Tenant, now};
 use crate::smtp::{Phase, Reply};
 use crate::stats::{Counter, Stats};
 
@@ -22,6 +23,9 @@ pub(crate) struct Live {
     /// Of its configs, from 1: a look at it is cheaper than one at the config.
     generation: AtomicU64,
     open: AtomicUsize,
+    tenant: Arc<Tenant>,
+    /// Of its connections in all processes.
+    key: Key,
     clients: Arc<Clients>,
     logins: Logins,
     /// It was taken out of the config: its sessions end where a transaction does.
@@ -30,14 +34,17 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub(crate) fn new(config: ServerConfig) -> Self {
+    pub(crate) fn new(config: ServerConfig, tenant: &Arc<Tenant>) -> Self {
+        let name = config.name.as_str();
         Self {
-            name: config.name.as_str().into(),
+            name: name.into(),
+            key: tenant.keys(Kind::Server, name).server(),
+            tenant: Arc::clone(tenant),
+            clients: Arc::new(Clients::new(tenant, name)),
+            logins: Logins::new(tenant, name),
             config: Swap::new(config),
             generation: AtomicU64::new(1),
             open: AtomicUsize::new(0),
-            clients: Arc::default(),
-            logins: Logins::default(),
             leaving: AtomicBool::new(false),
             refusal_logged: Mutex::default(),
         }
@@ -73,22 +80,21 @@ impl Live {
         self.leaving.load(Ordering::SeqCst)
     }
 
-    /// Connections that it has now.
+    /// Connections that it has now, in this process.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// A connection is taken, with a seat where its address is counted; or told why not.
-    #[allow(clippy::option_option)] // Refused, taken, taken and counted.
+    /// A connection is taken, or told why not.
     pub(super) fn admit(
-        &self,
+        self: &Arc<Self>,
         config: &ServerConfig,
         ip: Option<IpAddr>,
         stream: &Stream,
         shared: &Shared,
-    ) -> Option<Option<Seat>> {
+    ) -> Option<Admitted> {
         match self.seat(config, ip, shared) {
-            Ok(seat) => Some(seat),
+            Ok(admitted) => Some(admitted),
             Err((reply, why)) => {
                 refuse(config, stream, &reply, shared);
                 self.log_refusal(ip, why, shared);
@@ -98,30 +104,44 @@ impl Live {
     }
 
     fn seat(
-        &self,
+        self: &Arc<Self>,
         config: &ServerConfig,
         ip: Option<IpAddr>,
         shared: &Shared,
-    ) -> Result<Option<Seat>, (Reply, &'static str)> {
+    ) -> Result<Admitted, (Reply, &'static str)> {
         let stats = &shared.stats;
-        if config.max_clients > 0 && self.open() >= config.max_clients {
+        let Some(entrance) = self.enter(config.max_clients) else {
             stats.connections_refused.add();
             return Err((Reply::too_many_clients(), "all of max_clients are connected"));
-        }
+        };
         if config.proxy_protocol && !config.trusts(ip) {
             stats.proxies_refused.add();
             return Err((Reply::proxies_only(), "proxy_protocol, and it is no trusted proxy"));
         }
         // Whom a proxy speaks for is not known yet.
-        let Some(ip) = ip.filter(|_| !config.is_proxy(ip)) else { return Ok(None) };
-        self.clients.admit(ip, &config.per_address).map_err(|refusal| {
+        let Some(ip) = ip.filter(|_| !config.is_proxy(ip)) else {
+            return Ok(Admitted { entrance, seat: None });
+        };
+        let seat = self.clients.admit(ip, &config.per_address).map_err(|refusal| {
             stats.connections_limited.add();
             let why = match refusal {
                 Refusal::TooMany => "max_connections_per_ip",
                 Refusal::TooFast => "max_connection_rate_per_ip",
             };
             (refusal.reply(), why)
-        })
+        })?;
+        Ok(Admitted { entrance, seat })
+    }
+
+    /// Counts a connection, here and for all processes; none where there are so many already.
+    fn enter(self: &Arc<Self>, max_clients: usize) -> Option<Entrance> {
+        let here = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        let everywhere =
+            if self.tenant.is_alone() { None } else { self.tenant.open(self.key, now()) };
+        // Gives it back where it is one too many.
+        let entrance = Entrance(Arc::clone(self));
+        let everywhere = everywhere.map_or(0, |all| usize::try_from(all.held).unwrap_or(here));
+        (max_clients == 0 || here.max(everywhere) <= max_clients).then_some(entrance)
     }
 
     /// At most once a second: a flood of connections must not be a flood of lines.
@@ -154,6 +174,25 @@ fn refuse(config: &ServerConfig, stream: &Stream, reply: &Reply, shared: &Shared
         shared.replies.count(&refusal);
         let _ = stream.try_write(&refusal);
     }
+}
+
+/// One of `max_clients`, given back on drop.
+struct Entrance(Arc<Live>);
+
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        let live = &self.0;
+        live.open.fetch_sub(1, Ordering::Relaxed);
+        if !live.tenant.is_alone() {
+            live.tenant.close(live.key, false);
+        }
+    }
+}
+
+/// A connection that is taken, with a seat where its address is counted.
+pub(super) struct Admitted {
+    entrance: Entrance,
+    seat: Option<Seat>,
 }
 
 /// What a connection does, by which they are counted.
@@ -196,9 +235,9 @@ impl From<Phase> for Activity {
     }
 }
 
-/// One of `max_clients`, given back on drop.
+/// What a connection counts in, until it is dropped.
 pub(super) struct Place {
-    live: Arc<Live>,
+    entrance: Entrance,
     seat: Option<Seat>,
     activity: Activity,
     /// The generation of the config that was seen last; 0 for none.
@@ -208,13 +247,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn take(live: &Arc<Live>, seat: Option<Seat>, shared: &Arc<Shared>) -> Self {
-        live.open.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn take(admitted: Admitted, shared: &Arc<Shared>) -> Self {
+        let Admitted { entrance, seat } = admitted;
         let activity = Activity::Opening;
         shared.stats.connections_open.add();
         activity.gauge(&shared.stats).add();
         Self {
-            live: Arc::clone(live),
+            entrance,
             seat,
             activity,
             seen: 0,
@@ -225,17 +264,17 @@ impl Place {
 
     /// Its server.
     pub(super) fn server(&self) -> &Live {
-        &self.live
+        &self.entrance.0
     }
 
     /// What its server obeys now, where that has changed since it was last asked.
     pub(super) fn changed_config(&mut self) -> Option<Arc<ServerConfig>> {
-        let generation = self.live.generation.load(Ordering::Acquire);
+        let generation = self.server().generation.load(Ordering::Acquire);
         if generation == self.seen {
             return None;
         }
         self.seen = generation;
-        Some(self.live.config())
+        Some(self.server().config())
     }
 
     /// What it does from now on. Only a change costs anything.
@@ -251,16 +290,24 @@ impl Place {
     /// Counts it for the client that a proxy speaks for, in place of whom it was counted for before.
     pub(super) fn count(&mut self, ip: IpAddr, limits: &AddressLimits) -> Result<(), Refusal> {
         self.seat = None;
-        self.seat = self.live.clients.admit(ip, limits)?;
+        self.seat = self.server().clients.admit(ip, limits)?;
         Ok(())
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.live.open.fetch_sub(1, Ordering::Relaxed);
         self.activity.gauge(&self.shared.stats).sub();
         self.shared.stats.connections_open.sub();
+    }
+}
+
+#[cfg(test)]
+impl Admitted {
+    /// One that nobody could refuse.
+    pub(super) fn to(config: ServerConfig, shared: &Shared) -> Option<Self> {
+        let entrance = Arc::new(Live::new(config, &shared.tenant)).enter(0)?;
+        Some(Self { entrance, seat: None })
     }
 }
 
@@ -310,7 +357,7 @@ mod tests {
             log_level: 0,
         });
         let shared = Arc::clone(core.shared());
-        let place = Place::take(&Arc::new(Live::new(server)), None, &shared);
+        let place = Place::take(Admitted::to(server, &shared).unwrap(), &shared);
         (shared, place)
     }
 
@@ -323,8 +370,8 @@ mod tests {
         let (_, mut place) = place();
         let first = place.changed_config().unwrap();
         assert!(place.changed_config().is_none());
-        place.live.obey(ServerConfig { max_clients: 7, ..ServerConfig::clone(&first) });
-        place.live.obey(ServerConfig { max_clients: 8, ..ServerConfig::clone(&first) });
+        place.server().obey(ServerConfig { max_clients: 7, ..ServerConfig::clone(&first) });
+        place.server().obey(ServerConfig { max_clients: 8, ..ServerConfig::clone(&first) });
         assert_eq!(place.changed_config().unwrap().max_clients, 8);
         assert!(place.changed_config().is_none());
     }

@@ -7,7 +7,7 @@
 //! | `listener` | the accept loop |
 //! | `listeners` | which of them run, and how a reload changes that |
 //! | `live` | a server that runs: what it obeys, who is connected, who is refused |
-//! | `addresses` | a bounded table of client addresses |
+//! | `addresses` | which address of a client is counted |
 //! | `clients` | limits of one client address |
 //! | `logins` | logins of one client address that failed |
 //! | `proxy` | the PROXY header |

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use crate::backends::breaker::Fuse;
 use crate::backends::{Asking, Limits, Spools};
 use crate::config::{AddressLimits, CoreConfig, ListenAddress, LoginLimits, ServerConfig, Tls};
+use crate::shared::Memory;
 use crate::smtp::{Auth, BareNewline, Extensions, HostList, Protocol, Settings};
 use crate::tls::{ClientAuth, Context, Problem, Settings as TlsFiles};
 
@@ -142,15 +143,19 @@ pub(super) fn seconds(name: &str, value: f64) -> PyResult<Duration> {
 
 impl CoreSettings {
     /// Says everything that is wrong with the servers, a line each.
-    pub(super) fn into_config(self) -> PyResult<CoreConfig> {
-        let (config, problems) = self.build(Contexts::default())?;
+    pub(super) fn into_config(self, memory: Option<&Arc<Memory>>) -> PyResult<CoreConfig> {
+        let (config, problems) = self.build(Contexts { memory, ..Contexts::default() })?;
         if problems.is_empty() { Ok(config) } else { Err(error(&problems)) }
     }
 
     /// The same for a core that runs. Where the TLS of a server cannot be loaded, it stays with what it
     /// has, or is left out where it has none; that is told, and is no error.
-    pub(super) fn into_next(self, now: &CoreConfig) -> PyResult<(CoreConfig, Vec<String>)> {
-        self.build(Contexts { now: Some(now), ..Contexts::default() })
+    pub(super) fn into_next(
+        self,
+        now: &CoreConfig,
+        memory: Option<&Arc<Memory>>,
+    ) -> PyResult<(CoreConfig, Vec<String>)> {
+        self.build(Contexts { now: Some(now), memory, ..Contexts::default() })
     }
 
     fn build(self, mut contexts: Contexts<'_>) -> PyResult<(CoreConfig, Lines)> {
@@ -194,6 +199,8 @@ struct Contexts<'a> {
     made: HashMap<String, Option<Arc<Context>>>,
     /// What runs: contexts whose settings are the same go on, with their tickets.
     now: Option<&'a CoreConfig>,
+    /// What has the keys of tickets for all processes, where there are several.
+    memory: Option<&'a Arc<Memory>>,
     problems: Lines,
 }
 
@@ -229,7 +236,11 @@ impl Contexts<'_> {
             tls.context.reload().map_err(lines)?;
             return Ok(Arc::clone(&tls.context));
         }
-        Context::new(files).map(Arc::new).map_err(lines)
+        let made = match self.memory {
+            Some(memory) => Context::sharing(files, memory, name),
+            None => Context::new(files),
+        };
+        made.map(Arc::new).map_err(lines)
     }
 
     fn running(&self, name: &str) -> Option<&ServerConfig> {

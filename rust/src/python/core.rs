@@ -15,6 +15,7 @@ use super::descriptor::duplicate;
 use super::envelope::PyEnvelope;
 use super::events;
 use super::reply::PyReply;
+use super::shared::PySharedMemory;
 use super::spool::{PySpool, SpoolSettings};
 use crate::backends::DEFAULT;
 use crate::config::ListenAddress;
@@ -118,8 +119,13 @@ fn misfit(address: &ListenAddress, error: &std::io::Error) -> PyErr {
 #[pymethods]
 impl PyCore {
     #[new]
-    fn new(settings: CoreSettings) -> PyResult<Self> {
-        Ok(Self(Server::new(settings.into_config()?)))
+    #[pyo3(signature = (settings, memory = None))]
+    fn new(settings: CoreSettings, memory: Option<PyRef<'_, PySharedMemory>>) -> PyResult<Self> {
+        let Some(memory) = memory else {
+            return Ok(Self(Server::new(settings.into_config(None)?)));
+        };
+        let config = settings.into_config(Some(memory.memory()))?;
+        Ok(Self(Server::with_tenant(config, memory.claim()?)))
     }
 
     fn inherit(&self, sockets: Vec<(String, i32)>) -> PyResult<()> {
@@ -255,7 +261,9 @@ impl PyCore {
 
     fn reload(&self, py: Python<'_>, settings: CoreSettings) -> PyResult<Vec<String>> {
         let server = &self.0;
-        let (config, mut problems) = settings.into_next(&server.shared().config.load())?;
+        let shared = server.shared();
+        let (config, mut problems) =
+            settings.into_next(&shared.config.load(), shared.tenant.common_memory())?;
         let failures = py
             .detach(|| server.reload(config))
             .ok_or_else(|| PyRuntimeError::new_err("this core does not run"))?;

@@ -24,6 +24,7 @@ mod parts;
 mod question;
 mod reply;
 mod serial;
+mod shared;
 mod spool;
 mod transaction;
 
@@ -56,6 +57,8 @@ mod _core {
     use super::parts::{PyPart, PyParts};
     #[pymodule_export]
     use super::reply::PyReply;
+    #[pymodule_export]
+    use super::shared::PySharedMemory;
     #[pymodule_export]
     use super::spool::{PySpool, PySpoolEntry};
     #[pymodule_export]

@@ -1,18 +1,25 @@
 //! How often each reply code was sent.
 
+use std::array;
+
 use super::Counter;
 
 /// Reply codes are three digits, of which the first is 2 to 5 (RFC 5321 §4.2).
 const FIRST: usize = 200;
 const CODES: usize = 400;
 
+fn named((at, count): (usize, u64)) -> (String, u64) {
+    (format!("replies_{}", FIRST + at), count)
+}
+
 /// A counter for each code.
 #[derive(Debug)]
-pub struct Replies(Vec<Counter>);
+#[repr(transparent)]
+pub struct Replies([Counter; CODES]);
 
 impl Default for Replies {
     fn default() -> Self {
-        Self((0..CODES).map(|_| Counter::default()).collect())
+        Self(array::from_fn(|_| Counter::default()))
     }
 }
 
@@ -35,10 +42,20 @@ impl Replies {
 
     /// `replies_250` and its like, of those that were sent.
     pub fn snapshot(&self) -> impl Iterator<Item = (String, u64)> {
-        let figures = self.0.iter().enumerate().map(|(at, counter)| (at, counter.get()));
-        figures
-            .filter(|(_, count)| *count > 0)
-            .map(|(at, count)| (format!("replies_{}", FIRST + at), count))
+        let sent = self.0.iter().enumerate().map(|(at, counter)| (at, counter.get()));
+        sent.filter(|(_, count)| *count > 0).map(named)
+    }
+
+    /// The same, of those that were not sent as well.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (String, u64)> {
+        self.0.iter().enumerate().map(|(at, counter)| named((at, counter.get())))
+    }
+
+    /// Takes over what a process that is gone has counted, and leaves zeros there.
+    pub(crate) fn absorb(&self, gone: &Self) {
+        for (ours, theirs) in self.0.iter().zip(&gone.0) {
+            ours.add_many(theirs.take());
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use super::resolver::Resolver;
 use super::{ClientAuth, Problem, subject};
 use crate::config::Swap;
 use crate::delivery::TlsInfo;
+use crate::shared::{Memory, Tickets};
 
 /// The `tls` section of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +37,17 @@ pub struct Settings {
 /// TLS of one server.
 pub struct Context {
     settings: Settings,
+    keeper: Keeper,
     current: Swap<Arc<ServerConfig>>,
     loaded: Mutex<Loaded>,
+}
+
+/// Who has the keys of tickets.
+enum Keeper {
+    /// This context alone, with keys of its own.
+    Own,
+    /// All processes, each server of this name.
+    All(Arc<Memory>, String),
 }
 
 /// What the current settings were made of.
@@ -49,11 +59,24 @@ struct Loaded {
 impl Context {
     /// Reads the files; says everything that is wrong with them.
     pub fn new(settings: Settings) -> Result<Self, Vec<Problem>> {
+        Self::keeping(settings, Keeper::Own)
+    }
+
+    /// The same, with the tickets of the servers of this name in all processes.
+    pub fn sharing(
+        settings: Settings,
+        memory: &Arc<Memory>,
+        server: &str,
+    ) -> Result<Self, Vec<Problem>> {
+        Self::keeping(settings, Keeper::All(Arc::clone(memory), server.to_owned()))
+    }
+
+    fn keeping(settings: Settings, keeper: Keeper) -> Result<Self, Vec<Problem>> {
         let files = read(&settings)?;
-        let tickets = new_tickets()?;
+        let tickets = keeper.tickets(&settings, &files)?;
         let config = build(&settings, &files, &tickets)?;
         let loaded = Mutex::new(Loaded { files, tickets });
-        Ok(Self { settings, current: Swap::new(Arc::new(config)), loaded })
+        Ok(Self { settings, keeper, current: Swap::new(Arc::new(config)), loaded })
     }
 
     /// What it was made from.
@@ -70,8 +93,11 @@ impl Context {
             return Ok(false);
         }
         // A ticket holds the client's certificate: other authorities must look at it again.
-        let same_roots = files.roots == loaded.files.roots;
-        let tickets = if same_roots { Arc::clone(&loaded.tickets) } else { new_tickets()? };
+        let tickets = if files.roots == loaded.files.roots {
+            Arc::clone(&loaded.tickets)
+        } else {
+            self.keeper.tickets(&self.settings, &files)?
+        };
         self.current.store(Arc::new(build(&self.settings, &files, &tickets)?));
         *loaded = Loaded { files, tickets };
         Ok(true)
@@ -111,10 +137,26 @@ fn read(settings: &Settings) -> Result<Files, Vec<Problem>> {
     Files::read(&settings.certificates, settings.root_cas_file.as_deref())
 }
 
-fn new_tickets() -> Result<Arc<dyn ProducesTickets>, Vec<Problem>> {
-    aws_lc_rs::Ticketer::new().map_err(|error| {
-        vec![Problem { key: "private_key_file", text: format!("no session tickets: {error}") }]
-    })
+impl Keeper {
+    /// None are good for two sets of authorities, or for two ways to ask for certificates.
+    fn tickets(
+        &self,
+        settings: &Settings,
+        files: &Files,
+    ) -> Result<Arc<dyn ProducesTickets>, Vec<Problem>> {
+        let problem = |error: &dyn std::fmt::Display| {
+            vec![Problem { key: "private_key_file", text: format!("no session tickets: {error}") }]
+        };
+        match self {
+            Self::Own => aws_lc_rs::Ticketer::new().map_err(|error| problem(&error)),
+            Self::All(memory, server) => {
+                let asked = format!("{:?}", settings.client_auth);
+                let roots = files.roots.as_deref().unwrap_or_default();
+                let tickets = Tickets::new(memory, &[server.as_bytes(), asked.as_bytes(), roots]);
+                tickets.map(|tickets| tickets as _).map_err(|error| problem(&error))
+            }
+        }
+    }
 }
 
 fn build(

@@ -14,7 +14,7 @@ pub(crate) struct ByHand {
 impl ByHand {
     pub(in crate::buffer) fn new(size: u64) -> Self {
         let log = Arc::new(Log::new(0));
-        Self::of(Spiller::new(size, None, &Arc::default(), &log).unwrap())
+        Self::of(Spiller::new(size, None, &Part::default(), &log).unwrap())
     }
 
     /// In place of its thread, which must not have been started.

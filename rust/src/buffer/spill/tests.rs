@@ -10,13 +10,13 @@ const MIB: usize = 1 << 20;
 const READ: usize = 64 << 10;
 
 struct Files {
-    stats: Arc<Stats>,
+    stats: Part<Stats>,
     log: Arc<Log>,
     spiller: Arc<Spiller>,
 }
 
 fn files(size: usize, folder: Option<&Path>) -> Files {
-    let (stats, log) = (Arc::default(), Arc::new(Log::new(0)));
+    let (stats, log) = (Part::default(), Arc::new(Log::new(0)));
     let folder = folder.map(PathBuf::from);
     let spiller = Spiller::new(size as u64, folder, &stats, &log).unwrap();
     Files { stats, log, spiller }

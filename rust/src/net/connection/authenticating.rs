@@ -111,8 +111,7 @@ impl Connection {
         let limit = self.config.logins.max_failures;
         let prefix = self.config.per_address.ipv6_prefix;
         let logins = self.place.server().logins();
-        let now = std::time::Instant::now();
-        let of_address = || self.address().map_or(0, |ip| logins.failures(ip, prefix, now));
+        let of_address = || self.address().map_or(0, |ip| logins.failures(ip, prefix));
         limit > 0 && (u32::from(self.session.failed_logins()) >= limit || of_address() >= limit)
     }
 
@@ -120,7 +119,7 @@ impl Connection {
         self.shared.stats.logins_failed.add();
         let prefix = self.config.per_address.ipv6_prefix;
         if let Some(ip) = self.address().filter(|_| self.config.logins.max_failures > 0) {
-            self.place.server().logins().fail(ip, prefix, std::time::Instant::now());
+            self.place.server().logins().fail(ip, prefix);
         }
     }
 

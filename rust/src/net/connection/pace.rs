@@ -81,7 +81,7 @@ pub(super) mod tests {
     use crate::backends::{Asking, Limits};
     use crate::config::{AddressLimits, CoreConfig, ListenAddress, LoginLimits};
     use crate::delivery::Client;
-    use crate::net::live::{Live, Place};
+    use crate::net::live::{Admitted, Place};
     use crate::net::stream::Stream;
     use crate::server::Server;
 
@@ -132,7 +132,7 @@ pub(super) mod tests {
         });
         let shared = Arc::clone(core.shared());
         let (stream, client) = UnixStream::pair().unwrap();
-        let place = Place::take(&Arc::new(Live::new(config())), None, &shared);
+        let place = Place::take(Admitted::to(config(), &shared).unwrap(), &shared);
         let (stream, of) = (Stream::Unix(stream), Client::default());
         (Connection::new(stream, of, Arc::new(config()), shared, place), core, client)
     }

@@ -1,0 +1,47 @@
+//! Changes of several words that nobody sees half of: a sequence lock.
+
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// Looks at most: a change takes microseconds, and one whose process has died in the middle never ends.
+const PATIENCE: usize = 10_000;
+/// Looks without giving others their turn.
+const IMPATIENCE: usize = 100;
+
+/// Odd while there is a change.
+#[repr(transparent)]
+pub(super) struct Sequence(AtomicU64);
+
+impl Sequence {
+    /// Which change was the last, where none is under way.
+    pub(super) fn number(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Changes something; one at a time.
+    pub(super) fn write<T>(&self, change: impl FnOnce() -> T) -> T {
+        // One that was left in the middle is over with this one.
+        let odd = self.0.load(Ordering::Relaxed) | 1;
+        self.0.store(odd, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let changed = change();
+        self.0.store(odd.wrapping_add(1), Ordering::SeqCst);
+        changed
+    }
+
+    /// What was there between two changes, and the number of the former; none where a change does not end.
+    pub(super) fn read<T>(&self, look: impl Fn() -> T) -> Option<(u64, T)> {
+        for turn in 0..PATIENCE {
+            let before = self.0.load(Ordering::SeqCst);
+            if before.is_multiple_of(2) {
+                let seen = look();
+                fence(Ordering::SeqCst);
+                if self.0.load(Ordering::SeqCst) == before {
+                    return Some((before, seen));
+                }
+            }
+            if turn < IMPATIENCE { spin_loop() } else { std::thread::yield_now() }
+        }
+        None
+    }
+}
