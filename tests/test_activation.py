@@ -6,7 +6,6 @@ import configparser
 import json
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time

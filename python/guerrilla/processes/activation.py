@@ -162,7 +162,7 @@ def _look_at(fd: int, name: str) -> Passed:
         ValueError: no socket that listens.
     """
     with handed_over(fd) as listener:
-        os.set_inheritable(fd, False)  # noqa: FBT003
+        os.set_inheritable(fd, False)
         return Passed(fd, name, address_of(listener), takes_both(listener))
 
 

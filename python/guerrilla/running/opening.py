@@ -139,9 +139,7 @@ def inherit(
         raise StartError(at_address(config, servers, str(error))) from error
 
 
-def at_address(
-    config: AppConfig, servers: Sequence[tuple[ServerConfig, str]], problem: str
-) -> str:
+def at_address(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]], problem: str) -> str:
     """A problem that begins with an address, by the place of the server that listens there."""
     names = (server.name for server, address in servers if problem.startswith(f"{address}: "))
     name = next(names, None)
