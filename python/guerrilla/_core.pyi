@@ -1112,11 +1112,16 @@ class Core:
             ValueError: the settings have none of this name.
         """
     def receive_logs(
-        self, max: int, timeout: float, form: Literal["text", "json"] | None = None
+        self,
+        max: int,
+        timeout: float,
+        form: Literal["text", "json"] | None = None,
+        process: int | None = None,
     ) -> list[LogBatch] | None:
         """As `receive`, for log records; None only after `close`.
 
-        With `form`, `LogBatch.lines` are made too, without the GIL.
+        With `form`, `LogBatch.lines` are made too, without the GIL; with `process`, each has that
+        number of this one among several.
         """
     def want_events(self, mails: bool, connections: bool) -> None:
         """Which events are made from now on; none at first."""

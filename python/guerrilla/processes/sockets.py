@@ -158,6 +158,11 @@ class ListeningSockets:
         found = [address_of(one) for held in self._held for one in held.sockets]
         return list(dict.fromkeys(found))
 
+    def addresses_of(self, server: str) -> list[str]:
+        """Where a server listens, with real ports."""
+        mine = [held for held in self._held if held.server == server]
+        return list(dict.fromkeys(address_of(one) for held in mine for one in held.sockets))
+
     def leave_files(self) -> list[str]:
         """As `Core.leave_files`: files of unix sockets stay at the end; their addresses."""
         left = [held for held in self._held if held.file is not None]

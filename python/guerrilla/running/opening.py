@@ -42,14 +42,14 @@ _OPEN_LIMIT: Final = 60.0
 _UNIX: Final = "unix:"
 
 
-def open_log(config: AppConfig, opened: ExitStack) -> LogOutput:
-    """Opens `log_file`, and those of servers.
+def open_log(config: AppConfig, opened: ExitStack, process: int | None = None) -> LogOutput:
+    """Opens `log_file`, and those of servers; `process` is the number of this one among several.
 
     Raises:
         StartError: one cannot be written.
     """
     try:
-        logs = LogOutput.from_settings(LogSettings.of(config))
+        logs = LogOutput.from_settings(LogSettings.of(config), process)
     except OSError as error:
         raise StartError(log_problem(config, error)) from error
     opened.callback(logs.close)

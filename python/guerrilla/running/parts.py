@@ -46,7 +46,7 @@ from guerrilla.running.tlswatch import make_watch
 from guerrilla.stream import begin_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -88,12 +88,14 @@ class Plan:
     Attributes:
         folder: of the config file, for modules beside it.
         backend: what stands in place of the chains.
+        resolved: addresses that are known already, as `Place.resolved`.
     """
 
     config: AppConfig
     registry: Registry
     folder: Path | None
     backend: BackendFactory | None
+    resolved: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def tasks(self) -> dict[str, list[TaskName]]:
@@ -142,7 +144,7 @@ class Plan:
     def look(self) -> Checked:
         """All that can be told without opening anything, as the user that it is."""
         problems = self.problems()
-        servers, unresolved = resolve_servers(self.config)
+        servers, unresolved = resolve_servers(self.config, self.resolved)
         problems += [*unresolved, *raise_file_limit(servers)]
         identity = None
         try:
@@ -248,7 +250,7 @@ def open_parts(
         StartError: everything that could not start.
     """
     config = plan.config
-    logs = open_log(config, opened)
+    logs = open_log(config, opened, place.number if place.is_child else None)
     begin_stream(plan.backend, opened)
     pid = HeldPid(None if place.is_child else take_pid_file(config))
     opened.callback(pid.remove)

@@ -190,13 +190,14 @@ impl PyCore {
         found.ok_or_else(|| PyValueError::new_err(format!("no backend {name}")))
     }
 
-    #[pyo3(signature = (max, timeout, form = None))]
+    #[pyo3(signature = (max, timeout, form = None, process = None))]
     fn receive_logs(
         &self,
         py: Python<'_>,
         max: usize,
         timeout: f64,
         form: Option<&str>,
+        process: Option<u32>,
     ) -> PyResult<Option<Vec<PyLogBatch>>> {
         let timeout = seconds("timeout", timeout)?;
         let format = match form {
@@ -208,7 +209,7 @@ impl PyCore {
         // Lines are written without the GIL: they are nearly all that there is to do.
         Ok(py.detach(|| {
             let records = self.0.shared().log.receive(max, timeout)?;
-            let found = batches(records, format).into_iter();
+            let found = batches(records, format, process).into_iter();
             Some(found.map(|batch| PyLogBatch(Arc::new(batch))).collect())
         }))
     }
