@@ -51,7 +51,9 @@ def made(
     return core
 
 
-def listening(opened: ExitStack, host: str = "127.0.0.1", port: int = 0, **options: int) -> socket.socket:
+def listening(
+    opened: ExitStack, host: str = "127.0.0.1", port: int = 0, **options: int
+) -> socket.socket:
     """A socket of somebody else."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     one = opened.enter_context(socket.socket(family))
@@ -326,6 +328,13 @@ def test_a_server_of_another_name_goes_on_with_the_socket(
     assert not path.exists()
 
 
+def said(core: Core) -> list[str]:
+    """What it has logged of its listeners since it was last asked."""
+    batches = core.receive_logs(1000, 0) or []
+    lines = [record.message for batch in batches for record in batch.records]
+    return [line for line in lines if "listening on " in line]
+
+
 def test_nobody_who_waits_is_lost_by_a_change_of_the_name(opened: ExitStack) -> None:
     one = listening(opened)
     address = address_of(one)
@@ -351,7 +360,9 @@ def test_a_server_that_moves_to_more_or_fewer_addresses_listens_all_the_time(
     for wanted, other in ((second, first), (first, second)) * 10:
         before = inodes(core)
         clients = [connection(opened, f"127.0.0.1:{port}") for _ in range(5)]
-        assert core.reload(settings(wanted)) == [], other
+        said(core)
+        assert core.reload(settings(wanted)) == []
+        assert said(core) == [f"listening on {wanted}", f"no longer listening on {other}"]
         assert core.addresses() == [wanted]
         assert not inodes(core) & before
         clients.append(connection(opened, f"127.0.0.1:{port}"))

@@ -173,13 +173,13 @@ def test_what_cannot_be_bound_is_told_of_all_and_leaves_nothing(
     with pytest.raises(StartError) as told:
         held(opened, 2, *names)
     at = "listen_interface"
-    assert told.value.problems == (
+    *others, last = told.value.problems
+    assert others == [
         f"servers[2].{at}: {in_use}: cannot listen: Address already in use",
         f"servers[3].{at}: {names[3]}: cannot listen: the file exists and is no socket",
         f"servers[4].{at}: {names[4]}: cannot listen: No such file or directory",
-        f"servers[5].{at}: systemd:smtp: cannot listen: no socket of that name was handed over; "
-        "is it the FileDescriptorName of a socket unit?",
-    )
+    ]
+    assert last.startswith(f"servers[5].{at}: systemd:smtp: cannot listen: no socket of that name")
     assert not is_open(port)
     assert not (tmp_path / "sock").exists()
     assert (tmp_path / "file").exists()
@@ -271,7 +271,9 @@ def test_a_change_that_is_abandoned_or_fails_changes_nothing(
         with pytest.raises(StartError) as told:
             made.change(*both(f"unix:{path}", f"127.0.0.1:{comes}", in_use))
     (problem,) = told.value.problems
-    assert problem == f"servers[2].listen_interface: {in_use}: cannot listen: Address already in use"
+    assert (
+        problem == f"servers[2].listen_interface: {in_use}: cannot listen: Address already in use"
+    )
     assert made.all() == before
     assert is_open(goes)
     assert not is_open(comes)
@@ -394,9 +396,7 @@ def test_what_does_not_fit_is_an_error_of_its_server(opened: ExitStack) -> None:
     assert made.all() == []
 
 
-def test_what_no_server_wants_is_told(
-    opened: ExitStack, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_no_server_wants_is_told(opened: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
     ((address, one),) = listening(opened, 1)
     made = ListeningSockets(2)
     opened.callback(made.close)

@@ -232,8 +232,11 @@ impl Server {
             config: Swap::new(config),
         };
         shared.obey(&shared.config.load());
-        let state = Mutex::new(State::Made(woken));
-        Self { shared: Arc::new(shared), state, inherited: Mutex::default() }
+        Self {
+            shared: Arc::new(shared),
+            state: Mutex::new(State::Made(woken)),
+            inherited: Mutex::default(),
+        }
     }
 
     /// What its tasks and workers share.
@@ -257,7 +260,9 @@ impl Server {
         };
         let adopted = sockets.into_iter().map(adopt).collect::<Result<Vec<_>, _>>()?;
         let mut inherited = self.inherited();
-        adopted.into_iter().for_each(|(address, bound)| inherited.add(address, bound));
+        for (address, bound) in adopted {
+            inherited.add(address, bound);
+        }
         Ok(())
     }
 

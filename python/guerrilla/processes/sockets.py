@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -210,27 +211,31 @@ class ListeningSockets:
     ) -> SocketChange:
         wanted = {(server.name, address) for server, address in servers}
         gone = [held for held in self._held if held.key not in wanted]
-        change = SocketChange(self, gone=gone)
-        problems: list[str] = []
-        taken = _Given(given)
-        try:
-            for server, address in servers:
-                try:
-                    self._find(change, server, address, taken)
-                except (OSError, ValueError) as error:
-                    what = error.strerror if isinstance(error, OSError) else None
-                    problems.append(
-                        f"{place(config, server.name)}.listen_interface: {server.name}: "
-                        f"cannot listen: {what or error}"
-                    )
+        change, taken = SocketChange(self, gone=gone), _Given(given)
+        with ExitStack() as undo:
+            undo.callback(change.abandon)
+            problems = self._find_all(change, config, servers, taken)
+            taken.close()
             if problems:
                 raise StartError(dict.fromkeys(problems))
-        except BaseException:
-            change.abandon()
-            raise
-        finally:
-            taken.close()
+            undo.pop_all()
         return change
+
+    def _find_all(
+        self, change: SocketChange, config: AppConfig, servers: Servers, given: _Given
+    ) -> list[str]:
+        """Sockets for all servers, and what is wrong where there are none."""
+        problems: list[str] = []
+        for server, address in servers:
+            try:
+                self._find(change, server, address, given)
+            except (OSError, ValueError) as error:
+                what = error.strerror if isinstance(error, OSError) else None
+                problems.append(
+                    f"{place(config, server.name)}.listen_interface: {server.name}: "
+                    f"cannot listen: {what or error}"
+                )
+        return problems
 
     def _find(
         self, change: SocketChange, server: ServerConfig, address: str, given: _Given

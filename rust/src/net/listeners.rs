@@ -164,7 +164,9 @@ impl Listeners {
         let (bound, failed) = bind_all(left, inherited, bind);
         self.serve(taken);
         self.serve(bound);
-        new.iter().for_each(|server| self.admit(server));
+        for server in &new {
+            self.admit(server);
+        }
         let closed = self.close(&gone, servers);
         // What stood in the way may have been one of those that have just been closed.
         let (in_use, mut failed): (Failures, Failures) = failed
