@@ -102,7 +102,8 @@ def _serve(fd: str, place: str, server: str) -> None:
     core.start()
     for work in (save, refuse):
         threading.Thread(target=work, daemon=True).start()
-    print(address, flush=True)
+    sys.stdout.write(f"{address}\n")
+    sys.stdout.flush()
     sys.stdin.read()
     core.close()
 
