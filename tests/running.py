@@ -43,6 +43,7 @@ class RunningDaemon:
         command: what to run before `serve -c FILE`; `guerrillad` of this Python by default.
         options: of `serve`.
         environment: the environment; by default the one of the tests.
+        descriptors: what it inherits beside its standard ones, by the same numbers.
 
     Raises:
         DaemonError: it ended, or did not listen within `START_TIMEOUT` seconds.
@@ -60,6 +61,7 @@ class RunningDaemon:
         command: Sequence[str] = (sys.executable, "-m", "guerrilla"),
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
         self.folder = folder
         self.db = folder / "mail.db"
@@ -76,6 +78,7 @@ class RunningDaemon:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=None if environment is None else dict(environment),
+                pass_fds=descriptors,
                 text=True,
             )
         self.printed = self._read_start()

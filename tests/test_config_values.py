@@ -29,6 +29,9 @@ from tests.configs import KEY_FILES, backend, problem_of, server, tls
         ("localhost:25", ListenAddress("tcp", "localhost", 25)),
         ("unix:/run/a b.sock", ListenAddress("unix", path="/run/a b.sock")),
         ("UNIX:/run/g.sock", ListenAddress("unix", path="/run/g.sock")),
+        ("systemd:smtp", ListenAddress("systemd", name="smtp")),
+        ("Systemd:my mail.socket", ListenAddress("systemd", name="my mail.socket")),
+        ("systemd:25", ListenAddress("tcp", "systemd", 25)),  # a host's name
     ],
 )
 def test_a_listen_interface_is_read(text: str, address: ListenAddress) -> None:
@@ -59,6 +62,10 @@ def test_a_listen_interface_is_read(text: str, address: ListenAddress) -> None:
         ("127.0.0.1:-1", "expected a port from 0 to 65535"),
         ("127.0.0.1:smtp", "expected a port from 0 to 65535"),
         ("127.0.0.1:٢٥", "expected a port from 0 to 65535"),
+        ("systemd:", "expected the name of a socket after 'systemd:'"),
+        ("systemd:a:b", "expected the name of a socket after 'systemd:'"),
+        ("systemd:\n", "expected the name of a socket after 'systemd:'"),
+        ("systemd:" + "a" * 256, "expected the name of a socket after 'systemd:'"),
         ("unix:", "expected an absolute path after 'unix:'"),
         ("unix:run/g.sock", "expected an absolute path after 'unix:'"),
         ("unix:/a\0b", "expected an absolute path after 'unix:'"),
@@ -81,6 +88,7 @@ def test_a_bad_listen_interface_says_what_was_expected(text: str, message: str) 
         ("[::1]:25", "[0:0::1]:25"),
         ("Localhost:25", "localhost:25"),
         ("unix:/a", "unix:/a"),
+        ("systemd:a", "SYSTEMD:a"),
     ],
 )
 def test_two_servers_cannot_listen_at_one_place(first: str, second: str) -> None:

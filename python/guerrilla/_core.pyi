@@ -1053,15 +1053,16 @@ class Core:
         """Has sockets ready that somebody else has bound, and listens on.
 
         The next `bind` or `reload` that has a server at such an address serves all of them, and
-        binds none. The file of a unix socket is left to who made it.
+        binds none. The file of a unix socket is left to who made it: see `own_files`.
 
         Args:
             sockets: an address each, as `ServerSettings` has it, and a descriptor, which stays
-                the caller's: the core has one of its own.
+                the caller's: the core has one of its own. Of one address there may be several; of
+                port 0 those of one port are one server's, in their order.
 
         Raises:
-            OSError: no such descriptor; none was taken.
-            ValueError: no address.
+            ValueError: no address; or, behind the address, why what was handed over is not of it:
+                no open descriptor, no socket that listens, one of another address. None was taken.
         """
     def drop_inherited(self) -> list[str]:
         """Closes inherited sockets that no server has asked for, and says of which addresses."""
@@ -1070,6 +1071,18 @@ class Core:
 
         Returns:
             Descriptors that are the caller's, to be closed; none when it does not run.
+        """
+    def leave_files(self) -> list[str]:
+        """Does not remove the files of its unix sockets at its end: somebody else serves them.
+
+        Returns:
+            The addresses of those that it would have removed: for `own_files` of who does it now.
+        """
+    def own_files(self, addresses: Sequence[str]) -> None:
+        """Removes the files of unix sockets that it serves at its end, though it has not made them.
+
+        Raises:
+            ValueError: no address.
         """
     def bind(self) -> list[str]:
         """Binds every server; the kernel queues connections until `start`.
@@ -1099,11 +1112,16 @@ class Core:
             ValueError: the settings have none of this name.
         """
     def receive_logs(
-        self, max: int, timeout: float, form: Literal["text", "json"] | None = None
+        self,
+        max: int,
+        timeout: float,
+        form: Literal["text", "json"] | None = None,
+        process: int | None = None,
     ) -> list[LogBatch] | None:
         """As `receive`, for log records; None only after `close`.
 
-        With `form`, `LogBatch.lines` are made too, without the GIL.
+        With `form`, `LogBatch.lines` are made too, without the GIL; with `process`, each has that
+        number of this one among several.
         """
     def want_events(self, mails: bool, connections: bool) -> None:
         """Which events are made from now on; none at first."""

@@ -157,7 +157,7 @@ class Daemon(AsyncDaemon):
             try:
                 with ExitStack() as opened:
                     plan = self._plan(self.config)
-                    checked = plan.check()
+                    checked = plan.check(self._place)
                     self._warnings = checked.warnings
                     parts = open_parts(
                         *(plan, checked, opened, self.events, self.reload_tls), self._place
@@ -179,8 +179,8 @@ class Daemon(AsyncDaemon):
             log.info("started with the %s %s", *self._saves())
             for name, backend in self.config.backends.items():
                 log.info("backend %s: the chain %s", name, backend.save_process)
-            for warning in self._warnings:
-                log.warning("%s", warning)
+            for warning in self._warnings if self._place.number == 0 else ():
+                log.warning("%s", warning)  # Once, where several have the same config.
             if self._stop_wanted:
                 self.shutdown()
 
@@ -398,7 +398,7 @@ class Daemon(AsyncDaemon):
 
     def _plan(self, config: AppConfig) -> Plan:
         folder = self.config_file.parent if self.config_file is not None else None
-        return Plan(config, self._registry, folder, self._backend)
+        return Plan(config, self._registry, folder, self._backend, self._place.resolved)
 
     def _named(self, problems: Sequence[str]) -> Sequence[str]:
         """Problems with the file whose config could not start."""

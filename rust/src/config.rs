@@ -100,15 +100,18 @@ pub enum ListenAddress {
     Tcp(std::net::SocketAddr),
     /// A unix socket.
     Unix(std::path::PathBuf),
+    /// Sockets that are handed over by this name, wherever they listen.
+    Named(String),
 }
 
 impl ListenAddress {
-    /// `ip:port`, `[v6]:port` or `unix:/path`.
+    /// `ip:port`, `[v6]:port`, `unix:/path` or `systemd:NAME`.
     pub fn parse(text: &str) -> Option<Self> {
-        match text.strip_prefix("unix:") {
-            Some("") => None,
-            Some(path) => Some(Self::Unix(path.into())),
-            None => text.parse().ok().map(Self::Tcp),
+        match text.split_once(':')? {
+            ("unix" | "systemd", "") => None,
+            ("unix", path) => Some(Self::Unix(path.into())),
+            ("systemd", name) => Some(Self::Named(name.to_owned())),
+            _ => text.parse().ok().map(Self::Tcp),
         }
     }
 }
@@ -118,6 +121,7 @@ impl std::fmt::Display for ListenAddress {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Named(name) => write!(f, "systemd:{name}"),
         }
     }
 }

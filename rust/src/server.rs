@@ -232,8 +232,11 @@ impl Server {
             config: Swap::new(config),
         };
         shared.obey(&shared.config.load());
-        let state = Mutex::new(State::Made(woken));
-        Self { shared: Arc::new(shared), state, inherited: Mutex::default() }
+        Self {
+            shared: Arc::new(shared),
+            state: Mutex::new(State::Made(woken)),
+            inherited: Mutex::default(),
+        }
     }
 
     /// What its tasks and workers share.
@@ -245,10 +248,22 @@ impl Server {
         self.inherited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A socket that somebody else has bound to an address of the settings: the next [`Self::bind`] or
-    /// [`Self::reload`] that has a server there serves it.
-    pub fn inherit(&self, address: ListenAddress, socket: OwnedFd) {
-        self.inherited().add(address, socket);
+    /// Sockets that somebody else has bound to addresses of the settings: the next [`Self::bind`] or
+    /// [`Self::reload`] that has a server there serves them. All of them, or none where one does not fit.
+    pub fn inherit(
+        &self,
+        sockets: Vec<(ListenAddress, OwnedFd)>,
+    ) -> Result<(), (ListenAddress, io::Error)> {
+        let adopt = |(address, socket)| match Bound::adopt(&address, socket) {
+            Ok(bound) => Ok((address, bound)),
+            Err(error) => Err((address, error)),
+        };
+        let adopted = sockets.into_iter().map(adopt).collect::<Result<Vec<_>, _>>()?;
+        let mut inherited = self.inherited();
+        for (address, bound) in adopted {
+            inherited.add(address, bound);
+        }
+        Ok(())
     }
 
     /// Closes the sockets that no server has asked for; their addresses.
@@ -263,6 +278,21 @@ impl Server {
         listeners.sockets(&self.shared.config.load().servers)
     }
 
+    /// The files of unix sockets that were ours stay at the end; their addresses.
+    pub fn leave_files(&self) -> Vec<ListenAddress> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State::Running(_, listeners) = &*state else { return Vec::new() };
+        listeners.leave_files()
+    }
+
+    /// The files of unix sockets that are served are ours from now on: removed at the end.
+    pub fn own_files(&self, addresses: &[ListenAddress]) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Running(_, listeners) = &*state {
+            listeners.own_files(addresses);
+        }
+    }
+
     /// Binds every server, and gives the bound addresses. Nobody is served before [`Self::start`]:
     /// what a low port needs the privileges for is done by then, and they can be dropped between.
     pub fn bind(&self) -> Result<Vec<String>, StartError> {
@@ -270,11 +300,15 @@ impl Server {
         if !matches!(*state, State::Made(_)) {
             return Err(StartError::Again);
         }
-        let (bound, failures) = bind_all(&self.shared.config.load().servers, &mut self.inherited());
+        let config = self.shared.config.load();
+        let (bound, failures) = bind_all(&config.servers, &mut self.inherited(), Bound::bind);
         if !failures.is_empty() {
             return Err(StartError::Bind(failures));
         }
-        let addresses = bound.iter().map(|(listener, _)| listener.address()).collect();
+        let mut addresses: Vec<String> =
+            bound.iter().map(|(listener, _)| listener.address()).collect();
+        // Several sockets of one address.
+        addresses.dedup();
         if let State::Made(woken) = std::mem::replace(&mut *state, State::Ended) {
             *state = State::Bound(woken, bound);
         }

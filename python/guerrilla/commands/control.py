@@ -242,6 +242,7 @@ def describe(found: Mapping[str, Any]) -> list[str]:
     lines += [
         f"  {key:<10} {found[key]}" for key in ("chain", "backend", "reloads") if key in found
     ]
+    lines += [f"  process    {_process(one)}" for one in found.get("processes", [])]
     lines += _sessions(found.get("stats", {}))
     lines += [
         f"  backend    {name}: {backend.get('save_process', '')}"
@@ -274,6 +275,18 @@ def _state(server: Mapping[str, Any]) -> str:
         return "disabled"
     most = f" of {server['max_clients']}" if "max_clients" in server else ""
     return f"{server.get('clients', 0)}{most} clients"
+
+
+def _process(process: Mapping[str, Any]) -> str:
+    """What one of several does."""
+    words = [f"{process['number']}: {process['state']}"]
+    if process["pid"] is not None:
+        words.append(f"pid {process['pid']}, up {elapsed(process['uptime'])}")
+        words.append(f"{process['clients']} clients, {process['messages']} messages")
+        words.append(f"{process['memory'] / 2**20:.0f} MiB")
+    if process["starts"] > 1:
+        words.append(f"started {process['starts']} times")
+    return ", ".join(words)
 
 
 def _stage(stage: Mapping[str, Any]) -> str:

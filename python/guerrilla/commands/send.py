@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from guerrilla._core import Address
 from guerrilla.commands.common import CommandError, add_command, ask_password, shown
-from guerrilla.config import machine_name, parse_listen_interface
+from guerrilla.config import machine_name, parse_address
 from guerrilla.forward.link import checking, connect
 
 if TYPE_CHECKING:
@@ -344,6 +344,6 @@ def _address(text: str) -> str:
 
 def _server(text: str) -> ListenAddress:
     try:
-        return parse_listen_interface(text)
+        return parse_address(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error

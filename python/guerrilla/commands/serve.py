@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import logging
 import os
 import shlex
 import signal
-import socket
 import threading
-from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla._core import __version__
 from guerrilla.commands.common import (
@@ -26,21 +23,19 @@ from guerrilla.commands.common import (
 )
 from guerrilla.config import AppConfig, load, mask_value, parse_listen_interface
 from guerrilla.daemon import Daemon
+from guerrilla.errors import GuerrillaError
+from guerrilla.processes.activation import passed_sockets
+from guerrilla.processes.parent import Parent
+from guerrilla.processes.place import Place, count_processes
 from guerrilla.running.reloading import read_again
+from guerrilla.running.signals import Signals, StoppedEarly
 from guerrilla.running.systemd import ServiceManager
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType, TracebackType
-
     from guerrilla.commands.common import Subparsers
     from guerrilla.config import ServerConfig
 
 log = logging.getLogger("guerrilla.serve")
-
-_STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-_NONE: Final = 0
-"""In the line of signals: none, but wakes who waits for one."""
 
 _MORE: Final = """\
 signals:
@@ -73,18 +68,20 @@ def run(args: argparse.Namespace) -> int:
         StartError: the daemon cannot start.
     """
     try:
-        with _Signals() as signals:
+        with Signals() as signals:
             return _serve(_daemon(args), signals)
-    except _StoppedEarly as error:
+    except StoppedEarly as error:
         os.write(2, f"guerrillad: {error}: stopped before it had started\n".encode())
         return 0
 
 
-def _serve(daemon: Daemon, signals: _Signals) -> int:
+def _serve(daemon: Daemon | Parent, signals: Signals) -> int:
     manager = ServiceManager()
     # Whoever asks for it: a signal, the control socket, a change of the file.
     daemon.around_reload = partial(manager.reloading, partial(_status, daemon))
     daemon.on_stop = manager.stopping
+    if isinstance(daemon, Parent):
+        signals.last = daemon.kill
     try:
         daemon.start()
         signals.queued = True
@@ -99,7 +96,13 @@ def _serve(daemon: Daemon, signals: _Signals) -> int:
         # Mostly it only asks how it ended; but an error here is no reason to cut anybody off.
         graceful = daemon.shutdown()
         manager.close()
+    if isinstance(daemon, Parent) and daemon.cause is not None:
+        raise GivenUpError(daemon.cause)
     return 0 if graceful else 1
+
+
+class GivenUpError(GuerrillaError):
+    """Its processes die, each as the one before it; the text says how."""
 
 
 def _say(*lines: str) -> None:
@@ -111,8 +114,8 @@ def _say(*lines: str) -> None:
         drop_output()
 
 
-def _daemon(args: argparse.Namespace) -> Daemon:
-    """The daemon of the config file, or of the defaults, with what the command line overrides."""
+def _daemon(args: argparse.Namespace) -> Daemon | Parent:
+    """What runs the config file, or the defaults, with what the command line overrides."""
     path = find_config(args.config)
     if path is None:
         _say(f"{no_config()}: starting with the defaults")
@@ -122,91 +125,19 @@ def _daemon(args: argparse.Namespace) -> Daemon:
         overrides["pid_file"] = args.pid_file
     if args.verbose:
         overrides["log_level"] = "debug"
-    return Daemon(config, path, overrides=overrides)
+    sockets = passed_sockets(config, path)
+    processes = count_processes(config)
+    if processes > 1:
+        return Parent(config, path, processes, overrides=overrides, given=sockets)
+    return Daemon(config, path, overrides=overrides, place=Place(sockets=sockets))
 
 
-class _StoppedEarly(KeyboardInterrupt):
-    """A signal to stop in the middle of the start, which it gets out of; the text is its name."""
-
-
-class _Signals:
-    """Puts signals in line for the main loop: in a handler hardly anything may be done.
-
-    The line is a socket, which the interpreter writes to whichever thread the kernel gives a
-    signal. A handler runs in the main thread alone, and only a signal of its own wakes that: of two
-    in quick succession the kernel may give the second to another thread.
-    """
-
-    def __init__(self) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._writer.setblocking(False)
-        self.queued = False
-        """The main loop looks at the line; a start that hangs would never come to it."""
-        self._stops = 0
-        self._ended = False
-
-    def __enter__(self) -> Self:
-        """Takes over the signals of the process."""
-        # First, and so the last that is called.
-        atexit.register(_ignore_stops)
-        # Full, it holds more signals than anyone could mean.
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in _STOPPING:
-            signal.signal(number, self._stop)
-        for number in (signal.SIGHUP, signal.SIGUSR1):
-            # Not ignored: of such a signal nothing would be written.
-            signal.signal(number, lambda *_: None)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Ends the line; a second signal to stop still stops at once."""
-        signal.set_wakeup_fd(-1)
-        self._reader.close()
-        self._writer.close()
-
-    def line(self) -> Iterator[int]:
-        """Signals as they come, until `end`."""
-        while not self._ended:
-            yield from (number for number in self._reader.recv(4096) if number != _NONE)
-
-    def end(self) -> None:
-        """Ends the line; from any thread."""
-        self._ended = True
-        # Full or closed: then nobody waits for it.
-        with suppress(OSError):
-            self._writer.send(bytes([_NONE]))
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self._stops += 1
-        if self._stops > 1:
-            os.write(2, b"guerrillad: stopped at once\n")
-            os._exit(1)
-        if not self.queued:
-            raise _StoppedEarly(signal.Signals(number).name)
-
-
-def _ignore_stops() -> None:
-    """Lets the process end by itself.
-
-    In its last moment an interpreter gives the handlers up: a second signal would then be what it
-    ends by, and hide how the first one's stop has ended.
-    """
-    for number in _STOPPING:
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _status(daemon: Daemon) -> str:
+def _status(daemon: Daemon | Parent) -> str:
     """A line for `systemctl status`."""
     return f"listening on {', '.join(daemon.addresses)}"
 
 
-def _obey(daemon: Daemon, number: int) -> None:
+def _obey(daemon: Daemon | Parent, number: int) -> None:
     if number == signal.SIGHUP:
         # In the main thread: a signal to stop waits for its end, a second one does not.
         read_again(daemon, "SIGHUP")
@@ -218,19 +149,19 @@ def _obey(daemon: Daemon, number: int) -> None:
         threading.Thread(target=daemon.shutdown, name="guerrilla-stop", daemon=True).start()
 
 
-def _reopen_logs(daemon: Daemon) -> None:
+def _reopen_logs(daemon: Daemon | Parent) -> None:
     try:
         daemon.reopen_logs()
     except OSError as error:
         log.error("SIGUSR1: %s: the old log stays open", error)  # noqa: TRY400  # no fault of code
 
 
-def _await_end(daemon: Daemon, signals: _Signals) -> None:
+def _await_end(daemon: Daemon | Parent, signals: Signals) -> None:
     daemon.wait()
     signals.end()
 
 
-def describe(daemon: Daemon) -> list[str]:
+def describe(daemon: Daemon | Parent) -> list[str]:
     """What a person wants to know of a daemon that has just started, a line each."""
     config = daemon.config
     backend = config.backend_config
@@ -238,6 +169,7 @@ def describe(daemon: Daemon) -> list[str]:
     lines = [
         f"guerrilla {__version__}",
         *(f"  listening  {address}" for address in daemon.addresses),
+        *_processes(daemon),
         f"  hosts      {'any' if hosts == '.' else hosts}",
         f"  chain      {backend.save_process}",
         *(f"  backend    {name}: {one.save_process}" for name, one in config.backends.items()),
@@ -252,6 +184,11 @@ def describe(daemon: Daemon) -> list[str]:
     if daemon.addresses and not _first(config).proxy_protocol:
         lines.append(f"  try        {program()} {_trial(config, daemon.addresses[0])}")
     return [*lines, "  stop       Ctrl-C"]
+
+
+def _processes(daemon: Daemon | Parent) -> list[str]:
+    """A line, where there are several."""
+    return [f"  processes  {daemon.processes}"] if isinstance(daemon, Parent) else []
 
 
 def _first(config: AppConfig) -> ServerConfig:

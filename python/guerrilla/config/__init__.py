@@ -20,7 +20,7 @@ from guerrilla.config.backend import (
 )
 from guerrilla.config.chains import SPOOL, Stage, chain_names, chain_stages, stage_of
 from guerrilla.config.fields import LogLevel
-from guerrilla.config.listen import ListenAddress, parse_listen_interface
+from guerrilla.config.listen import ListenAddress, parse_address, parse_listen_interface
 from guerrilla.config.loading import from_mapping, load, loads
 from guerrilla.config.masking import mask_text, mask_value
 from guerrilla.config.section import Section
@@ -61,6 +61,7 @@ __all__ = [
     "mask_text",
     "mask_value",
     "masked",
+    "parse_address",
     "parse_listen_interface",
     "stage_of",
     "unbuilt",

@@ -9,9 +9,12 @@ from guerrilla.config.fields import is_address, is_host
 from guerrilla.errors import expected
 
 _FORMS: Final = "'127.0.0.1:2525', ':25', '[::]:25', 'host:25' or 'unix:/path'"
+_SYSTEMD: Final = "systemd:"
 _MAX_PORT: Final = 65_535
 _MAX_UNIX_PATH: Final = 107  # bytes; Linux's sun_path holds 108 with the NUL
 _PORT = re.compile(r"[0-9]{1,5}")
+_NAME = re.compile(r"[ -9;-~]{1,255}")
+"""Of a descriptor that systemd passes: what fdname_is_valid() of systemd takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +22,18 @@ class ListenAddress:
     """A parsed `listen_interface`.
 
     Attributes:
-        kind: `tcp` or `unix`.
+        kind: `tcp`, `unix` or `systemd`.
         host: an address without brackets or a host name; empty for all of IPv4 and IPv6.
         port: 0 to 65535; 0 lets the system choose.
-        path: of a unix socket; empty for `tcp`.
+        path: of a unix socket; empty for the others.
+        name: of sockets that systemd passes, wherever they listen; empty for the others.
     """
 
-    kind: Literal["tcp", "unix"]
+    kind: Literal["tcp", "unix", "systemd"]
     host: str = ""
     port: int = 0
     path: str = ""
+    name: str = ""
 
     @property
     def is_of_the_system(self) -> bool:
@@ -49,10 +54,27 @@ class ListenAddress:
         """The form that `parse_listen_interface` reads."""
         if self.kind == "unix":
             return f"unix:{self.path}"
+        if self.kind == "systemd":
+            return f"{_SYSTEMD}{self.name}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse_listen_interface(text: str) -> ListenAddress:
+    """Reads what `parse_address` does, or `systemd:NAME`.
+
+    Raises:
+        ValueError: what was expected and what was found.
+    """
+    prefix, name = text[: len(_SYSTEMD)], text[len(_SYSTEMD) :]
+    # Of a host that is called so, with its port, too.
+    if prefix.casefold() != _SYSTEMD or name.isdigit():
+        return parse_address(text)
+    if _NAME.fullmatch(name) is None:
+        raise expected("the name of a socket after 'systemd:', at most 255 of ASCII", text)
+    return ListenAddress("systemd", name=name)
+
+
+def parse_address(text: str) -> ListenAddress:
     """Reads `ip:port`, `:25` (all of IPv4 and IPv6), `[::]:25`, `host:25` or `unix:/path`.
 
     Nothing is looked up. Addresses are brought to their short form, host names to lower case.

@@ -20,14 +20,14 @@ def server_oddities(server: "ServerConfig") -> Iterator[str]:
     if server.unix_mode is not None:
         yield from _mode_oddities(server, server.unix_mode, believing)
     # The peer of a unix socket has no address: the modes of its file say who may connect.
-    if believing and server.address.kind == "tcp":
+    if believing and server.address.kind != "unix":
         yield from _trust_oddities(server, believing)
     if server.protocol == "lmtp":
         yield from _lmtp_oddities(server)
 
 
 def _mode_oddities(server: "ServerConfig", mode: str, believing: list[str]) -> Iterator[str]:
-    if server.address.kind == "tcp":
+    if server.address.kind != "unix":
         yield "unix_mode: has no effect, as the server listens on no unix socket; remove it"
     elif believing and int(mode, 8) & stat.S_IWOTH:
         yield (

@@ -118,7 +118,8 @@ class ServerConfig(Section):
 
     listen_interface: Annotated[str, BeforeValidator(_listen_interface)]
     """Where it listens: `ip:port`, `:25` (all of IPv4 and IPv6), `[::]:25`, `host:25`,
-    `unix:/path`. Port 0 lets the system choose; but for it, unique among the servers."""
+    `unix:/path`, or `systemd:NAME`, the sockets that systemd passes by that name. Port 0 lets the
+    system choose; but for it, unique among the servers."""
 
     unix_mode: Mode = None
     """Who may connect to a `unix:` socket: the mode of its file in octal, as `"0660"`. Default:

@@ -33,7 +33,6 @@ def _is_shown(dashboard: DashboardConfig | None) -> bool:
 
 
 _TOP: Final = (
-    _Later("processes", "more than one process"),
     _Later("dashboard", "the dashboard", is_set=_is_shown),
     _Later("metrics", "metrics"),
 )

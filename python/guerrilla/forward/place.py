@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import pydantic
 
-from guerrilla.config import machine_name, parse_listen_interface
+from guerrilla.config import machine_name, parse_address
 from guerrilla.config.fields import Flag, Host, PositiveSeconds, one_of
 from guerrilla.engine.base import Processor
 from guerrilla.errors import StartError, expected
@@ -114,7 +114,7 @@ class ForwardOptions(Processor.Options):
 def _parse(text: str) -> ListenAddress:
     """Reads a `forward_address`; it is no place to listen, and so needs a host and a port."""
     try:
-        address = parse_listen_interface(text)
+        address = parse_address(text)
     except ValueError:
         raise expected(_FORMS, text) from None
     if address.kind == "tcp" and not (address.host and address.port):

@@ -37,12 +37,20 @@ class LineFormatter(logging.Formatter):
 
     Control characters in a message are escaped, so that no sender can forge a line; a traceback
     follows on lines that begin with `  | `, which no record does.
+
+    Args:
+        process: the number of this one among several, which then stands behind the logger, as
+            `guerrilla.smtp[1]`.
     """
+
+    def __init__(self, process: int | None = None) -> None:
+        super().__init__()
+        self._mark = "" if process is None else f"[{process}]"
 
     def format(self, record: logging.LogRecord) -> str:
         """Formats one record."""
         message = record.getMessage().translate(_CONTROLS)
-        lines = [f"{_stamp(record.created)} {record.levelname} {record.name} {message}"]
+        lines = [f"{_stamp(record.created)} {record.levelname} {record.name}{self._mark} {message}"]
         if record.exc_info:
             lines += _block(self.formatException(record.exc_info))
         if record.stack_info:
@@ -56,7 +64,14 @@ class JSONFormatter(logging.Formatter):
     Members: `time` as in `LineFormatter`, `level`, `logger`, `message`; what came by `extra` or,
     for the line of a message, its fields; `exception` with the traceback and `stack`, where there
     are such. Text is a JSON string whatever a sender wrote: it ends neither a line nor a member.
+
+    Args:
+        process: the number of this one among several: the member `process` then.
     """
+
+    def __init__(self, process: int | None = None) -> None:
+        super().__init__()
+        self._process = {} if process is None else {"process": process}
 
     def format(self, record: logging.LogRecord) -> str:
         """Formats one record."""
@@ -64,6 +79,7 @@ class JSONFormatter(logging.Formatter):
             "time": _stamp(record.created),
             "level": record.levelname,
             "logger": record.name,
+            **self._process,
             "message": record.getMessage(),
         }
         entry |= record.__dict__.get(MAIL, {})
@@ -78,9 +94,11 @@ class JSONFormatter(logging.Formatter):
         return json.dumps(entry, default=repr, skipkeys=True)
 
 
-def make_formatter(log_format: LogFormat) -> LineFormatter | JSONFormatter:
-    """The formatter of a value of `log_format`."""
-    return JSONFormatter() if log_format == "json" else LineFormatter()
+def make_formatter(
+    log_format: LogFormat, process: int | None = None
+) -> LineFormatter | JSONFormatter:
+    """The formatter of a value of `log_format`; `process` is this one among several."""
+    return JSONFormatter(process) if log_format == "json" else LineFormatter(process)
 
 
 def _stamp(created: float) -> str:

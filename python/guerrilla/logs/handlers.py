@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import sys
 from io import TextIOWrapper
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _FILE_MODE: Final = 0o640
 """Of a log that is made, less what the umask takes: not everybody is to read who writes to whom."""
@@ -57,14 +61,19 @@ class StreamHandler(logging.StreamHandler[TextIO]):
             self._failed = False
             # Gone when the process ends, and then nobody is left to be told.
             if self.stream is not None:
-                self.stream.write(lines)
-                self.flush()
+                for part in self._at_once(lines):
+                    self.stream.write(part)
+                    self.flush()
         except Exception:  # noqa: BLE001 - as `emit` does
             self.lost += lines.count("\n") - 1  # and one that is counted there
             self.handleError(logging.makeLogRecord({"msg": "records of the core"}))
         finally:
             self._told = self._failed
             self.release()
+
+    def _at_once(self, lines: str) -> Iterable[str]:
+        """Whole lines that a pipe takes together, whoever else writes to it (pipe(7))."""
+        return whole_lines(lines, select.PIPE_BUF)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name there
         """Tells of a disk that is full; the record is lost, and counted."""
@@ -105,6 +114,10 @@ class FileHandler(StreamHandler, logging.FileHandler):
             opener=lambda path, flags: os.open(path, flags, _FILE_MODE),
         )
 
+    def _at_once(self, lines: str) -> Iterable[str]:
+        """All: what is appended to a file is written together, however much it is."""
+        return (lines,)
+
     def reopen(self) -> None:
         """Opens it anew, after it was moved away.
 
@@ -121,3 +134,18 @@ class FileHandler(StreamHandler, logging.FileHandler):
         with contextlib.suppress(OSError):
             if old is not None:
                 old.close()
+
+
+def whole_lines(lines: str, most: int) -> Iterator[str]:
+    """Cuts a text behind line ends, into parts of at most so many octets where lines allow it."""
+    part: list[str] = []
+    size = 0
+    for line in lines.splitlines(keepends=True):
+        octets = len(line.encode("utf-8", "backslashreplace"))
+        if part and size + octets > most:
+            yield "".join(part)
+            part, size = [], 0
+        part.append(line)
+        size += octets
+    if part:
+        yield "".join(part)

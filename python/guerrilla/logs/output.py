@@ -91,6 +91,7 @@ class LogOutput:
         log_level: a name of `LEVELS`.
         log_format: `text` or `json`, of every log.
         servers: those that may have a file or a level of their own.
+        process: the number of this one among several that share the logs; each line has it then.
 
     Raises:
         OSError: a file cannot be opened for appending; `filename` is its path, as it was given.
@@ -102,8 +103,10 @@ class LogOutput:
         log_level: str,
         log_format: LogFormat = "text",
         servers: Sequence[ServerLog] = (),
+        process: int | None = None,
     ) -> None:
         """Attaches to the logger `guerrilla`."""
+        self.process = process
         self._logger = logging.getLogger(ROOT)
         self._own = OwnRecords(self)
         self._lock = threading.RLock()
@@ -120,9 +123,9 @@ class LogOutput:
         self.change(LogSettings(log_file, log_level, log_format, tuple(servers)))
 
     @classmethod
-    def from_settings(cls, settings: LogSettings) -> LogOutput:
+    def from_settings(cls, settings: LogSettings, process: int | None = None) -> LogOutput:
         """As the class."""
-        return cls(settings.file, settings.level, settings.format, settings.servers)
+        return cls(settings.file, settings.level, settings.format, settings.servers, process)
 
     def change(self, settings: LogSettings) -> None:
         """Does as the settings say from the next record on; a file that stays is not opened anew.
@@ -134,7 +137,7 @@ class LogOutput:
             handlers = self._open(settings)
             for handler in handlers.values():
                 if isinstance(handler, StreamHandler):
-                    handler.setFormatter(make_formatter(settings.format))
+                    handler.setFormatter(make_formatter(settings.format, self.process))
             gone = [found for name, found in self._handlers.items() if name not in handlers]
             main = handlers[identity(settings.file)]
             main.addFilter(self._own)

@@ -32,6 +32,7 @@ class RecordSource(Protocol):
         max: int,  # noqa: A002 - its name there
         timeout: float,
         form: LogFormat | None = ...,
+        process: int | None = ...,
     ) -> Sequence[LogBatch] | None:
         """See `Core.receive_logs`."""
 
@@ -69,9 +70,12 @@ class LogPump:
             self._thread.join(timeout)
 
     def _run(self) -> None:
+        process = None if self._output is None else self._output.process
+        # Who stands in for the core needs to know of no processes.
+        more = () if process is None else (process,)
         while True:
             form = None if self._output is None else self._output.settings.format
-            batches = self._source.receive_logs(_PUMP_BATCH, _PUMP_WAIT, form)
+            batches = self._source.receive_logs(_PUMP_BATCH, _PUMP_WAIT, form, *more)
             if batches is None:
                 return
             try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from guerrilla._core import SharedMemory
+    from guerrilla.config import AppConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Place:
         processes: how many share what the config allows for all of them.
         memory: what they have in common; None for one alone.
         is_child: a process above it has the pid file, the control socket and the signals.
+        resolved: the addresses of a `listen_interface`, where the process above it has looked them
+            up: all have the same ones, and need no name service when one of them starts again.
     """
 
     sockets: Sequence[tuple[str, int]] = ()
@@ -29,7 +33,13 @@ class Place:
     processes: int = 1
     memory: SharedMemory | None = None
     is_child: bool = False
+    resolved: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 ALONE: Final = Place()
 """One process that opens everything itself."""
+
+
+def count_processes(config: AppConfig) -> int:
+    """How many the config asks for: at 0, one for each core that this process may use."""
+    return config.processes or len(os.sched_getaffinity(0))

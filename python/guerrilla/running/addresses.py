@@ -14,14 +14,14 @@ __all__ = ["resolve"]
 def resolve(address: ListenAddress) -> list[str]:
     """The concrete addresses of a `listen_interface`, in the form the core takes.
 
-    A unix socket stays as it is; `:25` is every address of both families; a host name is every
-    address it has, looked up now.
+    A unix socket stays as it is, and so does a name of systemd's; `:25` is every address of both
+    families; a host name is every address it has, looked up now.
 
     Raises:
         OSError: the host has no address, or the name service did not answer; the message is whole.
     """
-    if address.kind == "unix":
-        return [f"unix:{address.path}"]
+    if address.kind != "tcp":
+        return [str(address)]
     if not address.host:
         every = [f"0.0.0.0:{address.port}"]
         return [*every, f"[::]:{address.port}"] if _has_ipv6() else every

@@ -15,9 +15,11 @@ from guerrilla.engine.breaker import Breaker
 from guerrilla.engine.worker import PoolSettings, WorkerPool
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs.output import LogOutput, LogSettings, log_problem
+from guerrilla.processes.place import ALONE
 from guerrilla.running.pidfile import PidFile
 from guerrilla.running.privileges import become, give_file, give_socket
 from guerrilla.running.settings import core_settings, placed
+from guerrilla.running.settings import place as place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from guerrilla.processes.place import Place
     from guerrilla.running.privileges import Identity
 
+log = logging.getLogger("guerrilla.daemon")
+
 GRACE: Final = 2.0
 """Seconds that idle workers have to close their chains when the time of a stop is used up."""
 
@@ -38,14 +42,14 @@ _OPEN_LIMIT: Final = 60.0
 _UNIX: Final = "unix:"
 
 
-def open_log(config: AppConfig, opened: ExitStack) -> LogOutput:
-    """Opens `log_file`, and those of servers.
+def open_log(config: AppConfig, opened: ExitStack, process: int | None = None) -> LogOutput:
+    """Opens `log_file`, and those of servers; `process` is the number of this one among several.
 
     Raises:
         StartError: one cannot be written.
     """
     try:
-        logs = LogOutput.from_settings(LogSettings.of(config))
+        logs = LogOutput.from_settings(LogSettings.of(config), process)
     except OSError as error:
         raise StartError(log_problem(config, error)) from error
     opened.callback(logs.close)
@@ -92,7 +96,7 @@ def make_core(
     *,
     tasks: Mapping[str, Collection[TaskName]],
     log_level: int,
-    place: Place,
+    place: Place = ALONE,
 ) -> Core:
     """The core, which has read the files of TLS and bound nothing; arguments as `core_settings`.
 
@@ -111,14 +115,35 @@ def make_core(
     )
     try:
         core = Core(settings, place.memory)
-        core.inherit(place.sockets)
-        return core
     except ValueError as error:
-        problems = [*placed(config, str(error)), *unusable(config, servers)]
+        problems = [*placed(config, str(error)), *unusable(config, servers, place)]
         raise StartError(dict.fromkeys(problems)) from error
-    except OSError as error:
-        problem = f"a socket that was handed over cannot be used: {error.strerror or error}"
-        raise StartError(problem) from error
+    inherit(config, servers, core, place.sockets)
+    return core
+
+
+def inherit(
+    config: AppConfig,
+    servers: Sequence[tuple[ServerConfig, str]],
+    core: Core,
+    sockets: Sequence[tuple[str, int]],
+) -> None:
+    """Has a core take sockets that somebody else has bound, for the next time that it listens.
+
+    Raises:
+        StartError: one is not what its server needs; none was taken.
+    """
+    try:
+        core.inherit(sockets)
+    except ValueError as error:
+        raise StartError(at_address(config, servers, str(error))) from error
+
+
+def at_address(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]], problem: str) -> str:
+    """A problem that begins with an address, by the place of the server that listens there."""
+    names = (server.name for server, address in servers if problem.startswith(f"{address}: "))
+    name = next(names, None)
+    return problem if name is None else f"{place_of(config, name)}.listen_interface: {problem}"
 
 
 def make_pools(
@@ -194,6 +219,12 @@ def listen(config: AppConfig, core: Core) -> list[str]:
         ) from error
 
 
+def drop_inherited(core: Core) -> None:
+    """Closes what was handed over and no server has asked for: the config is another one."""
+    for address in core.drop_inherited():
+        log.warning("%s: no server listens there: what was handed over is closed", address)
+
+
 def serve(core: Core) -> None:
     """Takes connections from now on.
 
@@ -206,7 +237,9 @@ def serve(core: Core) -> None:
         raise StartError(f"the I/O thread cannot be started: {error.strerror or error}") from error
 
 
-def unusable(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]]) -> list[str]:
+def unusable(
+    config: AppConfig, servers: Sequence[tuple[ServerConfig, str]], place: Place
+) -> list[str]:
     """What of TLS cannot be read and which of `servers` cannot be bound; none stays bound.
 
     For a start that fails already, so that it tells of all servers at once.
@@ -226,6 +259,7 @@ def unusable(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]]) -> 
         except ValueError:
             return problems
     try:
+        inherit(config, servers, core, place.sockets)
         listen(config, core)
     except StartError as error:
         problems += error.problems

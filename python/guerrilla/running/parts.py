@@ -28,6 +28,7 @@ from guerrilla.running.filesystems import spool_warnings
 from guerrilla.running.opening import (
     GRACE,
     begin_pools,
+    drop_inherited,
     drop_privileges,
     listen,
     make_core,
@@ -45,7 +46,7 @@ from guerrilla.running.tlswatch import make_watch
 from guerrilla.stream import begin_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -87,12 +88,14 @@ class Plan:
     Attributes:
         folder: of the config file, for modules beside it.
         backend: what stands in place of the chains.
+        resolved: addresses that are known already, as `Place.resolved`.
     """
 
     config: AppConfig
     registry: Registry
     folder: Path | None
     backend: BackendFactory | None
+    resolved: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def tasks(self) -> dict[str, list[TaskName]]:
@@ -141,7 +144,7 @@ class Plan:
     def look(self) -> Checked:
         """All that can be told without opening anything, as the user that it is."""
         problems = self.problems()
-        servers, unresolved = resolve_servers(self.config)
+        servers, unresolved = resolve_servers(self.config, self.resolved)
         problems += [*unresolved, *raise_file_limit(servers)]
         identity = None
         try:
@@ -153,8 +156,8 @@ class Plan:
         warnings += root_warnings(self.config, servers)
         return Checked(servers, identity, problems, warnings)
 
-    def check(self) -> Checked:
-        """What `look` finds, where a start can begin with it.
+    def check(self, place: Place = ALONE) -> Checked:
+        """What `look` finds, where a start can begin with it; `place` has what needs no binding.
 
         Raises:
             StartError: all problems; where a host is not known, those of binding the others too.
@@ -162,7 +165,7 @@ class Plan:
         found = self.look()
         problems = found.problems
         if len({server.listen_interface for server, _ in found.servers}) < _enabled(self.config):
-            problems = [*dict.fromkeys([*problems, *unusable(self.config, found.servers)])]
+            problems = [*dict.fromkeys([*problems, *unusable(self.config, found.servers, place)])]
         if problems:
             raise StartError(problems)
         return found
@@ -247,7 +250,7 @@ def open_parts(
         StartError: everything that could not start.
     """
     config = plan.config
-    logs = open_log(config, opened)
+    logs = open_log(config, opened, place.number if place.is_child else None)
     begin_stream(plan.backend, opened)
     pid = HeldPid(None if place.is_child else take_pid_file(config))
     opened.callback(pid.remove)
@@ -260,9 +263,12 @@ def open_parts(
     opened.callback(events.end)
     opened.callback(core.close)
     bound = listen(config, core)
+    drop_inherited(core)
     if checked.identity is not None:
         # Before any other thread, and anything of the chains: all that is the new user's.
-        drop_privileges(checked.identity, logs, pid.file, bound)
+        given = {address for address, _ in place.sockets}
+        ours = [address for _, address in servers if address not in given]
+        drop_privileges(checked.identity, logs, pid.file, ours)
     pump.start()
     open_spool(config, core)
     book = StageBook()

@@ -5,11 +5,14 @@ Ports below 1024 need root; receiving mail does not. The change is for good, and
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import grp
 import logging
 import os
 import pwd
 import stat
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.logs.output import LogOutput
 
 log = logging.getLogger("guerrilla.privileges")
 
@@ -104,6 +108,61 @@ def become(identity: Identity) -> None:
             "is it given the capability to?"
         )
     log.info("runs as %s now", identity)
+
+
+def as_user(identity: Identity, call: Callable[[], object]) -> None:
+    """Calls it in a thread that has the user's rights to files, and not root's: setfsuid(2).
+
+    For a process that stays root. It has to have the user's groups by then.
+    """
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            library = ctypes.CDLL(None)
+            # Of this thread alone, which ends with them. The second call of each says whether the
+            # first has worked.
+            library.setfsgid(identity.gid)
+            library.setfsuid(identity.uid)
+            now = library.setfsuid(-1) & 2**32 - 1, library.setfsgid(-1) & 2**32 - 1
+            _refuse_unless(now == (identity.uid, identity.gid), identity)
+            call()
+        except BaseException as error:  # noqa: BLE001  # raised by who has asked
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="guerrilla-user", daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+def keep_logs(identity: Identity, logs: LogOutput) -> None:
+    """Gives the logs of a process that stays root to those who become the user beside it."""
+    for fd, path in logs.files:
+        give_file(identity, fd, path)
+    # With them a thread of ours has the user's rights, and no more: see `as_user`.
+    os.setgroups(identity.groups)
+
+
+def reopen_logs(identity: Identity | None, logs: LogOutput) -> None:
+    """Opens the logs anew, as the user.
+
+    Whoever can write to the folder could else put a link to another file there, for root to write
+    to.
+
+    Raises:
+        OSError: as `LogOutput.reopen`.
+    """
+    if identity is None:
+        logs.reopen()
+    else:
+        as_user(identity, logs.reopen)
+
+
+def _refuse_unless(done: bool, identity: Identity) -> None:
+    if not done:
+        raise PermissionError(errno.EPERM, f"cannot open files as {identity}")
 
 
 def give_file(identity: Identity, fd: int, path: str) -> None:

@@ -25,7 +25,7 @@ from guerrilla.running.tlswatch import make_watch
 
 if TYPE_CHECKING:
     from guerrilla.config import AppConfig, ServerConfig
-    from guerrilla.daemon import Daemon
+    from guerrilla.control.server import Controlled
     from guerrilla.engine.base import TaskName
     from guerrilla.engine.worker import WorkerPool
     from guerrilla.events import Change
@@ -245,7 +245,7 @@ class Reload:
 
         Such a one goes on at its last addresses.
         """
-        servers, unresolved = resolve_servers(self._new)
+        servers, unresolved = resolve_servers(self._new, self._plan.resolved)
         if unresolved:
             servers += self._addresses_before({server.name for server, _ in servers})
         return servers, unresolved
@@ -332,7 +332,7 @@ class Reload:
             parts.watch.start()
 
 
-def read_again(daemon: Daemon, why: str) -> None:
+def read_again(daemon: Controlled, why: str) -> None:
     """Reloads the config file for a signal or a change, which wait for no answer: it is logged.
 
     Args:

@@ -29,7 +29,7 @@ from guerrilla.running.addresses import resolve
 from guerrilla.running.settings import core_settings, placed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from guerrilla.config import AppConfig, ServerConfig
@@ -127,15 +127,24 @@ def _import_all(config: AppConfig, names: Sequence[str], folder: Path | None) ->
     return found
 
 
-def resolve_servers(config: AppConfig) -> tuple[list[tuple[ServerConfig, str]], list[str]]:
-    """Each enabled server with each of its addresses, and a problem for each that has none."""
+def resolve_servers(
+    config: AppConfig, resolved: Mapping[str, Sequence[str]] | None = None
+) -> tuple[list[tuple[ServerConfig, str]], list[str]]:
+    """Each enabled server with each of its addresses, and a problem for each that has none.
+
+    Args:
+        config: whose servers they are.
+        resolved: addresses that are known already, as `Place.resolved`.
+    """
     found: list[tuple[ServerConfig, str]] = []
     problems = []
     for index, server in enumerate(config.servers):
         if not server.is_enabled:
             continue
         try:
-            found += [(server, address) for address in resolve(server.address)]
+            known = (resolved or {}).get(server.listen_interface)
+            addresses = known or resolve(server.address)
+            found += [(server, address) for address in addresses]
         except OSError as error:
             problems.append(f"servers[{index}].listen_interface: {error}")
     if not found and not problems:

@@ -11,9 +11,11 @@ use crate::mail::delivery_header::civil_from_days;
 /// The form of a line: `log_format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// `2026-01-31T12:00:00.123Z INFO guerrilla.net message`
+    /// `2026-01-31T12:00:00.123Z INFO guerrilla.net message`; of one of several processes, its number
+    /// behind the logger, as `guerrilla.net[1]`.
     Text,
-    /// An object with `time`, `level`, `logger` and `message`, and the fields of a message.
+    /// An object with `time`, `level`, `logger` and `message`, and the fields of a message; of one of
+    /// several processes with its number as `process`.
     Json,
 }
 
@@ -26,8 +28,12 @@ pub struct Batch {
     pub lines: String,
 }
 
-/// Puts records together, and writes their lines.
-pub fn batches(records: Vec<Record>, format: Option<Format>) -> Vec<Batch> {
+/// Puts records together, and writes their lines; `process` is the number of this one among several.
+pub fn batches(
+    records: Vec<Record>,
+    format: Option<Format>,
+    process: Option<u32>,
+) -> Vec<Batch> {
     let mut found: Vec<Batch> = Vec::new();
     let mut clock = Clock::default();
     for record in records {
@@ -36,8 +42,12 @@ pub fn batches(records: Vec<Record>, format: Option<Format>) -> Vec<Batch> {
         }
         if let Some(batch) = found.last_mut() {
             match format {
-                Some(Format::Text) => write_text(&mut batch.lines, &record, &mut clock),
-                Some(Format::Json) => write_json(&mut batch.lines, &record, &mut clock),
+                Some(Format::Text) => {
+                    write_text(&mut batch.lines, &record, &mut clock, process);
+                }
+                Some(Format::Json) => {
+                    write_json(&mut batch.lines, &record, &mut clock, process);
+                }
                 None => {}
             }
             batch.records.push(record);
@@ -73,9 +83,13 @@ impl Level {
     }
 }
 
-fn write_text(out: &mut String, record: &Record, clock: &mut Clock) {
+fn write_text(out: &mut String, record: &Record, clock: &mut Clock, process: Option<u32>) {
     clock.write(out, record.created);
-    out.extend([" ", record.level.name(), " guerrilla.", record.logger, " "]);
+    out.extend([" ", record.level.name(), " guerrilla.", record.logger]);
+    if let Some(number) = process {
+        let _ = write!(out, "[{number}]");
+    }
+    out.push(' ');
     match &record.content {
         Content::Text(text) => escape(out, text),
         Content::Message(message) => message.write_line(out),
@@ -83,11 +97,14 @@ fn write_text(out: &mut String, record: &Record, clock: &mut Clock) {
     out.push('\n');
 }
 
-fn write_json(out: &mut String, record: &Record, clock: &mut Clock) {
+fn write_json(out: &mut String, record: &Record, clock: &mut Clock, process: Option<u32>) {
     out.push_str("{\"time\": \"");
     clock.write(out, record.created);
     out.extend(["\", \"level\": \"", record.level.name()]);
     out.extend(["\", \"logger\": \"guerrilla.", record.logger, "\", "]);
+    if let Some(number) = process {
+        let _ = write!(out, "\"process\": {number}, ");
+    }
     match &record.content {
         Content::Text(text) => {
             out.push_str("\"message\": ");
@@ -164,7 +181,7 @@ mod tests {
     }
 
     fn lines(records: Vec<Record>, format: Format) -> Vec<String> {
-        batches(records, Some(format)).into_iter().map(|batch| batch.lines).collect()
+        batches(records, Some(format), None).into_iter().map(|batch| batch.lines).collect()
     }
 
     #[test]
@@ -177,10 +194,24 @@ mod tests {
             record("net", None, "5"),
             record("core", None, "6"),
         ];
-        let found = batches(records, None);
+        let found = batches(records, None, None);
         let counts: Vec<usize> = found.iter().map(|batch| batch.records.len()).collect();
         assert_eq!(counts, [2, 1, 2, 1]);
         assert!(found.iter().all(|batch| batch.lines.is_empty()));
+    }
+
+    #[test]
+    fn one_of_several_processes_says_which() {
+        let found = |format| {
+            let batches = batches(vec![record("net", None, "hi")], Some(format), Some(12));
+            batches.into_iter().map(|batch| batch.lines).collect::<String>()
+        };
+        assert_eq!(found(Format::Text), "2023-11-14T22:13:20.250Z INFO guerrilla.net[12] hi\n");
+        assert_eq!(
+            found(Format::Json),
+            "{\"time\": \"2023-11-14T22:13:20.250Z\", \"level\": \"INFO\", \
+              \"logger\": \"guerrilla.net\", \"process\": 12, \"message\": \"hi\"}\n"
+        );
     }
 
     #[test]

@@ -1,180 +1,32 @@
-//! Binding, and the accept loop: it never waits for anything but the next connection.
+//! The accept loop: it never waits for anything but the next connection.
 
-use std::fs::{OpenOptions, Permissions};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixListener as StdUnixListener;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::bound::{BACKLOG, Listening, SocketFile, allow_beside};
 use super::connection::{self, Connection};
 use super::live::{Live, Place};
 use super::stream::Stream;
-use crate::config::{ListenAddress, ServerConfig};
 use crate::delivery::Client;
 use crate::log::Level;
 use crate::server::Shared;
 
-/// Connections that the kernel holds until they are accepted; it caps this at `somaxconn`.
-const BACKLOG: i32 = 4_096;
 /// After a failed accept: long enough not to spin, short enough not to be missed.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A bound listener that nobody serves yet.
-#[derive(Debug)]
-pub(crate) enum Bound {
-    Tcp(std::net::TcpListener, SocketAddr),
-    Unix(SocketFile, StdUnixListener),
-}
-
-impl Bound {
-    pub(crate) fn bind(server: &ServerConfig) -> io::Result<Self> {
-        match &server.address {
-            ListenAddress::Tcp(address) => bind_tcp(*address),
-            ListenAddress::Unix(path) => bind_unix(path, server.unix_mode),
-        }
-    }
-
-    /// A socket that somebody else has bound to this address, and listens on. The file of a unix socket stays
-    /// that one's.
-    pub(crate) fn adopt(address: &ListenAddress, socket: OwnedFd) -> io::Result<Self> {
-        let unfit = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        let socket = Socket::from(socket);
-        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
-            return unfit("what was handed over does not listen for connections");
-        }
-        socket.set_nonblocking(true)?;
-        match (address, socket.domain()? == Domain::UNIX) {
-            (ListenAddress::Tcp(wanted), false) => {
-                let listener = std::net::TcpListener::from(socket);
-                let bound = listener.local_addr()?;
-                let is_of_it = wanted.port() == 0 || wanted.port() == bound.port();
-                if wanted.ip() != bound.ip() || !is_of_it {
-                    return unfit(&format!("the socket that was handed over is of {bound}"));
-                }
-                Ok(Self::Tcp(listener, bound))
-            }
-            (ListenAddress::Unix(path), true) => {
-                let file = SocketFile { path: path.to_owned(), inode: None };
-                Ok(Self::Unix(file, StdUnixListener::from(socket)))
-            }
-            _ => unfit("the socket that was handed over is of another kind"),
-        }
-    }
-
-    /// The same socket once more, to be handed over.
-    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
-        match self {
-            Self::Tcp(listener, _) => listener.as_fd().try_clone_to_owned(),
-            Self::Unix(_, listener) => listener.as_fd().try_clone_to_owned(),
-        }
-    }
-
-    /// The address as `listen_interface` writes it, with the port that was really taken.
-    pub(crate) fn address(&self) -> String {
-        match self {
-            Self::Tcp(_, address) => address.to_string(),
-            Self::Unix(file, _) => format!("unix:{}", file.path.display()),
-        }
-    }
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
-    let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    // A restart must not wait for the last connections' TIME_WAIT.
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // `[::]:25` beside `0.0.0.0:25` are two listeners.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    let listener = std::net::TcpListener::from(socket);
-    let bound = listener.local_addr()?;
-    Ok(Bound::Tcp(listener, bound))
-}
-
-fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Bound> {
-    remove_stale(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    let file = SocketFile { path: path.to_owned(), inode: inode(path) };
-    // Nobody connects before: it does not listen yet.
-    if let Some(mode) = mode {
-        set_mode(path, mode)?;
-    }
-    socket.listen(BACKLOG)?;
-    Ok(Bound::Unix(file, StdUnixListener::from(socket)))
-}
-
-/// Says who may connect to a unix socket. By a descriptor: whoever can write to the folder could else put
-/// a link to a file of the system there.
-pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    let flags = libc::O_PATH | libc::O_NOFOLLOW;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file is no socket"));
-    }
-    std::fs::set_permissions(
-        format!("/proc/self/fd/{}", file.as_raw_fd()),
-        Permissions::from_mode(mode),
-    )
-}
-
-/// The file of a unix socket, removed with its listener, unless someone else's stands there by then.
-#[derive(Debug)]
-pub(crate) struct SocketFile {
-    path: PathBuf,
-    /// Its device and number.
-    inode: Option<(u64, u64)>,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.inode.is_some() && self.inode == inode(&self.path) {
-            // Someone may have removed it before us.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn inode(path: &Path) -> Option<(u64, u64)> {
-    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
-}
-
-/// A socket file of a process that is gone would be "in use" for ever; one that answers is in use.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
-    if !metadata.file_type().is_socket() {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "the file exists and is no socket",
-        ));
-    }
-    // Not waiting: one that hangs with a full backlog is in use too.
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    probe.set_nonblocking(true)?;
-    match probe.connect(&SockAddr::unix(path)?) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path)
-        }
-        _ => Err(io::ErrorKind::AddrInUse.into()),
-    }
-}
+/// A connection and its peer, which one of a unix socket has not.
+type Accepted = (Stream, Option<SocketAddr>);
 
 /// A listener inside the runtime.
 enum Listener {
@@ -183,88 +35,161 @@ enum Listener {
 }
 
 impl Listener {
-    /// The listener, and what must live as long as it does.
-    fn new(bound: Bound) -> io::Result<(Self, Option<SocketFile>)> {
-        match bound {
-            Bound::Tcp(listener, _) => Ok((Self::Tcp(TcpListener::from_std(listener)?), None)),
-            Bound::Unix(file, listener) => {
-                Ok((Self::Unix(UnixListener::from_std(listener)?), Some(file)))
-            }
+    fn new(socket: Listening) -> io::Result<Self> {
+        match socket {
+            Listening::Tcp(listener, _) => TcpListener::from_std(listener).map(Self::Tcp),
+            Listening::Unix(listener, _) => UnixListener::from_std(listener).map(Self::Unix),
         }
     }
 
-    /// A connection and its peer, which one of a unix socket has not.
-    fn poll_accept(
-        &self,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         match self {
-            Self::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, peer)| {
-                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                (Stream::Tcp(stream), Some(peer))
-            }),
+            Self::Tcp(listener) => listener
+                .poll_accept(context)
+                .map_ok(|(stream, peer)| (Stream::Tcp(stream), Some(canonical(peer)))),
             Self::Unix(listener) => {
                 listener.poll_accept(context).map_ok(|(stream, _)| (Stream::Unix(stream), None))
             }
         }
     }
+
+    /// Those that wait at this moment, whether or not the runtime knows of them. Then it is closed.
+    fn accept_rest(self, mut take: impl FnMut(Accepted)) -> io::Result<()> {
+        // More can come all the time: who would take them is no longer there.
+        let all = 0..BACKLOG;
+        match self {
+            Self::Tcp(listener) => {
+                let listener = listener.into_std()?;
+                for _ in all {
+                    let (stream, peer) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    take((Stream::Tcp(TcpStream::from_std(stream)?), Some(canonical(peer))));
+                }
+            }
+            Self::Unix(listener) => {
+                let listener = listener.into_std()?;
+                for _ in all {
+                    let (stream, _) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    take((Stream::Unix(UnixStream::from_std(stream)?), None));
+                }
+            }
+        }
+        Ok(())
+    }
 }
+
+/// A client of IPv4 that came to a socket of IPv6 is one of IPv4.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
+const OPEN: u8 = 0;
+/// Nobody else has the socket: who waits in its queue is told so.
+const CLOSING: u8 = 1;
+/// Somebody else goes on with the socket, and with who waits in its queue.
+const HANDED_OVER: u8 = 2;
 
 /// What an accept loop and who may end it share; the core's shutdown ends all.
 #[derive(Debug)]
-pub(crate) struct Door {
-    closing: AtomicBool,
-    /// The socket, as long as it is served: whoever has it keeps it open.
-    socket: Mutex<Option<OwnedFd>>,
+pub(super) struct Door {
+    state: AtomicU8,
+    /// As long as it is served.
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    /// Goes first: nobody finds it once the socket is closed.
+    file: Option<SocketFile>,
+    /// The socket once more: whoever has it keeps it open.
+    socket: Option<OwnedFd>,
 }
 
 impl Door {
-    pub(crate) fn new(socket: Option<OwnedFd>) -> Self {
-        Self { closing: AtomicBool::new(false), socket: Mutex::new(socket) }
+    pub(super) fn new(socket: Option<OwnedFd>, file: Option<SocketFile>) -> Self {
+        Self { state: AtomicU8::new(OPEN), held: Mutex::new(Held { file, socket }) }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has to be followed by a word that wakes the loop.
-    pub(crate) fn close(&self) {
-        self.closing.store(true, Ordering::SeqCst);
+    pub(super) fn close(&self) {
+        // One that was handed over stays so.
+        let _ = self.state.compare_exchange(OPEN, CLOSING, Ordering::SeqCst, Ordering::SeqCst);
     }
 
-    fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::SeqCst)
+    /// Closes, and gives socket and file to who goes on with them; none where there is no socket to give.
+    /// Has to be followed by a word that wakes the loop.
+    pub(super) fn hand_over(&self) -> Option<(OwnedFd, Option<SocketFile>)> {
+        let mut held = self.held();
+        let socket = held.socket.take()?;
+        self.state.store(HANDED_OVER, Ordering::SeqCst);
+        Some((socket, held.file.take()))
     }
 
     /// Its socket once more, to be handed over; none where it is not served any more.
-    pub(crate) fn share(&self) -> Option<OwnedFd> {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        socket.as_ref().and_then(|socket| socket.try_clone().ok())
+    pub(super) fn share(&self) -> Option<OwnedFd> {
+        self.held().socket.as_ref().and_then(|socket| socket.try_clone().ok())
+    }
+
+    /// Lets another socket be bound beside it; whether that is so.
+    pub(super) fn allow_beside(&self) -> bool {
+        self.held().socket.as_ref().is_some_and(|socket| allow_beside(socket).is_ok())
+    }
+
+    /// The file of its unix socket stays; whether it would have been removed.
+    pub(super) fn leave_file(&self) -> bool {
+        self.held().file.take().map(SocketFile::leave).is_some()
+    }
+
+    /// The file of its unix socket is removed with it.
+    pub(super) fn own_file(&self, path: &Path) {
+        let mut held = self.held();
+        if held.socket.is_some() && held.file.is_none() {
+            held.file = Some(SocketFile::new(path));
+        }
     }
 
     fn is_shut(&self) {
-        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut held = self.held();
+        held.file = None;
+        held.socket = None;
     }
 }
 
 /// Accepts for a server until the core stops, or this listener is to close.
-pub(crate) async fn serve(bound: Bound, live: Arc<Live>, door: Arc<Door>, shared: Arc<Shared>) {
-    accept_all(bound, &live, &door, &shared).await;
+pub(super) async fn serve(
+    socket: Listening,
+    live: Arc<Live>,
+    door: Arc<Door>,
+    shared: Arc<Shared>,
+) {
+    match Listener::new(socket) {
+        Ok(listener) => accept_all(listener, &live, &door, &shared).await,
+        Err(error) => shared.log.write(
+            Level::Error,
+            "net",
+            format_args!("{}: cannot be served: {error}", live.name()),
+        ),
+    }
     door.is_shut();
 }
 
-async fn accept_all(bound: Bound, live: &Arc<Live>, door: &Door, shared: &Arc<Shared>) {
-    let (listener, _file) = match Listener::new(bound) {
-        Ok(served) => served,
-        Err(error) => {
-            shared.log.write(
-                Level::Error,
-                "net",
-                format_args!("{}: cannot be served: {error}", live.name()),
-            );
-            return;
-        }
-    };
+async fn accept_all(listener: Listener, live: &Arc<Live>, door: &Door, shared: &Arc<Shared>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let changed = shared.shutdown.changed();
-        if shared.shutdown.is_stopping() || door.is_closing() {
+        let state = door.state.load(Ordering::SeqCst);
+        if state == CLOSING {
+            door.held().file = None;
+            // They hear 421, instead of a reset. An error says that no more are there.
+            let _ = listener.accept_rest(|(stream, peer)| take(stream, peer, live, shared));
+            return;
+        }
+        if state == HANDED_OVER || shared.shutdown.is_stopping() {
             return;
         }
         let mut changed = pin!(changed);

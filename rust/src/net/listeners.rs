@@ -8,8 +8,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tokio::runtime::Handle;
 
+use super::bound::{Bound, set_mode};
 use super::inherited::Inherited;
-use super::listener::{Bound, Door, serve, set_mode};
+use super::listener::{Door, serve};
 use super::live::Live;
 use crate::config::{ListenAddress, ServerConfig};
 use crate::log::Level;
@@ -45,6 +46,10 @@ struct Running {
 }
 
 impl Running {
+    fn bound_to(&self) -> Option<ListenAddress> {
+        ListenAddress::parse(&self.address)
+    }
+
     fn wait(self) {
         // An error says that the other end is gone, which is what it waits for.
         let _ = self.ended.recv();
@@ -55,20 +60,18 @@ impl Running {
 pub(crate) fn bind_all<'a>(
     servers: impl IntoIterator<Item = &'a ServerConfig>,
     inherited: &mut Inherited,
+    bind: impl Fn(&ServerConfig) -> io::Result<Bound>,
 ) -> (Vec<(Bound, ServerConfig)>, Failures) {
     let (mut bound, mut failures) = (Vec::new(), Vec::new());
     for server in servers {
         let sockets = inherited.take(&server.address);
-        let listeners = if sockets.is_empty() {
-            vec![Bound::bind(server)]
-        } else {
-            sockets.into_iter().map(|socket| Bound::adopt(&server.address, socket)).collect()
-        };
-        for listener in listeners {
-            match listener {
-                Ok(listener) => bound.push((listener, server.clone())),
-                Err(error) => failures.push((server.name.clone(), error)),
-            }
+        if !sockets.is_empty() {
+            bound.extend(sockets.into_iter().map(|socket| (socket, server.clone())));
+            continue;
+        }
+        match bind(server) {
+            Ok(socket) => bound.push((socket, server.clone())),
+            Err(error) => failures.push((server.name.clone(), error)),
         }
     }
     (bound, failures)
@@ -81,28 +84,31 @@ impl Listeners {
 
     /// Serves what is bound.
     pub(crate) fn serve(&mut self, bound: Vec<(Bound, ServerConfig)>) {
-        for (listener, config) in bound {
-            let address = listener.address();
+        for (bound, config) in bound {
+            let address = bound.address();
             let key = key(&config);
             self.shared.log.write(Level::Info, "net", format_args!("listening on {address}"));
             let live = self.servers.entry(config.name.clone());
             let new = || Arc::new(Live::new(config, &self.shared.tenant));
             let live = Arc::clone(live.or_insert_with(new));
-            let door = Arc::new(Door::new(listener.share().ok()));
+            let (socket, file) = bound.split();
+            let door = Arc::new(Door::new(socket.share().ok(), file));
             let (end, ended): (Sender<()>, _) = channel();
             let (shared, ours) = (Arc::clone(&self.shared), Arc::clone(&door));
             self.runtime.spawn(async move {
-                serve(listener, live, ours, shared).await;
+                serve(socket, live, ours, shared).await;
                 drop(end);
             });
             self.running.entry(key).or_default().push(Running { address, door, ended });
         }
     }
 
-    /// The address of each of `servers`, in their order, as far as they run.
+    /// The addresses of each of `servers`, in their order, as far as they run; each once.
     pub(crate) fn addresses(&self, servers: &[ServerConfig]) -> Vec<String> {
         let running = servers.iter().filter_map(|server| self.running.get(&key(server)));
-        running.filter_map(|running| Some(running.first()?.address.clone())).collect()
+        let mut addresses: Vec<String> = running.flatten().map(|one| one.address.clone()).collect();
+        addresses.dedup();
+        addresses
     }
 
     /// The sockets of each of `servers` once more, to be handed over, by the addresses of the settings.
@@ -114,13 +120,31 @@ impl Listeners {
         running.flatten().filter_map(|(address, door)| Some((address, door.share()?))).collect()
     }
 
+    /// The files of unix sockets that were ours stay at the end; their addresses.
+    pub(crate) fn leave_files(&self) -> Vec<ListenAddress> {
+        let all = self.running.values().flatten();
+        all.filter(|one| one.door.leave_file()).filter_map(Running::bound_to).collect()
+    }
+
+    /// The files of these unix sockets are removed when they close.
+    pub(crate) fn own_files(&self, addresses: &[ListenAddress]) {
+        for running in self.running.values().flatten() {
+            if let Some(ListenAddress::Unix(path)) = running.bound_to()
+                && addresses.contains(&ListenAddress::Unix(path.clone()))
+            {
+                running.door.own_file(&path);
+            }
+        }
+    }
+
     /// Connections of each server.
     pub(crate) fn clients(&self) -> Vec<(String, usize)> {
         self.servers.iter().map(|(name, live)| (name.clone(), live.open())).collect()
     }
 
     /// Runs these servers and no others: those that stay obey their new config, those that are new are
-    /// bound, those that are gone close, and their sessions end where a transaction does.
+    /// bound, those that are gone close, and their sessions end where a transaction does. A socket of one that is
+    /// gone serves one that is new at the same address: who waits in its queue notices nothing.
     pub(crate) fn reload(
         &mut self,
         servers: &[ServerConfig],
@@ -132,21 +156,106 @@ impl Listeners {
                 live.obey(server.clone());
             }
         }
-        let is_new = |server: &&ServerConfig| !self.running.contains_key(&key(server));
-        let (bound, failed) = bind_all(servers.iter().filter(is_new), inherited);
+        let gone = self.gone(servers);
+        let new: Vec<&ServerConfig> =
+            servers.iter().filter(|server| !self.running.contains_key(&key(server))).collect();
+        let (taken, left) = self.take_over(&new, &gone, inherited);
+        let bind = |server: &ServerConfig| self.bind_beside(server, &gone);
+        let (bound, failed) = bind_all(left, inherited, bind);
+        self.serve(taken);
         self.serve(bound);
-        let closed = self.close_others(servers);
-        if failed.is_empty() || !closed {
-            return failed;
+        for server in &new {
+            self.admit(server);
         }
+        let closed = self.close(&gone, servers);
         // What stood in the way may have been one of those that have just been closed.
-        let names: Vec<&String> = failed.iter().map(|(name, _)| name).collect();
-        let again = |server: &&ServerConfig| {
-            names.contains(&&server.name) && !self.running.contains_key(&key(server))
-        };
-        let (bound, failed) = bind_all(servers.iter().filter(again), inherited);
+        let (in_use, mut failed): (Failures, Failures) = failed
+            .into_iter()
+            .partition(|(_, error)| closed && error.kind() == io::ErrorKind::AddrInUse);
+        let again = new.into_iter().filter(|server| {
+            let has_failed = in_use.iter().any(|(name, _)| *name == server.name);
+            has_failed && !self.running.contains_key(&key(server))
+        });
+        let (bound, failed_again) = bind_all(again, inherited, Bound::bind);
         self.serve(bound);
+        failed.extend(failed_again);
         failed
+    }
+
+    /// Listeners that none of `servers` has.
+    fn gone(&self, servers: &[ServerConfig]) -> Vec<Key> {
+        let stays = |key: &Key| servers.iter().any(|s| s.name == key.0 && s.address == key.1);
+        let mut gone: Vec<Key> = self.running.keys().filter(|key| !stays(key)).cloned().collect();
+        gone.sort_by(|one, other| one.0.cmp(&other.0));
+        gone
+    }
+
+    /// The sockets of those that are gone for those of `new` at the same address, no longer served; and those for
+    /// which there is none.
+    fn take_over<'a>(
+        &mut self,
+        new: &[&'a ServerConfig],
+        gone: &[Key],
+        inherited: &Inherited,
+    ) -> (Vec<(Bound, ServerConfig)>, Vec<&'a ServerConfig>) {
+        let (mut found, mut left, mut ending) = (Vec::new(), Vec::new(), Vec::new());
+        for server in new {
+            let before = found.len();
+            if !inherited.has(&server.address) {
+                for running in self.take_running(&server.address, gone) {
+                    let socket = running.door.hand_over();
+                    running.door.close();
+                    ending.push(running);
+                    let again = |(socket, file)| Bound::again(&server.address, socket, file).ok();
+                    found.extend(socket.and_then(again).map(|bound| (bound, (*server).clone())));
+                }
+            }
+            if found.len() == before {
+                left.push(*server);
+            }
+        }
+        self.shared.shutdown.tell();
+        ending.into_iter().for_each(Running::wait);
+        (found, left)
+    }
+
+    /// Those at an address, of the first of `gone` that has any.
+    fn take_running(&mut self, address: &ListenAddress, gone: &[Key]) -> Vec<Running> {
+        for key in gone {
+            let Some(running) = self.running.get_mut(key) else { continue };
+            let is_there =
+                |one: &Running| key.1 == *address || one.bound_to().as_ref() == Some(address);
+            let (taken, left) = std::mem::take(running).into_iter().partition(is_there);
+            let taken: Vec<Running> = taken;
+            *running = left;
+            if !taken.is_empty() {
+                return taken;
+            }
+        }
+        Vec::new()
+    }
+
+    /// Binds a server also where one of those that are gone is still in its way, as one of all addresses is to one
+    /// of a single one: both listen until the old one is closed.
+    fn bind_beside(&self, server: &ServerConfig, gone: &[Key]) -> io::Result<Bound> {
+        let port = |address: &ListenAddress| match address {
+            ListenAddress::Tcp(address) => Some(address.port()),
+            _ => None,
+        };
+        match Bound::bind(server) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let wanted = port(&server.address);
+                let all = gone.iter().filter_map(|key| self.running.get(key)).flatten();
+                let in_the_way = all.filter(|one| one.bound_to().as_ref().and_then(port) == wanted);
+                // Of all of them, not of the first alone.
+                let allowing = in_the_way.filter(|one| one.door.allow_beside()).count();
+                if wanted.is_none() || allowing == 0 {
+                    return Err(error);
+                }
+                Bound::bind_beside(server)
+            }
+            other => other,
+        }
     }
 
     /// Lets those connect whom a server that runs lets in now.
@@ -163,10 +272,8 @@ impl Listeners {
         }
     }
 
-    /// Closes every listener that none of `servers` has; whether there was one.
-    fn close_others(&mut self, servers: &[ServerConfig]) -> bool {
-        let stays = |key: &Key| servers.iter().any(|s| s.name == key.0 && s.address == key.1);
-        let gone: Vec<Key> = self.running.keys().filter(|key| !stays(key)).cloned().collect();
+    /// Closes listeners, and lets servers that are none of `servers` go; whether there were any.
+    fn close(&mut self, gone: &[Key], servers: &[ServerConfig]) -> bool {
         let gone: Vec<Running> =
             gone.iter().filter_map(|key| self.running.remove(key)).flatten().collect();
         for running in &gone {

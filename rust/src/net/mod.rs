@@ -2,8 +2,9 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `inherited` | listening sockets that somebody else has bound |
-//! | `listener` | binding, the accept loop |
+//! | `bound` | listening sockets, bound here or handed over, and the files of unix sockets |
+//! | `inherited` | those that somebody else has bound, until a server asks for them |
+//! | `listener` | the accept loop |
 //! | `listeners` | which of them run, and how a reload changes that |
 //! | `live` | a server that runs: what it obeys, who is connected, who is refused |
 //! | `addresses` | which address of a client is counted |
@@ -16,6 +17,7 @@
 //! | `shutdown` | how an end is told to every task, and how many are left |
 
 mod addresses;
+mod bound;
 mod clients;
 mod connection;
 mod inherited;
@@ -28,7 +30,7 @@ mod shutdown;
 mod stream;
 mod tls;
 
+pub(crate) use bound::Bound;
 pub(crate) use inherited::Inherited;
-pub(crate) use listener::Bound;
 pub(crate) use listeners::{Failures, Listeners, bind_all};
 pub(crate) use shutdown::Shutdown;

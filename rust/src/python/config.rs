@@ -265,8 +265,9 @@ impl ServerSettings {
                 .iter()
                 .find(|(backend, _)| backend.name == self.backend)
                 .ok_or_else(|| bad("backend", &format!("unknown: {}", self.backend)))?;
-        let address = ListenAddress::parse(&self.address)
-            .ok_or_else(|| bad("address", "must be ip:port, [v6]:port or unix:/path"))?;
+        let address = ListenAddress::parse(&self.address).ok_or_else(|| {
+            bad("address", "must be ip:port, [v6]:port, unix:/path or systemd:NAME")
+        })?;
         let networks = self.trusted_proxies.iter().map(|network| {
             network.parse().map_err(|_| bad("trusted_proxies", &format!("no network: {network}")))
         });

@@ -108,6 +108,14 @@ fn parse_cut(name: &str) -> PyResult<Cut> {
     }
 }
 
+fn parse_address(text: &str) -> PyResult<ListenAddress> {
+    ListenAddress::parse(text).ok_or_else(|| PyValueError::new_err(format!("no address: {text}")))
+}
+
+fn misfit(address: &ListenAddress, error: &std::io::Error) -> PyErr {
+    PyValueError::new_err(format!("{address}: {error}"))
+}
+
 #[pymethods]
 impl PyCore {
     #[new]
@@ -123,12 +131,21 @@ impl PyCore {
     fn inherit(&self, sockets: Vec<(String, i32)>) -> PyResult<()> {
         let mut taken = Vec::with_capacity(sockets.len());
         for (text, number) in sockets {
-            let address = ListenAddress::parse(&text)
-                .ok_or_else(|| PyValueError::new_err(format!("no address: {text}")))?;
-            taken.push((address, duplicate(number)?));
+            let address = parse_address(&text)?;
+            let socket = duplicate(number).map_err(|error| misfit(&address, &error))?;
+            taken.push((address, socket));
         }
-        // All of them or none.
-        taken.into_iter().for_each(|(address, socket)| self.0.inherit(address, socket));
+        self.0.inherit(taken).map_err(|(address, error)| misfit(&address, &error))
+    }
+
+    fn leave_files(&self, py: Python<'_>) -> Vec<String> {
+        py.detach(|| self.0.leave_files()).iter().map(ToString::to_string).collect()
+    }
+
+    fn own_files(&self, py: Python<'_>, addresses: Vec<String>) -> PyResult<()> {
+        let addresses: Vec<ListenAddress> =
+            addresses.iter().map(|text| parse_address(text)).collect::<PyResult<_>>()?;
+        py.detach(|| self.0.own_files(&addresses));
         Ok(())
     }
 
@@ -173,13 +190,14 @@ impl PyCore {
         found.ok_or_else(|| PyValueError::new_err(format!("no backend {name}")))
     }
 
-    #[pyo3(signature = (max, timeout, form = None))]
+    #[pyo3(signature = (max, timeout, form = None, process = None))]
     fn receive_logs(
         &self,
         py: Python<'_>,
         max: usize,
         timeout: f64,
         form: Option<&str>,
+        process: Option<u32>,
     ) -> PyResult<Option<Vec<PyLogBatch>>> {
         let timeout = seconds("timeout", timeout)?;
         let format = match form {
@@ -191,7 +209,7 @@ impl PyCore {
         // Lines are written without the GIL: they are nearly all that there is to do.
         Ok(py.detach(|| {
             let records = self.0.shared().log.receive(max, timeout)?;
-            let found = batches(records, format).into_iter();
+            let found = batches(records, format, process).into_iter();
             Some(found.map(|batch| PyLogBatch(Arc::new(batch))).collect())
         }))
     }

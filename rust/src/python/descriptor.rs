@@ -1,7 +1,7 @@
 //! A descriptor that Python hands over.
 
-// A number says nothing of whose a descriptor is. So it is never taken for ours: what is taken is a duplicate, which
-// the system has just made and nobody else knows, and which an `OwnedFd` may own.
+// `unsafe` is needed here, since a number says nothing of whose a descriptor is. So it is never taken for ours: what
+// is taken is a duplicate, which the system has just made and nobody else knows, and which an `OwnedFd` may own.
 #![allow(unsafe_code)]
 
 use std::io;

@@ -1,0 +1,207 @@
+"""Binding one listening socket, with the options that the core gives its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING, Final
+
+from guerrilla.config import parse_address
+from guerrilla.control.sockets import identity, remove
+
+if TYPE_CHECKING:
+    from guerrilla.config import ListenAddress
+
+__all__ = [
+    "address_of",
+    "bind_tcp",
+    "bind_unix",
+    "handed_over",
+    "is_at",
+    "share_port",
+    "shares_port",
+    "takes_both",
+]
+
+BACKLOG: Final = 4096
+"""Connections that the kernel holds until they are accepted; it caps this at `somaxconn`."""
+
+_TCP: Final = (socket.AF_INET, socket.AF_INET6)
+
+
+def bind_tcp(address: ListenAddress, *, share: bool = False) -> socket.socket:
+    """A socket that listens there.
+
+    Args:
+        address: an IP address and a port.
+        share: whether there are others already, which share the port (`share_port`). Without it
+            somebody else's listener is an error, and not shared in silence.
+
+    Raises:
+        OSError: it cannot be bound.
+    """
+    family, kind, protocol, _, where = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        # A restart must not wait for the last connections' TIME_WAIT.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share:
+            share_port(listener)
+        if family == socket.AF_INET6:
+            # `[::]:25` beside `0.0.0.0:25` are two listeners.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(where)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def share_port(listener: socket.socket) -> None:
+    """Lets others of this user be bound to its address, and to those that overlap with it."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def shares_port(listener: socket.socket) -> bool:
+    """Whether others may be bound to its address."""
+    return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+
+
+def bind_unix(path: str, mode: int | None) -> socket.socket:
+    """A socket that listens at a path, in place of one that nobody listens at any more.
+
+    Args:
+        path: of its file.
+        mode: of its file; None: what the umask leaves.
+
+    Raises:
+        OSError: it is in use, something else is there, or it cannot be made.
+    """
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+        made = identity(path)
+        try:
+            # Nobody connects before: it does not listen yet.
+            if mode is not None:
+                _set_mode(path, mode)
+            listener.listen(BACKLOG)
+        except BaseException:
+            remove(path, made)
+            raise
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def handed_over(fd: int) -> socket.socket:
+    """A listening socket that somebody else has bound: a duplicate, its own descriptor stays his.
+
+    Raises:
+        ValueError: it is something else; the text says what.
+    """
+    try:
+        copy = os.dup(fd)
+        try:
+            listener = socket.socket(fileno=copy)
+        except BaseException:
+            os.close(copy)
+            raise
+    except OSError as error:
+        what = "no socket" if error.errno == errno.ENOTSOCK else error.strerror
+        message = f"descriptor {fd}: {what}"
+        raise ValueError(message) from error
+    problem = _misfit(listener)
+    if problem is not None:
+        listener.close()
+        raise ValueError(problem)
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where it listens, as `listen_interface` writes it."""
+    where = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        # An abstract one, which has no file, is told in bytes.
+        return f"unix:{where if isinstance(where, str) else os.fsdecode(where)}"
+    host, port = where[:2]
+    return f"[{host}]:{port}" if listener.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def takes_both(listener: socket.socket) -> bool:
+    """Whether it listens on all addresses of IPv6 and takes clients of IPv4 as well."""
+    return (
+        listener.family == socket.AF_INET6
+        and listener.getsockname()[0] == "::"
+        and not listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    )
+
+
+def is_at(listener: socket.socket, address: str) -> bool:
+    """Whether it is what a server needs that listens at `address`."""
+    bound = address_of(listener)
+    if bound == address:
+        return True
+    wanted = parse_address(address)
+    if wanted.kind != "tcp" or listener.family == socket.AF_UNIX:
+        return False
+    port = listener.getsockname()[1]
+    if wanted.port not in (0, port):
+        return False
+    found = parse_address(bound)
+    is_any = wanted.host == "0.0.0.0"  # compared with, not bound  # noqa: S104
+    return found.host == wanted.host or (is_any and takes_both(listener))
+
+
+def _misfit(listener: socket.socket) -> str | None:
+    """Why mail cannot be received over it; None where it can."""
+    kind = listener.type
+    if kind != socket.SOCK_STREAM:
+        names = {socket.SOCK_DGRAM: "a datagram socket", socket.SOCK_SEQPACKET: "one of packets"}
+        return f"it is {names.get(kind, 'no stream socket')}: mail needs one of streams"
+    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return "it does not listen for connections: one of them is no place for all"
+    if listener.family not in (*_TCP, socket.AF_UNIX):
+        return "it is neither of TCP nor a unix socket"
+    if listener.family == socket.AF_UNIX and not isinstance(listener.getsockname(), str):
+        return "it is a unix socket without a file"
+    return None
+
+
+def _remove_stale(path: str) -> None:
+    """A socket file of a process that is gone would be "in use" for ever; one that answers is."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise FileExistsError(errno.EEXIST, "the file exists and is no socket")
+    # Not waiting: one that hangs with a full backlog is in use too.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except OSError:
+            pass
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _set_mode(path: str, mode: int) -> None:
+    """By a descriptor: who can write to the folder could else put a link to a file there."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            raise FileExistsError(errno.EEXIST, "the file is no socket")
+        os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)

@@ -1,0 +1,281 @@
+"""The places of the children: each has one process at a time, and a successor when that has died.
+
+A successor has the same number, and the same sockets, in whose queues connections wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import Future
+from contextlib import suppress
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from guerrilla.errors import StartError
+from guerrilla.processes.channel import ChannelError, RefusedError
+from guerrilla.processes.lives import Life, ending
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from guerrilla.processes.channel import Asked, Asking
+
+log = logging.getLogger("guerrilla.processes")
+
+READY_LIMIT: Final = 600.0
+"""Seconds that a start may take: as those of a reload, which opens the same."""
+
+MAX_EARLY: Final = 5
+"""Deaths in a row before it was ready, after which the next would be no better."""
+
+QUICK: Final = 60.0
+"""Seconds; who dies sooner has to wait for its successor, longer each time."""
+
+DELAYS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds until the successor of the first that dies so, of the second, and so on."""
+
+_STOP_TIMEOUT: Final = 2.0
+"""Seconds that one has to take the request to stop."""
+
+
+class State(StrEnum):
+    """What a place is doing."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    STOPPING = "stopping"
+    WAITING = "waiting to be started again"
+    ENDED = "ended"
+
+
+class Hub(Protocol):
+    """What a child needs of the parent. All may be called from any thread."""
+
+    def begin_start(self, number: int, asking: Asking) -> tuple[Asked, int]:
+        """Asks for `start`, with the config of now; its generation."""
+
+    def is_current(self, generation: int) -> bool:
+        """Whether that is the config of now."""
+
+    def has_ended(self, number: int) -> None:
+        """The process of a child has ended: what it held is to be given back."""
+
+    def give_up(self, cause: str) -> None:
+        """There is no use in another try: all have to stop."""
+
+    def patience(self) -> float:
+        """Seconds that one may take to end."""
+
+
+class Child:
+    """One place, with a thread of its own once it has begun.
+
+    Args:
+        number: from 0.
+        hub: the parent.
+    """
+
+    def __init__(self, number: int, hub: Hub) -> None:
+        """Starts nothing."""
+        self.number = number
+        self.starts = 0
+        """Processes that it has had."""
+        self.graceful = True
+        """Whether the last one ended as it was asked to."""
+        self.first: Future[Mapping[str, Any]] = Future()
+        """What the first start comes to: its answer, or a `StartError`."""
+        self._hub = hub
+        self._lock = threading.Lock()
+        self._state = State.STARTING
+        self._life: Life | None = None
+        self._ending = threading.Event()
+        self._timeout: float | None = None
+        """Of the stop."""
+        self._early = 0
+        """Deaths in a row before it was ready."""
+        self._quick = 0
+        """Deaths in a row within `QUICK`."""
+        self._replaced = False
+        """The process was asked to end, so that another begins."""
+        self._thread = threading.Thread(
+            target=self._run, name=f"guerrilla-child-{number}", daemon=True
+        )
+
+    @property
+    def state(self) -> State:
+        """What it is doing."""
+        return self._state
+
+    @property
+    def life(self) -> Life | None:
+        """Its process, where it has one."""
+        return self._life
+
+    @property
+    def asking(self) -> Asking | None:
+        """The channel to its process, while that serves."""
+        with self._lock:
+            serves = self._state is State.SERVING
+            return self._life.asking if serves and self._life is not None else None
+
+    def begin(self, life: Life | None = None) -> None:
+        """Starts the first process, or has this one, which has not been asked to start."""
+        self._life = life
+        self._thread.start()
+
+    def stop(self, timeout: float | None) -> None:
+        """Asks the process to stop, and starts none any more; does not wait for that."""
+        with self._lock:
+            self._ending.set()
+            self._timeout = timeout
+            life, served = self._life, self._state is State.SERVING
+            if life is not None:
+                self._state = State.STOPPING
+        if life is not None:
+            self._ask_to_stop(life, served=served)
+
+    def replace(self) -> None:
+        """Asks the process to stop gracefully, and starts another as soon as it has."""
+        with self._lock:
+            life = self._life
+            if life is None or self._state is not State.SERVING:
+                return
+            self._replaced, self._state = True, State.STOPPING
+        self._ask_to_stop(life, served=True)
+
+    def kill(self) -> None:
+        """Ends the process at once; a signal handler may call it."""
+        life = self._life
+        if life is not None:
+            life.kill()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Waits until it has ended, after `stop`; False when `timeout` seconds passed first."""
+        if self._thread.ident is None:
+            return True
+        self._thread.join(None if timeout is None else max(0.0, timeout))
+        return not self._thread.is_alive()
+
+    def _ask_to_stop(self, life: Life, *, served: bool) -> None:
+        if served:
+            with suppress(ChannelError):
+                arguments = {"timeout": self._timeout}
+                life.asking.begin("stop", arguments, timeout=_STOP_TIMEOUT)
+                return
+        life.terminate()
+
+    def _run(self) -> None:
+        try:
+            while not self._ending.is_set():
+                delay = self._live()
+                if delay is None:
+                    return
+                self._ending.wait(delay)
+        except Exception:
+            log.exception("process %d cannot be looked after", self.number)
+            self._hub.give_up(f"process {self.number} cannot be looked after")
+        finally:
+            self._state = State.ENDED
+            if not self.first.done():
+                self.first.set_exception(StartError("stopped before it had started"))
+
+    def _live(self) -> float | None:
+        """One process; seconds until the next, None for none."""
+        try:
+            life = self._begin()
+        except OSError as error:
+            return self._died_early(f"cannot be started: {error.strerror or error}")
+        problems, is_ready = self._start(life)
+        status = life.wait()
+        with self._lock:
+            self._life = None
+            self._state = State.WAITING
+        self._hub.has_ended(self.number)
+        if self._ending.is_set():
+            self.graceful = status == 0 or not is_ready
+            return None
+        if self._replaced:
+            self._replaced = False
+            return 0.0
+        if problems:
+            return self._refused(problems, life.uptime)
+        how = ending(status)
+        if not is_ready:
+            return self._died_early(how)
+        self._early = 0
+        delay = self._delay(life.uptime)
+        what = f"process {self.number} (pid {life.pid}) {how} after {life.uptime:.1f} s"
+        log.critical("%s; another takes its place %s", what, _when(delay))
+        return delay
+
+    def _begin(self) -> Life:
+        with self._lock:
+            life = self._life or Life(self.number, self._hub.patience)
+            self.starts += 1
+            self._life, self._state = life, State.STARTING
+            is_late = self._ending.is_set()
+        if is_late:
+            life.terminate()
+        return life
+
+    def _start(self, life: Life) -> tuple[Sequence[str], bool]:
+        """Has it start; the problems that it tells, and whether it serves."""
+        try:
+            asked, generation = self._hub.begin_start(self.number, life.asking)
+            answer = life.asking.answer(asked, READY_LIMIT)
+        except RefusedError as error:
+            return error.errors, False
+        except ChannelError as error:
+            if life.uptime >= READY_LIMIT:
+                log.critical("%s: it is killed", error)
+            life.kill()  # It is dead already, or has no use.
+            return (), False
+        with self._lock:
+            is_late = self._ending.is_set()
+            self._state = State.STOPPING if is_late else State.SERVING
+        if is_late:
+            self._ask_to_stop(life, served=True)
+        elif not self.first.done():
+            self.first.set_result(answer if isinstance(answer, dict) else {})
+        else:
+            log.warning("process %d (pid %d) serves", self.number, life.pid)
+        if not self._hub.is_current(generation):
+            self.replace()  # A reload came between: another one starts with what it has brought.
+        return (), True
+
+    def _refused(self, problems: Sequence[str], lived: float) -> float | None:
+        """It has said why it cannot start."""
+        if not self.first.done():
+            self.first.set_exception(StartError(problems))
+            return None
+        delay = self._delay(lived)
+        for problem in problems:
+            log.error("process %d cannot start: %s", self.number, problem)
+        log.error("process %d is started again %s", self.number, _when(delay))
+        return delay
+
+    def _died_early(self, how: str) -> float | None:
+        """It has ended before it was ready, and has not said why."""
+        self._early += 1
+        what = f"process {self.number} {how} before it was ready"
+        if self._early >= MAX_EARLY:
+            cause = f"{what}, {self._early} times in a row"
+            if self.first.done():
+                self._hub.give_up(cause)
+            else:
+                self.first.set_exception(StartError(cause))
+            return None
+        delay = self._delay(0.0)
+        log.critical("%s; it is started again %s", what, _when(delay))
+        return delay
+
+    def _delay(self, lived: float) -> float:
+        """Seconds until the next."""
+        quick = 0 if lived >= QUICK else self._quick
+        self._quick = quick + 1
+        return DELAYS[min(quick, len(DELAYS) - 1)]
+
+
+def _when(delay: float) -> str:
+    return "at once" if delay == 0 else f"in {delay:g} s"

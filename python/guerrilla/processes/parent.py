@@ -1,0 +1,407 @@
+"""The parent of several processes: what `guerrillad serve` runs where `processes` is more than one.
+
+It serves no mail. It has what there is one of: the listening sockets, the memory of all, the pid
+file, the control socket, the signals; and it looks after its children, each of which is a `Daemon`.
+Where it was started as root it stays that, and its children become `user`: so that a successor may
+do what the first one could, as open a log that only root can.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guerrilla._core import SharedMemory
+from guerrilla.control.server import open_control
+from guerrilla.errors import StartError
+from guerrilla.processes import merging
+from guerrilla.processes.channel import (
+    VERSION,
+    ChannelError,
+    RefusedError,
+    pack,
+    readable_lines,
+)
+from guerrilla.processes.children import READY_LIMIT
+from guerrilla.processes.family import AT_ONCE, FIGURES_LIMIT, GRACE, Family
+from guerrilla.processes.lives import Life
+from guerrilla.processes.place import Place
+from guerrilla.processes.sockets import ListeningSockets
+from guerrilla.running.configwatch import ConfigWatch
+from guerrilla.running.opening import open_log, take_pid_file, unusable
+from guerrilla.running.privileges import give_socket, keep_logs, reopen_logs, wanted_identity
+from guerrilla.running.reloading import read_again
+from guerrilla.running.startup import raise_file_limit, resolve_servers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from os import PathLike
+
+    from guerrilla._core import Spool
+    from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.control.server import Control, Report
+    from guerrilla.logs.output import LogOutput
+    from guerrilla.processes.channel import Asked, Asking
+    from guerrilla.running.privileges import Identity
+
+log = logging.getLogger("guerrilla.processes")
+
+
+class Parent:
+    """The parent, with as many children as there are to be processes.
+
+    Methods may be called from any thread. It is started once.
+
+    Args:
+        config: what to run.
+        config_file: where it came from.
+        processes: how many children.
+        overrides: fields of `AppConfig` that go before those of the file, at each reload too.
+        given: listening sockets that somebody else has bound, as `Place.sockets`.
+    """
+
+    def __init__(
+        self,
+        config: AppConfig,
+        config_file: str | PathLike[str] | None,
+        processes: int,
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        given: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        """Opens nothing."""
+        self._given = given
+        self.overrides = dict(overrides or {})
+        self.config = config.model_copy(update=self.overrides) if self.overrides else config
+        self.config_file = Path(config_file) if config_file is not None else None
+        self.processes = processes
+        self.around_reload: Callable[[], AbstractContextManager[object]] = nullcontext
+        """As `Daemon.around_reload`."""
+        self.on_stop: Callable[[], object] = lambda: None
+        """As `Daemon.on_stop`."""
+        self.changing = threading.RLock()
+        """Held while what children start with changes, and where it is put together."""
+        self.generation = 0
+        """Of the config: a child that was starting while it changed is replaced."""
+        self.servers: list[tuple[ServerConfig, str]] = []
+        """Those that are enabled, with each of their addresses."""
+        self.sockets: ListeningSockets | None = None
+        self.memory: SharedMemory | None = None
+        self.logs: LogOutput | None = None
+        self._family = Family(processes, self)
+        self.children = self._family.children
+        self.reloads = 0
+        self.reload_failures = 0
+        self.cause: str | None = None
+        """Why it has given up, where it has."""
+        self._identity: Identity | None = None
+        self._lock = threading.RLock()
+        """Held while it starts and while it stops: one waits for the other."""
+        self._started = False
+        self._graceful = True
+        self._done = threading.Event()
+        self._opened = ExitStack()
+        self._warnings: list[str] = []
+        self._control: Control | None = None
+        self._config_watch: ConfigWatch | None = None
+        self._watched: Path | None = None
+        self.began = time.monotonic()
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, in the order of the servers, with real ports; empty before start."""
+        return [] if self.sockets is None else self.sockets.addresses()
+
+    def addresses_of(self, name: str) -> list[str]:
+        """Where a server listens, with real ports."""
+        return [] if self.sockets is None else self.sockets.addresses_of(name)
+
+    def warnings(self) -> list[str]:
+        """As `Daemon.warnings`: those of the first child."""
+        return list(self._warnings)
+
+    def start(self) -> None:
+        """Starts all children, and returns when they serve.
+
+        Order: the first child checks the config → log → pid file → sockets are bound → the first
+        child starts → the others do → the control socket. What fails undoes what came before.
+
+        Raises:
+            StartError: everything that could not start, a line each; what several children say is
+                said once.
+        """
+        with self._lock:
+            self._started = True
+            self.began = time.monotonic()
+            try:
+                with ExitStack() as opened:
+                    self._open(opened)
+                    self._opened = opened.pop_all()
+            except BaseException:
+                self._done.set()
+                raise
+        log.info("started %d processes", self.processes)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until it has stopped; False when `timeout` seconds passed first."""
+        return self._done.wait(timeout)
+
+    def shutdown(self, timeout: float | None = None) -> bool:
+        """Stops all children gracefully and at once; a second call waits for the first.
+
+        Args:
+            timeout: seconds that transactions have; by default `shutdown_timeout`.
+
+        Returns:
+            Whether all of them ended by themselves, with nothing cut off.
+        """
+        with self._lock:
+            if self._started and not self._done.is_set():
+                try:
+                    self._stop(self.config.shutdown_timeout if timeout is None else timeout)
+                finally:
+                    self._done.set()
+        return self._graceful and self.cause is None
+
+    def kill(self) -> None:
+        """Ends all children at once. It waits for nothing: a signal handler may call it."""
+        self._family.kill()
+
+    def is_well(self, within: float) -> bool:
+        """Whether all children that serve are, as `Daemon.is_well`; asked of each.
+
+        One that is being started again is looked after, and no reason to end all others.
+        """
+        found = self.ask_all("ping", {"within": within}, timeout=within / 4)
+        return all(answer is True for answer in found.values())
+
+    def ask_all(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        timeout: float = FIGURES_LIMIT,
+    ) -> dict[int, Any]:
+        """As `Family.ask_all`."""
+        return self._family.ask_all(command, arguments, timeout)
+
+    def reopen_logs(self) -> None:
+        """Opens log files anew, its own and those of all children.
+
+        Raises:
+            OSError: one cannot be opened; the old one stays in use there.
+        """
+        problems: list[str] = []
+        try:
+            if self.logs is not None:
+                reopen_logs(self._identity, self.logs)
+        except OSError as error:
+            problems.append(str(error))
+        for number, answer in self.ask_all("reopen-logs").items():
+            if isinstance(answer, Exception):
+                problems.append(f"process {number}: {answer}")
+        if problems:
+            raise OSError("; ".join(problems))
+
+    def reload_config_file(self, path: str | PathLike[str] | None = None) -> Report:
+        """As `Daemon.reload_config_file`: all children obey, or none does."""
+        raise NotImplementedError(path)
+
+    def status(self) -> dict[str, Any]:
+        """As `Daemon.status`, of all children, and `processes`: what each of them does."""
+        return merging.status(self, self.ask_all("status"))
+
+    def stats(self) -> dict[str, Any]:
+        """As `Daemon.stats`, of all children."""
+        return merging.stats(self, self.ask_all("stats").values())
+
+    def spool(self) -> Spool | None:
+        """It has none: each child has its own."""
+        return None
+
+    # What a child needs of it: `guerrilla.processes.children.Hub`.
+
+    def begin_start(self, number: int, asking: Asking) -> tuple[Asked, int]:
+        """Asks a child to start with what is in force now."""
+        with self.changing:
+            sockets = [] if self.sockets is None else self.sockets.for_child(number)
+            memory = [] if self.memory is None else [self.memory.fileno()]
+            arguments = {
+                **self._told(),
+                "number": number,
+                "processes": self.processes,
+                "addresses": [address for address, _ in sockets],
+                "has_memory": bool(memory),
+            }
+            descriptors = [*memory, *(descriptor for _, descriptor in sockets)]
+            return asking.begin("start", arguments, descriptors), self.generation
+
+    def is_current(self, generation: int) -> bool:
+        """Whether a child that has started with that config has the one of now."""
+        with self.changing:
+            return generation == self.generation
+
+    def has_ended(self, number: int) -> None:
+        """What the process of a child held is given back."""
+        if self.memory is not None:
+            self.memory.bury(number)
+
+    def give_up(self, cause: str) -> None:
+        """Stops all: another start would fail as the last ones."""
+        self.cause = cause
+        log.critical("%s: all stop", cause)
+        threading.Thread(target=self.shutdown, name="guerrilla-stop", daemon=True).start()
+
+    def patience(self) -> float:
+        """Seconds that a child may take to end once its parent says nothing any more."""
+        return self.config.shutdown_timeout + GRACE
+
+    def resolved(self) -> dict[str, list[str]]:
+        """The addresses by `listen_interface`: a successor asks no name service for them."""
+        found: dict[str, list[str]] = {}
+        for server, address in self.servers:
+            found.setdefault(server.listen_interface, []).append(address)
+        return found
+
+    def _open(self, opened: ExitStack) -> None:
+        """Opens everything; `opened` undoes it, the last first."""
+        first = self._checked(opened)
+        config = self.config
+        self.servers, unresolved = resolve_servers(config)
+        self._refuse([*unresolved, *raise_file_limit(self.servers)])
+        with self._naming():
+            self._identity = wanted_identity(config)
+            self.logs = open_log(config, opened)
+            pid = take_pid_file(config)
+        if pid is not None:
+            opened.callback(pid.remove)
+        if self._identity is not None:
+            keep_logs(self._identity, self.logs)
+        self._listen(opened)
+        self.memory = _make_memory(self.processes)
+        opened.callback(self._end_children, AT_ONCE)
+        self._warnings = readable_lines(self._family.begin(first).get("warnings"))
+        with self._naming():
+            self._control = open_control(self, self.config_file, opened)
+        if self._control is not None and self._identity is not None:
+            # Who becomes the user of one process has its control socket too.
+            give_socket(self._identity, self._control.path)
+        opened.callback(self._stop_config_watch)
+        self.watch_config()
+
+    def _checked(self, opened: ExitStack) -> Life | None:
+        """The first child, which has checked the config, before anything is opened.
+
+        It and not the parent: modules of `import` are somebody else's code, which may take its
+        time, start threads, or crash; and they stay in the memory of who has imported them.
+        """
+        life = Life(0, self.patience)
+        opened.callback(life.discard)
+        try:
+            life.asking.ask("check", self._told(), timeout=READY_LIMIT)
+        except RefusedError as error:
+            raise StartError(error.errors) from error
+        except ChannelError:
+            # It has died: the places of children know what to do.
+            life.discard()
+            return None
+        return life
+
+    def _listen(self, opened: ExitStack) -> None:
+        """Binds everything.
+
+        Raises:
+            StartError: what cannot be, and what of TLS cannot be read either.
+        """
+        self.sockets = ListeningSockets(
+            self.processes,
+            shared=getattr(self.config, "shared_sockets", False),
+            identity=self._identity,
+        )
+        opened.callback(self.sockets.close)
+        try:
+            self.sockets.open(self.config, self.servers, self._given)
+        except StartError as error:
+            # What a start of one process would tell, which reads the files of TLS first.
+            problems = unusable(self.config, self.servers, Place(sockets=self._given))
+            self._refuse(problems or error.problems)
+
+    def _stop(self, timeout: float) -> None:
+        """Whatever interrupts it, nothing stays open."""
+        try:
+            self.on_stop()
+            log.info("stopping")
+            self._graceful = False  # Until the end says otherwise.
+            self._graceful = self._end_children(timeout)
+            log.info("stopped")
+        finally:
+            self._opened.close()
+
+    def _end_children(self, timeout: float) -> bool:
+        """Ends all children; whether all of them did by themselves."""
+        # They listen no more once they are told: who would wait in their queues would do in vain.
+        return self._family.end(timeout, self._close_sockets)
+
+    def _close_sockets(self) -> None:
+        if self.sockets is not None:
+            self.sockets.close()
+
+    def watch_config(self) -> None:
+        """Begins or ends to look at the config file, as `watch_config` says."""
+        wanted = self.config_file if self.config.watch_config else None
+        if wanted == self._watched:
+            return
+        self._stop_config_watch()
+        self._watched = wanted
+        if wanted is not None:
+            self._config_watch = ConfigWatch(wanted, partial(read_again, self, "watch_config"))
+            self._config_watch.start()
+
+    def _stop_config_watch(self) -> None:
+        watch, self._config_watch = self._config_watch, None
+        if watch is not None:
+            watch.stop()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Names the config file in what could not start."""
+        try:
+            yield
+        except StartError as error:
+            raise self._named(error.problems) from error
+
+    def _refuse(self, problems: Sequence[str]) -> None:
+        if problems:
+            raise self._named(problems)
+
+    def _named(self, problems: Sequence[str]) -> StartError:
+        if self.config_file is None:
+            return StartError(problems)
+        return StartError(f"{self.config_file}: {problem}" for problem in problems)
+
+    def _told(self) -> dict[str, Any]:
+        """What a child is told of the config."""
+        return {
+            "version": VERSION,
+            "config": pack(self.config),
+            "config_file": None if self.config_file is None else os.fspath(self.config_file),
+            "resolved": self.resolved(),
+        }
+
+
+def _make_memory(processes: int) -> SharedMemory:
+    """What all processes have in common.
+
+    Raises:
+        StartError: the system gives none.
+    """
+    try:
+        return SharedMemory.create(processes)
+    except (OSError, ValueError) as error:
+        raise StartError(f"the memory of all processes cannot be made: {error}") from error

@@ -1,0 +1,397 @@
+"""The listening sockets of several processes: bound, kept open and given out by the one above them.
+
+It holds each of them as long as its address is in the config: what waits in the queue of a process
+that dies waits for its successor, which is given the same ones.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from guerrilla.config import parse_listen_interface
+from guerrilla.control.sockets import identity as file_identity
+from guerrilla.control.sockets import remove
+from guerrilla.errors import StartError
+from guerrilla.processes.binding import (
+    address_of,
+    bind_tcp,
+    bind_unix,
+    handed_over,
+    is_at,
+    share_port,
+    shares_port,
+)
+from guerrilla.running.privileges import give_socket
+from guerrilla.running.settings import place
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable, Sequence
+
+    from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.running.privileges import Identity
+
+__all__ = ["ListeningSockets", "SocketChange"]
+
+log = logging.getLogger("guerrilla.processes")
+
+NOT_PASSED: Final = (
+    "no socket of that name was handed over; is it the FileDescriptorName of a socket unit?"
+)
+_UNIX: Final = "unix:"
+
+Sockets: TypeAlias = list[tuple[str, int]]
+"""Addresses with a descriptor each, as `Core.inherit` takes them."""
+
+Servers: TypeAlias = "Sequence[tuple[ServerConfig, str]]"
+"""As `resolve_servers` gives them."""
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """The sockets of a server at one of its addresses."""
+
+    server: str
+    """Its name."""
+    address: str
+    """As `resolve_servers` gives it."""
+    sockets: list[socket.socket]
+    file: tuple[int, int] | None = None
+    """What tells the file of a unix socket, where it is ours."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.server, self.address
+
+    @property
+    def path(self) -> str:
+        """Of its unix socket."""
+        return self.address.removeprefix(_UNIX)
+
+    def by_port(self) -> list[list[socket.socket]]:
+        """Those of the same address together: the sockets of one name may be of several."""
+        groups: dict[str, list[socket.socket]] = {}
+        for one in self.sockets:
+            groups.setdefault(address_of(one), []).append(one)
+        return list(groups.values())
+
+    def is_at(self, address: str) -> bool:
+        """Whether a server that listens at `address` needs these, whatever they are for now."""
+        return self.address == address or all(address_of(one) == address for one in self.sockets)
+
+    def close(self) -> None:
+        # The file first: nobody finds it once the socket is closed.
+        remove(self.path, self.file)
+        for one in self.sockets:
+            one.close()
+
+
+class ListeningSockets:
+    """Bound sockets by the addresses of servers, for so many processes.
+
+    Each process has a socket of its own of an address, which the kernel gives its share of the
+    connections (`SO_REUSEPORT`). Unix sockets are shared by all, and so is what was handed over
+    where it are too few that nobody else may be bound beside.
+
+    Args:
+        processes: how many; of the socket of number n of an address, process n is served.
+        shared: one socket an address, shared by all: for few connections, which hashing spreads
+            unevenly.
+        identity: who gets the files of unix sockets.
+
+    Nothing here waits; it is used by one thread.
+    """
+
+    def __init__(
+        self, processes: int, *, shared: bool = False, identity: Identity | None = None
+    ) -> None:
+        """Binds nothing."""
+        self._processes = processes
+        self._shared = shared
+        self._identity = identity
+        self._held: list[_Held] = []
+
+    def open(
+        self, config: AppConfig, servers: Servers, given: Iterable[tuple[str, int]] = ()
+    ) -> None:
+        """Binds what is not given.
+
+        Args:
+            config: whose servers they are, for errors.
+            servers: each with each of its addresses.
+            given: sockets that somebody else has bound, as `Core.inherit` takes them; their
+                descriptors stay the giver's. All of an address are served. One whose address no
+                server has is not taken, and warned of.
+
+        Raises:
+            StartError: what cannot be bound, by the place it has in the config; nothing is then.
+        """
+        given = list(given)
+        change = self._change(config, servers, given)
+        for address in dict.fromkeys(address for address, _ in given):
+            if address not in {address for _, address in servers}:
+                log.warning("%s: no server listens there: what was handed over is closed", address)
+        change.commit()
+
+    def change(self, config: AppConfig, servers: Servers) -> SocketChange:
+        """Binds what is new, and closes nothing yet.
+
+        Raises:
+            StartError: as `open`; nothing has changed then.
+        """
+        return self._change(config, servers, ())
+
+    def for_child(self, number: int) -> Sockets:
+        """Those of a process, whose descriptors stay ours."""
+        return self.shares(self._held, number)
+
+    def all(self) -> Sockets:
+        """All of them, for who comes after us; the descriptors stay ours."""
+        return [(held.address, one.fileno()) for held in self._held for one in held.sockets]
+
+    def addresses(self) -> list[str]:
+        """Where it listens, in the order of the servers, with real ports."""
+        found = [address_of(one) for held in self._held for one in held.sockets]
+        return list(dict.fromkeys(found))
+
+    def addresses_of(self, server: str) -> list[str]:
+        """Where a server listens, with real ports."""
+        mine = [held for held in self._held if held.server == server]
+        return list(dict.fromkeys(address_of(one) for held in mine for one in held.sockets))
+
+    def leave_files(self) -> list[str]:
+        """As `Core.leave_files`: files of unix sockets stay at the end; their addresses."""
+        left = [held for held in self._held if held.file is not None]
+        for held in left:
+            held.file = None
+        return [f"{_UNIX}{held.path}" for held in left]
+
+    def own_files(self, addresses: Iterable[str]) -> None:
+        """As `Core.own_files`: files of unix sockets are removed at the end."""
+        wanted = set(addresses)
+        for held in self._held:
+            if held.address in wanted and held.address.startswith(_UNIX):
+                held.file = file_identity(held.path)
+
+    def close(self) -> None:
+        """Closes all, for good; files that are not ours stay."""
+        for held in self._held:
+            held.close()
+        self._held = []
+
+    def shares(self, held: Iterable[_Held], number: int) -> Sockets:
+        """What of these is for a process."""
+        return [
+            (one.address, socket.fileno())
+            for one in held
+            for group in one.by_port()
+            for socket in self._share(group, number)
+        ]
+
+    def _share(self, group: list[socket.socket], number: int) -> list[socket.socket]:
+        """Of sockets of the same address. Each of them is in the share of some process."""
+        if self._shared:
+            return group
+        if len(group) < self._processes:
+            return [group[number % len(group)]]
+        return group[number :: self._processes]
+
+    def commit(self, change: SocketChange) -> None:
+        """See `SocketChange.commit`."""
+        self._held = change.held
+        for held in change.gone:
+            held.close()
+
+    def _change(
+        self, config: AppConfig, servers: Servers, given: Sequence[tuple[str, int]]
+    ) -> SocketChange:
+        wanted = {(server.name, address) for server, address in servers}
+        gone = [held for held in self._held if held.key not in wanted]
+        change, taken = SocketChange(self, gone=gone), _Given(given)
+        with ExitStack() as undo:
+            undo.callback(change.abandon)
+            problems = self._find_all(change, config, servers, taken)
+            taken.close()
+            if problems:
+                raise StartError(dict.fromkeys(problems))
+            undo.pop_all()
+        return change
+
+    def _find_all(
+        self, change: SocketChange, config: AppConfig, servers: Servers, given: _Given
+    ) -> list[str]:
+        """Sockets for all servers, and what is wrong where there are none."""
+        problems: list[str] = []
+        for server, address in servers:
+            try:
+                self._find(change, server, address, given)
+            except (OSError, ValueError) as error:
+                what = error.strerror if isinstance(error, OSError) else None
+                problems.append(
+                    f"{place(config, server.name)}.listen_interface: {server.name}: "
+                    f"cannot listen: {what or error}"
+                )
+        return problems
+
+    def _find(
+        self, change: SocketChange, server: ServerConfig, address: str, given: _Given
+    ) -> None:
+        """The sockets of a server at an address: those it has, what is given, or new ones."""
+        key = (server.name, address)
+        same = next((held for held in self._held if held.key == key), None)
+        if same is not None:
+            change.held.append(same)
+            return
+        sockets = given.take(address)
+        if sockets:
+            held = _Held(server.name, address, sockets)
+            change.add(held)
+            self._add_more(held)
+            return
+        before = next((held for held in change.gone if held.is_at(address)), None)
+        if before is not None:
+            # Who waits in its queue notices nothing.
+            change.gone.remove(before)
+            change.held.append(_Held(server.name, address, before.sockets, before.file))
+            return
+        change.add(self._bind(server, address, change.gone))
+
+    def _bind(self, server: ServerConfig, address: str, gone: list[_Held]) -> _Held:
+        where = parse_listen_interface(address)
+        if where.kind == "systemd":
+            raise OSError(errno.ENOENT, NOT_PASSED)
+        if where.kind == "unix":
+            mode = None if server.unix_mode is None else int(server.unix_mode, 8)
+            held = _Held(server.name, address, [bind_unix(where.path, mode)])
+            held.file = file_identity(where.path)
+            if self._identity is not None:
+                give_socket(self._identity, where.path)
+            return held
+        try:
+            first = bind_tcp(where)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _allow_beside(gone, where.port):
+                raise
+            # One of all addresses is in the way of one of a single one, until it is closed.
+            first = bind_tcp(where, share=True)
+        held = _Held(server.name, address, [first])
+        try:
+            if self._processes > 1 and not self._shared:
+                # Not before it listens: somebody else's listener would be shared in silence.
+                share_port(first)
+                bound = parse_listen_interface(address_of(first))
+                for _ in range(self._processes - 1):
+                    held.sockets.append(bind_tcp(bound, share=True))
+        except BaseException:
+            held.close()
+            raise
+        return held
+
+    def _add_more(self, held: _Held) -> None:
+        """Binds what is missing beside what was given, where it allows that.
+
+        Not beside one that was bound alone, as systemd's are: it stays when this process ends, and
+        who waits in the queue of another beside it would be reset.
+        """
+        for group in held.by_port():
+            where = parse_listen_interface(address_of(group[0]))
+            if self._shared or where.kind != "tcp" or not all(map(shares_port, group)):
+                continue
+            for _ in range(self._processes - len(group)):
+                try:
+                    held.sockets.append(bind_tcp(where, share=True))
+                except OSError as error:
+                    log.warning(
+                        "%s: %d processes share %d sockets, as no more can be bound: %s",
+                        *(held.address, self._processes, len(group), error.strerror),
+                    )
+                    break
+
+
+@dataclass(slots=True)
+class SocketChange:
+    """What is bound for another config, and what is to be closed: `commit` or `abandon` it."""
+
+    sockets: ListeningSockets
+    gone: list[_Held]
+    held: list[_Held] = field(default_factory=list)
+    """What there is to be, in the order of the servers."""
+    fresh: list[_Held] = field(default_factory=list)
+    """What of it is new."""
+
+    def add(self, held: _Held) -> None:
+        """Something new."""
+        self.held.append(held)
+        self.fresh.append(held)
+
+    def for_child(self, number: int) -> Sockets:
+        """What is new for a process, for `Core.inherit`; the descriptors stay ours.
+
+        Where a server is called otherwise and listens where another one has, there is nothing new:
+        the core goes on with what it has.
+        """
+        return self.sockets.shares(self.fresh, number)
+
+    def commit(self) -> None:
+        """It is in force: what is gone closes. After the processes have let go of it."""
+        self.sockets.commit(self)
+
+    def abandon(self) -> None:
+        """Nothing has changed."""
+        for held in self.fresh:
+            held.close()
+
+
+class _Given:
+    """Sockets that somebody else has bound, until a server asks for them."""
+
+    def __init__(self, sockets: Iterable[tuple[str, int]]) -> None:
+        self._left = list(sockets)
+        self._open: list[socket.socket] = []
+
+    def take(self, address: str) -> list[socket.socket]:
+        """All that there are of an address; of port 0 those of one port, as the core does.
+
+        Raises:
+            ValueError: one is not of it.
+        """
+        mine: list[socket.socket] = []
+        left: list[tuple[str, int]] = []
+        for text, fd in self._left:
+            if text != address:
+                left.append((text, fd))
+                continue
+            one = handed_over(fd)
+            self._open.append(one)
+            bound = address_of(one)
+            if parse_listen_interface(address).kind != "systemd" and not is_at(one, address):
+                message = f"the socket that was handed over is of {bound}"
+                raise ValueError(message)
+            is_any = parse_listen_interface(address).is_of_the_system
+            if is_any and mine and address_of(mine[0]) != bound:
+                left.append((text, fd))
+            else:
+                mine.append(one)
+        self._left = left
+        self._open = [one for one in self._open if one not in mine]
+        return mine
+
+    def close(self) -> None:
+        """Closes what nobody has taken; not the giver's descriptors."""
+        for one in self._open:
+            one.close()
+
+
+def _allow_beside(gone: list[_Held], port: int) -> bool:
+    """Lets others be bound on the port of what is to be closed; whether there is any such."""
+    found = False
+    for held in gone:
+        for one in held.sockets:
+            if address_of(one).endswith(f":{port}") and not held.address.startswith(_UNIX):
+                share_port(one)
+                found = True
+    return found

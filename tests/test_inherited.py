@@ -1,0 +1,393 @@
+"""Sockets that somebody else has bound, served by a core; and what a reload does with sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guerrilla._core import Core
+from tests.cores import BACKEND, MIB, SERVER, Client
+from tests.cores import close_clients as _close_clients  # an automatic fixture  # noqa: F401
+
+GONE = b"421 4.3.2 Not accepting mail here any more, please connect again\r\n"
+
+
+def settings(*addresses: str, **named: str) -> Any:
+    """Of servers at these addresses, which are their names too, or which have other ones."""
+    servers = {address: address for address in addresses} | named
+    return {
+        "servers": [
+            SERVER | {"name": name, "address": address} for name, address in servers.items()
+        ],
+        "allowed_hosts": ["."],
+        "max_memory": 256 * MIB,
+        "spill_size": 0,
+        "backends": [BACKEND],
+        "log_level": 20,
+    }
+
+
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def made(
+    opened: ExitStack, *addresses: str, given: Sequence[tuple[str, socket.socket]] = ()
+) -> Core:
+    """A running core that was given sockets."""
+    core = Core(settings(*addresses))
+    opened.callback(core.close)
+    core.inherit([(address, one.fileno()) for address, one in given])
+    core.bind()
+    core.start()
+    return core
+
+
+def listening(
+    opened: ExitStack, host: str = "127.0.0.1", port: int = 0, **options: int
+) -> socket.socket:
+    """A socket of somebody else."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    one = opened.enter_context(socket.socket(family))
+    for name, value in options.items():
+        level = socket.IPPROTO_IPV6 if name.startswith("IPV6") else socket.SOL_SOCKET
+        one.setsockopt(level, getattr(socket, name), value)
+    one.bind((host, port))
+    one.listen()
+    return one
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def address_of(one: socket.socket) -> str:
+    host, port = one.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def connection(opened: ExitStack, address: str) -> socket.socket:
+    """One that waits to be accepted, or is."""
+    if address.startswith("unix:"):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(address.removeprefix("unix:"))
+    else:
+        host, port = address.rsplit(":", 1)
+        client = socket.create_connection((host.strip("[]"), int(port)))
+    opened.enter_context(client)
+    client.settimeout(20)
+    return client
+
+
+def hears(client: socket.socket) -> bytes:
+    return client.recv(1000)
+
+
+# --- What is served -------------------------------------------------------------------------------
+
+
+def test_a_socket_that_is_handed_over_is_served_with_who_waits_in_its_queue(
+    opened: ExitStack,
+) -> None:
+    one = listening(opened)
+    address = address_of(one)
+    early = connection(opened, address)
+    core = made(opened, address, given=[(address, one)])
+    one.close()
+    assert hears(early).startswith(b"220 ")
+    assert Client(address).ask("NOOP\r\n").startswith(b"250")
+    assert core.addresses() == [address]
+    assert core.drop_inherited() == []
+
+
+def test_all_sockets_of_an_address_are_served(opened: ExitStack) -> None:
+    first = listening(opened, SO_REUSEPORT=1)
+    address = address_of(first)
+    more = [listening(opened, port=first.getsockname()[1], SO_REUSEPORT=1) for _ in range(3)]
+    early = [connection(opened, address) for _ in range(40)]
+    core = made(opened, address, given=[(address, one) for one in (first, *more)])
+    assert {hears(client)[:4] for client in early} == {b"220 "}
+    assert core.addresses() == [address]
+    fds = core.sockets()
+    assert [text for text, _ in fds] == [address] * 4
+    inodes = {os.fstat(one.fileno()).st_ino for one in (first, *more)}
+    assert {os.fstat(fd).st_ino for _, fd in fds} == inodes
+    assert not any(os.get_inheritable(fd) for _, fd in fds)
+    for _, fd in fds:
+        os.close(fd)
+
+
+def test_several_servers_of_port_0_have_a_port_each(opened: ExitStack) -> None:
+    one, two, three = (listening(opened) for _ in range(3))
+    core = Core(settings(first="127.0.0.1:0", second="127.0.0.1:0"))
+    opened.callback(core.close)
+    core.inherit([("127.0.0.1:0", each.fileno()) for each in (one, two, three)])
+    assert core.bind() == [address_of(one), address_of(two)]
+    assert core.drop_inherited() == ["127.0.0.1:0"]
+
+
+def test_sockets_of_a_name_are_served_wherever_they_listen(
+    opened: ExitStack, tmp_path: Path
+) -> None:
+    one, two = listening(opened), listening(opened, "::1")
+    path = tmp_path / "mail.sock"
+    unix = opened.enter_context(socket.socket(socket.AF_UNIX))
+    unix.bind(str(path))
+    unix.listen()
+    addresses = [address_of(one), address_of(two), f"unix:{path}"]
+    core = made(opened, "systemd:smtp", given=[("systemd:smtp", each) for each in (one, two, unix)])
+    assert core.addresses() == addresses
+    for address in addresses:
+        assert hears(connection(opened, address)).startswith(b"220 ")
+    core.close()
+    assert path.exists()
+
+
+def test_a_name_that_nothing_was_handed_over_by_cannot_be_bound() -> None:
+    core = Core(settings("systemd:smtp"))
+    with pytest.raises(OSError, match="systemd:smtp: cannot listen: no socket of that name"):
+        core.bind()
+
+
+def test_one_of_all_addresses_serves_both_families(opened: ExitStack) -> None:
+    both = listening(opened, "::", IPV6_V6ONLY=0)
+    port = both.getsockname()[1]
+    addresses = [f"0.0.0.0:{port}", f"[::]:{port}"]
+    made(opened, *addresses, given=[(address, both) for address in addresses])
+    assert hears(connection(opened, f"127.0.0.1:{port}")).startswith(b"220 ")
+    assert hears(connection(opened, f"[::1]:{port}")).startswith(b"220 ")
+
+
+# --- What does not fit ----------------------------------------------------------------------------
+
+
+def test_what_was_handed_over_and_nobody_asks_for_is_told_and_closed(opened: ExitStack) -> None:
+    one = listening(opened)
+    address = address_of(one)
+    core = made(opened, "127.0.0.1:0", given=[(address, one)])
+    one.close()
+    assert core.drop_inherited() == [address]
+    assert core.drop_inherited() == []
+    with pytest.raises(ConnectionRefusedError):
+        connection(opened, address)
+
+
+def test_what_is_no_socket_of_that_address_is_refused_whole(
+    opened: ExitStack, tmp_path: Path
+) -> None:
+    good = listening(opened)
+    port = good.getsockname()[1]
+    datagrams = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    deaf = opened.enter_context(socket.socket())
+    deaf.bind(("127.0.0.1", 0))
+    path = tmp_path / "mail.sock"
+    unix = opened.enter_context(socket.socket(socket.AF_UNIX))
+    unix.bind(str(path))
+    unix.listen()
+    file = os.open(tmp_path, os.O_RDONLY)
+    opened.callback(os.close, file)
+    address = address_of(good)
+    core = Core(settings(address))
+    for wanted, fd, why in (
+        ("127.0.0.1:25", good.fileno(), f"the socket that was handed over is of {address}"),
+        (f"127.0.0.2:{port}", good.fileno(), f"the socket that was handed over is of {address}"),
+        (f"0.0.0.0:{port}", good.fileno(), f"the socket that was handed over is of {address}"),
+        ("unix:/run/x", good.fileno(), f"the socket that was handed over is of {address}"),
+        ("unix:/run/x", unix.fileno(), f"the socket that was handed over is of unix:{path}"),
+        (address, unix.fileno(), f"the socket that was handed over is of unix:{path}"),
+        (address, datagrams.fileno(), "what was handed over does not listen for connections"),
+        (address, deaf.fileno(), "what was handed over does not listen for connections"),
+        (address, file, "Socket operation on non-socket"),
+        (address, 9999, "Bad file descriptor"),
+        ("systemd:x", datagrams.fileno(), "what was handed over does not listen for connections"),
+        ("nonsense", good.fileno(), None),
+    ):
+        with pytest.raises(ValueError) as told:  # noqa: PT011  # its text is looked at
+            core.inherit([(address, good.fileno()), (wanted, fd)])
+        text = str(told.value)
+        assert text.startswith("no address: nonsense" if why is None else f"{wanted}: {why}"), text
+    assert core.drop_inherited() == []
+
+
+# --- Files of unix sockets ------------------------------------------------------------------------
+
+
+def test_the_file_of_a_socket_belongs_to_one_of_those_who_serve_it(
+    opened: ExitStack, tmp_path: Path
+) -> None:
+    path = tmp_path / "mail.sock"
+    address = f"unix:{path}"
+    first = made(opened, address)
+
+    def successor() -> Core:
+        core = Core(settings(address))
+        opened.callback(core.close)
+        sockets = first.sockets()
+        core.inherit(sockets)
+        for _, fd in sockets:
+            os.close(fd)
+        core.bind()
+        core.start()
+        return core
+
+    successor().close()  # as one that has failed
+    assert path.exists()
+    second = successor()
+    assert second.leave_files() == []
+    assert first.leave_files() == [address]
+    assert first.leave_files() == []
+    second.own_files([address, "unix:/run/other", "127.0.0.1:25"])
+    with pytest.raises(ValueError, match="no address: x"):
+        second.own_files(["x"])
+    first.close()
+    assert path.exists()
+    assert hears(connection(opened, address)).startswith(b"220 ")
+    second.close()
+    assert not path.exists()
+
+
+def test_a_file_of_somebody_else_stays(opened: ExitStack, tmp_path: Path) -> None:
+    path = tmp_path / "mail.sock"
+    unix = opened.enter_context(socket.socket(socket.AF_UNIX))
+    unix.bind(str(path))
+    unix.listen()
+    core = made(opened, f"unix:{path}", given=[(f"unix:{path}", unix)])
+    assert core.reload(settings("127.0.0.1:0")) == []
+    assert path.exists()
+    core.close()
+    assert path.exists()
+    assert core.leave_files() == []
+
+
+# --- Reloads --------------------------------------------------------------------------------------
+
+
+def inodes(core: Core) -> set[int]:
+    found = core.sockets()
+    try:
+        return {os.fstat(fd).st_ino for _, fd in found}
+    finally:
+        for _, fd in found:
+            os.close(fd)
+
+
+def test_a_reload_serves_what_was_handed_over_before_it(opened: ExitStack) -> None:
+    core = made(opened, "127.0.0.1:0")
+    (before,) = core.addresses()
+    one = listening(opened)
+    address = address_of(one)
+    early = connection(opened, address)
+    core.inherit([(address, one.fileno())])
+    assert core.reload(settings("127.0.0.1:0", address)) == []
+    assert core.addresses() == [before, address]
+    assert hears(early).startswith(b"220 ")
+    assert os.fstat(one.fileno()).st_ino in inodes(core)
+
+
+def test_a_reload_that_was_given_up_leaves_nothing(opened: ExitStack) -> None:
+    core = made(opened, "127.0.0.1:0")
+    one = listening(opened)
+    address = address_of(one)
+    core.inherit([(address, one.fileno())])
+    assert core.drop_inherited() == [address]
+    one.close()
+    with pytest.raises(ConnectionRefusedError):
+        connection(opened, address)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "port 0"])
+def test_a_server_of_another_name_goes_on_with_the_socket(
+    opened: ExitStack, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "mail.sock"
+    there = f"127.0.0.1:{free_port()}"
+    address = {"tcp": there, "unix": f"unix:{path}", "port 0": "127.0.0.1:0"}[kind]
+    core = made(opened, address)
+    (real,) = core.addresses()
+    before = inodes(core)
+    idle = Client(real)
+    assert core.reload(settings(other=address)) == []
+    assert inodes(core) == before
+    assert core.addresses() == [real]
+    assert idle.read(1) == GONE
+    assert Client(real).ask("NOOP\r\n").startswith(b"250")
+    if kind == "port 0":
+        # With the port that it has, for good.
+        assert core.reload(settings(real)) == []
+        assert inodes(core) == before
+    core.close()
+    assert not path.exists()
+
+
+def said(core: Core) -> list[str]:
+    """What it has logged of its listeners since it was last asked."""
+    batches = core.receive_logs(1000, 0) or []
+    lines = [record.message for batch in batches for record in batch.records]
+    return [line for line in lines if "listening on " in line]
+
+
+def test_nobody_who_waits_is_lost_by_a_change_of_the_name(opened: ExitStack) -> None:
+    one = listening(opened)
+    address = address_of(one)
+    core = made(opened, address, given=[(address, one)])
+    one.close()
+    for number in range(50):
+        clients = [connection(opened, address) for _ in range(5)]
+        assert core.reload(settings(**{f"name {number}": address})) == []
+        clients += [connection(opened, address) for _ in range(5)]
+        # Who was accepted before may be sent away; nobody is reset.
+        assert {hears(client)[:4] for client in clients} <= {b"220 ", b"421 "}
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize("there_and_back", [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
+def test_a_server_that_moves_to_more_or_fewer_addresses_listens_all_the_time(
+    opened: ExitStack, there_and_back: tuple[str, str]
+) -> None:
+    port = free_port()
+    first, second = (f"{host}:{port}" for host in there_and_back)
+    core = made(opened, first)
+    for wanted, other in ((second, first), (first, second)) * 10:
+        before = inodes(core)
+        clients = [connection(opened, f"127.0.0.1:{port}") for _ in range(5)]
+        said(core)
+        assert core.reload(settings(wanted)) == []
+        assert said(core) == [f"listening on {wanted}", f"no longer listening on {other}"]
+        assert core.addresses() == [wanted]
+        assert not inodes(core) & before
+        clients.append(connection(opened, f"127.0.0.1:{port}"))
+        assert {hears(client)[:4] for client in clients} <= {b"220 ", b"421 "}
+        for client in clients:
+            client.close()
+
+
+def test_who_waits_at_a_server_that_goes_hears_why(opened: ExitStack) -> None:
+    one = listening(opened)
+    address = address_of(one)
+    core = made(opened, "127.0.0.1:0", address, given=[(address, one)])
+    one.close()
+    clients = [connection(opened, address) for _ in range(100)]
+    assert core.reload(settings("127.0.0.1:0")) == []
+    for client in clients:
+        heard = b""
+        while not heard.endswith(GONE):
+            octets = hears(client)
+            assert octets, heard
+            heard += octets
+
+
+def test_a_port_of_somebody_else_stays_an_error(opened: ExitStack) -> None:
+    core = made(opened, "127.0.0.1:0")
+    taken = listening(opened, SO_REUSEPORT=1)
+    (problem,) = core.reload(settings("127.0.0.1:0", address_of(taken)))
+    assert "in use" in problem
