@@ -1,19 +1,21 @@
 //! The parser and the session alone, to have their instructions counted: a message costs the same in every
 //! run, which no clock on a shared machine can say. `scripts/instructions.sh` runs it.
 //!
-//! And the spool, which a clock has to say: `cargo bench --bench core -- spool 100000 BACKLOG FOLDER`.
+//! And the spool, which a clock has to say: `cargo bench --bench core -- spool 100000 BACKLOG FOLDER`; so does the table of
+//! client addresses: `cargo bench --bench core -- clients 1000000 PROCESSES`.
 
 #![allow(clippy::expect_used, reason = "a benchmark says what is wrong by panicking")]
 #![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "it says what it found")]
 
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use guerrilla::buffer::{Body, Budget, Spiller};
 use guerrilla::log::Log;
-use guerrilla::shared::Part;
+use guerrilla::shared::{Kind, Memory, Part, now};
 use guerrilla::smtp::{BodyAnswer, Command, Reply, Session, Settings, Step, Verdict};
 use guerrilla::spool::{Incoming, Refusal, Settings as SpoolSettings, Settled, Spool};
 
@@ -37,7 +39,10 @@ fn main() {
             let backlog = arguments.next().map_or(1_000, |text| text.parse().expect("is a number"));
             spool(count, backlog, arguments.next().unwrap_or_else(|| "/var/tmp".to_owned()));
         }
-        other => panic!("no scenario {other}: parse, session, pipelined or spool"),
+        "clients" => {
+            clients(count, arguments.next().map_or(1, |text| text.parse().expect("is a number")));
+        }
+        other => panic!("no scenario {other}: parse, session, pipelined, spool or clients"),
     }
 }
 
@@ -48,6 +53,29 @@ fn parse(count: usize) {
             black_box(Command::parse(black_box(line)).is_ok());
         }
     }
+}
+
+/// Connections of a thousand addresses, counted and given back, where so many processes have others of them.
+fn clients(count: usize, processes: usize) {
+    let memory = Memory::create(processes).expect("there is memory");
+    let tenants = (0..processes).map(|place| memory.claim(place).expect("it is free"));
+    let tenants: Vec<_> = tenants.collect();
+    let tenant = tenants.first().expect("there is one");
+    let keys = tenant.keys(Kind::Address, "test");
+    let addresses: Vec<IpAddr> = (0..1_000_u32).map(|number| IpAddr::V4(number.into())).collect();
+    for (tenant, address) in
+        tenants.iter().flat_map(|one| addresses.iter().map(move |ip| (one, ip)))
+    {
+        tenant.open(keys.address(*address), now()).expect("there is room");
+    }
+    let began = Instant::now();
+    for address in addresses.iter().cycle().take(count) {
+        let key = keys.address(black_box(*address));
+        black_box(tenant.open(key, now()));
+        tenant.close(key, true);
+    }
+    let each = began.elapsed().as_nanos() as f64 / count as f64;
+    println!("{processes} processes: {each:.0} ns a connection");
 }
 
 /// Messages of 4 KiB on one connection.

@@ -52,7 +52,10 @@ class Sharer:
         )
         assert self._process.stdout is not None
         self.address = self._process.stdout.readline().strip()
-        assert self.address, "it has not begun"
+        if not self.address:
+            self._process.wait(20)
+            self._close()
+            raise AssertionError("it has not begun")
 
     def kill(self) -> None:
         """By SIGKILL: it can do nothing about it."""
@@ -99,7 +102,8 @@ def _serve(fd: str, place: str, server: str) -> None:
     core.start()
     for work in (save, refuse):
         threading.Thread(target=work, daemon=True).start()
-    print(address, flush=True)
+    sys.stdout.write(f"{address}\n")
+    sys.stdout.flush()
     sys.stdin.read()
     core.close()
 

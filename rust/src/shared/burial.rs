@@ -11,7 +11,7 @@ impl Memory {
     /// place. One that still runs must not be buried: what it holds would be given away.
     pub fn bury(&self, place: usize) -> Result<(), Trouble> {
         self.check(place)?;
-        let _alone = self.alone();
+        let _changing = self.changing();
         let (counted, gone) = (self.counted(place), self.gone());
         // Whoever adds up meanwhile would find it in both, or in neither.
         self.header().burials.write(|| {

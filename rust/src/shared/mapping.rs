@@ -1,9 +1,9 @@
 //! The mapping itself, and all that is unsafe about it.
 
-// Other processes write to what is mapped here while it is read. Hence three rules, which this file keeps. What is in
-// it are atomics and nothing else (`Plain`): any content is a value of theirs, and any change at any time is allowed.
-// The file cannot become shorter: it is sealed, so that no access meets a page that is not there. And every reference
-// keeps the mapping that it leads to (`Part`), or is borrowed from it.
+// `unsafe` is needed here to lend as a reference what other processes write to while it is read. Hence three rules,
+// which this file keeps. What is mapped are atomics and nothing else (`Plain`): any content is a value of theirs, and
+// any change at any time is allowed. The file cannot become shorter: it is sealed, so that no access meets a page that
+// is not there. And every reference keeps the mapping that it leads to (`Part`), or is borrowed from it.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout as Size, handle_alloc_error};

@@ -57,7 +57,7 @@ pub struct Memory {
     mapping: Arc<Mapping>,
     layout: Layout,
     /// Threads that bury and rotate do it one after the other; only one process does.
-    alone: Mutex<()>,
+    changing: Mutex<()>,
 }
 
 /// Why a memory or a place in it cannot be had.
@@ -157,7 +157,7 @@ impl Memory {
     }
 
     fn over(mapping: Mapping, layout: Layout) -> Self {
-        Self { mapping: Arc::new(mapping), layout, alone: Mutex::default() }
+        Self { mapping: Arc::new(mapping), layout, changing: Mutex::default() }
     }
 
     /// Fills in the header of a new one.
@@ -190,8 +190,8 @@ impl Memory {
         if place < places { Ok(()) } else { Err(Trouble::Place { place, places }) }
     }
 
-    fn alone(&self) -> MutexGuard<'_, ()> {
-        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn header(&self) -> &Header {

@@ -13,9 +13,9 @@ const IMPATIENCE: usize = 100;
 pub(super) struct Sequence(AtomicU64);
 
 impl Sequence {
-    /// Which change was the last, where none is under way.
-    pub(super) fn number(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+    /// Which change was the last; none while there is one.
+    pub(super) fn last(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Acquire)).filter(|number| number.is_multiple_of(2))
     }
 
     /// Changes something; one at a time.

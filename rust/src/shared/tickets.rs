@@ -61,7 +61,7 @@ impl Memory {
     /// Makes a new key for tickets; those of the key before are still taken, older ones no longer.
     pub fn rotate_tickets(&self) -> io::Result<()> {
         let new = Secret::random()?;
-        let _alone = self.alone();
+        let _changing = self.changing();
         let header = self.header();
         let [current, previous] = &header.secrets;
         header.rotations.write(|| {
@@ -149,10 +149,11 @@ impl Tickets {
         Ok(Arc::new(Self { memory: Arc::clone(memory), purpose, keys: Swap::new(keys) }))
     }
 
-    /// Those of the last rotation; where it has not ended, those that were used last.
+    /// Those of the last rotation that has ended.
     fn keys(&self) -> Arc<Keys> {
         let keys = self.keys.load();
-        if self.memory.header().rotations.number() == keys.rotation {
+        let last = self.memory.header().rotations.last();
+        if last.is_none_or(|last| last == keys.rotation) {
             return keys;
         }
         if let Some(new) = make(&self.memory, &self.purpose) {
