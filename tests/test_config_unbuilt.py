@@ -33,7 +33,13 @@ def test_an_unbuilt_line_says_what_the_default_is() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        {"processes": 4, "shared_sockets": True, "spill_size": "2 MiB", "watch_config": True, "log_format": "json"},
+        {
+            "processes": 4,
+            "shared_sockets": True,
+            "spill_size": "2 MiB",
+            "watch_config": True,
+            "log_format": "json",
+        },
         {"spool": {}, "backends": {}, "dashboard": {"is_enabled": False}, "metrics": {}},
         {"control_socket": "/s", "user": "", "group": None},
         {"user": "mail", "group": 8},
