@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 
 from guerrilla._core import Core
+from guerrilla.config import from_mapping
+from guerrilla.daemon import Daemon
+from guerrilla.errors import StartError
+from guerrilla.processes.place import Place
 from tests.cores import BACKEND, MIB, SERVER, Client
 from tests.cores import close_clients as _close_clients  # an automatic fixture  # noqa: F401
 
@@ -391,3 +395,42 @@ def test_a_port_of_somebody_else_stays_an_error(opened: ExitStack) -> None:
     taken = listening(opened, SO_REUSEPORT=1)
     (problem,) = core.reload(settings("127.0.0.1:0", address_of(taken)))
     assert "in use" in problem
+
+
+# --- A daemon -------------------------------------------------------------------------------------
+
+
+def daemon(given: Sequence[tuple[str, socket.socket]], *interfaces: str) -> Daemon:
+    servers = [{"listen_interface": interface} for interface in interfaces]
+    config = {"servers": servers, "log_file": "off", "control_socket": "off"}
+    sockets = [(address, one.fileno()) for address, one in given]
+    return Daemon(from_mapping(config), place=Place(sockets=sockets))
+
+
+def test_a_daemon_serves_what_it_is_given_and_binds_the_rest(opened: ExitStack) -> None:
+    one, other = listening(opened), listening(opened)
+    address = address_of(one)
+    early = connection(opened, address)
+    with daemon([(address, one), (address_of(other), other)], address, "127.0.0.1:0") as made:
+        assert hears(early).startswith(b"220 ")
+        assert made.addresses[0] == address
+        assert address_of(other) not in made.addresses
+
+
+def test_what_does_not_fit_is_told_of_its_server(opened: ExitStack) -> None:
+    one = listening(opened)
+    with pytest.raises(StartError) as told:
+        daemon([("127.0.0.1:1025", one)], "127.0.0.1:0", "127.0.0.1:1025").start()
+    why = f"the socket that was handed over is of {address_of(one)}"
+    assert told.value.problems == (f"servers[1].listen_interface: 127.0.0.1:1025: {why}",)
+
+
+def test_what_is_given_is_not_told_to_be_in_use(opened: ExitStack) -> None:
+    """By a start that fails for something else, and tells of all servers at once."""
+    one, taken = listening(opened), listening(opened)
+    address = address_of(one)
+    names = [address, "mx.invalid:25", address_of(taken), "systemd:smtp"]
+    with pytest.raises(StartError) as told:
+        daemon([(address, one)], *names).start()
+    found = sorted(line.partition(".listen_interface: ")[0] for line in told.value.problems)
+    assert found == ["servers[1]", "servers[2]", "servers[3]"]
