@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.errors import StartError
 from guerrilla.processes.place import Place
-from tests.cores import BACKEND, MIB, SERVER, Client
+from tests.cores import BACKEND, MIB, SERVER, Client, until
 from tests.cores import close_clients as _close_clients  # an automatic fixture  # noqa: F401
 
 GONE = b"421 4.3.2 Not accepting mail here any more, please connect again\r\n"
@@ -375,13 +376,38 @@ def test_a_server_that_moves_to_more_or_fewer_addresses_listens_all_the_time(
             client.close()
 
 
-def test_who_waits_at_a_server_that_goes_hears_why(opened: ExitStack) -> None:
-    one = listening(opened)
-    address = address_of(one)
-    core = made(opened, "127.0.0.1:0", address, given=[(address, one)])
-    one.close()
-    clients = [connection(opened, address) for _ in range(100)]
-    assert core.reload(settings("127.0.0.1:0")) == []
+@contextmanager
+def without_descriptors() -> Iterator[None]:
+    """Nobody can open anything: an accept loop waits, for longer and longer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_who_waits_at_a_server_that_goes_hears_why(
+    opened: ExitStack, tmp_path: Path, kind: str
+) -> None:
+    """Those too that nobody has accepted yet."""
+    family = socket.AF_INET if kind == "tcp" else socket.AF_UNIX
+    path = tmp_path / "mail.sock"
+    wanted = "127.0.0.1:0" if kind == "tcp" else f"unix:{path}"
+    core = made(opened, "127.0.0.2:0", wanted)
+    address = core.addresses()[1]
+    where = ("127.0.0.1", int(address.rpartition(":")[2])) if kind == "tcp" else str(path)
+    clients = [opened.enter_context(socket.socket(family)) for _ in range(100)]
+    with without_descriptors():
+        for client in clients:
+            client.settimeout(20)
+            client.connect(where)
+        until(lambda: core.stats()["accept_errors"] >= 8)  # it looks again in a second
+    assert core.reload(settings("127.0.0.2:0")) == []
+    assert not path.exists()
     for client in clients:
         heard = b""
         while not heard.endswith(GONE):
