@@ -32,9 +32,12 @@ fn a_file_that_can_shrink_is_none_whatever_it_says() {
     let mut octets = vec![0; memory.layout.size()];
     let file: File = memory.file().unwrap().try_clone_to_owned().unwrap().into();
     file.read_exact_at(&mut octets, 0).unwrap();
-    let mut copy = tempfile::tempfile().unwrap();
-    copy.write_all(&octets).unwrap();
-    assert!(trouble(copy).contains("no memory file of guerrilla: it is not sealed"));
+    let on_disk = tempfile::tempfile().unwrap();
+    let in_memory = rustix::fs::memfd_create("copy", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    for mut copy in [on_disk, in_memory.into()] {
+        copy.write_all(&octets).unwrap();
+        assert!(trouble(copy).contains("no memory file of guerrilla: it is not sealed"));
+    }
     assert!(trouble(std::net::TcpListener::bind("127.0.0.1:0").unwrap()).contains("not sealed"));
 }
 
