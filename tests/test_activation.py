@@ -66,6 +66,7 @@ class Service(RunningDaemon):
         *interfaces: str,
         names: str | None = None,
         backend: str = "",
+        processes: int = 1,
         **variables: str,
     ) -> None:
         environment = {**os.environ, "LISTEN_FDS": str(len(sockets)), **variables}
@@ -74,15 +75,15 @@ class Service(RunningDaemon):
         fds = [one.fileno() for one in sockets]
         super().__init__(
             folder,
-            config=text(folder, *interfaces, backend=backend),
+            config=text(folder, *interfaces, backend=backend, processes=processes),
             command=[sys.executable, "-c", LAUNCHER, ",".join(map(str, fds))],
             environment=environment,
             descriptors=fds,
         )
 
 
-def text(folder: Path, *interfaces: str, backend: str = "") -> str:
-    lines = ['allowed_hosts = ["."]', 'log_level = "info"']
+def text(folder: Path, *interfaces: str, backend: str = "", processes: int = 1) -> str:
+    lines = ['allowed_hosts = ["."]', 'log_level = "info"', f"processes = {processes}"]
     for interface in interfaces:
         lines += ["[[servers]]", f"listen_interface = {json.dumps(interface)}"]
     lines += ["[backend_config]", backend or 'save_process = "HeadersParser|Hasher|Header|SQL"']
@@ -124,7 +125,8 @@ def test_a_unix_socket_that_was_passed_keeps_its_file(opened: ExitStack, tmp_pat
     assert path.exists()
 
 
-def test_a_restart_refuses_nobody(opened: ExitStack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_restart_refuses_nobody(opened: ExitStack, tmp_path: Path, processes: int) -> None:
     """Clients connect all the time, and each is served: before, by the next one, or after."""
     one = listening(opened)
     place = one.getsockname()[:2]
@@ -150,7 +152,7 @@ def test_a_restart_refuses_nobody(opened: ExitStack, tmp_path: Path) -> None:
     served: list[int] = []
     try:
         for _ in range(3):
-            with Service(tmp_path, [one], address_of(one)):
+            with Service(tmp_path, [one], address_of(one), processes=processes):
                 before = len(heard)
                 while len(heard) < before + 50:
                     time.sleep(0.005)
@@ -177,6 +179,15 @@ def test_what_it_was_told_is_not_told_to_those_it_starts(opened: ExitStack, tmp_
         assert client.deliver(MAIL).startswith("250 ")
     assert "PATH=" in seen.read_text()
     assert "LISTEN_" not in seen.read_text()
+
+
+def test_several_processes_are_passed_them_too(opened: ExitStack, tmp_path: Path) -> None:
+    one, two = listening(opened), listening(opened, "::1")
+    with Service(tmp_path, [one, two], "systemd:smtp", names="smtp:smtp", processes=2) as daemon:
+        assert daemon.addresses == [address_of(one), address_of(two)]
+        for address in daemon.addresses * 4:
+            with Wire(address) as client:
+                assert client.deliver(MAIL).startswith("250 ")
 
 
 def test_sockets_for_another_process_are_not_taken(opened: ExitStack, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from tests.configs import KEY_FILES, backend, server, tls
 @pytest.mark.parametrize(
     ("raw", "paths"),
     [
-        ({"processes": 0}, ["processes"]),
         ({"dashboard": {"tick_interval": 1}}, ["dashboard"]),
         ({"metrics": {"listen_interface": ":1"}}, ["metrics"]),
     ],
@@ -27,17 +26,20 @@ def test_a_key_whose_feature_comes_later_is_named(raw: dict[str, Any], paths: li
 
 def test_an_unbuilt_line_says_what_the_default_is() -> None:
     """As a config would write it."""
-    raw = {"processes": 2, **server(protocol="lmtp"), "metrics": {"listen_interface": ":1"}}
-    assert unbuilt(from_mapping(raw)) == [
-        "processes: more than one process is not built yet; remove the key, or set it to 1",
-        "metrics: metrics is not built yet; remove the key",
-    ]
+    raw = {**server(protocol="lmtp"), "metrics": {"listen_interface": ":1"}}
+    assert unbuilt(from_mapping(raw)) == ["metrics: metrics is not built yet; remove the key"]
 
 
 @pytest.mark.parametrize(
     "raw",
     [
-        {"processes": 1, "spill_size": "2 MiB", "watch_config": True, "log_format": "json"},
+        {
+            "processes": 4,
+            "shared_sockets": True,
+            "spill_size": "2 MiB",
+            "watch_config": True,
+            "log_format": "json",
+        },
         {"spool": {}, "backends": {}, "dashboard": {"is_enabled": False}, "metrics": {}},
         {"control_socket": "/s", "user": "", "group": None},
         {"user": "mail", "group": 8},

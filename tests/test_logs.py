@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import re
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from guerrilla.logs.handlers import StreamHandler
+from guerrilla.logs.form import make_formatter
+from guerrilla.logs.handlers import StreamHandler, whole_lines
 from guerrilla.logs.output import LEVELS, LogOutput, LogSettings
 from guerrilla.logs.pump import LogPump
 
@@ -55,6 +57,7 @@ class Source:
         max: int,  # noqa: A002 - its name there
         timeout: float,
         form: str | None = None,
+        process: int | None = None,
     ) -> list[Any] | None:
         if not self._batches:
             return None
@@ -335,3 +338,30 @@ def test_a_record_that_cannot_be_logged_does_not_stop_the_others(written: Writte
         lambda: pumped([Record("x", "smtp", "bad", 0.0)], [Record(20, "smtp", "good", 0.0)])  # type: ignore[arg-type]
     )
     assert any(line.endswith("good") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", []),
+        ("a\nb\nc\n", ["a\nb\n", "c\n"]),
+        ("aaaaaaaa\nb\n", ["aaaaaaaa\n", "b\n"]),
+        ("é\né\n", ["é\n", "é\n"]),
+        ("a\u2028b\nc\nd", ["a\u2028b\n", "c\nd"]),
+        ("a\ud800\n", ["a\ud800\n"]),
+    ],
+)
+def test_what_goes_to_a_pipe_is_cut_behind_lines(text: str, parts: list[str]) -> None:
+    assert list(whole_lines(text, 5)) == parts
+
+
+def test_lines_of_one_of_several_processes_say_which() -> None:
+    record = logging.makeLogRecord(
+        {"name": "guerrilla.smtp", "levelname": "INFO", "msg": "hi", "created": 0.0}
+    )
+    assert make_formatter("text", 12).format(record) == (
+        "1970-01-01T00:00:00.000Z INFO guerrilla.smtp[12] hi"
+    )
+    entry = json.loads(make_formatter("json", 12).format(record))
+    assert (entry["logger"], entry["process"], entry["message"]) == ("guerrilla.smtp", 12, "hi")
+    assert "process" not in json.loads(make_formatter("json").format(record))

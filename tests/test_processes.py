@@ -196,9 +196,12 @@ def test_a_child_that_is_told_to_stop_does_so_gracefully(make: Make) -> None:
             client.send(TRANSACTION)
             assert [client.reply()[:3] for _ in range(3)] == ["250", "250", "354"]
         os.kill(first, signal.SIGTERM)
-        until(lambda: "[0] SIGTERM: stopping" in daemon.log_text())
+        until(lambda: "guerrilla.daemon[0] stopping" in daemon.log_text())
+        # Some of them come to the one that stops, and wait for the next.
+        waiting = [stack.enter_context(Wire(daemon.port, greeted=False)) for _ in range(16)]
         for client in clients:
             assert client.ask(b"Subject: x\r\n\r\nx\r\n.\r\n").startswith("250 ")
+        assert [client.reply()[:4] for client in waiting] == ["220 "] * 16
     replaced(daemon, 0, first)
     assert f"process 0 (pid {first}) ended with status 0 after" in daemon.log_text()
     assert len(daemon.rows()) == 16
@@ -565,9 +568,16 @@ def test_a_successor_leaves_nothing_open(make: Make) -> None:
         return len(os.listdir(f"/proc/{daemon.pid}/fd"))
 
     before = descriptors()
+    for _ in range(8):
+        assert send(daemon)[0] == 250
+    counted = asked(daemon, "stats")
     os.kill(first, signal.SIGKILL)
     replaced(daemon, 0, first)
     until(lambda: descriptors() == before)
+    # What was counted stays so; what was held is given back.
+    now = asked(daemon, "stats")
+    assert now["messages_accepted"] == counted["messages_accepted"] == 8
+    assert now["connections_open"] == 0
     daemon.stop()
 
 
@@ -650,6 +660,5 @@ def test_a_service_manager_hears_of_all_of_them(make: Make, tmp_path: Path) -> N
         # All that was said came from the parent alone.
         for pid in pids(daemon):
             assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()
-        daemon.process.send_signal(signal.SIGTERM)
-        until(lambda: manager.recv(4096).startswith(b"STOPPING=1"))
         daemon.stop()
+        until(lambda: manager.recv(4096).startswith(b"STOPPING=1"))

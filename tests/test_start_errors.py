@@ -144,7 +144,6 @@ def test_every_key_that_asks_for_what_is_not_built(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         config(
-            processes=2,
             dashboard={"is_enabled": True},
             metrics={"listen_interface": "127.0.0.1:0"},
         ),
@@ -155,7 +154,6 @@ def test_every_key_that_asks_for_what_is_not_built(tmp_path: Path) -> None:
     assert keys == [
         "dashboard",
         "metrics",
-        "processes",
     ]
 
 

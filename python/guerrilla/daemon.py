@@ -156,11 +156,12 @@ class Daemon(AsyncDaemon):
             self._done.clear()
             try:
                 with ExitStack() as opened:
-                    plan = self._plan(self.config)
+                    plan = self._plan(self.config, is_alone=not self._place.is_child)
                     checked = plan.check(self._place)
                     self._warnings = checked.warnings
                     parts = open_parts(
-                        *(plan, checked, opened, self.events, self.reload_tls), self._place
+                        *(plan, checked, opened, self.events, self.reload_tls),
+                        place=self._place,
                     )
                     self._warnings += waiting_warnings(self.config, parts.core)
                     if not self._place.is_child:
@@ -278,7 +279,9 @@ class Daemon(AsyncDaemon):
         problems = plan.problems()
         if problems:
             raise ConfigError(self._named(problems))
-        report = Reload(parts, plan).run()
+        return self._obeyed(parts, Reload(parts, plan).run())
+
+    def _obeyed(self, parts: Parts, report: ReloadReport) -> ReloadReport:
         self.config = parts.config
         self._warnings = list(report.warnings)
         self._watch_config(parts)
@@ -396,9 +399,10 @@ class Daemon(AsyncDaemon):
     def _overridden(self, config: AppConfig) -> AppConfig:
         return config.model_copy(update=self._overrides) if self._overrides else config
 
-    def _plan(self, config: AppConfig) -> Plan:
+    def _plan(self, config: AppConfig, *, is_alone: bool = False) -> Plan:
         folder = self.config_file.parent if self.config_file is not None else None
-        return Plan(config, self._registry, folder, self._backend, self._place.resolved)
+        resolved = self._place.resolved
+        return Plan(config, self._registry, folder, self._backend, resolved, is_alone=is_alone)
 
     def _named(self, problems: Sequence[str]) -> Sequence[str]:
         """Problems with the file whose config could not start."""

@@ -187,6 +187,10 @@ class AppConfig(Section):
     processes: Count = 1
     """Processes that share the ports. 0: one a core."""
 
+    shared_sockets: Flag = False
+    """Whether all processes accept from one socket, and not each from one of its own: few
+    connections are then spread more evenly."""
+
     control_socket: MaybeText = None
     """The unix socket that `guerrillad reload`, `status` and `stop` talk to; `off`: none. Default:
     `pid_file`, or else the config file, with `.sock` appended."""

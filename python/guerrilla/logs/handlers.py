@@ -7,7 +7,7 @@ import logging
 import os
 import select
 import sys
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def whole_lines(lines: str, most: int) -> Iterator[str]:
     """Cuts a text behind line ends, into parts of at most so many octets where lines allow it."""
     part: list[str] = []
     size = 0
-    for line in lines.splitlines(keepends=True):
+    for line in StringIO(lines, newline="\n"):
         octets = len(line.encode("utf-8", "backslashreplace"))
         if part and size + octets > most:
             yield "".join(part)

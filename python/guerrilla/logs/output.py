@@ -150,6 +150,17 @@ class LogOutput:
                 self._lost_before += _lost(handler)
                 _close(handler)
 
+    def try_out(self, settings: LogSettings) -> None:
+        """Opens what `change` would, and closes it again.
+
+        Raises:
+            OSError: as `change`.
+        """
+        with self._lock:
+            for name, handler in self._open(settings).items():
+                if name not in self._handlers:
+                    _close(handler)
+
     def set_level(self, log_level: str) -> None:
         """Takes effect with the next record, also for the core."""
         old = self.settings

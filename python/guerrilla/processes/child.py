@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla._core import SharedMemory
-from guerrilla.daemon import Daemon
 from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.errors import StartError
 from guerrilla.processes.channel import VERSION, Answering, unpack
+from guerrilla.processes.childdaemon import ChildDaemon
 from guerrilla.processes.place import Place
 from guerrilla.running.parts import Plan
 from guerrilla.running.signals import Signals, StoppedEarly
@@ -63,7 +63,7 @@ class _Child:
     """One child."""
 
     def __init__(self, end: socket.socket) -> None:
-        self._daemon: Daemon | None = None
+        self._daemon: ChildDaemon | None = None
         self._answering = Answering(end, self._commands())
 
     def _commands(self) -> dict[str, Command]:
@@ -71,6 +71,9 @@ class _Child:
         return {
             "check": self._check,
             "start": self._start,
+            "prepare": self._prepare,
+            "commit": self._commit,
+            "abandon": lambda *_: self._now.abandon(),
             "stop": self._stop,
             "reopen-logs": self._reopen_logs,
             "reload-tls": lambda *_: self._now.reload_tls(),
@@ -100,7 +103,7 @@ class _Child:
         return 0 if daemon.shutdown() else 1
 
     @property
-    def _now(self) -> Daemon:
+    def _now(self) -> ChildDaemon:
         """The daemon.
 
         Raises:
@@ -140,10 +143,29 @@ class _Child:
         """
         _refuse_another(arguments)
         place = _place(arguments, descriptors)
-        daemon = Daemon(unpack(arguments["config"]), arguments["config_file"], place=place)
+        daemon = ChildDaemon(unpack(arguments["config"]), arguments["config_file"], place=place)
         daemon.start()
         self._daemon = daemon
         return {"warnings": daemon.warnings()}
+
+    def _prepare(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        """See `ChildDaemon.prepare`."""
+        sockets = list(zip(arguments["addresses"], descriptors, strict=True))
+        self._now.prepare(
+            unpack(arguments["config"]), arguments["config_file"], sockets, arguments["resolved"]
+        )
+
+    def _commit(
+        self, arguments: Mapping[str, Any], descriptors: Sequence[int]
+    ) -> dict[str, list[str]]:
+        """See `ChildDaemon.commit`."""
+        del arguments, descriptors
+        report = self._now.commit()
+        return {
+            "changes": [str(change) for change in report.changes],
+            "failures": list(report.failures),
+            "warnings": list(report.warnings),
+        }
 
     def _stop(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         """Begins to stop; the end of the process says that it has."""
@@ -165,7 +187,7 @@ class _Child:
         return self._now.is_well(arguments["within"])
 
 
-def _await_end(daemon: Daemon, signals: Signals) -> None:
+def _await_end(daemon: ChildDaemon, signals: Signals) -> None:
     daemon.wait()
     signals.end()
 

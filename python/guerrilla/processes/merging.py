@@ -68,8 +68,9 @@ def stats(parent: Parent, answers: Iterable[object]) -> dict[str, Any]:
     if parent.memory is not None:
         # With what those have counted that are gone.
         found |= parent.memory.stats()
-    if parent.logs is not None and "log_records_dropped" in found:
-        found["log_records_dropped"] += parent.logs.lost
+    logs = parent.own.logs
+    if logs is not None and "log_records_dropped" in found:
+        found["log_records_dropped"] += logs.lost
     # Each child counts them too.
     return found | {"reloads": parent.reloads, "reload_failures": parent.reload_failures}
 

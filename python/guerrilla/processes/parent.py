@@ -13,14 +13,15 @@ import os
 import threading
 import time
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guerrilla._core import SharedMemory
-from guerrilla.control.server import open_control
+from guerrilla.config import load
 from guerrilla.errors import StartError
 from guerrilla.processes import merging
+from guerrilla.processes.agreement import Agreed, Agreement, wanted
+from guerrilla.processes.belongings import Belongings
 from guerrilla.processes.channel import (
     VERSION,
     ChannelError,
@@ -31,12 +32,9 @@ from guerrilla.processes.channel import (
 from guerrilla.processes.children import READY_LIMIT
 from guerrilla.processes.family import AT_ONCE, FIGURES_LIMIT, GRACE, Family
 from guerrilla.processes.lives import Life
-from guerrilla.processes.place import Place
+from guerrilla.processes.place import Place, by_interface
 from guerrilla.processes.sockets import ListeningSockets
-from guerrilla.running.configwatch import ConfigWatch
-from guerrilla.running.opening import open_log, take_pid_file, unusable
-from guerrilla.running.privileges import give_socket, keep_logs, reopen_logs, wanted_identity
-from guerrilla.running.reloading import read_again
+from guerrilla.running.opening import unusable
 from guerrilla.running.startup import raise_file_limit, resolve_servers
 
 if TYPE_CHECKING:
@@ -46,10 +44,8 @@ if TYPE_CHECKING:
 
     from guerrilla._core import Spool
     from guerrilla.config import AppConfig, ServerConfig
-    from guerrilla.control.server import Control, Report
-    from guerrilla.logs.output import LogOutput
+    from guerrilla.processes.agreement import Wanted
     from guerrilla.processes.channel import Asked, Asking
-    from guerrilla.running.privileges import Identity
 
 log = logging.getLogger("guerrilla.processes")
 
@@ -94,14 +90,13 @@ class Parent:
         """Those that are enabled, with each of their addresses."""
         self.sockets: ListeningSockets | None = None
         self.memory: SharedMemory | None = None
-        self.logs: LogOutput | None = None
+        self.own = Belongings()
         self._family = Family(processes, self)
         self.children = self._family.children
         self.reloads = 0
         self.reload_failures = 0
         self.cause: str | None = None
         """Why it has given up, where it has."""
-        self._identity: Identity | None = None
         self._lock = threading.RLock()
         """Held while it starts and while it stops: one waits for the other."""
         self._started = False
@@ -109,9 +104,6 @@ class Parent:
         self._done = threading.Event()
         self._opened = ExitStack()
         self._warnings: list[str] = []
-        self._control: Control | None = None
-        self._config_watch: ConfigWatch | None = None
-        self._watched: Path | None = None
         self.began = time.monotonic()
 
     @property
@@ -199,8 +191,7 @@ class Parent:
         """
         problems: list[str] = []
         try:
-            if self.logs is not None:
-                reopen_logs(self._identity, self.logs)
+            self.own.reopen_logs()
         except OSError as error:
             problems.append(str(error))
         for number, answer in self.ask_all("reopen-logs").items():
@@ -209,9 +200,44 @@ class Parent:
         if problems:
             raise OSError("; ".join(problems))
 
-    def reload_config_file(self, path: str | PathLike[str] | None = None) -> Report:
-        """As `Daemon.reload_config_file`: all children obey, or none does."""
-        raise NotImplementedError(path)
+    def reload_config_file(self, path: str | PathLike[str] | None = None) -> Agreed:
+        """As `Daemon.reload_config_file`: all children obey, or none does.
+
+        Raises:
+            ConfigError: it cannot be read, something is wrong, or a child cannot obey; nothing was
+                changed.
+            RuntimeError: it does not run, or there is no file.
+        """
+        file = self.config_file if path is None else Path(path)
+        if file is None:
+            message = "reload_config_file needs a path: it was started without a file"
+            raise RuntimeError(message)
+        with self.around_reload(), self._lock:
+            if not self._started or self._done.is_set() or self.sockets is None:
+                message = "reload_config_file needs a daemon that runs"
+                raise RuntimeError(message)
+            config = load(file)
+            if self.overrides:
+                config = config.model_copy(update=self.overrides)
+            # A child that starts meanwhile waits, and starts with what is in force then.
+            with self.changing:
+                return self._obey(wanted(self.config, config, file), self.sockets)
+
+    def _obey(self, asked: Wanted, sockets: ListeningSockets) -> Agreed:
+        agreement = Agreement(self.children, sockets, asked)
+        change = agreement.prepare()
+        report = agreement.commit()
+        change.commit()
+        failures = [*report.failures, *self.own.replace(self.config, asked.config)]
+        self.config, self.config_file, self.servers = asked.config, asked.file, asked.servers
+        self.generation += 1
+        self.reloads += 1
+        self.reload_failures += bool(failures)
+        self._warnings = list(report.warnings)
+        self.own.watch_config(self)
+        self.own.move_control(self.config, self.config_file)
+        log.info("reloaded: %d changes, %d failures", len(report.changes), len(failures))
+        return Agreed(report.changes, tuple(failures), report.warnings)
 
     def status(self) -> dict[str, Any]:
         """As `Daemon.status`, of all children, and `processes`: what each of them does."""
@@ -264,10 +290,7 @@ class Parent:
 
     def resolved(self) -> dict[str, list[str]]:
         """The addresses by `listen_interface`: a successor asks no name service for them."""
-        found: dict[str, list[str]] = {}
-        for server, address in self.servers:
-            found.setdefault(server.listen_interface, []).append(address)
-        return found
+        return by_interface(self.servers)
 
     def _open(self, opened: ExitStack) -> None:
         """Opens everything; `opened` undoes it, the last first."""
@@ -276,24 +299,14 @@ class Parent:
         self.servers, unresolved = resolve_servers(config)
         self._refuse([*unresolved, *raise_file_limit(self.servers)])
         with self._naming():
-            self._identity = wanted_identity(config)
-            self.logs = open_log(config, opened)
-            pid = take_pid_file(config)
-        if pid is not None:
-            opened.callback(pid.remove)
-        if self._identity is not None:
-            keep_logs(self._identity, self.logs)
+            self.own.open(config, opened)
         self._listen(opened)
         self.memory = _make_memory(self.processes)
         opened.callback(self._end_children, AT_ONCE)
         self._warnings = readable_lines(self._family.begin(first).get("warnings"))
         with self._naming():
-            self._control = open_control(self, self.config_file, opened)
-        if self._control is not None and self._identity is not None:
-            # Who becomes the user of one process has its control socket too.
-            give_socket(self._identity, self._control.path)
-        opened.callback(self._stop_config_watch)
-        self.watch_config()
+            self.own.open_control(self, opened)
+        self.own.watch_config(self, opened)
 
     def _checked(self, opened: ExitStack) -> Life | None:
         """The first child, which has checked the config, before anything is opened.
@@ -321,8 +334,8 @@ class Parent:
         """
         self.sockets = ListeningSockets(
             self.processes,
-            shared=getattr(self.config, "shared_sockets", False),
-            identity=self._identity,
+            shared=self.config.shared_sockets,
+            identity=self.own.identity,
         )
         opened.callback(self.sockets.close)
         try:
@@ -351,22 +364,6 @@ class Parent:
     def _close_sockets(self) -> None:
         if self.sockets is not None:
             self.sockets.close()
-
-    def watch_config(self) -> None:
-        """Begins or ends to look at the config file, as `watch_config` says."""
-        wanted = self.config_file if self.config.watch_config else None
-        if wanted == self._watched:
-            return
-        self._stop_config_watch()
-        self._watched = wanted
-        if wanted is not None:
-            self._config_watch = ConfigWatch(wanted, partial(read_again, self, "watch_config"))
-            self._config_watch.start()
-
-    def _stop_config_watch(self) -> None:
-        watch, self._config_watch = self._config_watch, None
-        if watch is not None:
-            watch.stop()
 
     @contextmanager
     def _naming(self) -> Iterator[None]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from guerrilla._core import SharedMemory
-    from guerrilla.config import AppConfig
+    from guerrilla.config import AppConfig, ServerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +43,11 @@ ALONE: Final = Place()
 def count_processes(config: AppConfig) -> int:
     """How many the config asks for: at 0, one for each core that this process may use."""
     return config.processes or len(os.sched_getaffinity(0))
+
+
+def by_interface(servers: Iterable[tuple[ServerConfig, str]]) -> dict[str, list[str]]:
+    """Their addresses by `listen_interface`, as `Place.resolved`."""
+    found: dict[str, list[str]] = {}
+    for server, address in servers:
+        found.setdefault(server.listen_interface, []).append(address)
+    return found

@@ -23,7 +23,7 @@ from guerrilla.engine.supervisor import Supervisor
 from guerrilla.errors import StartError
 from guerrilla.eventpump import EventPump
 from guerrilla.logs.pump import LogPump
-from guerrilla.processes.place import ALONE
+from guerrilla.processes.place import ALONE, count_processes
 from guerrilla.running.filesystems import spool_warnings
 from guerrilla.running.opening import (
     GRACE,
@@ -89,6 +89,8 @@ class Plan:
         folder: of the config file, for modules beside it.
         backend: what stands in place of the chains.
         resolved: addresses that are known already, as `Place.resolved`.
+        is_alone: no other process can be started beside this one, as in a program that has made
+            threads and opened files of its own.
     """
 
     config: AppConfig
@@ -96,6 +98,7 @@ class Plan:
     folder: Path | None
     backend: BackendFactory | None
     resolved: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    is_alone: bool = False
 
     @property
     def tasks(self) -> dict[str, list[TaskName]]:
@@ -109,7 +112,14 @@ class Plan:
 
     def problems(self) -> list[str]:
         """What is wrong with the config, as far as its text tells."""
-        return config_problems(self.config, self.registry, self.folder, self.backend)
+        found = config_problems(self.config, self.registry, self.folder, self.backend)
+        count = count_processes(self.config)
+        if self.is_alone and count > 1:
+            found.append(
+                f"processes: a Daemon within a program is one process, not {count}: remove the key "
+                "or set it to 1; guerrillad serve runs several"
+            )
+        return found
 
     def warnings(self) -> list[str]:
         """What works and is hardly meant; of a config without problems."""
@@ -242,6 +252,7 @@ def open_parts(
     opened: ExitStack,
     bus: EventBus,
     watched: Callable[[], object],
+    *,
     place: Place,
 ) -> Parts:
     """Opens everything; `opened` undoes it, the last first: see `Daemon.shutdown`.

@@ -145,21 +145,6 @@ def keep_logs(identity: Identity, logs: LogOutput) -> None:
     os.setgroups(identity.groups)
 
 
-def reopen_logs(identity: Identity | None, logs: LogOutput) -> None:
-    """Opens the logs anew, as the user.
-
-    Whoever can write to the folder could else put a link to another file there, for root to write
-    to.
-
-    Raises:
-        OSError: as `LogOutput.reopen`.
-    """
-    if identity is None:
-        logs.reopen()
-    else:
-        as_user(identity, logs.reopen)
-
-
 def _refuse_unless(done: bool, identity: Identity) -> None:
     if not done:
         raise PermissionError(errno.EPERM, f"cannot open files as {identity}")

@@ -10,31 +10,39 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Protocol
 
+from guerrilla._core import Core
 from guerrilla.config.diff import changes
 from guerrilla.engine.backends import backends_of, keep_backends
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs.output import LogSettings, log_problem
-from guerrilla.running.opening import GRACE, begin_pools, make_pools, open_pools, take_pid_file
+from guerrilla.running.opening import (
+    GRACE,
+    begin_pools,
+    inherit,
+    make_pools,
+    open_pools,
+    take_pid_file,
+)
 from guerrilla.running.settings import core_settings, placed
 from guerrilla.running.spooling import open_spool, waiting, waiting_warnings, with_spooled
 from guerrilla.running.startup import raise_file_limit, resolve_servers
-from guerrilla.running.staying import servers_in_force
+from guerrilla.running.staying import kept_until_start, servers_in_force
 from guerrilla.running.tlswatch import make_watch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from guerrilla._core import CoreSettings
     from guerrilla.config import AppConfig, ServerConfig
-    from guerrilla.control.server import Controlled
+    from guerrilla.control.server import Report
     from guerrilla.engine.base import TaskName
     from guerrilla.engine.worker import WorkerPool
     from guerrilla.events import Change
     from guerrilla.running.parts import Parts, Plan
 
 log = logging.getLogger("guerrilla.reload")
-
-AT_START: Final = ("user", "group", "control_socket")
-"""Keys that a running process cannot obey any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +79,76 @@ class Reload:
         self._plan = plan
         self._new = plan.config
         self._failures: list[str] = []
+        self._opened: list[WorkerPool[Any]] = []
+        """Workers of what is new, until they are begun."""
+        self._keeps = True
+        """What cannot start leaves what was there before; else it refuses all of it."""
 
     def run(self) -> ReloadReport:
         """Puts it in force, as far as it can be."""
-        parts, old = self._parts, self._parts.config
         self._keep_what_only_a_start_can_change()
         self._replace_log()
-        unspooled = self._open_spool()
         # First: what the core is to ask has to have somebody who answers.
-        opened = self._open_pools(unspooled)
+        self._opened = self._open_pools(self._open_spool())
+        return self._obey_now()
+
+    def prepare(self, sockets: Sequence[tuple[str, int]] = ()) -> None:
+        """Opens what is new and replaces nothing: `commit` or `abandon` is to follow.
+
+        For one of several processes, of which all obey or none: what cannot start here refuses all
+        of it. A spool that is new is open from now on, whatever follows.
+
+        Args:
+            sockets: as `Core.inherit` takes them, for servers that are new.
+
+        Raises:
+            StartError: everything that cannot be; nothing is left of it.
+        """
+        self._keeps = False
+        self._failures += self._unready(sockets)
+        self._opened = self._open_pools(self._open_spool())
+        if self._failures:
+            self.abandon()
+            raise StartError(dict.fromkeys(self._failures))
+
+    def commit(self) -> ReloadReport:
+        """Puts in force what was prepared."""
+        self._keeps = True
+        self._replace_log()
+        return self._obey_now()
+
+    def abandon(self) -> None:
+        """Closes what was prepared."""
+        opened, self._opened = self._opened, []
+        for pool in opened:
+            pool.end(GRACE)
+        self._parts.core.drop_inherited()
+        # Which has the new limits; it is open, so that nothing can fail.
+        open_spool(self._parts.config, self._parts.core)
+
+    def _unready(self, sockets: Sequence[tuple[str, int]]) -> list[str]:
+        """What of the config cannot be obeyed on this machine, but for chains and the spool."""
+        parts = self._parts
+        servers, problems = resolve_servers(self._new, self._plan.resolved)
+        problems += raise_file_limit(servers)
+        try:
+            # It reads the files of TLS and binds nothing.
+            Core(self._settings(servers)).close()
+        except ValueError as error:
+            problems += placed(self._new, str(error))
+        try:
+            inherit(self._new, servers, parts.core, sockets)
+        except StartError as error:
+            problems += error.problems
+        try:
+            parts.logs.try_out(LogSettings.of(self._new))
+        except OSError as error:
+            problems.append(log_problem(self._new, error))
+        return problems
+
+    def _obey_now(self) -> ReloadReport:
+        parts, old = self._parts, self._parts.config
+        opened, self._opened = self._opened, []
         try:
             tls_changed = self._replace_core()
         except BaseException:
@@ -111,35 +180,25 @@ class Reload:
         self._new = self._new.model_copy(update=fields)
 
     def _fail(self, *lines: str) -> None:
-        for line in lines:
+        for line in lines if self._keeps else ():
             log.error("%s; what was there before stays", line)
         self._failures += lines
 
     def _keep_what_only_a_start_can_change(self) -> None:
-        old = self._parts.config
-        for key in AT_START:
-            if getattr(old, key) != getattr(self._new, key):
-                self._fail(f"{key}: takes effect at the next start")
-                self._keep(**{key: getattr(old, key)})
+        left = sum(waiting(self._parts.core).values())
+        self._new, problems = kept_until_start(self._parts.config, self._new, left)
+        self._fail(*problems)
 
     def _open_spool(self) -> list[str]:
         """Opens a spool that is new; the names of backends that cannot do without, if it does not.
 
         One that is open stays where it is, and obeys new limits.
         """
-        old, new = self._parts.config.spool, self._new.spool
-        if old is not None and (new is None or new.path != old.path):
-            left = sum(waiting(self._parts.core).values())
-            self._fail(
-                f"spool{'' if new is None else '.path'}: takes effect at the next start"
-                + (f"; {left} mails in {old.path} are not moved" if left else "")
-            )
-            self._keep(spool=old if new is None else new.model_copy(update={"path": old.path}))
         try:
             open_spool(self._new, self._parts.core)
         except StartError as error:
             self._fail(*error.problems)
-            self._keep(spool=old)
+            self._keep(spool=self._parts.config.spool)
             return [
                 name
                 for name, backend in backends_of(self._new).items()
@@ -268,15 +327,17 @@ class Reload:
 
     def _obey(self, servers: list[tuple[ServerConfig, str]]) -> list[str]:
         """Tells the core; what it could not obey."""
-        settings = core_settings(
+        # `Plan.problems` has asked a core whether it can: nothing of it is refused here.
+        return self._parts.core.reload(self._settings(servers))
+
+    def _settings(self, servers: list[tuple[ServerConfig, str]]) -> CoreSettings:
+        return core_settings(
             self._new,
             servers,
             tasks=replace(self._plan, config=self._new).tasks,
             log_level=self._parts.logs.level,
             processes=self._parts.place.processes,
         )
-        # `Plan.problems` has asked a core whether it can: nothing of it is refused here.
-        return self._parts.core.reload(settings)
 
     def _addresses_before(self, resolved: set[str]) -> list[tuple[ServerConfig, str]]:
         """Where servers go on whose host name nobody knows now."""
@@ -332,7 +393,14 @@ class Reload:
             parts.watch.start()
 
 
-def read_again(daemon: Controlled, why: str) -> None:
+class _Reads(Protocol):
+    """A daemon, or the parent of several processes."""
+
+    def reload_config_file(self) -> Report:
+        """As `Daemon.reload_config_file`."""
+
+
+def read_again(daemon: _Reads, why: str) -> None:
     """Reloads the config file for a signal or a change, which wait for no answer: it is logged.
 
     Args:

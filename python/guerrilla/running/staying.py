@@ -1,13 +1,41 @@
-"""Which servers there are in the end, where some of a new config cannot start."""
+"""What of a new config is not obeyed by a daemon that runs, and what there is in its place."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from guerrilla.config import AppConfig, ServerConfig
+
+
+AT_START: Final = ("user", "group", "control_socket", "processes", "shared_sockets")
+"""Keys that a running process cannot obey any more."""
+
+
+def kept_until_start(old: AppConfig, new: AppConfig, left: int = 0) -> tuple[AppConfig, list[str]]:
+    """The config as far as a daemon that runs can obey it, and a line for each key that it cannot.
+
+    Args:
+        old: what is in force.
+        new: what was asked for.
+        left: messages in the spool, which stays where it is.
+    """
+    problems = []
+    kept: dict[str, Any] = {}
+    for key in AT_START:
+        if getattr(old, key) != getattr(new, key):
+            problems.append(f"{key}: takes effect at the next start")
+            kept[key] = getattr(old, key)
+    was, spool = old.spool, new.spool
+    if was is not None and (spool is None or spool.path != was.path):
+        problems.append(
+            f"spool{'' if spool is None else '.path'}: takes effect at the next start"
+            + (f"; {left} mails in {was.path} are not moved" if left else "")
+        )
+        kept["spool"] = was if spool is None else spool.model_copy(update={"path": was.path})
+    return new.model_copy(update=kept), problems
 
 
 def servers_in_force(

@@ -29,11 +29,7 @@ pub struct Batch {
 }
 
 /// Puts records together, and writes their lines; `process` is the number of this one among several.
-pub fn batches(
-    records: Vec<Record>,
-    format: Option<Format>,
-    process: Option<u32>,
-) -> Vec<Batch> {
+pub fn batches(records: Vec<Record>, format: Option<Format>, process: Option<u32>) -> Vec<Batch> {
     let mut found: Vec<Batch> = Vec::new();
     let mut clock = Clock::default();
     for record in records {

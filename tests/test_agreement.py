@@ -1,0 +1,215 @@
+"""Reloads of several processes: all obey another config, or none does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import smtplib
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from guerrilla.control.client import ask
+from guerrilla.processes.agreement import said_by
+from tests.running import RunningDaemon
+from tests.test_processes import Make, asked, make, pids, processes, replaced, send
+from tests.wire import until
+
+__all__ = ["make"]
+
+ONLY_ONE = """
+import os
+from pathlib import Path
+from guerrilla import Processor
+from guerrilla.errors import StartError
+import guerrilla
+
+@guerrilla.processor("OnlyOne")
+class OnlyOne(Processor):
+    '''Of all processes that open it, only the one that finds no file of another one can.'''
+
+    def open(self) -> None:
+        place = Path("only-one")
+        try:
+            place.write_text(str(os.getpid())) if not place.exists() else None
+        finally:
+            if place.read_text() != str(os.getpid()):
+                raise StartError(f"OnlyOne: taken by {place.read_text()}")
+
+    def save(self, envelope):
+        return None
+"""
+
+
+def reload(daemon: RunningDaemon, *changes: tuple[str, str]) -> dict[str, Any]:
+    """Changes the text of the config file, and has it read; the answer."""
+    text = daemon.config_file.read_text()
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after)
+    daemon.config_file.write_text(text)
+    return dict(ask(f"{daemon.config_file}.sock", "reload"))
+
+
+def greetings(daemon: RunningDaemon, port: int, count: int = 24) -> set[str]:
+    """The host names of which new clients are told, by whichever process has them."""
+    del daemon
+    found = set()
+    for _ in range(count):
+        with smtplib.SMTP(timeout=30) as client:
+            _, text = client.connect("127.0.0.1", port)
+            found.add(text.decode().split()[0])
+    return found
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_all_processes_obey(make: Make, count: int) -> None:
+    daemon = make(count)
+    before = pids(daemon)
+    answer = reload(daemon, ("mx.example.com", "new.example.com"))
+    assert answer["ok"], answer
+    assert any("server_change" in line for line in answer["result"]["changes"])
+    assert greetings(daemon, daemon.port) == {"new.example.com"}
+    assert pids(daemon) == before
+    assert asked(daemon)["reloads"] == 1
+    # And who comes later.
+    os.kill(before[0], signal.SIGKILL)
+    replaced(daemon, 0, before[0])
+    assert greetings(daemon, daemon.port) == {"new.example.com"}
+
+
+def test_one_that_cannot_leaves_all_as_they_were(make: Make) -> None:
+    daemon = make(2, module=ONLY_ONE)
+    before = pids(daemon)
+    answer = reload(
+        daemon,
+        ("mx.example.com", "new.example.com"),
+        ("HeadersParser|", "HeadersParser|OnlyOne|"),
+    )
+    assert not answer["ok"]
+    (problem,) = answer["errors"]
+    assert problem.startswith("process ")
+    assert "OnlyOne: taken by" in problem
+    assert greetings(daemon, daemon.port) == {"mx.example.com"}
+    assert send(daemon)[0] == 250
+    assert pids(daemon) == before
+    # Nothing that was prepared is left in the way of the next.
+    (daemon.folder / "only-one").unlink()
+    answer = reload(daemon, ("HeadersParser|OnlyOne|", "HeadersParser|"))
+    assert answer["ok"], answer
+    assert greetings(daemon, daemon.port) == {"new.example.com"}
+
+
+def test_what_is_wrong_with_all_is_said_once(make: Make) -> None:
+    daemon = make(2)
+    answer = reload(daemon, ("HeadersParser|", "HeaderParser|"))
+    assert not answer["ok"]
+    assert sum("HeaderParser" in line for line in answer["errors"]) == 1
+    assert not any(line.startswith("process ") for line in answer["errors"])
+    assert send(daemon)[0] == 250
+
+
+def test_a_new_address_is_served_by_all_and_an_old_one_by_none(make: Make) -> None:
+    daemon = make(2)
+    old = daemon.port
+    answer = reload(daemon, ('"127.0.0.1:0"', '"127.0.0.1:00"'))
+    # The same text for the parser: nothing moves.
+    assert answer["ok"], answer
+    port = free_port()
+    answer = reload(daemon, ('"127.0.0.1:00"', f'"127.0.0.1:{port}"'))
+    assert answer["ok"], answer
+    assert greetings(daemon, port) == {"mx.example.com"}
+    until(lambda: not answers(old))
+    clients = [smtplib.SMTP("127.0.0.1", port, timeout=30) for _ in range(24)]
+    until(lambda: sum(one["clients"] for one in processes(daemon)) >= 24)
+    assert all(one["clients"] for one in processes(daemon))
+    for client in clients:
+        client.close()
+
+
+def test_an_address_that_somebody_has_changes_nothing(make: Make) -> None:
+    daemon, other = make(2), make(2)
+    answer = reload(
+        daemon,
+        ('"127.0.0.1:0"', f'"127.0.0.1:{other.port}"'),
+        ("mx.example.com", "new.example.com"),
+    )
+    assert not answer["ok"]
+    assert "servers[0].listen_interface" in answer["errors"][0]
+    assert "Address already in use" in answer["errors"][0]
+    assert greetings(daemon, daemon.port) == {"mx.example.com"}
+
+
+def test_keys_for_the_next_start_are_told_and_the_rest_is_obeyed(make: Make) -> None:
+    daemon = make(2)
+    answer = reload(
+        daemon, ("processes = 2", "processes = 3"), ("mx.example.com", "new.example.com")
+    )
+    assert answer["errors"] == ["processes: takes effect at the next start"]
+    assert greetings(daemon, daemon.port) == {"new.example.com"}
+    assert len(processes(daemon)) == 2
+
+
+def test_senders_hear_nothing_of_reloads(make: Make) -> None:
+    daemon = make(2)
+    ended = threading.Event()
+    answers_: list[int] = []
+
+    def sender() -> None:
+        while not ended.is_set():
+            answers_.append(send(daemon)[0])
+
+    threads = [threading.Thread(target=sender) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for turn in range(6):
+            before, after = (f"mx{turn or ''}.example.com", f"mx{turn + 1}.example.com")
+            answer = reload(daemon, (before, after))
+            assert answer["ok"], answer
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(30)
+    assert set(answers_) == {250}
+    assert len(daemon.rows()) == len(answers_)
+
+
+def test_a_config_that_does_not_parse_changes_nothing(make: Make) -> None:
+    daemon = make(2)
+    good = daemon.config_file.read_text()
+    daemon.config_file.write_text(good + "\nno_such_key = 1\n")
+    answer = ask(f"{daemon.config_file}.sock", "reload")
+    assert not answer["ok"]
+    assert "no_such_key" in answer["errors"][0]
+    daemon.config_file.write_text(good)
+    assert ask(f"{daemon.config_file}.sock", "reload")["ok"]
+
+
+@pytest.mark.parametrize(
+    ("problems", "lines"),
+    [
+        ({}, []),
+        ({0: ["a"], 1: ["a"]}, ["a"]),
+        ({0: ["a"]}, ["process 0: a"]),
+        ({0: ["a", "b"], 1: ["b"]}, ["process 0: a", "b"]),
+    ],
+)
+def test_who_says_what(problems: dict[int, list[str]], lines: list[str]) -> None:
+    assert said_by(problems, 2) == lines
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    try:
+        with smtplib.SMTP("127.0.0.1", port, timeout=5):
+            return True
+    except OSError:
+        return False
