@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from guerrilla.processes.rotation import EVERY, rotating
+from guerrilla.processes import rotation
 from tests.wire import until
 
 
@@ -28,9 +28,12 @@ def threads() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if one.name == "guerrilla-tickets"]
 
 
-def test_keys_are_made_again_and_again_until_the_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_keys_are_made_again_and_again_until_the_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory = Memory()
-    with caplog.at_level(logging.INFO, "guerrilla.tls"), rotating(cast("Any", memory), 0.005):
+    monkeypatch.setattr(rotation, "EVERY", 0.005)
+    with caplog.at_level(logging.INFO, "guerrilla.tls"), rotation.rotating(cast("Any", memory)):
         until(lambda: memory.rotations >= 4)
         assert len(threads()) == 1
     assert threads() == []
@@ -44,6 +47,6 @@ def test_keys_are_made_again_and_again_until_the_end(caplog: pytest.LogCaptureFi
 def test_the_end_waits_for_no_rotation() -> None:
     """Two keys are as long as a ticket is good."""
     memory = Memory()
-    with rotating(cast("Any", memory)):
+    with rotation.rotating(cast("Any", memory)):
         assert len(threads()) == 1
-    assert (memory.rotations, EVERY * 2) == (0, 12 * 60 * 60)
+    assert (memory.rotations, rotation.EVERY * 2) == (0, 12 * 60 * 60)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from guerrilla._core import SharedMemory
 
-EVERY: Final = 6 * 60 * 60
+EVERY = 6.0 * 60 * 60
 """Seconds: a ticket says that it is good for twelve hours, which are two keys."""
 
 log = logging.getLogger("guerrilla.tls")
 
 
 @contextmanager
-def rotating(memory: SharedMemory, every: float = EVERY) -> Iterator[None]:
+def rotating(memory: SharedMemory) -> Iterator[None]:
     """Gives all processes a new key each time, in a thread that ends with it.
 
     One that cannot be made is told of; the keys that are there stay for as long again.
@@ -27,7 +27,7 @@ def rotating(memory: SharedMemory, every: float = EVERY) -> Iterator[None]:
     ended = threading.Event()
 
     def rotate() -> None:
-        while not ended.wait(every):
+        while not ended.wait(EVERY):
             try:
                 memory.rotate_tickets()
             except OSError as error:

@@ -84,7 +84,7 @@ fn a_place_is_there_and_has_one_tenant() {
 fn everything_lies_beside_everything_else_on_pages_of_its_own() {
     for places in [1, 2, 3, 7, 64, 1_024] {
         let layout = Layout::new(places).unwrap();
-        let mut end = layout.counted(places + 1);
+        let mut end = Layout::counted(places + 1);
         for place in 0..places {
             assert_eq!(layout.tables(place).0, end);
             for kind in Kind::ALL {

@@ -15,7 +15,9 @@ fn nobody_sees_half_of_a_change() {
         scope.spawn(|| {
             for number in 1.. {
                 sequence.write(|| {
-                    words.iter().for_each(|word| word.store(number, Ordering::Relaxed));
+                    for word in &words {
+                        word.store(number, Ordering::Relaxed);
+                    }
                 });
                 if ended.load(Ordering::Relaxed) {
                     break;
