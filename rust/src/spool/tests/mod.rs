@@ -8,6 +8,8 @@ mod damage;
 mod folders;
 mod limits;
 mod order;
+mod replaying;
+mod salvaging;
 mod turns;
 pub(super) mod vfs;
 
