@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::dispatch::LARGEST;
+use super::error::is_damage;
 use super::files::FileJob;
 use super::lease::Held;
 use super::statements::{Row, Statements};
@@ -12,7 +14,7 @@ use super::writer::{Adopted, Edit, InFile, Job, Why, Writer};
 use super::{Incoming, Refusal, Shared, clock, database};
 
 /// What has to be done when the commit is synced.
-enum Effect {
+pub(super) enum Effect {
     /// A message is saved; `due` where it has a time.
     Saved { job: Saved, id: i64, octets: u64, due: Option<i64> },
     /// A row is gone, `false` where there was none; and its time, where it had one.
@@ -21,6 +23,16 @@ enum Effect {
     Deferred { job: Job, found: bool },
     /// What a command asked for.
     Edited { job: Job, rows: Vec<Edited> },
+}
+
+impl Effect {
+    fn into_job(self) -> Job {
+        match self {
+            Self::Saved { job, .. } => job.into_job(),
+            Self::Deleted { held, why, .. } => Job::Delete { held, why },
+            Self::Deferred { job, .. } | Self::Edited { job, .. } => job,
+        }
+    }
 }
 
 /// A message with its file.
@@ -37,7 +49,7 @@ impl Saved {
 }
 
 /// A row that a command changed.
-struct Edited {
+pub(super) struct Edited {
     id: i64,
     row: Row,
     /// Its time, where it has one.
@@ -54,12 +66,15 @@ pub(super) struct Batch {
     /// Octets of what it adds.
     added: u64,
     written: u64,
+    /// Whether what failed is the change of a row, by the last effect.
+    is_stuck: bool,
 }
 
 impl Batch {
     pub(super) fn new(jobs: Vec<Job>) -> Self {
         let effects = Vec::with_capacity(jobs.len());
-        Self { jobs: jobs.into_iter(), effects, lanes: BTreeMap::new(), added: 0, written: 0 }
+        let jobs = jobs.into_iter();
+        Self { jobs, effects, lanes: BTreeMap::new(), added: 0, written: 0, is_stuck: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -76,13 +91,23 @@ impl Batch {
     }
 
     fn count(&mut self, backend: &str, depth: i64, octets: u64) {
-        let octets = i64::try_from(octets).unwrap_or(i64::MAX);
+        let octets = i64::try_from(octets.min(LARGEST)).unwrap_or(0);
         let sum = match self.lanes.get_mut(backend) {
             Some(sum) => sum,
             None => self.lanes.entry(backend.to_owned()).or_default(),
         };
         sum.0 += depth;
         sum.1 += depth * octets;
+    }
+
+    /// Takes out what cannot be done since the row that it changes is on a damaged page.
+    pub(super) fn take_stuck(&mut self, error: &rusqlite::Error) -> Option<Effect> {
+        if self.is_stuck && is_damage(error) { self.effects.pop() } else { None }
+    }
+
+    /// All of it, to be done anew.
+    pub(super) fn into_jobs(self) -> impl Iterator<Item = Job> {
+        self.effects.into_iter().map(Effect::into_job).chain(self.jobs)
     }
 
     /// It came to nothing: messages are refused; the rest is given back, to be done again.
@@ -133,14 +158,17 @@ impl Writer {
 
     fn write(&mut self, on: &mut Statements<'_>, batch: &mut Batch) -> rusqlite::Result<()> {
         while let Some(job) = batch.jobs.next() {
-            match job {
+            let done = match job {
                 Job::Insert { entry, file, adopted } => {
                     self.insert(on, batch, Saved { entry, file, adopted })?;
+                    continue;
                 }
-                Job::Delete { held, why } => delete(on, batch, held, why)?,
-                Job::Defer { .. } => self.defer(on, batch, job)?,
-                Job::Edit { .. } => self.edit(on, batch, job)?,
-            }
+                Job::Delete { held, why } => delete(on, batch, held, why),
+                Job::Defer { .. } => self.defer(on, batch, job),
+                Job::Edit { .. } => self.edit(on, batch, job),
+            };
+            batch.is_stuck = done.is_err();
+            done?;
         }
         for (backend, (depth, octets)) in &batch.lanes {
             on.lane.execute((backend, depth, octets))?;
@@ -219,10 +247,10 @@ impl Writer {
         }
         let record = entry.record();
         let size = file.as_ref().map_or(entry.octets().len() as u64, |file| file.size);
-        let cost = record.len() as u64 + size;
+        let cost = (record.len() as u64).saturating_add(size);
         let room = &self.shared.room;
         // What was in another folder is on this disk already.
-        if adopted.is_none() && (room.is_tight() || !room.fits(batch.added + cost)) {
+        if adopted.is_none() && (room.is_tight() || !room.fits(batch.added.saturating_add(cost))) {
             self.shared.refuse(saved.into_job(), Refusal::Full);
             return Ok(());
         }
@@ -235,7 +263,7 @@ impl Writer {
         let done = on.insert_row(id, &saved, size);
         let due = adopted.as_ref().and_then(|adopted| Some(adopted.retry.as_ref()?.next_ms));
         batch.count(entry.backend(), 1, cost);
-        batch.added += cost;
+        batch.added = batch.added.saturating_add(cost);
         batch.written += if file.is_some() { record.len() as u64 } else { cost };
         self.last = id;
         batch.effects.push(Effect::Saved { job: saved, id, octets: cost, due });

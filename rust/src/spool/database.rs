@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
 use super::error::OpenError;
 use super::folder;
@@ -140,7 +140,7 @@ pub(super) fn sums(connection: &Connection) -> rusqlite::Result<Vec<Sum>> {
         .query_map([], |row| {
             let (depth, octets): (i64, i64) = (row.get(1)?, row.get(2)?);
             let (depth, octets) = (depth.unsigned_abs(), octets.unsigned_abs());
-            Ok(Sum { backend: row.get(0)?, depth, octets })
+            Ok(Sum { backend: text(row, 0)?, depth, octets })
         })?
         .collect()
 }
@@ -149,9 +149,24 @@ pub(super) fn deferred(connection: &Connection) -> rusqlite::Result<Vec<Waiting>
     let mut select = connection.prepare("SELECT id, backend, next_ms FROM retry")?;
     select
         .query_map([], |row| {
-            Ok(Waiting { id: row.get(0)?, backend: row.get(1)?, next_ms: row.get(2)? })
+            let (id, mut backend) = (row.get(0)?, text(row, 1)?);
+            if backend.contains(char::REPLACEMENT_CHARACTER) {
+                // Its message says it too, and is not read for that otherwise: there may be many.
+                let own = "SELECT backend FROM msg WHERE id = ?1";
+                backend = connection
+                    .query_row(own, [id], |row| text(row, 0))
+                    .optional()?
+                    .unwrap_or(backend);
+            }
+            Ok(Waiting { id, backend, next_ms: row.get(2)? })
         })?
         .collect()
+}
+
+/// TEXT, whatever its octets are: one that is damaged stops no others.
+pub(super) fn text(row: &Row<'_>, at: usize) -> rusqlite::Result<String> {
+    let octets = row.get_ref(at)?.as_bytes().unwrap_or_default();
+    Ok(String::from_utf8_lossy(octets).into_owned())
 }
 
 pub(super) fn meta(connection: &Connection, key: &str) -> rusqlite::Result<i64> {

@@ -17,9 +17,10 @@
 //! | `folder`, `disk` | the folder of a process: lock, modes, names, syncs, free room |
 //! | `database` | the schema, and what SQLite must be |
 //! | `writer`, `batch`, `statements` | the thread that commits, one commit, and what it says to the database |
+//! | `stuck` | what cannot be changed since it is damaged |
 //! | `files` | the thread of bodies in files |
 //! | `lanes` | which ids wait for which backend |
-//! | `dispatch`, `lease` | reading what is given out; what becomes of it |
+//! | `pages`, `dispatch`, `lease` | reading what is given out, past what is damaged; what becomes of it |
 //! | `aside` | messages that failed or are damaged |
 //! | `adopt` | the folders of processes that are gone |
 //! | `commands` | what a person asks: list, show, retry, drop, replay |
@@ -43,9 +44,11 @@ mod folder;
 mod lanes;
 mod last;
 mod lease;
+mod pages;
 mod quiet;
 mod room;
 mod statements;
+mod stuck;
 #[cfg(test)]
 mod tests;
 mod writer;

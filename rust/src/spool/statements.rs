@@ -1,9 +1,12 @@
 //! What the writer says to the database.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Statement};
 
 use super::batch::Saved;
 use super::clock;
+use super::database::text;
+use super::dispatch::LARGEST;
 
 /// Prepared once for as long as the connection is good.
 pub(super) struct Statements<'connection> {
@@ -121,8 +124,12 @@ const ROW: &str = "SELECT msg.backend, size + length(env), file, next_ms
 
 impl Row {
     pub(super) fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        let octets: i64 = row.get(1)?;
-        Ok(Self { backend: row.get(0)?, octets: octets.unsigned_abs(), file: row.get(2)? })
+        let octets = row.get_ref(1)?.as_i64().unwrap_or(0).unsigned_abs().min(LARGEST);
+        let file = match row.get_ref(2)? {
+            ValueRef::Null => None,
+            _ => Some(text(row, 2)?),
+        };
+        Ok(Self { backend: text(row, 0)?, octets, file })
     }
 }
 
