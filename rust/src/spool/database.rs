@@ -144,7 +144,7 @@ pub(super) fn sums(connection: &Connection) -> rusqlite::Result<Vec<Sum>> {
         .query_map([], |row| {
             let (depth, octets): (i64, i64) = (row.get(1)?, row.get(2)?);
             let (depth, octets) = (depth.unsigned_abs(), octets.unsigned_abs());
-            Ok(Sum { backend: row.get(0)?, depth, octets })
+            Ok(Sum { backend: salvage::text(row, 0)?, depth, octets })
         })?
         .collect()
 }
@@ -153,7 +153,16 @@ pub(super) fn deferred(connection: &Connection) -> rusqlite::Result<Vec<Waiting>
     let mut select = connection.prepare("SELECT id, backend, next_ms FROM retry")?;
     select
         .query_map([], |row| {
-            Ok(Waiting { id: row.get(0)?, backend: row.get(1)?, next_ms: row.get(2)? })
+            let (id, mut backend) = (row.get(0)?, salvage::text(row, 1)?);
+            if backend.contains(char::REPLACEMENT_CHARACTER) {
+                // Its message says it too, and is not read for that otherwise: there may be many.
+                let own = "SELECT backend FROM msg WHERE id = ?1";
+                backend = connection
+                    .query_row(own, [id], |row| salvage::text(row, 0))
+                    .optional()?
+                    .unwrap_or(backend);
+            }
+            Ok(Waiting { id, backend, next_ms: row.get(2)? })
         })?
         .collect()
 }

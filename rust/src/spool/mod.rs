@@ -17,10 +17,11 @@
 //! | `folder`, `disk` | the folder of a process: lock, modes, names, syncs, free room |
 //! | `database` | the schema, and what SQLite must be |
 //! | `writer`, `batch`, `statements` | the thread that commits, one commit, and what it says to the database |
+//! | `stuck` | what cannot be changed since it is damaged |
 //! | `suspects` | commits that failed, and may be on the disk all the same |
 //! | `files` | the thread of bodies in files |
 //! | `lanes` | which ids wait for which backend |
-//! | `dispatch`, `lease` | reading what is given out; what becomes of it |
+//! | `pages`, `dispatch`, `lease` | reading what is given out, past what is damaged; what becomes of it |
 //! | `aside` | messages that failed or are damaged |
 //! | `adopt`, `gaps` | the folders of processes that are gone; what of them is here already |
 //! | `salvage` | reading rows where some are damaged |
@@ -46,11 +47,13 @@ mod gaps;
 mod lanes;
 mod last;
 mod lease;
+mod pages;
 mod quiet;
 mod replay;
 mod room;
 mod salvage;
 mod statements;
+mod stuck;
 mod suspects;
 #[cfg(test)]
 mod tests;

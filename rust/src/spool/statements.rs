@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Statement};
 
 use super::batch::Saved;
+use super::dispatch::LARGEST;
 use super::{clock, salvage};
 
 /// Prepared once for as long as the connection is good.
@@ -17,7 +18,7 @@ pub(super) struct Statements<'connection> {
     pub(super) row: Statement<'connection>,
     pub(super) lane: Statement<'connection>,
     pub(super) meta: Statement<'connection>,
-    pub(super) forget: Statement<'connection>,
+    forget: Statement<'connection>,
     mark: Statement<'connection>,
     adopted: Statement<'connection>,
 }
@@ -66,6 +67,10 @@ impl Statements<'_> {
     /// Up to which id another folder was taken over, or that a message is there; 0 where nothing says so.
     pub(super) fn mark(&mut self, key: &str) -> rusqlite::Result<i64> {
         Ok(self.mark.query_row([key], |row| row.get(0)).optional()?.unwrap_or(0))
+    }
+
+    pub(super) fn forget(&mut self, mark: &str) -> rusqlite::Result<()> {
+        self.forget.execute([mark]).map(drop)
     }
 
     /// Of a message, and what it brings with it.
@@ -133,7 +138,7 @@ const ROW: &str = "SELECT msg.backend, size + length(env), file, next_ms
 
 impl Row {
     pub(super) fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        let octets = salvage::integer(row, 1)?.unwrap_or(0).unsigned_abs();
+        let octets = salvage::integer(row, 1)?.unwrap_or(0).unsigned_abs().min(LARGEST);
         Ok(Self { backend: salvage::text(row, 0)?, octets, file: salvage::optional_text(row, 2)? })
     }
 }

@@ -106,7 +106,7 @@ impl Job {
 /// The thread's own.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    waiting: VecDeque<Job>,
+    pub(super) waiting: VecDeque<Job>,
     /// The next id.
     pub(super) next: i64,
     /// Ids up to here are ours.
@@ -197,6 +197,7 @@ impl Writer {
             let mut batch = Batch::new(self.cut());
             if !batch.is_empty()
                 && let Err(error) = self.commit(connection, &mut statements, &mut batch)
+                && let Err(batch) = self.without_stuck(connection, batch, &error)
             {
                 self.undo(batch);
                 return End::Broken(error);

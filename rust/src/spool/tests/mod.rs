@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod asking;
+mod bodies;
 mod broken;
 mod cycle;
 mod damage;
 mod folders;
 mod limits;
+mod odd;
 mod order;
+mod pages;
 mod replaying;
 mod salvaging;
 mod turns;

@@ -35,6 +35,26 @@ fn what_was_put_off_before_the_clock_stepped_back_does_not_wait_behind_others() 
 }
 
 #[test]
+fn what_could_not_be_read_is_read_again_less_and_less_often() {
+    let lanes = Lanes::default();
+    lanes.found("b", 9, 9);
+    assert_eq!(take(&lanes, Duration::ZERO), Turn::Load(0));
+    for millis in [100, 200, 400] {
+        let before = Instant::now();
+        lanes.not_loaded("b");
+        assert_eq!(take(&lanes, Duration::ZERO), Turn::Nothing);
+        // What is due needs no reading.
+        lanes.deferred("b", millis, None, 0);
+        assert_eq!(ids(take(&lanes, Duration::ZERO)), [millis]);
+        assert_eq!(take(&lanes, SOON), Turn::Load(0));
+        assert!(before.elapsed() >= Duration::from_millis(millis.unsigned_abs()));
+    }
+    lanes.loaded("b", &[1], 1, false);
+    assert_eq!(ids(take(&lanes, Duration::ZERO)), [1]);
+    assert_eq!(take(&lanes, Duration::ZERO), Turn::Load(1));
+}
+
+#[test]
 fn no_more_is_given_out_than_can_be_held_until_some_of_it_is_answered() {
     let lanes = Lanes::default();
     let mut given = Vec::new();
