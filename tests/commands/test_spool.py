@@ -256,6 +256,27 @@ def test_messages_have_to_be_named(name: str, capsys: pytest.CaptureFixture[str]
         )
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("drop --yes --failed", "--failed"),
+        ("drop --yes --backend default", "--backend"),
+        ("retry --backend default", "--backend"),
+        ("replay --backend default", "--backend"),
+    ],
+)
+def test_what_is_said_of_all_is_not_said_of_some(
+    words: str, option: str, daemon: RunningDaemon, say: Say, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A restriction that is passed over would delete what it was to spare."""
+    (later,) = deliver(daemon, "later")
+    with pytest.raises(SystemExit) as ended:
+        main(["spool", *words.split(), later, "-c", CONFIG])
+    assert ended.value.code == 1
+    assert f"{option} goes with --all: a message is found wherever it is" in capsys.readouterr().err
+    assert [entry["id"] for entry in entries(say)] == [later]
+
+
 # Where there is no spool, or none to be had
 
 

@@ -102,13 +102,13 @@ def _add_some(
     parser = _add(commands, name, run, help_)
     parser.add_argument("ids", metavar="ID", nargs="*", help="of `spool list`")
     parser.add_argument("--all", action="store_true", help="all there are now")
-    _add_backend(parser)
+    _add_backend(parser, "with --all: ")
     parser.add_argument("--json", action="store_true", help="one JSON object: how many")
     return parser
 
 
-def _add_backend(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", metavar="NAME", help="only those of that backend")
+def _add_backend(parser: argparse.ArgumentParser, when: str = "") -> None:
+    parser.add_argument("--backend", metavar="NAME", help=f"{when}only those of that backend")
 
 
 def _add(
@@ -223,6 +223,10 @@ def _chosen(
     """
     if bool(args.ids) == args.all:
         args.parser.error("name messages, or all with --all")
+    for option in ("failed", "backend"):
+        # Left out it would be done to what it was to be kept from.
+        if not args.all and vars(args).get(option):
+            args.parser.error(f"--{option} goes with --all: a message is found wherever it is")
     with opened(args) as ask:
         if not args.all:
             return {name: _look_for(ask, name, failed=failed) for name in args.ids}
