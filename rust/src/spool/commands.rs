@@ -14,6 +14,7 @@ use rusqlite::{OptionalExtension, Row};
 use super::aside::{self, Note};
 use super::writer::{Edit, Job};
 use super::{Incoming, Octets, Refusal, Shared, Spool, clock};
+use crate::log::Level;
 
 /// Rows that are looked at in one transaction.
 const PAGE: i64 = 10_000;
@@ -120,8 +121,10 @@ impl Spool {
         }
         let mut count = 0;
         for folder in [self.shared.folder.failed(), self.shared.folder.damaged()] {
-            for (path, _) in wanted_notes(&folder, queued_ids)? {
+            for (path, note) in wanted_notes(&folder, queued_ids)? {
                 aside::remove(&self.shared.folder, &path)?;
+                let text = format_args!("{}: dropped by a command", note.queued_id);
+                self.shared.quiet.say(Level::Info, text);
                 count += 1;
             }
         }
@@ -134,8 +137,11 @@ impl Spool {
         let mut count = 0;
         let notes = wanted_notes(&self.shared.folder.failed(), queued_ids)?;
         let replayed = notes.into_iter().try_for_each(|(path, note)| {
+            let queued_id = note.queued_id.clone();
             self.replay_one(&path, note)?;
             aside::remove(&self.shared.folder, &path)?;
+            let text = format_args!("{queued_id}: in the spool again by a command");
+            self.shared.quiet.say(Level::Info, text);
             count += 1;
             Ok(())
         });

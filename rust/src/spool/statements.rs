@@ -100,6 +100,7 @@ pub(super) struct Row {
     pub(super) backend: String,
     pub(super) octets: u64,
     pub(super) file: Option<String>,
+    pub(super) queued_id: String,
 }
 
 /// Deletes a message, with all that counts it.
@@ -116,13 +117,18 @@ pub(super) fn erase(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-const ROW: &str = "SELECT msg.backend, size + length(env), file, next_ms
+const ROW: &str = "SELECT msg.backend, size + length(env), file, queued_id, next_ms
   FROM msg LEFT JOIN retry ON retry.id = msg.id WHERE msg.id = ?1";
 
 impl Row {
     pub(super) fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let octets: i64 = row.get(1)?;
-        Ok(Self { backend: row.get(0)?, octets: octets.unsigned_abs(), file: row.get(2)? })
+        Ok(Self {
+            backend: row.get(0)?,
+            octets: octets.unsigned_abs(),
+            file: row.get(2)?,
+            queued_id: row.get(3)?,
+        })
     }
 }
 
