@@ -327,6 +327,47 @@ def test_a_process_that_cannot_be_asked(say: Say, tmp_path: Path) -> None:
     assert len(entries(say)) == 1
 
 
+def test_what_a_start_would_have_logged_is_said(
+    daemon: RunningDaemon, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """That mails are missing is said once, so a command that comes first is not to keep it."""
+    (later,) = deliver(daemon, "later")
+    daemon.stop()
+    last = tmp_path / "spool/0/spool.last"
+    last.write_text(f"{int(last.read_text()) + 3:020}\n")
+    damaged = tmp_path / "spool/7"
+    damaged.mkdir()
+    (damaged / "spool.db").write_bytes(b"no database, and long enough to be read as one" * 99)
+    said = []
+    for _ in range(2):
+        capsys.readouterr()
+        assert main(["spool", "list", "--json", "-c", CONFIG]) == 0
+        found = capsys.readouterr()
+        assert json.loads(found.out)["id"] == later
+        said.append(found.err)
+    assert re.search(r"^guerrillad: .*up to 3 mails were committed and are missing", said[0])
+    assert "are missing" not in said[1]
+    for text in said:
+        assert f"{damaged}/spool.db: " in text
+        assert "its mails are not taken over yet" in text
+
+
+def test_what_a_start_would_have_logged_is_said_where_it_fails(
+    daemon: RunningDaemon, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    deliver(daemon, "later")
+    daemon.stop()
+    last = tmp_path / "spool/0/spool.last"
+    last.write_text(f"{int(last.read_text()) + 1:020}\n")
+    shelf = tmp_path / "spool/0/bodies/aa"
+    shelf.touch()  # No folder, so it cannot be tidied.
+    capsys.readouterr()
+    assert main(["spool", "list", "-c", CONFIG]) == 1
+    error = capsys.readouterr().err
+    assert "are missing" in error
+    assert "cannot be tidied" in error
+
+
 def test_root_becomes_who_owns_it(daemon: RunningDaemon, tmp_path: Path) -> None:
     """What it makes there would else be closed to the daemon. Not root, we own it all."""
     (never,) = deliver(daemon, "never")

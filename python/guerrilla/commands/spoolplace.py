@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -99,7 +100,7 @@ def _folders(path: Path, places: Sequence[str]) -> Iterator[Spool]:
     nobody = f"no daemon answers at {looked_at(places)}" if places else "its control_socket is off"
     try:
         _become_owner(folder)
-        spool = Spool(folder)
+        spool = Spool(folder, _warn)
     except FileNotFoundError:
         raise CommandError(f"{folder}: there is no spool yet, and {nobody}") from None
     except BlockingIOError:
@@ -113,6 +114,11 @@ def _folders(path: Path, places: Sequence[str]) -> Iterator[Spool]:
         yield spool
     finally:
         spool.close()
+
+
+def _warn(line: str) -> None:
+    """What a daemon would have logged: mails that are missing, a folder that is not taken over."""
+    print(f"guerrillad: {shown(line)}", file=sys.stderr)
 
 
 def _become_owner(folder: str) -> None:
