@@ -9,6 +9,7 @@ import pwd
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from guerrilla.cli import main
+from guerrilla.control.server import TIMEOUT
 from tests.running import RunningDaemon
 from tests.spools import Asked, deliver, kept, spooling
 from tests.wire import until
@@ -242,6 +244,20 @@ def test_many_are_done_in_pages(daemon: RunningDaemon, say: Say, tmp_path: Path)
     assert [entry["id"] for entry in entries(say)] == ids
     assert say("drop --all --yes") == ["1100 messages dropped"]
     assert entries(say) == []
+
+
+def test_a_list_may_be_read_as_slowly_as_one_likes(daemon: RunningDaemon) -> None:
+    """The daemon hangs up where nothing is asked for ten seconds, and a pipe is soon full."""
+    ids = deliver(daemon, *["later"] * 600)
+    command = [sys.executable, "-m", "guerrilla", "spool", "list", "--json", "-c", CONFIG]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, bufsize=0) as listing:
+        assert listing.stdout is not None
+        first = listing.stdout.readline()
+        time.sleep(TIMEOUT + 1)
+        rest, error = listing.communicate(timeout=50)
+    assert (listing.returncode, error) == (0, b"")
+    assert [json.loads(line)["id"] for line in (first + rest).splitlines()] == ids
 
 
 @pytest.mark.parametrize("name", ["retry", "drop", "replay"])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from guerrilla._core import Spool
 from guerrilla.commands.common import CommandError, find_config, no_config, shown
 from guerrilla.commands.control import looked_at, sockets_by
 from guerrilla.config import load
 from guerrilla.control.client import Connection, NobodyThereError
+from guerrilla.control.server import TIMEOUT
 from guerrilla.control.spool import SpoolDesk
 from guerrilla.running.privileges import Identity, become
 
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 330.0
 """Seconds for an answer: a little more than the spool gives a disk that hardly answers."""
+
+_IDLE: Final = TIMEOUT / 2
+"""Seconds without a question after which it is connected anew: the daemon hangs up after twice that.
+
+Whoever reads a list in a pager may stop for longer.
+"""
 
 
 @contextmanager
@@ -49,8 +57,8 @@ def opened(args: argparse.Namespace) -> Iterator[Ask]:
         raise CommandError(msg)
     daemon = _connection(places)
     if daemon is not None:
-        with daemon:
-            yield _asking(daemon)
+        with _Asking(daemon) as ask:
+            yield ask
     elif path is None:
         raise NobodyThereError(f"no daemon answers at {looked_at(places)}: is it running?")
     else:
@@ -68,16 +76,34 @@ def _connection(places: Sequence[str]) -> Connection | None:
     return None
 
 
-def _asking(daemon: Connection) -> Ask:
-    def ask(command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        answer = daemon.ask(command, arguments)
+class _Asking:
+    """Asks a daemon: over another connection where it may have ended the last one meanwhile.
+
+    Args:
+        daemon: a connection, which is closed with this.
+    """
+
+    def __init__(self, daemon: Connection) -> None:
+        self._daemon = daemon
+        self._answered_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._daemon.__exit__()
+
+    def __call__(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if time.monotonic() - self._answered_at > _IDLE:
+            self._daemon.__exit__()
+            self._daemon = Connection(self._daemon.path, _PATIENCE)
+        answer = self._daemon.ask(command, arguments)
+        self._answered_at = time.monotonic()
         if not answer["ok"]:
             lines = answer.get("errors", ["failed"])
             raise CommandError("\n".join(shown(str(line)) for line in lines))
         result: dict[str, Any] = answer["result"]
         return result
-
-    return ask
 
 
 def _looking(desk: SpoolDesk) -> Ask:
