@@ -10,13 +10,16 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from guerrilla.cli import main
+from guerrilla.commands import spool
+from guerrilla.commands.common import CommandError
 from guerrilla.control.server import TIMEOUT
 from tests.running import RunningDaemon
 from tests.spools import Asked, deliver, kept, spooling
@@ -235,6 +238,41 @@ def test_replay(say: Say, messages: tuple[str, str], daemon: RunningDaemon, tmp_
     with going(daemon):
         until(lambda: never in kept(tmp_path))
         assert entries(say, "--failed") == []
+
+
+def test_replay_says_what_is_not_back(
+    daemon: RunningDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (never,) = deliver(daemon, "never")
+    with Asked(daemon) as ask:
+        until(lambda: ask.states() == {never: "failed"})
+    # As where another command takes one between the question and the deed.
+    monkeypatch.setattr(spool, "_chosen", lambda *_, **__: {never: True, "a" * 26: True})
+    capsys.readouterr()
+    assert main(["spool", "replay", "--all", "-c", CONFIG]) == 1
+    found = capsys.readouterr()
+    assert found.out == "1 message in the spool again\n"
+    assert found.err == "guerrillad: 1 message not put back: gone meanwhile\n"
+
+
+def test_what_was_done_before_an_error_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def ask(_: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        asked.append(len(arguments["ids"]))
+        if len(asked) == 3:
+            raise CommandError("the spool is full")
+        return {"count": len(arguments["ids"])}
+
+    monkeypatch.setattr(spool, "opened", lambda _: nullcontext(ask))
+    monkeypatch.setattr(spool, "_chosen", lambda *_, **__: {str(one): True for one in range(50)})
+    assert main(["spool", "replay", "--all"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "guerrillad: stopped while replaying, at least 40 of 50 messages done",
+        "guerrillad: the spool is full",
+    ]
 
 
 def test_many_are_done_in_pages(daemon: RunningDaemon, say: Say, tmp_path: Path) -> None:

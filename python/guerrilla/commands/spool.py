@@ -23,6 +23,7 @@ from guerrilla.commands.control import add_socket
 from guerrilla.commands.progress import progress
 from guerrilla.commands.spoolplace import opened
 from guerrilla.control.spool import MAX_ENTRIES
+from guerrilla.errors import GuerrillaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -170,17 +171,22 @@ def drop(args: argparse.Namespace) -> int:
     count = _act(args, "spool-drop", waiting, "dropping")
     count += _act(args, "spool-drop", failed, "dropping", failed=True)
     _say(args, "dropped", count, "dropped")
-    if count < len(ids):
-        what = f"{_messages(len(ids) - count)} not dropped"
-        print(f"guerrillad: {what}: in work, or gone meanwhile", file=sys.stderr)
-    return 1 if count < len(ids) else 0
+    return _rest(len(ids) - count, "not dropped: in work, or gone meanwhile")
 
 
 def replay(args: argparse.Namespace) -> int:
-    """`spool replay`: in the spool again."""
+    """`spool replay`: in the spool again; 1 where one is not."""
     ids = _chosen(args, failed=True, states={"failed"})
     count = _act(args, "spool-replay", ids, "replaying", step=_REPLAY_STEP)
-    return _say(args, "replayed", count, "in the spool again")
+    _say(args, "replayed", count, "in the spool again")
+    return _rest(len(ids) - count, "not put back: gone meanwhile")
+
+
+def _rest(count: int, what: str) -> int:
+    """The status, by how many are left."""
+    if count > 0:
+        print(f"guerrillad: {_messages(count)} {what}", file=sys.stderr)
+    return 1 if count > 0 else 0
 
 
 def _entries(ask: Ask, *, failed: bool, backend: str | None) -> Iterator[dict[str, Any]]:
@@ -274,11 +280,17 @@ def _act(
     if not names:
         return 0
     count = 0
-    with opened(args) as ask, progress(doing, len(names)) as done:
-        for start in range(0, len(names), step):
-            some = names[start : start + step]
-            count += ask(command, {"ids": some, **more})["count"]
-            done(len(some))
+    try:
+        with opened(args) as ask, progress(doing, len(names)) as done:
+            for start in range(0, len(names), step):
+                some = names[start : start + step]
+                count += ask(command, {"ids": some, **more})["count"]
+                done(len(some))
+    except (GuerrillaError, OSError):
+        if count > 0:
+            what = f"{doing}, at least {count} of {_messages(len(names))} done"
+            print(f"guerrillad: stopped while {what}", file=sys.stderr)
+        raise
     return count
 
 
