@@ -422,16 +422,22 @@ def test_what_a_start_would_have_logged_is_said_where_it_fails(
     assert "cannot be tidied" in error
 
 
-def test_root_becomes_who_owns_it(daemon: RunningDaemon, tmp_path: Path) -> None:
-    """What it makes there would else be closed to the daemon. Not root, we own it all."""
-    (never,) = deliver(daemon, "never")
+@pytest.mark.parametrize("owned", [".", "0"])
+def test_root_becomes_who_owns_it(owned: str, daemon: RunningDaemon, tmp_path: Path) -> None:
+    """What it makes there would else be closed to the daemon. Not root, we own it all.
+
+    The folder above those of processes may be root's.
+    """
+    (never,) = deliver(daemon, "never", body=b"x" * 300_000)
     with Asked(daemon) as ask:
         until(lambda: ask.states() == {never: "failed"})
     daemon.stop()
     owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
-    folder = tmp_path / "spool"
+    folder = tmp_path / "spool" / owned
     for path in (folder, *folder.rglob("*")):
         os.chown(path, owner.pw_uid, owner.pw_gid)
+    if owned == "0":
+        folder.parent.chmod(0o755)
     for parent in (tmp_path, *tmp_path.parents):
         if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 1:
             parent.chmod(parent.stat().st_mode | 0o711)
@@ -445,3 +451,23 @@ def test_root_becomes_who_owns_it(daemon: RunningDaemon, tmp_path: Path) -> None
     assert (done.returncode, done.stdout, done.stderr) == (0, "1 message in the spool again\n", "")
     owners = {path.stat().st_uid for path in (folder, *folder.rglob("*"))}
     assert owners == {owner.pw_uid}
+
+
+def test_a_folder_that_its_owner_may_not_enter(daemon: RunningDaemon, tmp_path: Path) -> None:
+    """As of a unit with DynamicUser, whose folders systemd shows to it alone."""
+    daemon.stop()
+    folder = tmp_path / "spool"
+    uid = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, uid, -1)
+    (tmp_path if os.geteuid() == 0 else folder).chmod(0o700 if os.geteuid() == 0 else 0)
+    done = subprocess.run(
+        [sys.executable, "-m", "guerrilla", "spool", "list", "-c", CONFIG],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    folder.chmod(0o700)
+    assert done.returncode == 1
+    assert f"(this is done as user {uid}, whose it is: of a unit see docs/deploy.md)" in done.stderr

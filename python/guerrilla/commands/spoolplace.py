@@ -134,6 +134,9 @@ def _folders(path: Path, places: Sequence[str]) -> Iterator[Spool]:
             f"{folder}: a process has it, and {nobody}: stop it, or say where its socket is "
             "with --socket"
         ) from None
+    except PermissionError as error:
+        who = f"this is done as user {os.geteuid()}, whose it is: of a unit see docs/deploy.md"
+        raise CommandError(f"{shown(str(error))} ({who})") from error
     except ValueError as error:
         raise CommandError(shown(str(error))) from error
     try:
@@ -149,7 +152,11 @@ def _warn(line: str) -> None:
 
 def _become_owner(folder: str) -> None:
     """Root becomes the user whose spool it is: the daemon could not open what root makes there."""
-    found = os.stat(folder)
-    if os.geteuid() == 0 != found.st_uid:
+    if os.geteuid() != 0:
+        return
+    # That of a process: the one above it may have been made by hand.
+    own = sorted(entry.path for entry in os.scandir(folder) if entry.name.isdecimal())
+    found = os.stat(own[0] if own else folder)
+    if found.st_uid != 0:
         uid, gid = found.st_uid, found.st_gid
         become(Identity("user", str(uid), uid, gid, (gid,)))
