@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pty
@@ -273,6 +274,27 @@ def test_what_was_done_before_an_error_is_told(
         "guerrillad: stopped while replaying, at least 40 of 50 messages done",
         "guerrillad: the spool is full",
     ]
+
+
+def test_nothing_that_a_socket_says_moves_the_cursor(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may ask one that the daemon's user has made."""
+    bad = "\x1b[2J"
+    entry = {"id": bad, "state": bad, "size": bad, "attempts": bad, "backend": bad, "from": bad}
+    entry |= {"error": bad, "to": [bad], "recipients": 1, "received_at": 0, "next_at": None}
+    record = json.dumps({bad: bad}).encode()
+    answers = {
+        "spool-list": {"entries": [entry], "next": None},
+        "spool-show": {"entry": entry, "record_size": len(record)},
+        "spool-read": {"data": base64.b64encode(record).decode(), "next": None},
+    }
+    monkeypatch.setattr(spool, "opened", lambda _: nullcontext(lambda name, _: answers[name]))
+    for command in ("list", "show a"):
+        assert main(["spool", *command.split()]) == 0
+        said = capsys.readouterr().out
+        assert r"\x1b[2J" in said
+        assert said.replace("\n", "").isprintable()
 
 
 def test_many_are_done_in_pages(daemon: RunningDaemon, say: Say, tmp_path: Path) -> None:

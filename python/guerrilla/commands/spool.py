@@ -133,7 +133,7 @@ def list_messages(args: argparse.Namespace) -> int:
             print(_HEAD)
         now = time.time()
         for entry in itertools.chain(first, entries):
-            print(as_json(entry) if args.json else _line(entry, now))
+            print(as_json(entry) if args.json else shown(_line(entry, now)))
     return 0
 
 
@@ -151,7 +151,7 @@ def show(args: argparse.Namespace) -> int:
         print(as_json({**found["entry"], "record": record}))
         return 0
     for name, value in _described(found["entry"], record, time.time()):
-        print(f"{name:<18} {shown(value)}")
+        print(shown(f"{name:<18} {value}"))
     return 0
 
 
@@ -309,10 +309,10 @@ def _line(entry: Mapping[str, Any], now: float) -> str:
     if others > 0:
         to = f"{column(to, 22)} +{others}"
     return (
-        f"{shown(entry['id']):26}  {_age(entry, now):>7}  {entry['size']:>9}  "
+        f"{entry['id']:26}  {_age(entry, now):>7}  {entry['size']:>9}  "
         f"{entry['attempts']:>5}  {_next(entry, now):>7}  {entry['state']:8}  "
         f"{column(entry['from'] or '<>', 28):28}  {column(to, 28):28}  "
-        f"{shown(entry['error'] or '')}"
+        f"{entry['error'] or ''}"
     ).rstrip()
 
 
