@@ -234,8 +234,13 @@ def test_replay(say: Say, messages: tuple[str, str], daemon: RunningDaemon, tmp_
         f"guerrillad: {later}: has not failed, so there is nothing to replay"
     ]
     assert say("replay --all --backend other") == ["0 messages in the spool again"]
+    assert "first received" not in "\n".join(say(f"show {never}"))
+    came = json.loads(say(f"show {never} --json")[0])["received_at"]
     (tmp_path / "open").touch()
     assert say("replay --all") == ["1 message in the spool again"]
+    if daemon.process.returncode is not None:  # else it may have been kept by now
+        first = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(came))
+        assert f"first received     {first}" in say(f"show {never}")
     with going(daemon):
         until(lambda: never in kept(tmp_path))
         assert entries(say, "--failed") == []

@@ -330,11 +330,14 @@ def _described(
     entry: Mapping[str, Any], record: Mapping[str, Any], now: float
 ) -> Iterator[tuple[str, str]]:
     """What is known of a message, a name and a text each; the rest of its record last."""
-    received = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry["received_at"]))
     yield "id", entry["id"]
     yield "state", entry["state"]
     yield "backend", entry["backend"]
-    yield "received", f"{received} UTC, {_age(entry, now)} ago"
+    yield "received", f"{_moment(entry['received_at'])}, {_age(entry, now)} ago"
+    first = record.get("received_at")
+    # Its age counts from when it was replayed.
+    if isinstance(first, float) and first < entry["received_at"]:
+        yield "first received", _moment(first)
     yield "size", str(entry["size"])
     yield "attempts", str(entry["attempts"])
     yield "next try", _next(entry, now)
@@ -342,6 +345,10 @@ def _described(
     for name, value in record.items():
         if name not in {"queued_id", "received_at", "size"} and value not in _NOTHING:
             yield from _field(name, value)
+
+
+def _moment(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
 
 
 def _field(name: str, value: object) -> Iterator[tuple[str, str]]:
