@@ -4,7 +4,7 @@ Every wait releases the GIL. Times are seconds, sizes are bytes.
 """
 
 import builtins
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from email.message import EmailMessage
 from typing import Any, Final, Literal, Self, TypedDict, final, type_check_only
 

@@ -30,7 +30,7 @@ _PATIENCE: Final = 330.0
 """Seconds for an answer: a little more than the spool gives a disk that hardly answers."""
 
 _IDLE: Final = TIMEOUT / 2
-"""Seconds without a question after which it is connected anew: the daemon hangs up after twice that.
+"""Seconds without a question, then it is connected anew: the daemon hangs up after twice that.
 
 Whoever reads a list in a pager may stop for longer.
 """

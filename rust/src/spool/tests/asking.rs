@@ -90,8 +90,11 @@ fn the_log_says_what_a_command_did_to_a_message() {
     assert_eq!(bench.spool.drop_messages(Some(&["1".to_owned()]), true).unwrap(), 1);
     assert_eq!(bench.spool.replay(None).unwrap(), 1);
     assert_eq!(bench.spool.drop_messages(Some(&["3".to_owned()]), false).unwrap(), 1);
-    let told =
-        ["1: dropped by a command", "2: in the spool again by a command", "3: dropped by a command"];
+    let told = [
+        "1: dropped by a command",
+        "2: in the spool again by a command",
+        "3: dropped by a command",
+    ];
     assert_eq!(bench.lines(), told);
 }
 
