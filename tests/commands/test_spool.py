@@ -258,7 +258,33 @@ def test_replay_says_what_is_not_back(
     assert main(["spool", "replay", "--all", "-c", CONFIG]) == 1
     found = capsys.readouterr()
     assert found.out == "1 message in the spool again\n"
-    assert found.err == "guerrillad: 1 message not put back: gone meanwhile\n"
+    assert found.err == "guerrillad: 1 message not put back: gone meanwhile, or see the log\n"
+
+
+@pytest.mark.parametrize("state", ["running", "stopped"])
+def test_one_whose_note_cannot_be_read_stops_no_others(
+    state: str, daemon: RunningDaemon, say: Say, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bad, fine = deliver(daemon, "never", "never")
+    with Asked(daemon) as ask:
+        until(lambda: ask.states() == {bad: "failed", fine: "failed"})
+    note = tmp_path / f"spool/0/failed/{bad}.json"
+    note.write_text("{")
+    odd = note.with_name("a note.json")
+    odd.write_text("{")
+    if state == "stopped":
+        daemon.stop()
+    assert {one["id"]: one["state"] for one in entries(say, "--failed")} == {
+        bad: "damaged",
+        fine: "failed",
+        "a note": "damaged",
+    }
+    found = dict(line.split(maxsplit=1) for line in say(f"show {bad}"))
+    assert (found["state"], int(found["size"]) > 0) == ("damaged", True)
+    assert found["error"].startswith(f"{note}: ")
+    assert say("replay --all") == ["1 message in the spool again"]
+    assert say("drop --all --failed --yes") == ["1 message dropped"]
+    assert [one["id"] for one in entries(say, "--failed")] == ["a note"]
 
 
 def test_what_was_done_before_an_error_is_told(

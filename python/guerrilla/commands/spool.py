@@ -179,7 +179,7 @@ def replay(args: argparse.Namespace) -> int:
     ids = _chosen(args, failed=True, states={"failed"})
     count = _act(args, "spool-replay", ids, "replaying", step=_REPLAY_STEP)
     _say(args, "replayed", count, "in the spool again")
-    return _rest(len(ids) - count, "not put back: gone meanwhile")
+    return _rest(len(ids) - count, "not put back: gone meanwhile, or see the log")
 
 
 def _rest(count: int, what: str) -> int:
@@ -237,7 +237,9 @@ def _chosen(
         if not args.all:
             return {name: _look_for(ask, name, failed=failed) for name in args.ids}
         entries = _entries(ask, failed=bool(failed), backend=args.backend)
-        return {one["id"]: bool(failed) for one in entries if one["state"] in states}
+        # Of what is damaged it may be only a name for a person.
+        named = (one for one in entries if one["id"].isascii() and one["id"].isalnum())
+        return {one["id"]: bool(failed) for one in named if one["state"] in states}
 
 
 def _look_for(ask: Ask, name: str, *, failed: bool | None) -> bool:

@@ -110,8 +110,10 @@ impl Shared {
             let text = format_args!("{}: {moved} mails were taken over", path.display());
             self.quiet.say(Level::Info, text);
         }
+        let pairs = self.lock_pairs();
         aside::take_over(&other.failed(), &self.folder.failed()).map_err(file)?;
         aside::take_over(&other.damaged(), &self.folder.damaged()).map_err(file)?;
+        drop(pairs);
         self.count_failed_files();
         discard(&other).map_err(file)
     }

@@ -119,10 +119,11 @@ impl Spool {
         if !failed {
             return self.shared.edit(queued_ids, Edit::Drop);
         }
+        let _asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let mut count = 0;
         for folder in [self.shared.folder.failed(), self.shared.folder.damaged()] {
             for (path, note) in wanted_notes(&folder, queued_ids)? {
-                aside::remove(&self.shared.folder, &path)?;
+                self.shared.remove_aside(&path)?;
                 let text = format_args!("{}: dropped by a command", note.queued_id);
                 self.shared.quiet.say(Level::Info, text);
                 count += 1;
@@ -134,12 +135,15 @@ impl Spool {
 
     /// Puts failed messages back: those, or all. Their age begins anew. How many.
     pub fn replay(&self, queued_ids: Option<&[String]>) -> io::Result<u64> {
+        let _asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let mut count = 0;
         let notes = wanted_notes(&self.shared.folder.failed(), queued_ids)?;
         let replayed = notes.into_iter().try_for_each(|(path, note)| {
             let queued_id = note.queued_id.clone();
-            self.replay_one(&path, note)?;
-            aside::remove(&self.shared.folder, &path)?;
+            if !self.replay_one(&path, note)? {
+                return Ok(());
+            }
+            self.shared.remove_aside(&path)?;
             let text = format_args!("{queued_id}: in the spool again by a command");
             self.shared.quiet.say(Level::Info, text);
             count += 1;
@@ -149,14 +153,21 @@ impl Spool {
         replayed.map(|()| count)
     }
 
-    fn replay_one(&self, path: &Path, note: Note) -> io::Result<()> {
+    /// `false` where it cannot be, whatever the spool does: the others are not to wait for it.
+    fn replay_one(&self, path: &Path, note: Note) -> io::Result<bool> {
+        if note.is_damaged {
+            return Ok(self.shared.not_replayed(note.reason));
+        }
         let eml = path.with_extension("eml");
-        let body = crate::buffer::Body::stored(&File::open(&eml)?)?;
+        let body = match open(&eml).and_then(|file| crate::buffer::Body::stored(&file)) {
+            Ok(body) => body,
+            Err(error) => return Ok(self.shared.not_replayed(error)),
+        };
         let (settled, outcome) = channel();
         let record = note.record();
         self.insert(Box::new(Replayed { note, record, body, settled }));
         let text = match outcome.recv_timeout(PATIENCE) {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(())) => return Ok(true),
             Ok(Err(Refusal::Full)) => "the spool is full: make room, or raise spool.max_bytes",
             Ok(Err(Refusal::Broken)) | Err(_) => "the spool cannot be written: see the log",
         };
@@ -309,12 +320,11 @@ impl Shared {
         let damaged = aside::names(&self.folder.damaged())?.into_iter();
         let all = failed.map(|path| (path, State::Failed));
         let all = all.chain(damaged.map(|path| (path, State::Damaged)));
-        let page = all.enumerate().skip(skipped).take(max);
-        page.map(|(index, (path, state))| {
+        let found = all.enumerate().skip(skipped).filter_map(|(index, (path, state))| {
             let place = i64::try_from(index + 1).unwrap_or(i64::MAX);
-            Ok(entry_aside(place, read_note(&path)?, state))
-        })
-        .collect()
+            Some(entry_aside(place, Note::find(&path)?, state))
+        });
+        Ok(found.take(max).collect())
     }
 
     fn show_aside(&self, queued_id: &str) -> io::Result<Option<(Entry, Octets)>> {
@@ -335,6 +345,12 @@ impl Shared {
         Ok(None)
     }
 
+    fn not_replayed(&self, reason: impl std::fmt::Display) -> bool {
+        let text = format_args!("{reason}: it cannot be put back");
+        self.quiet.fault("replay", Level::Error, text);
+        false
+    }
+
     pub(super) fn count_failed_files(&self) {
         let count = aside::names(&self.folder.failed()).map_or(0, |names| names.len() as u64);
         self.figures.failed_files.take();
@@ -352,19 +368,14 @@ fn entry_aside(place: i64, note: Note, state: State) -> Entry {
         size: note.size,
         attempts: note.attempts,
         next_at: None,
+        state: if note.is_damaged { State::Damaged } else { state },
         error: Some(note.reason),
-        state,
     }
 }
 
 fn open(path: &Path) -> io::Result<File> {
     File::open(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-}
-
-fn read_note(path: &Path) -> io::Result<Note> {
-    Note::read(path)
-        .map_err(|error| io::Error::other(format!("{}: {error}: remove it", path.display())))
 }
 
 fn wanted_notes(folder: &Path, queued_ids: Option<&[String]>) -> io::Result<Vec<(PathBuf, Note)>> {
@@ -376,7 +387,7 @@ fn wanted_notes(folder: &Path, queued_ids: Option<&[String]>) -> io::Result<Vec<
         if named.as_ref().is_some_and(|names| !aside::is_of(&path, names)) {
             continue;
         }
-        let note = read_note(&path)?;
+        let Some(note) = Note::find(&path) else { continue };
         if queued_ids.is_none_or(|ids| ids.contains(&note.queued_id)) {
             found.push((path, note));
         }

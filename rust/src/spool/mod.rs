@@ -148,6 +148,11 @@ struct Shared {
     /// Closed where the thread that adopts is to end; nothing is put in.
     adopting: Queue<()>,
     reader: Mutex<Connection>,
+    /// Held while the two files of what is set aside are named and written, moved or removed: half of an old
+    /// pair is not to be taken for half of a new one.
+    pairs: Mutex<()>,
+    /// Held by a command that changes what was set aside: two at a time would both do it.
+    asked: Mutex<()>,
     /// The id that was found last by its name.
     searched: AtomicI64,
     figures: Figures,
@@ -196,6 +201,8 @@ impl Spool {
             files: Queue::default(),
             adopting: Queue::default(),
             reader: Mutex::new(reader),
+            pairs: Mutex::default(),
+            asked: Mutex::default(),
             searched: AtomicI64::new(0),
             figures: Figures::default(),
             quiet: Quiet::new(log),
