@@ -4,7 +4,7 @@
 //! end in between leaves a message in both places, and the next attempt writes the same files again.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -139,7 +139,7 @@ impl Shared {
                     ),
                 );
                 let next_ms = clock::now_ms().saturating_add(60_000);
-                let (attempts, reason) = (held.attempts + 1, reason.to_owned());
+                let (attempts, reason) = (held.attempts.saturating_add(1), reason.to_owned());
                 self.send(Job::Defer { held, attempts, next_ms, reason });
             }
         }
@@ -183,7 +183,11 @@ impl Shared {
         let eml = folder.join(format!("{base}.eml"));
         match (&content.body, &held.file) {
             (Some(body), _) => self.write_whole(&eml, body)?,
-            (None, Some(name)) => link(&self.folder.body(name), &eml)?,
+            (None, Some(name)) => {
+                folder::remove(&eml)?;
+                // What is left of a damaged one may be its envelope alone.
+                self.folder.link(&self.folder.body(name), &eml)?;
+            }
             (None, None) => {}
         }
         let mut text = serde_json::to_vec_pretty(&note).map_err(io::Error::other)?;
@@ -226,20 +230,6 @@ impl Shared {
     }
 }
 
-/// A second name for a body: that takes no room, and no time.
-fn link(body: &Path, eml: &Path) -> io::Result<()> {
-    folder::remove(eml)?;
-    match fs::hard_link(body, eml) {
-        // What is left of a damaged one is its envelope.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(_) => {
-            fs::copy(body, eml)?;
-            File::open(eml)?.sync_all()
-        }
-        Ok(()) => Ok(()),
-    }
-}
-
 /// What its files are called: its id, as far as a name can have it.
 pub(super) fn safe(queued_id: &str) -> String {
     let plain = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
@@ -276,6 +266,7 @@ pub(super) fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Removes a message that was set aside: first what names it.
 pub(super) fn remove(folder: &Folder, json: &Path) -> io::Result<()> {
+    folder.faults.at(Point::Unlink)?;
     folder::remove(json)?;
     folder.faults.at(Point::UnlinkMessage)?;
     folder::remove(&json.with_extension("eml"))?;
@@ -283,7 +274,7 @@ pub(super) fn remove(folder: &Folder, json: &Path) -> io::Result<()> {
 }
 
 /// Moves what another process had set aside.
-pub(super) fn take_over(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn take_over(from: &Path, folder: &Folder, to: &Path) -> io::Result<()> {
     for json in names(from)? {
         let note = Note::read(&json).ok();
         let stem = json.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
@@ -294,14 +285,14 @@ pub(super) fn take_over(from: &Path, to: &Path) -> io::Result<()> {
         }
         let eml = json.with_extension("eml");
         if eml.exists() {
-            fs::rename(&eml, to.join(format!("{base}.eml")))?;
+            folder.shift(&eml, &to.join(format!("{base}.eml")))?;
         }
-        fs::rename(&json, to.join(format!("{base}.json")))?;
+        folder.shift(&json, &to.join(format!("{base}.json")))?;
     }
     for entry in fs::read_dir(from)? {
         // Messages of which nothing else is known.
         let entry = entry?;
-        fs::rename(entry.path(), to.join(entry.file_name()))?;
+        folder.shift(&entry.path(), &to.join(entry.file_name()))?;
     }
-    folder::sync_folder(to)
+    folder.sync(to)
 }

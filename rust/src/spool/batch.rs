@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::files::FileJob;
 use super::lease::Held;
 use super::statements::{Row, Statements};
+use super::suspects::Suspects;
 use super::writer::{Adopted, Edit, InFile, Job, Why, Writer};
 use super::{Incoming, Refusal, Shared, clock, database};
 use crate::log::Level;
@@ -67,13 +68,13 @@ impl Batch {
         self.jobs.as_slice().is_empty()
     }
 
-    /// Ids of the messages it was to save.
-    pub(super) fn ids(&self) -> Vec<i64> {
-        let ids = self.effects.iter().filter_map(|effect| match effect {
-            Effect::Saved { id, .. } => Some(*id),
-            _ => None,
-        });
-        ids.collect()
+    /// The messages it was to save.
+    pub(super) fn suspect(&self, suspects: &mut Suspects) {
+        for effect in &self.effects {
+            if let Effect::Saved { job, id, .. } = effect {
+                suspects.add(*id, job);
+            }
+        }
     }
 
     fn count(&mut self, backend: &str, depth: i64, octets: u64) {
@@ -141,6 +142,11 @@ impl Writer {
                 Job::Delete { held, why } => delete(on, batch, held, why)?,
                 Job::Defer { .. } => self.defer(on, batch, job)?,
                 Job::Edit { .. } => self.edit(on, batch, job)?,
+                Job::Forget { marks } => {
+                    for mark in marks {
+                        on.forget.execute([mark])?;
+                    }
+                }
             }
         }
         for (backend, (depth, octets)) in &batch.lanes {
@@ -214,7 +220,11 @@ impl Writer {
             Some(adopted) => on.mark(&adopted.key)? == adopted.after,
             None => true,
         };
-        if !follows || !entry.is_wanted() {
+        let is_new = match entry.mark() {
+            Some(mark) => on.mark(mark)? == 0,
+            None => true,
+        };
+        if !follows || !is_new || !entry.is_wanted() {
             self.shared.refuse(saved.into_job(), Refusal::Broken);
             return Ok(());
         }
@@ -235,6 +245,9 @@ impl Writer {
         self.next += 1;
         let done = on.insert_row(id, &saved, size);
         let due = adopted.as_ref().and_then(|adopted| Some(adopted.retry.as_ref()?.next_ms));
+        if adopted.is_some() {
+            self.adopted = self.adopted.min((clock::ms(entry.received_at()), id));
+        }
         batch.count(entry.backend(), 1, cost);
         batch.added += cost;
         batch.written += if file.is_some() { record.len() as u64 } else { cost };

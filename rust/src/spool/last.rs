@@ -12,7 +12,8 @@ use super::{Shared, database};
 use crate::log::Level;
 
 /// The last id that was committed, by the database and by the file; and whether the file is ahead: then it
-/// says how many are missing, once. What is left of those, bodies in files, is not to be removed.
+/// says how many are missing. What is left of those, bodies in files, is not to be removed; once they are
+/// set aside the database is to have that id, and it is not said again.
 pub(super) fn find(
     connection: &Connection,
     folder: &Folder,
@@ -31,7 +32,6 @@ pub(super) fn find(
             last + 1
         ),
     );
-    database::set_meta(connection, "last", told)?;
     Ok((told, true))
 }
 

@@ -81,8 +81,8 @@ fn one_that_cannot_be_read_stops_no_others() {
     fs::remove_file(folder.join("gone.eml")).unwrap();
     let size = (LARGEST_INLINE + 1) as u64;
     let entry = |name: &str, state| (name.to_owned(), state, size);
-    let (bad, fine) = (entry("bad", State::Damaged), entry("fine", State::Failed));
-    assert_eq!(of_failed(&bench), [bad.clone(), fine, entry("gone", State::Failed)]);
+    let (bad, good) = (entry("bad", State::Damaged), entry("fine", State::Failed));
+    assert_eq!(of_failed(&bench), [bad.clone(), good, entry("gone", State::Failed)]);
     let reason = bench.spool.list(0, 1, true).unwrap()[0].error.clone().unwrap();
     assert!(reason.ends_with(": its message is in the .eml beside it"), "{reason}");
     let (_, message) = bench.spool.show("bad").unwrap().unwrap();

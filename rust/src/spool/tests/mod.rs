@@ -9,6 +9,8 @@ mod damage;
 mod folders;
 mod limits;
 mod order;
+mod replaying;
+mod salvaging;
 mod turns;
 pub(super) mod vfs;
 

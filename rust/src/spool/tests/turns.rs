@@ -102,7 +102,8 @@ fn what_nobody_waits_for_is_not_saved() {
 fn what_comes_behind_a_gap_is_not_taken_over() {
     let bench = Bench::new();
     let taken = |id: i64, after: i64| {
-        let adopted = Adopted { key: "adopted 7".to_owned(), id, after, crc: 0, retry: None };
+        let key = "adopted 7".to_owned();
+        let adopted = Adopted { key, id, after, gaps: Vec::new(), crc: 0, retry: None };
         let entry = bench.mail("b", &format!("mail {id}"), b"x");
         bench.spool.shared.send(Job::Insert { entry, file: None, adopted: Some(adopted) });
         bench.settled.recv_timeout(SOON).unwrap().1
