@@ -283,10 +283,10 @@ impl Shared {
     /// A second name for a body; `false` for one that is missing, which will be found to be damaged.
     fn take_file(&self, other: &Folder, name: &str) -> io::Result<bool> {
         let place = self.folder.body(name);
-        let Some(shelf) = place.parent() else { return Ok(false) };
-        self.folder.make_shelf(shelf)?;
+        let Some(above) = place.parent() else { return Ok(false) };
+        self.folder.make_shelf(above)?;
         let is_there = self.folder.link(&other.body(name), &place)?;
-        self.folder.sync(shelf)?;
+        self.folder.sync(above)?;
         Ok(is_there)
     }
 }

@@ -152,7 +152,7 @@ fn a_list_passes_over_what_cannot_be_read_and_says_so() {
         seen += page.len();
         // Only the last one has fewer: so who asks sees the end.
         match page.last() {
-            Some(last) if page.len() == 7 => after = last.id,
+            Some(entry) if page.len() == 7 => after = entry.id,
             _ => break,
         }
     }
