@@ -312,7 +312,14 @@ def test_nothing_that_a_socket_says_moves_the_cursor(
 ) -> None:
     """Root may ask one that the daemon's user has made."""
     bad = "\x1b[2J"
-    entry = {"id": bad, "state": bad, "size": bad, "attempts": bad, "backend": bad, "from": bad}
+    entry: dict[str, Any] = {
+        "id": bad,
+        "state": bad,
+        "size": bad,
+        "attempts": bad,
+        "backend": bad,
+        "from": bad,
+    }
     entry |= {"error": bad, "to": [bad], "recipients": 1, "received_at": 0, "next_at": None}
     record = json.dumps({bad: bad}).encode()
     answers = {
