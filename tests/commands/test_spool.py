@@ -282,6 +282,7 @@ def test_one_whose_note_cannot_be_read_stops_no_others(
     found = dict(line.split(maxsplit=1) for line in say(f"show {bad}"))
     assert (found["state"], int(found["size"]) > 0) == ("damaged", True)
     assert found["error"].startswith(f"{note}: ")
+    (tmp_path / "open").touch()
     assert say("replay --all") == ["1 message in the spool again"]
     assert say("drop --all --failed --yes") == ["1 message dropped"]
     assert [one["id"] for one in entries(say, "--failed")] == ["a note"]

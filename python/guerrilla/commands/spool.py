@@ -334,7 +334,7 @@ def _described(
     """What is known of a message, a name and a text each; the rest of its record last."""
     yield "id", entry["id"]
     yield "state", entry["state"]
-    yield "backend", entry["backend"]
+    yield "backend", entry["backend"] or "-"
     yield "received", f"{_moment(entry['received_at'])}, {_age(entry, now)} ago"
     first = record.get("received_at")
     # Its age counts from when it was replayed.
