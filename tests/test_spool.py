@@ -351,13 +351,13 @@ def test_what_the_commands_ask_is_answered_by_core_and_folder(
     with pytest.raises(LookupError):
         spool.show("nobody")
     with pytest.raises(BlockingIOError):
-        _core.Spool(str(tmp_path / "spool"))
+        _core.Spool(str(tmp_path / "spool"), print)
     shelf.away.clear()
     assert spool.retry([first]) == 1
     until(lambda: shelf.kept == ["one"])
     until(lambda: depth(daemon) == 1)
     daemon.shutdown(10)
-    offline = _core.Spool(str(tmp_path / "spool"))
+    offline = _core.Spool(str(tmp_path / "spool"), print)
     try:
         assert [one.queued_id for one in offline.list(0, 10, False)] == [second]
         assert offline.waiting() == [("default", 1)]
@@ -366,7 +366,7 @@ def test_what_the_commands_ask_is_answered_by_core_and_folder(
     finally:
         offline.close()
     with pytest.raises(FileNotFoundError):
-        _core.Spool(str(tmp_path / "elsewhere"))
+        _core.Spool(str(tmp_path / "elsewhere"), print)
 
 
 def test_a_5xx_behind_the_spool_is_set_aside(

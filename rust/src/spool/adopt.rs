@@ -147,8 +147,10 @@ impl Shared {
             let text = format_args!("{}: {} mails were taken over", path.display(), taken.moved);
             self.quiet.say(Level::Info, text);
         }
+        let pairs = self.lock_pairs();
         aside::take_over(&other.failed(), &self.folder, &self.folder.failed()).map_err(file)?;
         aside::take_over(&other.damaged(), &self.folder, &self.folder.damaged()).map_err(file)?;
+        drop(pairs);
         self.count_failed_files();
         if !is_empty {
             self.leave(&other, &taken.lost);

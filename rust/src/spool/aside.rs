@@ -8,7 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use rusqlite::OptionalExtension;
 use serde::{Deserialize, Serialize};
@@ -38,9 +38,40 @@ pub(super) struct Note {
     /// And where it is not, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     record_hex: Option<String>,
+    /// Whether it cannot be read, and this is what its name tells.
+    #[serde(skip)]
+    pub(super) is_damaged: bool,
 }
 
 impl Note {
+    /// What stands there, or of one that cannot be read what its name tells; `None` where it is gone.
+    pub(super) fn find(path: &Path) -> Option<Self> {
+        match Self::read(path) {
+            Ok(note) => Some(note),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(Self::unreadable(path, &error)),
+        }
+    }
+
+    fn unreadable(path: &Path, error: &io::Error) -> Self {
+        let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let found = fs::metadata(path.with_extension("eml")).ok();
+        let written = found.as_ref().and_then(|found| found.modified().ok()).map_or(0, clock::ms);
+        Self {
+            queued_id: name.split('-').next().unwrap_or_default().to_owned(),
+            id: 0,
+            backend: String::new(),
+            received_ms: written,
+            set_aside_ms: written,
+            size: found.map_or(0, |found| found.len()),
+            attempts: 0,
+            reason: format!("{}: {error}: its message is in the .eml beside it", path.display()),
+            record: None,
+            record_hex: None,
+            is_damaged: true,
+        }
+    }
+
     pub(super) fn read(path: &Path) -> io::Result<Self> {
         serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)
     }
@@ -133,6 +164,7 @@ impl Shared {
         let Some(content) = self.content(held.id).map_err(io::Error::other)? else {
             return Ok(None);
         };
+        let _pair = self.lock_pairs();
         let base = free_name(folder, &held.queued_id, held.id);
         let mut note = Note {
             queued_id: held.queued_id.clone(),
@@ -145,6 +177,7 @@ impl Shared {
             reason: reason.to_owned(),
             record: None,
             record_hex: None,
+            is_damaged: false,
         };
         note.set_record(&content.record);
         let eml = folder.join(format!("{base}.eml"));
@@ -163,6 +196,16 @@ impl Shared {
         self.write_whole(&json, &text)?;
         self.folder.sync(folder)?;
         Ok(Some(json))
+    }
+
+    pub(super) fn lock_pairs(&self) -> MutexGuard<'_, ()> {
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes a message that was set aside.
+    pub(super) fn remove_aside(&self, json: &Path) -> io::Result<()> {
+        let _pair = self.lock_pairs();
+        remove(&self.folder, json)
     }
 
     fn content(&self, id: i64) -> rusqlite::Result<Option<Content>> {
@@ -225,6 +268,7 @@ pub(super) fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
 pub(super) fn remove(folder: &Folder, json: &Path) -> io::Result<()> {
     folder.faults.at(Point::Unlink)?;
     folder::remove(json)?;
+    folder.faults.at(Point::UnlinkMessage)?;
     folder::remove(&json.with_extension("eml"))?;
     json.parent().map_or(Ok(()), |parent| folder.sync(parent))
 }

@@ -13,6 +13,7 @@ use super::statements::{Row, Statements};
 use super::suspects::Suspects;
 use super::writer::{Adopted, Edit, InFile, Job, Why, Writer};
 use super::{Incoming, Refusal, Shared, clock, database};
+use crate::log::Level;
 
 /// What has to be done when the commit is synced.
 pub(super) enum Effect {
@@ -224,7 +225,7 @@ impl Writer {
         id: i64,
         edit: Edit,
     ) -> rusqlite::Result<Option<Edited>> {
-        let found = on.row.query_row([id], |row| Ok((Row::of(row)?, row.get(3)?))).optional()?;
+        let found = on.row.query_row([id], |row| Ok((Row::of(row)?, row.get(4)?))).optional()?;
         let Some((row, due)): Option<(Row, Option<i64>)> = found else { return Ok(None) };
         if self.shared.lanes.leased(&row.backend, id) {
             return Ok(None);
@@ -357,6 +358,7 @@ impl Shared {
                 self.lanes.advance(&row.backend, id, due.unwrap_or(now), now);
                 continue;
             }
+            self.quiet.say(Level::Info, format_args!("{}: dropped by a command", row.queued_id));
             self.lanes.deleted(&row.backend, id, row.octets, due);
             self.figures.depth.sub();
             if let Some(name) = row.file {

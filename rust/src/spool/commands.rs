@@ -15,6 +15,7 @@ use super::aside::{self, Note};
 use super::salvage::{self, Piece};
 use super::writer::{Edit, Job};
 use super::{Octets, Shared, Spool, clock};
+use crate::log::Level;
 
 /// Rows that are looked at in one transaction.
 const PAGE: i64 = 10_000;
@@ -122,10 +123,13 @@ impl Spool {
         if !failed {
             return self.shared.edit(queued_ids, Edit::Drop);
         }
+        let _asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let mut count = 0;
         for folder in [self.shared.folder.failed(), self.shared.folder.damaged()] {
-            for (path, _) in wanted_notes(&folder, queued_ids)? {
-                aside::remove(&self.shared.folder, &path)?;
+            for (path, note) in wanted_notes(&folder, queued_ids)? {
+                self.shared.remove_aside(&path)?;
+                let text = format_args!("{}: dropped by a command", note.queued_id);
+                self.shared.quiet.say(Level::Info, text);
                 count += 1;
             }
         }
@@ -283,12 +287,11 @@ impl Shared {
         let damaged = aside::names(&self.folder.damaged())?.into_iter();
         let all = failed.map(|path| (path, State::Failed));
         let all = all.chain(damaged.map(|path| (path, State::Damaged)));
-        let page = all.enumerate().skip(skipped).take(max);
-        page.map(|(index, (path, state))| {
+        let found = all.enumerate().skip(skipped).filter_map(|(index, (path, state))| {
             let place = i64::try_from(index + 1).unwrap_or(i64::MAX);
-            Ok(entry_aside(place, read_note(&path)?, state))
-        })
-        .collect()
+            Some(entry_aside(place, Note::find(&path)?, state))
+        });
+        Ok(found.take(max).collect())
     }
 
     fn show_aside(&self, queued_id: &str) -> io::Result<Option<(Entry, Octets)>> {
@@ -346,19 +349,14 @@ fn entry_aside(place: i64, note: Note, state: State) -> Entry {
         size: note.size,
         attempts: note.attempts,
         next_at: None,
+        state: if note.is_damaged { State::Damaged } else { state },
         error: Some(note.reason),
-        state,
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     File::open(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-}
-
-fn read_note(path: &Path) -> io::Result<Note> {
-    Note::read(path)
-        .map_err(|error| io::Error::other(format!("{}: {error}: remove it", path.display())))
 }
 
 pub(super) fn wanted_notes(
@@ -373,7 +371,7 @@ pub(super) fn wanted_notes(
         if named.as_ref().is_some_and(|names| !aside::is_of(&path, names)) {
             continue;
         }
-        let note = read_note(&path)?;
+        let Some(note) = Note::find(&path) else { continue };
         if queued_ids.is_none_or(|ids| ids.contains(&note.queued_id)) {
             found.push((path, note));
         }

@@ -163,6 +163,11 @@ struct Shared {
     /// Closed where the thread that adopts is to end; nothing is put in.
     adopting: Queue<()>,
     reader: Mutex<Connection>,
+    /// Held while the two files of what is set aside are named and written, moved or removed: half of an old
+    /// pair is not to be taken for half of a new one.
+    pairs: Mutex<()>,
+    /// Held by a command that changes what was set aside: two at a time would both do it.
+    asked: Mutex<()>,
     /// Folders of others where something had to stay, and when that was seen.
     left: Mutex<HashMap<PathBuf, Instant>>,
     /// The id that was found last by its name.
@@ -213,6 +218,8 @@ impl Spool {
             files: Queue::default(),
             adopting: Queue::default(),
             reader: Mutex::new(reader),
+            pairs: Mutex::default(),
+            asked: Mutex::default(),
             left: Mutex::default(),
             searched: AtomicI64::new(0),
             figures: Figures::default(),

@@ -4,7 +4,6 @@
 //! gone, leaves both; so the row is committed with a mark of that very failure. Where the mark is there, the
 //! message is not inserted again, and its files go.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::PoisonError;
@@ -14,20 +13,26 @@ use std::time::{Duration, SystemTime};
 use rusqlite::Connection;
 
 use super::aside::{self, Note};
-use super::commands::{PATIENCE, wanted_notes};
+use super::commands::{PATIENCE, open, wanted_notes};
 use super::folder::Folder;
 use super::writer::Job;
 use super::{Incoming, Refusal, Shared, Spool, database};
+use crate::log::Level;
 
 impl Spool {
     /// Puts failed messages back: those, or all. Their age begins anew. How many.
     pub fn replay(&self, queued_ids: Option<&[String]>) -> io::Result<u64> {
+        let _asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let mut marks = Vec::new();
         let notes = wanted_notes(&self.shared.folder.failed(), queued_ids)?;
         let replayed = notes.into_iter().try_for_each(|(path, note)| {
-            let mark = mark_of(&path, &note);
-            self.replay_one(&path, note, &mark, PATIENCE)?;
-            aside::remove(&self.shared.folder, &path)?;
+            let (mark, queued_id) = (mark_of(&path, &note), note.queued_id.clone());
+            if !self.replay_one(&path, note, &mark, PATIENCE)? {
+                return Ok(());
+            }
+            self.shared.remove_aside(&path)?;
+            let text = format_args!("{queued_id}: in the spool again by a command");
+            self.shared.quiet.say(Level::Info, text);
             marks.push(mark);
             Ok(())
         });
@@ -38,25 +43,32 @@ impl Spool {
         replayed.map(|()| count)
     }
 
+    /// `false` where it cannot be, whatever the spool does: the others are not to wait for it.
     pub(super) fn replay_one(
         &self,
         path: &Path,
         note: Note,
         mark: &str,
         patience: Duration,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
+        if note.is_damaged {
+            return Ok(self.shared.not_replayed(note.reason));
+        }
         if self.shared.has_mark(mark)? {
-            return Ok(());
+            return Ok(true);
         }
         let eml = path.with_extension("eml");
-        let body = crate::buffer::Body::stored(&File::open(&eml)?)?;
+        let body = match open(&eml).and_then(|file| crate::buffer::Body::stored(&file)) {
+            Ok(body) => body,
+            Err(error) => return Ok(self.shared.not_replayed(error)),
+        };
         let (settled, outcome) = channel();
         let (record, mark) = (note.record(), mark.to_owned());
         self.insert(Box::new(Replayed { note, record, body, mark: mark.clone(), settled }));
         let text = match outcome.recv_timeout(patience) {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(())) => return Ok(true),
             // The one that was given up was faster.
-            Ok(Err(_)) if self.shared.has_mark(&mark)? => return Ok(()),
+            Ok(Err(_)) if self.shared.has_mark(&mark)? => return Ok(true),
             Ok(Err(Refusal::Full)) => "the spool is full: make room, or raise spool.max_bytes",
             Ok(Err(Refusal::Broken)) => "the spool cannot be written: see the log",
             Err(_) => "it takes too long: see the log, and try again: it will not be there twice",
@@ -66,6 +78,12 @@ impl Spool {
 }
 
 impl Shared {
+    fn not_replayed(&self, reason: impl std::fmt::Display) -> bool {
+        let text = format_args!("{reason}: it cannot be put back");
+        self.quiet.fault("replay", Level::Error, text);
+        false
+    }
+
     fn has_mark(&self, mark: &str) -> io::Result<bool> {
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let found = database::meta(&reader, mark).map_err(|error| self.cannot_read(&error))?;
@@ -88,8 +106,8 @@ pub(super) fn finish(connection: &Connection, folder: &Folder) -> rusqlite::Resu
     for mark in marks {
         let stem = mark.rsplit(' ').next().unwrap_or_default();
         let path = folder.failed().join(format!("{stem}.json"));
-        // It may have failed again since.
-        let is_it = Note::read(&path).is_ok_and(|note| mark_of(&path, &note) == mark);
+        // It may have failed again since. Where the note is gone, its message may be left.
+        let is_it = Note::find(&path).is_none_or(|note| mark_of(&path, &note) == mark);
         if !is_it || aside::remove(folder, &path).is_ok() {
             connection.execute("DELETE FROM meta WHERE k = ?1", [&mark])?;
         }

@@ -117,6 +117,7 @@ pub(super) struct Row {
     pub(super) backend: String,
     pub(super) octets: u64,
     pub(super) file: Option<String>,
+    pub(super) queued_id: String,
 }
 
 /// Deletes a message, with all that counts it.
@@ -133,13 +134,17 @@ pub(super) fn erase(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-const ROW: &str = "SELECT msg.backend, size + length(env), file, next_ms
+const ROW: &str = "SELECT msg.backend, size + length(env), file, queued_id, next_ms
   FROM msg LEFT JOIN retry ON retry.id = msg.id WHERE msg.id = ?1";
 
 impl Row {
     pub(super) fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        let octets = salvage::integer(row, 1)?.unwrap_or(0).unsigned_abs().min(LARGEST);
-        Ok(Self { backend: salvage::text(row, 0)?, octets, file: salvage::optional_text(row, 2)? })
+        Ok(Self {
+            backend: salvage::text(row, 0)?,
+            octets: salvage::integer(row, 1)?.unwrap_or(0).unsigned_abs().min(LARGEST),
+            file: salvage::optional_text(row, 2)?,
+            queued_id: salvage::text(row, 3)?,
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a spool promises.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod asides;
 mod asking;
 mod bodies;
 mod broken;

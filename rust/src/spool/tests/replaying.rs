@@ -63,6 +63,18 @@ fn a_replay_that_the_end_has_cut_short_is_finished_by_the_next_start() {
 }
 
 #[test]
+fn a_message_whose_note_alone_is_gone_goes_with_the_next_start() {
+    let mut bench = Bench::new();
+    let path = failed(&bench, "a", "one", b"1");
+    bench.spool.shared.folder.faults.plan(Point::UnlinkMessage, libc::EIO);
+    assert!(bench.spool.replay(None).is_err());
+    assert!(!path.exists() && path.with_extension("eml").exists());
+    bench.reopen();
+    assert!(!path.with_extension("eml").exists());
+    assert_eq!((marks(&bench), bench.figure("spool_depth")), (0, 1));
+}
+
+#[test]
 fn a_message_that_fails_again_before_the_end_keeps_its_files() {
     let mut bench = Bench::new();
     let path = failed(&bench, "a", "one", b"1");

@@ -64,13 +64,14 @@ fn a_row_with_odd_values_is_taken_over_and_no_other_waits_for_it() {
     assert!(!path.exists(), "{:?}", bench.lines());
     let found = bench.receive("a", 9);
     let names: Vec<&str> = found.iter().map(|one| one.queued_id.as_str()).collect();
-    assert_eq!(names, ["3", "1\u{fffd}", "5"]);
+    assert_eq!(names, ["3", "5"]);
     assert_eq!(found[0].attempts, u32::MAX);
     // As those of this process: what is left of them is there, also a body that none names now.
-    bench.wait_for("spool_damaged", 2);
+    bench.wait_for("spool_damaged", 3);
     let ids: Vec<String> =
         bench.spool.list(0, 9, true).unwrap().into_iter().map(|one| one.queued_id).collect();
-    assert_eq!(ids, ["2", "4"]);
+    assert_eq!(ids.len(), 3, "{ids:?}");
+    assert!(ids.contains(&"2".to_owned()) && ids.contains(&"4".to_owned()), "{ids:?}");
     let damaged = fs::read_dir(bench.spool.path().join("damaged")).unwrap();
     assert!(damaged.into_iter().any(|one| fs::read(one.unwrap().path()).unwrap() == large));
 }
