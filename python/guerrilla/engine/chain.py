@@ -152,11 +152,15 @@ class Chain(Generic[Item]):
     def run(self, items: Sequence[Item]) -> None:
         """Takes a batch through the stages and answers each of its items.
 
+        Where its worker was abandoned meanwhile, nothing more of it is begun: others have it.
+
         Reaching the end is acceptance of a mail and of a recipient, and the refusal of a login:
         nobody has said who that is. Only a `BaseException` gets out; then some items may be
         unanswered.
         """
         for segment in self._segments:
+            if self.pulse.abandoned:
+                return
             items = segment.run(items)
             if not items:
                 return

@@ -11,7 +11,8 @@ A worker ends in one of three ways:
 - it stands still for longer than the core holds an answer back, or for half as long when all its
   mails have got their `451` meanwhile: it is *abandoned*. A thread cannot be killed, so it keeps
   its chain and its batch, whose senders are answered already; a new worker takes over, and when
-  the old one comes back it closes its chain and returns quietly.
+  the old one comes back it closes its chain and returns quietly. What it had of the spool is
+  others' by then: it begins nothing more of that.
 """
 
 from __future__ import annotations
@@ -106,6 +107,15 @@ class Worker(Generic[Item]):
     def start(self) -> None:
         """Starts the thread."""
         self.thread.start()
+
+    def abandon(self) -> None:
+        """Lets it end when it comes back; of spooled mail it begins no more, since others have it.
+
+        Mail with a sender who is answered comes to its end where it would be stored: see `Claim`.
+        """
+        self.abandoned = True
+        if self._chain is not None and self._pool.settings.name == "spooled":
+            self._chain.pulse.abandoned = True
 
     def stands_still(self, now: float) -> float:
         """Seconds since it last made progress, as far as it was looked at; 0 while it waits."""
@@ -370,11 +380,12 @@ class WorkerPool(Generic[Item]):
         self._not_before = now + delay
 
     def _abandon(self, worker: Worker[Item], still: float) -> None:
-        worker.abandoned = True
+        # Before it hears of it: it may come back at any moment, and puts its batch away then.
+        batch = worker.batch or ()
+        worker.abandon()
         self._workers.remove(worker)
         self._abandoned.append(worker)
         self.report_failure()
-        batch = worker.batch or ()
         _log_stack(
             worker,
             f"{worker.name} hangs for {still:.0f} s, abandoned: {labels(batch)}",
