@@ -101,7 +101,7 @@ def test_the_password_is_shown_nowhere() -> None:
 
 def test_a_certificate_needs_a_name() -> None:
     unix = {"forward_address": "unix:/run/x", "forward_tls": "required"}
-    with pytest.raises(StartError, match="forward_tls_name: expected the name"), opened(unix):
+    with pytest.raises(ConfigError, match="forward_tls_name: expected the name"), opened(unix):
         pass
     named = Forward.Options.model_validate({**unix, "forward_tls_name": "mx.example.com"})
     assert peer_of(named).name == "mx.example.com"
@@ -114,7 +114,7 @@ def test_a_file_of_authorities_that_is_none(content: str | None, tmp_path: Path)
         file.write_text(content)
     options = {"forward_address": "127.0.0.1:1", "forward_tls": "required"}
     with (
-        pytest.raises(StartError, match="forward_ca_file: "),
+        pytest.raises(ConfigError, match="forward_ca_file: "),
         opened(options, forward_ca_file=str(file)),
     ):
         pass

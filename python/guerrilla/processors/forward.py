@@ -64,6 +64,7 @@ class Forward(Processor):
         """Connects, and logs in where that is asked for.
 
         Raises:
+            ConfigError: a file of TLS cannot be read, or a name is missing.
             StartError: the server cannot be reached, or will not have us.
         """
         self._peer = peer_of(self._options)

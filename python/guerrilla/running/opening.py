@@ -145,8 +145,16 @@ def begin_pools(pools: Sequence[WorkerPool[Any]], core: Core) -> None:
         pool.begin()
 
 
-def open_pools(pools: Sequence[WorkerPool[Any]], opened: ExitStack) -> None:
+def open_pools(
+    pools: Sequence[WorkerPool[Any]], opened: ExitStack, *, at_start: bool = False
+) -> None:
     """Opens the chains of all workers.
+
+    Args:
+        pools: not opened.
+        opened: undoes it.
+        at_start: what is needed right of `250` may be away: a machine may come up together with
+            its database, or before it, and the spool takes mail meanwhile.
 
     Raises:
         StartError: what failed, in any pool.
@@ -154,7 +162,7 @@ def open_pools(pools: Sequence[WorkerPool[Any]], opened: ExitStack) -> None:
     problems: list[str] = []
     for pool in pools:
         try:
-            pool.open()
+            pool.open(may_be_away=at_start and pool.settings.name == "spooled")
         except (ConfigError, StartError) as error:
             told = placed_in(pool.settings.backend, error.problems)
             problems += [line for line in told if line not in problems]

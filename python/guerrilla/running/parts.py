@@ -264,7 +264,7 @@ def open_parts(
     pools = make_pools(config, partial(plan.make_chain, book=book), with_spooled(kinds, core))
     supervisor = Supervisor(pools)
     opened.callback(supervisor.stop)
-    open_pools(pools, opened)
+    open_pools(pools, opened, at_start=True)
     serve(core)
     supervisor.start()
     begin_pools(pools, core)

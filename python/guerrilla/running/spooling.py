@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from guerrilla.engine.backends import backends_of
+from guerrilla.engine.backends import backends_of, placed_in
 from guerrilla.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from guerrilla._core import Core
     from guerrilla.config import AppConfig
     from guerrilla.engine.base import TaskName
+    from guerrilla.engine.worker import WorkerPool
     from guerrilla.running.parts import Parts
 
 log = logging.getLogger("guerrilla.spool")
@@ -72,6 +73,17 @@ def waiting_warnings(config: AppConfig, core: Core) -> list[str]:
         for name, count in waiting(core).items()
         if name not in backends
     ]
+
+
+def away_warnings(pools: Iterable[WorkerPool[Any]]) -> list[str]:
+    """A line for each backend whose spooled mail waits for what its chain needs."""
+    found = []
+    for pool in pools:
+        name, problems = pool.settings.backend, pool.problems
+        if pool.settings.name == "spooled" and problems:
+            why = "; ".join(placed_in(name, problems))
+            found.append(f"spool: mail of the backend {name} waits until its chain opens: {why}")
+    return found
 
 
 class Unserved:
