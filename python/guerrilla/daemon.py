@@ -157,7 +157,9 @@ class Daemon(AsyncDaemon):
                     plan = self._plan(self.config)
                     checked = plan.check()
                     self._warnings = checked.warnings
-                    parts = open_parts(plan, checked, opened, self.events, self.reload_tls)
+                    parts = open_parts(
+                        *(plan, checked, opened, self.events, self.reload_tls), lock=self._lock
+                    )
                     self._warnings += waiting_warnings(self.config, parts.core)
                     self._control = open_control(self, self.config_file, opened)
                     opened.callback(parts.stop_config_watch)
