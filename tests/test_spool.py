@@ -525,4 +525,6 @@ def _is_refused(place: tuple[str, int]) -> bool:
         socket.create_connection(place, 5).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # It waited to be accepted when the listener went.
+        return False
     return False
