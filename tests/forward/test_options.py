@@ -238,11 +238,14 @@ def test_a_login_that_is_refused_stops_the_start_and_bounces_nothing() -> None:
     with FarSide("AUTH PLAIN") as far:
         far.will_say("AUTH", "535 5.7.8 bad credentials")
         with (
-            pytest.raises(StartError, match=r"it refused AUTH: 535 5\.7\.8 bad") as caught,
+            pytest.raises(ConfigError, match=r"it refused AUTH: 535 5\.7\.8 bad") as caught,
             opened(far.options, **keys),
         ):
             pass
         assert SECRET not in str(caught.value)
+        far.will_say("AUTH", "454 4.7.0 not now")
+        with pytest.raises(StartError, match=r"454 4\.7\.0"), opened(far.options, **keys):
+            pass
         with opened(far.options, **keys) as stage:
             far.will_say("MAIL", "530 5.7.0 log in first")
             assert stage.save(make_envelope()) == Reply(451, "4.7.0", "log in first")
