@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import ssl
 import threading
 import time
@@ -45,6 +46,11 @@ KILLS: Final = 3
 
 _PAUSE: Final = 0.05
 """Seconds that a sender waits after a 4xx: an MTA waits minutes."""
+_QUEUED: Final = re.compile(r"250 2\.0\.0 OK: queued as ([0-9a-z]{26})$")
+_FIELDS: Final = re.compile(rb"(?:[!-9;-~]+:[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n)*")
+"""Whole header fields, and nothing else."""
+_ID: Final = re.compile(rb" id ([0-9a-z]{26});\r\n")
+"""Of a `Received` field that `Header` has made."""
 _ENVELOPE: Final = b"MAIL FROM:<from@example.org>\r\nRCPT TO:<%s>\r\nDATA\r\n"
 
 
@@ -66,6 +72,8 @@ class Ledger:
         self.messages = {mail.token: mail.message for mail in mails}
         self.accepted: Counter[str] = Counter()
         """250 after the final dot, by token."""
+        self.queued: dict[str, str] = {}
+        """The ids that those named, by token."""
         self.deferred: Counter[str] = Counter()
         """4xx after the final dot, by token."""
         self.unanswered: Counter[str] = Counter()
@@ -111,6 +119,14 @@ class Ledger:
     def refusals(self) -> int:
         """Attempts that were answered 4xx."""
         return self.deferred.total() + self.early.total()
+
+    def take(self, token: str, reply: str) -> None:
+        """Writes a 250 after the final dot down."""
+        queued = _QUEUED.match(reply)
+        with self.lock:
+            self.accepted[token] += 1
+            if queued is not None:
+                self.queued[token] = queued[1]
 
 
 def deliver(
@@ -209,6 +225,7 @@ def audit(
     *,
     most_copies: int | None = None,
     deferred_may_be_stored: bool = True,
+    strict: bool = False,
 ) -> int:
     """Compares what was answered with what is stored.
 
@@ -219,6 +236,8 @@ def audit(
             attempts whose fate the receiver could not know.
         deferred_may_be_stored: whether a 4xx after the data is such an attempt, as where a commit
             failed of which nobody knows whether the store has it.
+        strict: whether the store has nothing but header fields before a message, and among them
+            what `Header` makes: then of each mail the very copy has to be there that its 250 named.
 
     Returns:
         The copies beyond the first.
@@ -230,13 +249,18 @@ def audit(
     assert not ledger.other, ledger.other[:10]
     assert ledger.may_reject or not ledger.rejected, ledger.rejections[:10]
     copies: Counter[str] = Counter()
+    answered: set[str] = set()
     for octets in stored:
         token = token_of(octets)
         assert token in ledger.messages, f"never sent: {token}"
         assert octets.endswith(ledger.messages[token]), f"altered: {token}"
         copies[token] += 1
+        if strict and _id_of(octets, token, ledger) == ledger.queued.get(token):
+            answered.add(token)
     lost = sorted(set(ledger.accepted) - set(copies))
     assert not lost, f"{len(lost)} answered 250 and not stored: {lost[:10]}"
+    others = sorted(set(ledger.queued) - answered) if strict else []
+    assert not others, f"{len(others)} answered 250, and only other tries stored: {others[:10]}"
     for token, number in copies.items():
         unknown = ledger.unanswered[token]
         if deferred_may_be_stored:
@@ -249,6 +273,14 @@ def audit(
     if most_copies is not None:
         assert extra <= most_copies, f"{extra} copies, at most {most_copies} were expected"
     return extra
+
+
+def _id_of(octets: bytes, token: str, ledger: Ledger) -> str:
+    """The queued id of a stored copy; empty where it has none."""
+    head = octets[: len(octets) - len(ledger.messages[token])]
+    assert _FIELDS.fullmatch(head), f"{token}: before it: {head[:200]!r}"
+    found = _ID.search(head)
+    return found[1].decode() if found is not None else ""
 
 
 class _Sender:
@@ -342,8 +374,7 @@ class _Sender:
                 ledger.unanswered[mail.token] += 1
             raise
         if reply.startswith("250 "):
-            with ledger.lock:
-                ledger.accepted[mail.token] += 1
+            ledger.take(mail.token, reply)
             return True
         return self._note(mail, reply, ledger.deferred, mail.token)
 

@@ -50,6 +50,7 @@ def sustain(
 def _add(found: Ledger, ledger: Ledger) -> None:
     found.messages |= ledger.messages
     found.accepted += ledger.accepted
+    found.queued |= ledger.queued
     found.deferred += ledger.deferred
     found.unanswered += ledger.unanswered
     found.early += ledger.early

@@ -151,9 +151,8 @@ class Pace:
         if not reply.startswith("250 "):
             return self._refused(ledger.deferred, token, reply)
         now = time.monotonic()
-        with ledger.lock:
-            ledger.accepted[token] += 1
-            self.taken.append(Taken(now, now - began))
+        ledger.take(token, reply)
+        self.taken.append(Taken(now, now - began))
         return True
 
     def _refused(self, counter: Counter[str], key: str, reply: str) -> bool:

@@ -43,11 +43,12 @@ class Tally:
 
         Raises:
             AssertionError: a mail answered 250 is not there; one is there that was never sent, was
-                only ever refused, or is altered; there are more copies than lost answers allow.
+                only ever refused, or is altered; of one only other tries are there than the one that was
+                answered 250; there are more copies than lost answers allow.
         """
         count = _Counted(stored)
         doubled = audit(
-            ledger, count, most_copies=None, deferred_may_be_stored=deferred_may_be_stored
+            ledger, count, deferred_may_be_stored=deferred_may_be_stored, strict=True
         )
         return self.record(ledger, stored=count.number, doubled=doubled, rounds=rounds, note=note)
 

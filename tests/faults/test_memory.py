@@ -92,8 +92,7 @@ class Sender:
             return False
         if not reply.startswith("250 "):
             return self._refused(ledger.deferred, token, reply)
-        with ledger.lock:
-            ledger.accepted[token] += 1
+        ledger.take(token, reply)
         return True
 
     def _refused(self, counter: Counter[str], key: str, reply: str) -> bool:

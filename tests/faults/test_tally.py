@@ -15,6 +15,7 @@ from tests.running import RunningDaemon
 
 MAILS = [Mail(str(number), b"X-Ledger: %d\r\n\r\nhello\r\n" % number) for number in range(4)]
 HEADER = b"Received: by mx\r\n"
+RECEIVED = b"Received: from a\r\n\tby mx with ESMTP id %s;\r\n\tnow\r\n"
 
 
 def ledger() -> Ledger:
@@ -65,6 +66,26 @@ def test_what_is_wrong_fails_and_has_no_row(
     with pytest.raises(AssertionError, match=error):
         judge.audit(ledger(), found)
     assert rows == []
+
+
+def test_another_try_is_not_what_was_answered(judge: Tally) -> None:
+    ours, other = "a" * 26, "b" * 26
+    made = ledger()
+    made.queued["1"] = ours
+    copies = {one: RECEIVED % one.encode() + MAILS[1].message for one in (ours, other)}
+    assert judge.audit(made, [*stored(0), copies[other], copies[ours]]).doubled == 1
+    for found in ([copies[other]], stored(1)):
+        with pytest.raises(AssertionError, match=r"only other tries stored: \['1'\]"):
+            judge.audit(made, [*stored(0), *found])
+
+
+@pytest.mark.parametrize(
+    "before",
+    [b"of another\r\n", b"A: b\r\n\r\n", b"A b\r\n", b"\r\n", b"A: b\rC: d\r\n"],
+)
+def test_what_is_no_header_field_before_a_message_fails(judge: Tally, before: bytes) -> None:
+    with pytest.raises(AssertionError, match="0: before it"):
+        judge.audit(ledger(), [before + MAILS[0].message, *stored(1)])
 
 
 def test_a_4xx_may_be_stored_where_that_is_said(judge: Tally) -> None:
@@ -127,6 +148,7 @@ def test_a_daemon_without_a_fault(tmp_path: Path, tally: Callable[[str, str], Ta
         sent = deliver(lambda: next(ports), mails, connections=50, tls=0.5, may_reject=True)
         rows = [bytes(row["mail"]) for row in daemon.rows()]
     row = tally("none", "SQLite").audit(sent, rows, note="half of them by STARTTLS")
+    assert sent.queued.keys() == sent.accepted.keys()  # So each has been looked for by its id.
     assert (row.sent, row.answered, row.rejected, row.stored, row.doubled) == (200, 160, 40, 160, 0)
     assert 10 < sum(b" with ESMTPS " in mail for mail in rows) < 150
 
