@@ -128,6 +128,19 @@ class Ledger:
             if queued is not None:
                 self.queued[token] = queued[1]
 
+    def end(self, token: str, *, whole: bool) -> None:
+        """Writes the end of a connection down.
+
+        Args:
+            token: of the mail that it was about.
+            whole: whether the final dot was sent. Else nothing of it may be stored.
+        """
+        with self.lock:
+            if whole:
+                self.unanswered[token] += 1
+            else:
+                self.dropped += 1
+
 
 def deliver(
     where: Where,
@@ -358,20 +371,20 @@ class _Sender:
             wire.send(self.envelope)
             replies = [_reply(wire) for _ in range(3)]
         except (*GONE, EOFError, ssl.SSLError):
-            with ledger.lock:
-                ledger.dropped += 1
+            ledger.end(mail.token, whole=False)
             raise
         refused = [reply for reply in replies if reply[:3] not in {"250", "354"}]
         if refused:
             settled = self._note(mail, refused[0], ledger.early, refused[0])
             _wind_up(wire, replies[-1])
             return settled
+        whole = False
         try:
             wire.send(on_the_wire(mail.message))
+            whole = True
             reply = _reply(wire)
         except (*GONE, EOFError, ssl.SSLError):
-            with ledger.lock:
-                ledger.unanswered[mail.token] += 1
+            ledger.end(mail.token, whole=whole)
             raise
         if reply.startswith("250 "):
             ledger.take(mail.token, reply)

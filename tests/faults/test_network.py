@@ -132,7 +132,9 @@ def test_a_connection_that_is_reset(
     proxy.cut = lambda: cut if chance.random() < 0.3 else None
     sent = _deliver(proxy, mixed_mails(1_500 if full else 200))
     assert proxy.cuts >= len(sent.messages) // 10
-    assert sent.lost_answers == proxy.cuts
+    # Who was cut off within may have been sending still.
+    assert sent.lost_answers + sent.dropped == proxy.cuts
+    assert cut == "within" or sent.dropped == 0
     row = tally(f"network: reset {WHERE[cut]}", STORE).audit(
         sent, _stored(daemon), rounds=proxy.cuts
     )
