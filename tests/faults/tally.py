@@ -29,6 +29,7 @@ class Tally:
         *,
         rounds: int = 1,
         deferred_may_be_stored: bool = False,
+        most_copies: int | None = None,
         note: str = "",
     ) -> Row:
         """Asserts that nothing is lost, and records the row.
@@ -39,6 +40,8 @@ class Tally:
             rounds: how often the fault was there.
             deferred_may_be_stored: whether a 4xx after the data may have been stored, and so leave
                 a copy: where a commit failed of which nobody can know whether the store has it.
+            most_copies: beyond the first that there may be in all, where most of the 4xx are known
+                to be of mails that are not stored.
             note: what the row says at its end.
 
         Raises:
@@ -48,7 +51,11 @@ class Tally:
         """
         count = _Counted(stored)
         doubled = audit(
-            ledger, count, deferred_may_be_stored=deferred_may_be_stored, strict=True
+            ledger,
+            count,
+            most_copies=most_copies,
+            deferred_may_be_stored=deferred_may_be_stored,
+            strict=True,
         )
         return self.record(ledger, stored=count.number, doubled=doubled, rounds=rounds, note=note)
 

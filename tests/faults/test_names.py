@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from tests.faults.daemons import hang_up, mails_in, stats
-from tests.faults.load import sustain
+from tests.faults.load import CONNECTIONS, sustain
 from tests.faults.tally import Tally
 from tests.running import RunningDaemon
 from tests.services.redis import DURABLE, RedisServer
@@ -145,6 +145,7 @@ def test_a_store_whose_name_is_gone_comes_back(
         stored,
         rounds=rounds,
         deferred_may_be_stored=True,
+        most_copies=CONNECTIONS * rounds,  # Each sender had one mail in hand then.
         note="copies: what Redis had when its connections were cut",
     )
     assert row.refused > 0

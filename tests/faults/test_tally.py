@@ -91,6 +91,8 @@ def test_what_is_no_header_field_before_a_message_fails(judge: Tally, before: by
 def test_a_4xx_may_be_stored_where_that_is_said(judge: Tally) -> None:
     row = judge.audit(ledger(), stored(0, 1, 1, 1), deferred_may_be_stored=True)
     assert row.doubled == 2
+    with pytest.raises(AssertionError, match="2 copies, at most 1"):
+        judge.audit(ledger(), stored(0, 1, 1, 1), deferred_may_be_stored=True, most_copies=1)
 
 
 def test_a_5xx_that_nobody_expected_fails(judge: Tally) -> None:
