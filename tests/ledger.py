@@ -88,6 +88,10 @@ class Ledger:
         """Refusals by their codes, as "452 4.3.1"."""
         self.dropped = 0
         """Connections that ended before the final dot."""
+        self.opened = 0
+        """Connections on which EHLO was answered 250, within TLS where that was asked for."""
+        self.unopened = 0
+        """Tries to connect that did not come so far: nobody listened, or not to EHLO or STARTTLS."""
         self.other: list[str] = []
         """Anything else: what is no reply, or a code that has no place there."""
         self.lock = threading.Lock()
@@ -119,6 +123,12 @@ class Ledger:
     def refusals(self) -> int:
         """Attempts that were answered 4xx."""
         return self.deferred.total() + self.early.total()
+
+    def meet(self, *, is_open: bool) -> None:
+        """Writes a try to connect down."""
+        with self.lock:
+            self.opened += is_open
+            self.unopened += not is_open
 
     def take(self, token: str, reply: str) -> None:
         """Writes a 250 after the final dot down."""
@@ -323,14 +333,18 @@ class _Sender:
         while self.ledger.settled < len(self.ledger.messages):
             if time.monotonic() > self.limit:
                 return
+            wire: Wire | None = None
             try:
                 where = self.where() if callable(self.where) else self.where
                 with contextlib.ExitStack() as opened:
                     if (wire := self._opened(where, opened)) is not None:
+                        self.ledger.meet(is_open=True)
                         self._send_all(wire)
                         continue
             except (*GONE, ConnectionRefusedError, EOFError, ssl.SSLError):
                 pass
+            if wire is None:
+                self.ledger.meet(is_open=False)
             time.sleep(_PAUSE)
 
     def _opened(self, where: int | str, opened: contextlib.ExitStack) -> Wire | None:

@@ -67,6 +67,25 @@ def test_unanswered_is_only_what_was_sent_whole(whole: bool) -> None:
         sent = deliver(listener.getsockname()[1], [mail])
         serving.result()
     assert (sent.delivered, sent.dropped, sent.lost_answers) == (1, int(not whole), int(whole))
+    assert (sent.opened, sent.unopened) == (2, 0)
+
+
+@pytest.mark.parametrize("greeting", [None, b"", b"421 4.3.2 not now\r\n", b"220 here\r\n500 no\r\n"])
+def test_connections_that_do_not_open_are_counted(greeting: bytes | None, tmp_path: Path) -> None:
+    """Nobody listens, or the first client is sent away, before the daemon is there."""
+    with RunningDaemon(tmp_path) as daemon, socket.create_server(("127.0.0.1", 0)) as listener:
+        places = iter([listener.getsockname()[1]])
+        if greeting is None:
+            listener.close()
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(deliver, lambda: next(places, daemon.port), make_mails(1))
+            if greeting is not None:
+                client, _ = listener.accept()
+                with client:
+                    client.sendall(greeting)
+                    _ = greeting and client.recv(4_096)
+            sent = sending.result()
+    assert (sent.opened, sent.unopened, sent.dropped) == (1, 1, 0)
 
 
 def answer_the_second(listener: socket.socket, *, whole: bool) -> None:

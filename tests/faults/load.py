@@ -12,6 +12,8 @@ from tests.ledger import Ledger, Mail, Where, deliver, mixed_mails
 CONNECTIONS: Final = 50
 BATCH: Final = 300
 """Mails that are sent before it looks again whether the fault is over."""
+ROOM: Final = "max_clients = 200"
+"""Of a server: the connections of one batch may still be ending when those of the next one come."""
 
 
 def sustain(
@@ -58,4 +60,6 @@ def _add(found: Ledger, ledger: Ledger) -> None:
     found.rejected += ledger.rejected
     found.rejections += ledger.rejections
     found.dropped += ledger.dropped
+    found.opened += ledger.opened
+    found.unopened += ledger.unopened
     found.other += ledger.other

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from tests.faults.table import Row
 from tests.ledger import Ledger, audit
+
+_HEAD: Final = 2_048
+"""Octets of a message that have all that is put before it."""
 
 
 class Tally:
@@ -30,6 +34,7 @@ class Tally:
         rounds: int = 1,
         deferred_may_be_stored: bool = False,
         most_copies: int | None = None,
+        tls: int = 0,
         note: str = "",
     ) -> Row:
         """Asserts that nothing is lost, and records the row.
@@ -42,6 +47,7 @@ class Tally:
                 a copy: where a commit failed of which nobody can know whether the store has it.
             most_copies: beyond the first that there may be in all, where most of the 4xx are known
                 to be of mails that are not stored.
+            tls: how many have to have come by TLS at least, as their `Received` says.
             note: what the row says at its end.
 
         Raises:
@@ -57,6 +63,7 @@ class Tally:
             deferred_may_be_stored=deferred_may_be_stored,
             strict=True,
         )
+        assert count.secret >= tls, f"{count.secret} came by TLS, {tls} were to"
         return self.record(ledger, stored=count.number, doubled=doubled, rounds=rounds, note=note)
 
     def record(
@@ -102,8 +109,11 @@ class _Counted:
     def __init__(self, messages: Iterable[bytes]) -> None:
         self._messages = messages
         self.number = 0
+        self.secret = 0
+        """How many came by TLS."""
 
     def __iter__(self) -> Iterator[bytes]:
         for message in self._messages:
             self.number += 1
+            self.secret += b" with ESMTPS id " in message[:_HEAD]
             yield message

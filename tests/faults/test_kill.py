@@ -35,5 +35,7 @@ def test_killed_at_random_moments(
         )
         lives.stop()
         lives.store.check()
-        tally("kill -9", kind.name).audit(sent, lives.store.stored(), rounds=times)
+        tally("kill -9", kind.name).audit(
+            sent, lives.store.stored(), rounds=times, tls=times
+        )
     assert sent.dropped + sent.lost_answers > times

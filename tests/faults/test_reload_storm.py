@@ -128,7 +128,7 @@ def test_a_storm_of_reloads_under_load_is_heard_by_nobody(
 
         def disturb(ledger: Ledger) -> None:
             # Who connects later may be asked for a PROXY header, or for LHLO.
-            until(lambda: stats(daemon)["connections_open"] == CONNECTIONS)
+            until(lambda: ledger.opened == CONNECTIONS)
             while ledger.delivered < len(to_send) or storm.reloads - first < RELOADS[full]:
                 storm.reload(daemon)
 
@@ -138,6 +138,7 @@ def test_a_storm_of_reloads_under_load_is_heard_by_nobody(
         until(lambda: all(map(operator.le, left_behind(daemon), before)))
         found = stats(daemon)
     assert (found["reload_failures"], found["messages_deferred"], found["timeouts"]) == (0, 0, 0)
+    assert (ledger.opened, ledger.unopened) == (CONNECTIONS, 0)
     rounds = storm.reloads - first
     row = tally("SIGHUP", "SQLite").audit(ledger, mails_in(tmp_path / "mail.db"), rounds=rounds)
     assert (row.sent, row.answered, row.refused, row.unanswered, row.doubled, ledger.dropped) == (

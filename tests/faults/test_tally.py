@@ -95,6 +95,13 @@ def test_a_4xx_may_be_stored_where_that_is_said(judge: Tally) -> None:
         judge.audit(ledger(), stored(0, 1, 1, 1), deferred_may_be_stored=True, most_copies=1)
 
 
+def test_mails_that_were_to_come_by_tls_and_did_not_fail(judge: Tally) -> None:
+    secret = RECEIVED.replace(b"ESMTP", b"ESMTPS") % (b"a" * 26) + MAILS[0].message
+    judge.audit(ledger(), [secret, *stored(1)], tls=1)
+    with pytest.raises(AssertionError, match="1 came by TLS, 2 were to"):
+        judge.audit(ledger(), [secret, *stored(1)], tls=2)
+
+
 def test_a_5xx_that_nobody_expected_fails(judge: Tally) -> None:
     strict = ledger()
     strict.may_reject = False
