@@ -125,6 +125,17 @@ def test_the_page_gets_the_table(tmp_path: Path) -> None:
     assert table.as_lines(rows)[-1] == "sent 5,000, answered 4,000, stored 4,001, lost 0, doubled 1"
 
 
+def test_a_part_of_the_table_does_not_take_the_place_of_all(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{table.BEGIN}{table.END}")
+    rows = [table.Row("a", "SQL"), table.Row("a", "Redis"), table.Row("b", "SQL")]
+    table.write(rows, page)
+    whole = page.read_text()
+    with pytest.raises(AssertionError, match=r"no rows of \[\('a', 'Redis'\)\]"):
+        table.write([rows[0], rows[2], table.Row("c", "Redis")], page)
+    assert page.read_text() == whole
+
+
 def test_the_page_has_its_marks() -> None:
     text = table.PAGE.read_text(encoding="utf-8")
     assert text.count(table.BEGIN) == text.count(table.END) == 1
