@@ -65,7 +65,7 @@ def test_what_was_answered_250_is_stored(
     mails, rounds = behind.mails(2_000 if full else 250), 4 if full else 1
     disturb = outages(behind, [outage] * rounds)
     # A stop takes its time, in which a fast store would have all of them.
-    pause = 0.1 if outage is stopped else 0.0
+    pause = 0.1 if outage in {stopped, restarted} else 0.0
     sent = deliver(daemon.port, mails, connections=SENDERS, disturb=disturb, pause=pause)
     assert sent.dropped == sent.lost_answers == 0  # The senders' own connections live on.
     name = outage.__name__.replace("_", " ")
