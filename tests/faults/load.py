@@ -44,12 +44,13 @@ def sustain(
             if disturbing.done() and first >= least:
                 break
             mails = make(batch, first)
-            _add(found, deliver(where, mails, connections=connections, tls=tls))
+            add(found, deliver(where, mails, connections=connections, tls=tls))
         disturbing.result()
     return found
 
 
-def _add(found: Ledger, ledger: Ledger) -> None:
+def add(found: Ledger, ledger: Ledger) -> None:
+    """Adds what the senders of other mails were told."""
     found.messages |= ledger.messages
     found.accepted += ledger.accepted
     found.queued |= ledger.queued
