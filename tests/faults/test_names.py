@@ -167,3 +167,4 @@ def test_a_store_whose_name_is_gone_comes_back(
         note="copies: what Redis had when its connections were cut",
     )
     assert row.refused > 0
+    assert {code[:4] for code in ledger.heard} == {"451 "}
