@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.behind import Behind, php_behind, redis_behind, table_behind
+from tests.faults.behind import WORKERS, Behind, php_behind, redis_behind, table_behind
+from tests.faults.daemons import descriptors
 from tests.faults.outages import Outage, cut_off, hung, outages, restarted, slowed, stopped
 from tests.faults.tally import Tally
 from tests.ledger import deliver
 from tests.running import RunningDaemon
 from tests.services.mariadb import MariaDB
+from tests.wire import until
 
 SENDERS = 50
 HITS = {stopped: 1, restarted: 1, cut_off: 6}
@@ -51,7 +53,10 @@ def behind(
 def daemon(behind: Behind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     """Stores into it; one for all that happens to it."""
     with RunningDaemon(tmp_path_factory.mktemp("daemon"), config=behind.config()) as running:
+        idle = descriptors(running.pid)
         yield running
+        # Each worker has its connection, or two while one ends.
+        until(lambda: descriptors(running.pid) <= idle + 2 * WORKERS + 2)
 
 
 @pytest.mark.parametrize("outage", [stopped, restarted, hung, slowed, cut_off])
