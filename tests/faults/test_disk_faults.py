@@ -16,7 +16,7 @@ import pytest
 from tests.faults.daemons import descriptors, stats
 from tests.faults.disk.disk import FULL, READ_ONLY, Disk, Fault
 from tests.faults.lives import Lives
-from tests.faults.stores import STORES, Spooled, Store
+from tests.faults.stores import STORES, MailDirs, Spooled, Store
 from tests.faults.tally import Tally
 from tests.ledger import Ledger, deliver, mixed_mails, token_of, wait_for
 from tests.wire import until
@@ -191,6 +191,37 @@ def test_power_fails_after_a_failed_sync_and_a_restart(
     # Nobody is left who could take back what was refused.
     tally("disk EIO, syncing, restart, then power failure", kind.name).audit(
         sent, store.stored(), rounds=times, deferred_may_be_stored=True
+    )
+
+
+def test_power_fails_while_no_folder_can_be_synced(
+    disk: Disk, tmp_path: Path, full: bool, tally: Callable[[str, str], Tally]
+) -> None:
+    """Files are synced, their names are not: who is answered 250 then has lost his mail."""
+    times = 5 if full else 1
+    mails = mixed_mails(times * 150)
+    part = len(mails) * 9 // 10 // times
+    store = MailDirs(disk.folder)
+    disk.begin()
+    with Lives(tmp_path / "run", store, environment=disk.environment) as lives:
+
+        def disturb(ledger: Ledger) -> None:
+            for turn in range(times):
+                settles(ledger, turn * part + part // 2)
+                disk.fail(Fault.SYNCING, errno.EIO, match="/to/new")
+                before = ledger.refusals
+                wait_for(lambda before=before: ledger.refusals >= before + 20)  # type: ignore[misc]
+                lives.kill()
+                disk.cut(None)
+                disk.heal()
+                lives.start()
+
+        sent = deliver(lives.where, mails, connections=50, disturb=disturb)
+        lives.stop()
+    store.check()
+    # A mail may have been shown when another worker's last good sync began.
+    tally("disk EIO, syncing folders, then power failure", store.name).audit(
+        sent, store.stored(), rounds=times, deferred_may_be_stored=True, most_copies=50 * times
     )
 
 
