@@ -70,7 +70,9 @@ def test_unanswered_is_only_what_was_sent_whole(whole: bool) -> None:
     assert (sent.opened, sent.unopened) == (2, 0)
 
 
-@pytest.mark.parametrize("greeting", [None, b"", b"421 4.3.2 not now\r\n", b"220 here\r\n500 no\r\n"])
+@pytest.mark.parametrize(
+    "greeting", [None, b"", b"421 4.3.2 not now\r\n", b"220 here\r\n500 no\r\n"]
+)
 def test_connections_that_do_not_open_are_counted(greeting: bytes | None, tmp_path: Path) -> None:
     """Nobody listens, or the first client is sent away, before the daemon is there."""
     with RunningDaemon(tmp_path) as daemon, socket.create_server(("127.0.0.1", 0)) as listener:

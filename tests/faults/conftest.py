@@ -52,11 +52,13 @@ def pytest_terminal_summary(
         terminalreporter.section("faults")
         for line in table.as_lines(rows):
             terminalreporter.write_line(line)
-    stats = terminalreporter.stats
-    is_whole = is_full and not (stats.get("deselected") or stats.get("skipped"))
-    if os.environ.get(WRITE) and is_whole and exitstatus == pytest.ExitCode.OK:
-        table.write(rows)
-        terminalreporter.write_line(f"written to {table.PAGE.name}")
+    if not (os.environ.get(WRITE) and is_full and exitstatus == pytest.ExitCode.OK):
+        return
+    if any(terminalreporter.stats.get(kind) for kind in ("deselected", "skipped")):
+        terminalreporter.write_line(f"not written to {table.PAGE.name}: not every test has run")
+        return
+    table.write(rows)
+    terminalreporter.write_line(f"written to {table.PAGE.name}")
 
 
 @pytest.fixture(scope="session")

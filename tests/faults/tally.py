@@ -51,9 +51,9 @@ class Tally:
             note: what the row says at its end.
 
         Raises:
-            AssertionError: a mail answered 250 is not there; one is there that was never sent, was
-                only ever refused, or is altered; of one only other tries are there than the one that was
-                answered 250; there are more copies than lost answers allow.
+            AssertionError: a mail answered 250 is not there, or only other tries of it are; one is
+                there that was never sent, was only ever refused, or is altered; there are more
+                copies than lost answers allow.
         """
         count = _Counted(stored)
         doubled = audit(

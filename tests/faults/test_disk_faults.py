@@ -21,10 +21,10 @@ from tests.faults.tally import Tally
 from tests.ledger import Ledger, deliver, mixed_mails, token_of, wait_for
 from tests.wire import until
 
-
+SENDERS = 50
 FEW = 6
-"""Descriptors more than after the first trouble, which are of the moment. One that leaks does so with
-each batch that fails."""
+"""Descriptors more than after the first trouble, which are of the moment. One that leaks does so
+with each batch that fails."""
 
 
 class Trouble(NamedTuple):
@@ -93,7 +93,7 @@ def test_trouble_that_passes(
         for number, trouble in enumerate(TROUBLES):
             mails = mixed_mails(times * 150, first=number * 10_000)
             disturb = troubled(disk, trouble, len(mails), times, match=kind.answers)
-            ledgers.append(deliver(lives.where, mails, connections=50, disturb=disturb))
+            ledgers.append(deliver(lives.where, mails, connections=SENDERS, disturb=disturb))
             wait_for(store.is_drained)
             until(lambda: stats(lives.daemon)["connections_open"] == 0)
             held = held or descriptors(lives.daemon.pid)
@@ -151,7 +151,7 @@ def test_power_fails_after_a_failed_sync(
             lives.start()
 
         disturb = troubled(disk, trouble, len(mails), times, match=kind.answers, then=cut)
-        sent = deliver(lives.where, mails, connections=50, disturb=disturb)
+        sent = deliver(lives.where, mails, connections=SENDERS, disturb=disturb)
         lives.stop()
     store.check()
     tally("disk EIO, syncing, then power failure", kind.name).audit(
@@ -185,7 +185,7 @@ def test_power_fails_after_a_failed_sync_and_a_restart(
                 disk.cut(None)
                 lives.start()
 
-        sent = deliver(lives.where, mails, connections=50, disturb=disturb)
+        sent = deliver(lives.where, mails, connections=SENDERS, disturb=disturb)
         lives.stop()
     store.check()
     # Nobody is left who could take back what was refused.
@@ -209,20 +209,26 @@ def test_power_fails_while_no_folder_can_be_synced(
             for turn in range(times):
                 settles(ledger, turn * part + part // 2)
                 disk.fail(Fault.SYNCING, errno.EIO, match="/to/new")
-                before = ledger.refusals
-                wait_for(lambda before=before: ledger.refusals >= before + 20)  # type: ignore[misc]
+                # 4xx, but for what was in hand.
+                enough = answers(ledger) + SENDERS + 20
+                wait_for(lambda enough=enough: answers(ledger) >= enough)  # type: ignore[misc]
                 lives.kill()
                 disk.cut(None)
                 disk.heal()
                 lives.start()
 
-        sent = deliver(lives.where, mails, connections=50, disturb=disturb)
+        sent = deliver(lives.where, mails, connections=SENDERS, disturb=disturb)
         lives.stop()
     store.check()
     # A mail may have been shown when another worker's last good sync began.
     tally("disk EIO, syncing folders, then power failure", store.name).audit(
-        sent, store.stored(), rounds=times, deferred_may_be_stored=True, most_copies=50 * times
+        sent, store.stored(), rounds=times, deferred_may_be_stored=True, most_copies=SENDERS * times
     )
+
+
+def answers(ledger: Ledger) -> int:
+    """How many there were, of either kind."""
+    return ledger.settled + ledger.refusals
 
 
 def settles(ledger: Ledger, count: int) -> None:

@@ -163,11 +163,26 @@ IN_FILE = [CAME, PIECE, LAST, FILE_SYNC, RENAMED, FOLDER_SYNC, ROW, SYNC, ANSWER
     ("lines", "error"),
     [
         (IN_FILE, None),
-        ([CAME, PIECE, FILE_SYNC, LAST, RENAMED, FOLDER_SYNC, ROW, SYNC, ANSWERED], "nobody synced"),
-        ([CAME, PIECE, LAST, RENAMED, FILE_SYNC, FOLDER_SYNC, ROW, SYNC, ANSWERED], "renamed before"),
-        ([CAME, PIECE, LAST, FILE_SYNC, FOLDER_SYNC, RENAMED, ROW, SYNC, ANSWERED], "nobody synced"),
-        ([CAME, PIECE, LAST, FILE_SYNC, RENAMED, FOLDER_SYNC, ROW, ANSWERED, SYNC], "answered before"),
-        ([CAME, PIECE, LAST, FILE_SYNC, RENAMED, FOLDER_SYNC, SYNC, ANSWERED, ROW], "nobody synced"),
+        (
+            [CAME, PIECE, FILE_SYNC, LAST, RENAMED, FOLDER_SYNC, ROW, SYNC, ANSWERED],
+            "nobody synced",
+        ),
+        (
+            [CAME, PIECE, LAST, RENAMED, FILE_SYNC, FOLDER_SYNC, ROW, SYNC, ANSWERED],
+            "renamed before",
+        ),
+        (
+            [CAME, PIECE, LAST, FILE_SYNC, FOLDER_SYNC, RENAMED, ROW, SYNC, ANSWERED],
+            "nobody synced",
+        ),
+        (
+            [CAME, PIECE, LAST, FILE_SYNC, RENAMED, FOLDER_SYNC, ROW, ANSWERED, SYNC],
+            "answered before",
+        ),
+        (
+            [CAME, PIECE, LAST, FILE_SYNC, RENAMED, FOLDER_SYNC, SYNC, ANSWERED, ROW],
+            "nobody synced",
+        ),
         ([CAME, PIECE, LAST, FILE_SYNC, RENAMED, FOLDER_SYNC, ANSWERED], "nobody wrote its row"),
     ],
 )

@@ -19,8 +19,8 @@ from tests.wire import until
 
 SENDERS = 50
 HITS = {stopped: 1, restarted: 1, cut_off: 6}
-"""How often a round takes from the store what senders have in hand, which is one mail each. All the
-other 451s are of a store that was not there, and leave no copy. Who hangs is sent more meanwhile."""
+"""How often a round takes from the store what senders have in hand, which is one mail each. The
+other 451s are of a store that was not there, and leave no copy. Who hangs is sent more."""
 UNKNOWN = "doubled: 451, as the store's answer was lost"
 
 

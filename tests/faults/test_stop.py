@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.faults.daemons import Returning, mails_in
 from tests.faults.tally import Tally
 from tests.ledger import Ledger, deliver, mixed_mails, wait_for
@@ -88,6 +90,8 @@ def test_a_stop_that_is_cut_short_loses_nothing(
                 time.sleep(chance.uniform(0, LATER))
                 daemon.process.send_signal(chance.choice([signal.SIGTERM, signal.SIGINT]))
                 statuses.append(returning.ended())
+            with pytest.raises(ConnectionRefusedError):
+                returning.where()
             assert (AT_ONCE in daemon.log_text()) == (statuses[-1] == 1)
             returning.again()
 

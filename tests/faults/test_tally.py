@@ -74,6 +74,8 @@ def test_another_try_is_not_what_was_answered(judge: Tally) -> None:
     made.queued["1"] = ours
     copies = {one: RECEIVED % one.encode() + MAILS[1].message for one in (ours, other)}
     assert judge.audit(made, [*stored(0), copies[other], copies[ours]]).doubled == 1
+    # Without any field of ours, as where a chain has no Header, nobody can say which it is.
+    judge.audit(made, [*stored(0), MAILS[1].message])
     for found in ([copies[other]], stored(1)):
         with pytest.raises(AssertionError, match=r"only other tries stored: \['1'\]"):
             judge.audit(made, [*stored(0), *found])
@@ -155,7 +157,7 @@ def test_mixed_mails_are_of_all_sizes_and_each_its_own() -> None:
 def test_a_daemon_without_a_fault(tmp_path: Path, tally: Callable[[str, str], Tally]) -> None:
     """Half of the senders say STARTTLS; one mail in five is refused for good."""
     mails = mixed_mails(200)
-    for number, mail in list(enumerate(mails))[::5]:
+    for number, mail in list(enumerate(mails))[::5]:  # of these one half is sent by TLS, too
         mails[number] = Mail(mail.token, mail.message.replace(b"Subject:", b"X-Refuse:", 1))
     (tmp_path / "refusing.py").write_text(REFUSING)
     with RunningDaemon(
@@ -170,7 +172,7 @@ def test_a_daemon_without_a_fault(tmp_path: Path, tally: Callable[[str, str], Ta
     row = tally("none", "SQLite").audit(sent, rows, note="half of them by STARTTLS")
     assert sent.queued.keys() == sent.accepted.keys()  # So each has been looked for by its id.
     assert (row.sent, row.answered, row.rejected, row.stored, row.doubled) == (200, 160, 40, 160, 0)
-    assert 10 < sum(b" with ESMTPS " in mail for mail in rows) < 150
+    assert sum(b" with ESMTPS " in mail for mail in rows) == 80
 
 
 REFUSING = """\
