@@ -27,6 +27,8 @@ pub(super) enum Effect {
     Edited { job: Job, rows: Vec<Edited> },
     /// Marks are gone.
     Forgot(Vec<String>),
+    /// A message that is there already, if only by this very commit: whoever hears of it looks.
+    Known(Saved),
 }
 
 impl Effect {
@@ -36,6 +38,7 @@ impl Effect {
             Self::Deleted { held, why, .. } => Job::Delete { held, why },
             Self::Deferred { job, .. } | Self::Edited { job, .. } => job,
             Self::Forgot(marks) => Job::Forget { marks },
+            Self::Known(saved) => saved.into_job(),
         }
     }
 }
@@ -120,7 +123,9 @@ impl Batch {
         let mut undone = Vec::new();
         for effect in self.effects {
             match effect {
-                Effect::Saved { job, .. } => shared.refuse(job.into_job(), Refusal::Broken),
+                Effect::Saved { job, .. } | Effect::Known(job) => {
+                    shared.refuse(job.into_job(), Refusal::Broken);
+                }
                 Effect::Deleted { held, why, .. } => undone.push(Job::Delete { held, why }),
                 Effect::Deferred { job, .. } => undone.push(job),
                 Effect::Forgot(marks) => undone.push(Job::Forget { marks }),
@@ -257,7 +262,11 @@ impl Writer {
             Some(mark) => on.mark(mark)? == 0,
             None => true,
         };
-        if !follows || !is_new || !entry.is_wanted() {
+        if !is_new {
+            batch.effects.push(Effect::Known(saved));
+            return Ok(());
+        }
+        if !follows || !entry.is_wanted() {
             self.shared.refuse(saved.into_job(), Refusal::Broken);
             return Ok(());
         }
@@ -319,6 +328,7 @@ impl Writer {
                 Effect::Deferred { job, found } => shared.deferred(&job, found),
                 Effect::Edited { job, rows } => shared.edited(job, rows),
                 Effect::Forgot(_) => {}
+                Effect::Known(saved) => shared.refuse(saved.into_job(), Refusal::Broken),
             }
         }
         shared.look(batch.written);

@@ -65,7 +65,7 @@ fn a_row_with_odd_values_is_taken_over_and_no_other_waits_for_it() {
     let found = bench.receive("a", 9);
     let names: Vec<&str> = found.iter().map(|one| one.queued_id.as_str()).collect();
     assert_eq!(names, ["3", "5"]);
-    assert_eq!(found[0].attempts, u32::MAX);
+    assert_eq!(found[0].attempts, u32::MAX >> 1);
     // As those of this process: what is left of them is there, also a body that none names now.
     bench.wait_for("spool_damaged", 3);
     let ids: Vec<String> =
