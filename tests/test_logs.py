@@ -57,6 +57,7 @@ class Source:
         max: int,  # noqa: A002 - its name there
         timeout: float,
         form: str | None = None,
+        process: int | None = None,
     ) -> list[Any] | None:
         if not self._batches:
             return None

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ STORED = 30
 BLOCK = (b"x" * 1022 + b"\r\n") * 256
 
 
-def digesting(folder: Path, **more: str) -> RunningDaemon:
+def digesting(folder: Path, **more: Any) -> RunningDaemon:
     """A daemon that answers with what it saw."""
     shutil.copy(DIGEST, folder)
     environment = more.pop("TMPDIR", None)

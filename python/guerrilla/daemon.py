@@ -160,7 +160,8 @@ class Daemon(AsyncDaemon):
                     checked = plan.check(self._place)
                     self._warnings = checked.warnings
                     parts = open_parts(
-                        *(plan, checked, opened, self.events, self.reload_tls), self._place
+                        *(plan, checked, opened, self.events, self.reload_tls),
+                        place=self._place,
                     )
                     self._warnings += waiting_warnings(self.config, parts.core)
                     if not self._place.is_child:

@@ -33,6 +33,7 @@ from guerrilla.processes.children import READY_LIMIT
 from guerrilla.processes.family import AT_ONCE, FIGURES_LIMIT, GRACE, Family
 from guerrilla.processes.lives import Life
 from guerrilla.processes.place import Place, by_interface
+from guerrilla.processes.rotation import rotating
 from guerrilla.processes.sockets import ListeningSockets
 from guerrilla.running.opening import unusable
 from guerrilla.running.startup import raise_file_limit, resolve_servers
@@ -302,6 +303,7 @@ class Parent:
             self.own.open(config, opened)
         self._listen(opened)
         self.memory = _make_memory(self.processes)
+        opened.enter_context(rotating(self.memory))
         opened.callback(self._end_children, AT_ONCE)
         self._warnings = readable_lines(self._family.begin(first).get("warnings"))
         with self._naming():

@@ -252,6 +252,7 @@ def open_parts(
     opened: ExitStack,
     bus: EventBus,
     watched: Callable[[], object],
+    *,
     place: Place,
 ) -> Parts:
     """Opens everything; `opened` undoes it, the last first: see `Daemon.shutdown`.
