@@ -114,7 +114,7 @@ def test_all_is_stored_once_when_they_are_back(
     assert stats["spool_done"] == len(mails)
     name = away.__name__.replace("_", " ")
     for store in stores:
-        assert audit(before, store.stored_of(before), most_copies=0) == 0
+        assert audit(before, store.stored_of(before), most_copies=0, strict=True) == 0
         note = f"behind the spool, {stats['spool_retries']:,} retries"
         row = tally(f"store {name}, spool", store.name).audit(
             sent, store.stored_of(sent), note=note
