@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 from guerrilla.control.client import ControlError, ask
 from tests.faults.cuts import Cuts
+from tests.faults.lives import Lives
 from tests.faults.stores import Spooled, Store, check_database, count
 from tests.running import STOP_TIMEOUT, RunningDaemon
 from tests.wire import until
@@ -31,8 +32,6 @@ QUICKLY: Final = (
 )
 """A parent that waits for nothing before it starts a successor: else, with a child that is killed
 every second, most of the time nobody would serve."""
-
-CAN_UPGRADE: Final = importlib.util.find_spec("guerrilla.processes.upgrade") is not None
 
 
 class SpooledByAll(Spooled):
@@ -57,7 +56,7 @@ class Family:
     Args:
         folder: where it runs.
         store: where it stores.
-        top: more lines of TOML.
+        backend: more lines of TOML for `backend_config`.
         command: as that of `RunningDaemon`.
     """
 
@@ -66,11 +65,11 @@ class Family:
         folder: Path,
         store: Store,
         *,
-        top: str = "",
+        backend: str = "",
         command: tuple[str, ...] = (sys.executable, "-c", QUICKLY),
     ) -> None:
         self.store = store
-        self._top = f"processes = {PROCESSES}\n{top}\n"
+        self._backend = backend
         folder.mkdir(exist_ok=True)
         self.daemon = RunningDaemon(folder, config=self.config(0), command=command)
         self.pid = self.daemon.pid
@@ -83,7 +82,7 @@ class Family:
 
     def config(self, turn: int) -> str:
         """Another one each time: of the sessions, of the limits, and of the chains."""
-        text = self._top + self.store.config(server=f"max_size = {2_000_000 + turn}")
+        text = config_of(self.store, server=f"max_size = {2_000_000 + turn}", backend=self._backend)
         text = text.replace("mx.example.com", f"mx{turn}.example.com")
         return text.replace("save_workers_size = 2", f"save_workers_size = {1 + turn % 2}")
 
@@ -103,7 +102,11 @@ class Family:
 
     def serving(self) -> list[int]:
         """The children that serve now."""
-        return [one["pid"] for one in self.told("status")["processes"] if one["state"] == "serving"]
+        return [one["pid"] for one in self.children() if one["state"] == "serving"]
+
+    def children(self) -> list[dict[str, Any]]:
+        """What `status` tells of them."""
+        return list(self.told("status")["processes"])
 
     def reload(self) -> bool:
         """Has it obey another config; whether it did."""
@@ -149,6 +152,42 @@ class Family:
         self.daemon.kill()
 
 
+class Orphans(Lives):
+    """The lives of several processes, each of which ends by the death of the parent alone.
+
+    All are at the address of the first one.
+    """
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        super().__init__(folder, store)
+        self._port = 0
+        self._orphans: list[tuple[RunningDaemon, list[int]]] = []
+
+    def start(self) -> None:
+        """Begins a life, in a folder of its own: who is still ending has its log."""
+        folder = self._folder / str(len(self._orphans))
+        folder.mkdir()
+        text = config_of(self.store).replace("127.0.0.1:0", f"127.0.0.1:{self._port}")
+        self._daemon = RunningDaemon(folder, config=text)
+        self._port = self._daemon.port
+
+    def kill(self) -> None:
+        """Ends the parent by SIGKILL."""
+        daemon = self.daemon
+        status = ask(f"{daemon.config_file}.sock", "status")
+        self._orphans.append((daemon, [one["pid"] for one in status["result"]["processes"]]))
+        super().kill()
+
+    def check_ends(self) -> int:
+        """Asserts that all children of all parents have ended well; how many."""
+        for daemon, children in self._orphans:
+            until(partial(are_gone, children))
+            log = daemon.log_text()
+            assert log.count("the parent process is gone: stopping") == len(children), log
+            assert log.count("] stopped") == len(children), log
+        return sum(len(children) for _, children in self._orphans)
+
+
 class Weather:
     """A child is killed each second, reloads come, and an upgrade in the middle.
 
@@ -166,6 +205,8 @@ class Weather:
         self._seconds = seconds
         self._chance = random.Random(seed)
         self._upgrades = upgrades
+        self._early: set[int] = set()
+        """Places whose last process was killed before it served."""
         self._over = threading.Event()
         self._errors: list[BaseException] = []
 
@@ -201,13 +242,32 @@ class Weather:
             self._over.set()
 
     def _kill(self) -> None:
-        """One that serves: five in a row that die before they do end the daemon, as they should."""
+        """One that serves, or that starts: of the latter no two in a row.
+
+        Five in a row that die before they serve end the daemon, as they should.
+        """
         while not self._over.is_set():
-            if serving := self._family.serving():
+            children = self._family.children()
+            self._early -= {one["number"] for one in children if one["state"] == "serving"}
+            mortal = [one for one in children if one["pid"] and one["number"] not in self._early]
+            if mortal:
+                one = self._chance.choice(mortal)
+                if one["state"] != "serving":
+                    self._early.add(one["number"])
                 with suppress(FileNotFoundError, ProcessLookupError):  # it has just been replaced
-                    self._family.cuts.kill(self._chance.choice(serving))
+                    self._family.cuts.kill(one["pid"])
                 return
             time.sleep(0.02)
+
+
+def config_of(store: Store, *, server: str = "", backend: str = "") -> str:
+    """Of several processes that store there."""
+    return f"processes = {PROCESSES}\n{store.config(server=server, backend=backend)}"
+
+
+def are_gone(pids: Sequence[int]) -> bool:
+    """Whether none of these processes runs."""
+    return not any(map(is_there, pids))
 
 
 def is_there(pid: int) -> bool:
