@@ -36,6 +36,7 @@ from guerrilla.processes.lives import Life
 from guerrilla.processes.place import Place, by_interface
 from guerrilla.processes.rotation import rotating
 from guerrilla.processes.sockets import ListeningSockets
+from guerrilla.processes.vigil import keeping
 from guerrilla.running.opening import unusable
 from guerrilla.running.startup import raise_file_limit, resolve_servers
 
@@ -332,6 +333,7 @@ class Parent:
         answer = self._begin(first, opened)
         self._warnings = readable_lines(answer.get("warnings"))
         self.own.watch_config(self, opened)
+        opened.enter_context(keeping(self.children))
 
     def _begin(self, first: Life | None, opened: ExitStack) -> Mapping[str, Any]:
         """Has all children serve, and takes requests; what the first one answers.
