@@ -122,6 +122,8 @@ class Family:
     def upgrade(self) -> None:
         """Another program takes over, and the one before ends well."""
         answer = self.ask("upgrade")
+        while not answer["ok"] and "a reload is under way" in answer["errors"][0]:
+            answer = self.ask("upgrade")
         assert answer["ok"], answer
         self.upgrades += 1
         self.pid = answer["result"]["pid"]
@@ -130,7 +132,7 @@ class Family:
         """Whether nobody is connected to any of its processes, as far as it has counted."""
         status = self.told("status")
         clients = [one["clients"] for one in status["processes"]]
-        return status["stats"]["connections_open"] == sum(clients) == 0
+        return bool(status["stats"]["connections_open"] == sum(clients) == 0)
 
     def stop(self) -> None:
         """Ends it well, once all has come to where it is looked for."""

@@ -71,7 +71,7 @@ def keeping(children: Sequence[Child]) -> Iterator[None]:
 
 def _ask(child: Child) -> _Watched | None:
     life, asking = child.life, child.asking
-    if life is None or asking is not life.asking:
+    if life is None or asking is None or asking is not life.asking:
         return None  # It does not serve.
     try:
         arguments = {"within": EVERY * MOST}
