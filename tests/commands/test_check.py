@@ -100,7 +100,8 @@ def test_without_a_file_it_looks_at_the_defaults(capsys: pytest.CaptureFixture[s
 
 def test_every_problem_is_told_by_its_key(capsys: pytest.CaptureFixture[str]) -> None:
     write(
-        'pid_file = "gone/a.pid"\nlog_file = "gone/a.log"\nmetrics = { listen_interface = ":1" }\ndashboard = { tick_interval = 1 }\n'
+        'pid_file = "gone/a.pid"\nlog_file = "gone/a.log"\n'
+        'metrics = { listen_interface = ":1" }\ndashboard = { tick_interval = 1 }\n'
         "[[servers]]\n"
         'listen_interface = "127.0.0.1:0"\n'
         'tls = { start_tls_on = true, private_key_file = "no.key", public_key_file = "no.crt" }\n'
