@@ -76,8 +76,10 @@ class Family:
         """Of the parent of now."""
         self.cuts = Cuts(self.daemon.port)
         self.reloads = 0
+        self.unheeded = 0
+        """Reloads that were not obeyed."""
         self.refused: list[str] = []
-        """What was said of reloads that were not obeyed."""
+        """What was said of those."""
         self.upgrades = 0
 
     def config(self, turn: int) -> str:
@@ -116,6 +118,7 @@ class Family:
         fresh.replace(self.daemon.config_file)
         answer = self.ask("reload")
         if not answer["ok"]:
+            self.unheeded += 1
             self.refused += answer["errors"]
         return bool(answer["ok"])
 

@@ -53,7 +53,8 @@ def test_children_are_killed_while_configs_and_programs_change(
     assert cuts.kills > SECONDS[full] / 4, "the machine is too slow for this"
     assert [line for line in family.refused if WHY.match(line) is None] == []
     family.store.check()
-    note = f"an upgrade; {family.reloads} reloads, {connections(cuts)}"
+    reloads = f"{family.reloads} reloads, {family.unheeded} of them refused as one died"
+    note = f"an upgrade; {reloads}; {connections(cuts)}"
     tally("process: kill -9", kind.name).audit(
         sent, family.store.stored(), rounds=cuts.kills, note=note
     )
