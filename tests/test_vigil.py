@@ -21,9 +21,12 @@ IMPATIENT = (
     "import sys\n"
     "from guerrilla.processes import vigil\n"
     "vigil.EVERY, vigil.MOST = 0.3, 4\n"
+    "from guerrilla.processes.parent import Parent\n"
+    "Parent.reopen_logs = lambda parent: parent.children[0].replace()\n"
     "from guerrilla.cli import main\n"
     "sys.exit(main())\n"
 )
+"""Its `reopen-logs` replaces the first process, as a reload does with one that does not obey."""
 
 
 @pytest.fixture
@@ -66,6 +69,16 @@ def test_a_reload_waits_for_it_no_longer(daemon: RunningDaemon) -> None:
     assert answer["errors"][0].startswith("process 0"), answer
     until(lambda: [one["state"] for one in processes(daemon)] == ["serving"] * 2)
     assert ask(f"{daemon.config_file}.sock", "reload")["ok"]
+
+
+def test_one_that_is_to_be_replaced_and_does_not_end(daemon: RunningDaemon) -> None:
+    first, second = (one["pid"] for one in processes(daemon))
+    os.kill(first, signal.SIGSTOP)
+    assert ask(f"{daemon.config_file}.sock", "reopen-logs")["ok"]
+    assert processes(daemon)[0]["state"] == "stopping"
+    until(lambda: processes(daemon)[0]["state"] == "serving")
+    assert [one["starts"] for one in processes(daemon)] == [2, 1]
+    assert processes(daemon)[1]["pid"] == second
 
 
 def test_one_that_goes_on_in_time_is_left_alone(daemon: RunningDaemon) -> None:

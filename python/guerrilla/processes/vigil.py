@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from guerrilla.processes.channel import ChannelError, RefusedError
+from guerrilla.processes.children import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,12 +71,13 @@ def keeping(children: Sequence[Child]) -> Iterator[None]:
 
 
 def _ask(child: Child) -> _Watched | None:
-    life, asking = child.life, child.asking
-    if life is None or asking is None or asking is not life.asking:
-        return None  # It does not serve.
+    """Asks one that serves, or that stops to be replaced: its successor waits for its end."""
+    life = child.life
+    if life is None or child.state not in (State.SERVING, State.STOPPING):
+        return None
     try:
         arguments = {"within": EVERY * MOST}
-        return _Watched(child.number, life, asking.begin("ping", arguments, timeout=EVERY))
+        return _Watched(child.number, life, life.asking.begin("ping", arguments, timeout=EVERY))
     except ChannelError:
         return _Watched(child.number, life, None)
 
