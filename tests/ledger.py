@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 import ssl
 import time
 from collections import Counter, deque
@@ -48,8 +49,9 @@ _PAUSE: Final = 0.05
 _ENVELOPE: Final = b"MAIL FROM:<from@example.org>\r\nRCPT TO:<%s>\r\nDATA\r\n"
 
 
-Where: TypeAlias = int | str | Callable[[], int | str]
-"""Of a receiver, as `Wire` takes it; or what says where it is, asked before each connection."""
+Where: TypeAlias = int | str | Callable[[], int | str | socket.socket]
+"""Of a receiver, as `Wire` takes it; or what says where it is, or connects, asked before each
+connection."""
 
 
 def deliver(
@@ -188,7 +190,9 @@ class _Sender:
                 self.ledger.meet(is_open=False)
             time.sleep(_PAUSE)
 
-    def _opened(self, where: int | str, opened: contextlib.ExitStack) -> Wire | None:
+    def _opened(
+        self, where: int | str | socket.socket, opened: contextlib.ExitStack
+    ) -> Wire | None:
         """A connection up to the answer to its last EHLO; None where that is no 250."""
         wire = opened.enter_context(Wire(where))
         if self.secret and wire.ask(HELLO).startswith("250 "):

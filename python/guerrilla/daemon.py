@@ -18,6 +18,7 @@ from guerrilla.engine.backend import backend_name
 from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.events import EventBus
+from guerrilla.processes.estate import Estate, not_within_a_program, take_over
 from guerrilla.processes.place import ALONE
 from guerrilla.running.configwatch import ConfigWatch
 from guerrilla.running.parts import Plan, open_parts, wind_down
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
     from os import PathLike
     from types import TracebackType
 
-    from guerrilla._core import Spool
+    from guerrilla._core import Core, Spool
     from guerrilla.control.server import Control
     from guerrilla.engine.backend import BackendFactory
     from guerrilla.engine.base import Processor
     from guerrilla.events import Event
     from guerrilla.processes.place import Place
-    from guerrilla.running.parts import Parts
+    from guerrilla.running.parts import HeldPid, Parts
     from guerrilla.running.reloading import ReloadReport
 
 log = logging.getLogger("guerrilla.daemon")
@@ -82,6 +83,8 @@ class Daemon(AsyncDaemon):
         """What a reload happens within, whoever asks for it: to tell a service manager, say."""
         self.on_stop: Callable[[], object] = lambda: None
         """Called when a stop begins."""
+        self.upgrader: Callable[[], dict[str, Any]] = not_within_a_program
+        """Has another program take over, as `Upgrade.run`."""
         self._registry = Registry(DECORATED)
         self._lock = threading.RLock()
         """Held while it starts and while it stops: one waits for the other."""
@@ -167,13 +170,16 @@ class Daemon(AsyncDaemon):
                         *(plan, checked, opened, self.events, self.reload_tls),
                         lock=self._lock,
                         place=self._place,
+                        before_serving=partial(self._take_over, opened),
                     )
                     self._warnings += waiting_warnings(self.config, parts.core)
-                    if not self._place.is_child:
+                    if not self._place.is_child and self._place.before is None:
                         self._control = open_control(self, self.config_file, opened)
                     opened.callback(parts.stop_config_watch)
                     self._watch_config(parts)
                     self._parts, self._opened = parts, opened.pop_all()
+                    if self._place.before is not None:
+                        self._place.before.taken()
             except StartError as error:
                 self._done.set()
                 raise StartError(self._named(error.problems)) from error
@@ -377,6 +383,28 @@ class Daemon(AsyncDaemon):
     ) -> None:
         """Stops gracefully."""
         self.shutdown()
+
+    def hand_over(self) -> Estate:
+        """What a program that takes its place goes on with.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
+        parts = self._parts
+        if parts is None or not self._runs:
+            message = "it does not run"
+            raise RuntimeError(message)
+        return Estate(parts.core.sockets(), parts.core, parts.pid, self._control)
+
+    def _take_over(
+        self, opened: ExitStack, core: Core, addresses: Sequence[str], pid: HeldPid
+    ) -> None:
+        """Waits until the process before this one lets it begin, where there is one."""
+        before = self._place.before
+        if before is not None:
+            control = open_control(self, self.config_file, opened, before.offer.control)
+            self._control = control
+            take_over(before, core, addresses, pid, control)
 
     def _watch_config(self, parts: Parts) -> None:
         """Begins or ends to look at the config file, as `watch_config` says."""

@@ -50,6 +50,10 @@ class StartError(_ProblemsError):
     """
 
 
+class UpgradeError(GuerrillaError):
+    """Another program has not taken over: the one that runs goes on. A line for each reason."""
+
+
 class Unavailable(GuerrillaError):
     """A store cannot be reached, or cannot say whether it saved: a lost connection, a timeout.
 

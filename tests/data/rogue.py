@@ -38,6 +38,7 @@ MISDEEDS: dict[str, Callable[[float], Any]] = {
     "exit": lambda _: sys.exit(3),
     "end": lambda _: os._exit(3),
     "gil": hold_the_gil,
+    "crash": lambda _: ctypes.string_at(0),
 }
 
 

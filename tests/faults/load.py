@@ -25,6 +25,7 @@ def sustain(
     tls: float = 0.0,
     batch: int = BATCH,
     least: int = 0,
+    pause: float = 0.0,
 ) -> Ledger:
     """Sends mails until `disturb` has ended, and all of them are delivered.
 
@@ -36,6 +37,7 @@ def sustain(
         tls: the share of the connections that say STARTTLS first.
         batch: of how many mails these connections are; then come others.
         least: mails that are sent at least.
+        pause: seconds that a sender rests behind a mail.
     """
     found = Ledger([])
     with ThreadPoolExecutor(1) as pool:
@@ -44,7 +46,7 @@ def sustain(
             if disturbing.done() and first >= least:
                 break
             mails = make(batch, first)
-            add(found, deliver(where, mails, connections=connections, tls=tls))
+            add(found, deliver(where, mails, connections=connections, tls=tls, pause=pause))
         disturbing.result()
     return found
 

@@ -1,4 +1,4 @@
-"""`guerrillad reload | reopen-logs | stop | status | stats`: what a running daemon is asked for."""
+"""`guerrillad reload | upgrade | reopen-logs | stop | status | stats`: asks a running daemon."""
 
 from __future__ import annotations
 
@@ -47,6 +47,12 @@ _PLACES: Final = ("control_socket", "pid_file")
 def add(commands: Subparsers) -> None:
     """Adds the commands."""
     _add(commands, "reload", reload, "make a running daemon read its config again")
+    _add(
+        commands,
+        "upgrade",
+        upgrade,
+        "have a running daemon start its program anew, which takes over without a gap",
+    )
     _add(commands, "reopen-logs", reopen_logs, "make a running daemon open its logs anew")
     _add(commands, "stop", stop, "stop a running daemon gracefully, and wait until it has stopped")
     for name, run, help_ in (
@@ -82,6 +88,13 @@ def reload(args: argparse.Namespace) -> int:
     for warning in result.get("warnings", []):
         print(f"guerrillad: warning: {shown(str(warning))}", file=sys.stderr)
     return _end(answer, "reloaded")
+
+
+def upgrade(args: argparse.Namespace) -> int:
+    """`upgrade`: returns when the new program serves, or has failed."""
+    answer = ask_one(args, "upgrade")
+    new = answer.get("result") or {}
+    return _end(answer, f"process {new.get('pid')} ({new.get('version')}) has taken over")
 
 
 def reopen_logs(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import threading
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,23 +26,31 @@ from guerrilla.config import AppConfig, load, mask_value, parse_listen_interface
 from guerrilla.daemon import Daemon
 from guerrilla.errors import GuerrillaError
 from guerrilla.processes.activation import passed_sockets
+from guerrilla.processes.handover import Predecessor
 from guerrilla.processes.parent import Parent
 from guerrilla.processes.place import Place, count_processes
+from guerrilla.processes.upgrade import Launch, Upgrade
 from guerrilla.running.reloading import read_again
 from guerrilla.running.signals import Signals, StoppedEarly
 from guerrilla.running.systemd import ServiceManager
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from guerrilla.commands.common import Subparsers
     from guerrilla.config import ServerConfig
 
 log = logging.getLogger("guerrilla.serve")
+
+_OTHERS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that are obeyed beside those that stop it."""
 
 _MORE: Final = """\
 signals:
   SIGTERM, SIGINT (Ctrl-C), SIGQUIT   stop gracefully; a second one stops at once
   SIGHUP                              read the config file again
   SIGUSR1                             re-open the log files
+  SIGUSR2                             start the program anew, which takes over without a gap
 
 Without a config file the server listens on 127.0.0.1:2525 and stores nothing.
 """
@@ -67,38 +76,106 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: a bad config.
         StartError: the daemon cannot start.
     """
+    launch = Launch.of_now()
     try:
-        with Signals() as signals:
-            return _serve(_daemon(args), signals)
+        with Signals(others=_OTHERS) as signals:
+            before = Predecessor.find()
+            with nullcontext() if before is None else before.told():
+                daemon = _daemon(args, before)
+                served = _Served(daemon, launch)
+                served.start(signals)
+            return served.run(signals)
     except StoppedEarly as error:
         os.write(2, f"guerrillad: {error}: stopped before it had started\n".encode())
         return 0
 
 
-def _serve(daemon: Daemon | Parent, signals: Signals) -> int:
-    manager = ServiceManager()
-    # Whoever asks for it: a signal, the control socket, a change of the file.
-    daemon.around_reload = partial(manager.reloading, partial(_status, daemon))
-    daemon.on_stop = manager.stopping
-    if isinstance(daemon, Parent):
-        signals.last = daemon.kill
-    try:
-        daemon.start()
-        signals.queued = True
-        manager.ready(_status(daemon))
-        manager.watch(daemon.is_well)
-        _say(*describe(daemon))
-        threading.Thread(target=_await_end, args=(daemon, signals), daemon=True).start()
-        for number in signals.line():
-            _obey(daemon, number)
-    finally:
-        manager.stopping()
+class _Served:
+    """A daemon, with the service manager and the upgrade around it.
+
+    Args:
+        daemon: what is to run.
+        launch: how this program was started.
+    """
+
+    def __init__(self, daemon: Daemon | Parent, launch: Launch) -> None:
+        """Starts nothing."""
+        self._daemon = daemon
+        self._manager = ServiceManager()
+        self._upgrade = Upgrade(daemon, launch, self._manager.replaced_by)
+        # Whoever asks for it: a signal, the control socket, a change of the file.
+        daemon.around_reload = self._around_reload
+        daemon.on_stop = self._stopping
+        daemon.upgrader = self._upgrade.run
+
+    def start(self, signals: Signals) -> None:
+        """Starts the daemon; what was opened is closed where that fails.
+
+        Raises:
+            StartError: it cannot start.
+        """
+        if isinstance(self._daemon, Parent):
+            signals.last = self._daemon.kill
+        try:
+            self._daemon.start()
+            signals.queued = True
+        except BaseException:
+            self._end()
+            raise
+
+    def run(self, signals: Signals) -> int:
+        """Until the end; the exit status.
+
+        Raises:
+            GivenUpError: its processes die.
+        """
+        daemon = self._daemon
+        try:
+            self._manager.ready(_status(daemon))
+            self._manager.watch(daemon.is_well)
+            _say(*describe(daemon))
+            threading.Thread(target=_await_end, args=(daemon, signals), daemon=True).start()
+            for number in signals.line():
+                self._obey(number)
+        finally:
+            graceful = self._end()
+        if isinstance(daemon, Parent) and daemon.cause is not None:
+            raise GivenUpError(daemon.cause)
+        return 0 if graceful else 1
+
+    def _obey(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            # In the main thread: a signal to stop waits for its end, a second one does not.
+            read_again(self._daemon, "SIGHUP")
+        elif number == signal.SIGUSR1:
+            _reopen_logs(self._daemon)
+        elif number == signal.SIGUSR2:
+            self._upgrade.run_beside()
+        else:
+            log.info("%s: stopping", signal.Signals(number).name)
+            # Beside the main thread, which has to stay free for a second signal.
+            threading.Thread(
+                target=self._daemon.shutdown, name="guerrilla-stop", daemon=True
+            ).start()
+
+    def _end(self) -> bool:
+        """Stops; whether gracefully."""
+        self._stopping()
         # Mostly it only asks how it ended; but an error here is no reason to cut anybody off.
-        graceful = daemon.shutdown()
-        manager.close()
-    if isinstance(daemon, Parent) and daemon.cause is not None:
-        raise GivenUpError(daemon.cause)
-    return 0 if graceful else 1
+        graceful = self._daemon.shutdown()
+        self._manager.close()
+        return bool(graceful)
+
+    @contextmanager
+    def _around_reload(self) -> Iterator[None]:
+        with self._upgrade.reloading(), self._manager.reloading(partial(_status, self._daemon)):
+            yield
+
+    def _stopping(self) -> None:
+        """The service stops, but where it goes on in another process."""
+        self._upgrade.stop()
+        if not self._upgrade.is_done:
+            self._manager.stopping()
 
 
 class GivenUpError(GuerrillaError):
@@ -114,8 +191,11 @@ def _say(*lines: str) -> None:
         drop_output()
 
 
-def _daemon(args: argparse.Namespace) -> Daemon | Parent:
-    """What runs the config file, or the defaults, with what the command line overrides."""
+def _daemon(args: argparse.Namespace, before: Predecessor | None) -> Daemon | Parent:
+    """What runs the config file, or the defaults, with what the command line overrides.
+
+    With the sockets of the process before it, or of systemd.
+    """
     path = find_config(args.config)
     if path is None:
         _say(f"{no_config()}: starting with the defaults")
@@ -125,28 +205,17 @@ def _daemon(args: argparse.Namespace) -> Daemon | Parent:
         overrides["pid_file"] = args.pid_file
     if args.verbose:
         overrides["log_level"] = "debug"
-    sockets = passed_sockets(config, path)
+    sockets = passed_sockets(config, path) if before is None else before.offer.sockets
     processes = count_processes(config)
     if processes > 1:
-        return Parent(config, path, processes, overrides=overrides, given=sockets)
-    return Daemon(config, path, overrides=overrides, place=Place(sockets=sockets))
+        return Parent(config, path, processes, overrides=overrides, given=sockets, before=before)
+    place = Place(sockets=sockets, before=before)
+    return Daemon(config, path, overrides=overrides, place=place)
 
 
 def _status(daemon: Daemon | Parent) -> str:
     """A line for `systemctl status`."""
     return f"listening on {', '.join(daemon.addresses)}"
-
-
-def _obey(daemon: Daemon | Parent, number: int) -> None:
-    if number == signal.SIGHUP:
-        # In the main thread: a signal to stop waits for its end, a second one does not.
-        read_again(daemon, "SIGHUP")
-    elif number == signal.SIGUSR1:
-        _reopen_logs(daemon)
-    else:
-        log.info("%s: stopping", signal.Signals(number).name)
-        # Beside the main thread, which has to stay free for a second signal.
-        threading.Thread(target=daemon.shutdown, name="guerrilla-stop", daemon=True).start()
 
 
 def _reopen_logs(daemon: Daemon | Parent) -> None:

@@ -24,6 +24,11 @@ TIMEOUT: Final = 30.0
 RELOAD_TIMEOUT: Final = 600.0
 """Seconds for that of a reload, which opens chains and closes others."""
 
+UPGRADE_TIMEOUT: Final = 180.0
+"""Seconds for that of an upgrade: the new program is given up before, with an answer."""
+
+_PATIENCE: Final = {"reload": RELOAD_TIMEOUT, "upgrade": UPGRADE_TIMEOUT}
+
 _MAX_ANSWER: Final = 16 * 2**20
 _LAST_BREATH: Final = 2.0
 """Seconds from the end of the socket to that of the process, which need not end."""
@@ -44,15 +49,16 @@ def ask(path: str | PathLike[str], command: str, timeout: float | None = None) -
 
     Args:
         path: of the socket.
-        command: `reload`, `reopen-logs`, `stop`, `status`, `stats` or `config`.
-        timeout: seconds for the answer; by default `RELOAD_TIMEOUT` for a reload, else `TIMEOUT`.
+        command: `reload`, `upgrade`, `reopen-logs`, `stop`, `status`, `stats` or `config`.
+        timeout: seconds for the answer; by default `RELOAD_TIMEOUT` for a reload,
+            `UPGRADE_TIMEOUT` for an upgrade, else `TIMEOUT`.
 
     Raises:
         NobodyThereError: no daemon runs there.
         ControlError: it is not ours to ask, or it does not answer in time.
     """
     if timeout is None:
-        timeout = RELOAD_TIMEOUT if command == "reload" else TIMEOUT
+        timeout = _PATIENCE.get(command, TIMEOUT)
     with Connection(path, timeout) as daemon:
         answer = daemon.ask(command)
         if command == "stop" and answer["ok"]:

@@ -22,7 +22,7 @@ from guerrilla.config.writing import readable
 from guerrilla.control import sockets
 from guerrilla.control.requests import MAX_LINE, read_request
 from guerrilla.control.spool import COMMANDS, NoSpoolError, SpoolDesk
-from guerrilla.errors import ConfigError, StartError
+from guerrilla.errors import ConfigError, StartError, UpgradeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ STOP_GRACE: Final = 30.0
 """Seconds over `shutdown_timeout` that a stop may take, for workers and chains that close."""
 
 _DOING: Final = frozenset(
-    {"reload", "reopen-logs", "stop", "spool-retry", "spool-drop", "spool-replay"}
+    {"reload", "reopen-logs", "stop", "upgrade", "spool-retry", "spool-drop", "spool-replay"}
 )
 """The commands that are worth a line at info."""
 
@@ -106,6 +106,10 @@ class Controlled(Protocol):
     def spool(self) -> Spool | None:
         """Its spool, where it has one."""
 
+    @property
+    def upgrader(self) -> Callable[[], dict[str, Any]]:
+        """Has the program started anew and take over; raises `UpgradeError` where it does not."""
+
 
 def control_path(config: AppConfig, config_file: str | PathLike[str] | None) -> str | None:
     """Where the control socket is: the key, else beside the pid file, else beside the config.
@@ -119,11 +123,20 @@ def control_path(config: AppConfig, config_file: str | PathLike[str] | None) -> 
 
 
 def open_control(
-    daemon: Controlled, config_file: str | PathLike[str] | None, opened: ExitStack
+    daemon: Controlled,
+    config_file: str | PathLike[str] | None,
+    opened: ExitStack,
+    replaced: str | None = None,
 ) -> Control | None:
     """Starts the control socket of the daemon's config; `opened` stops it.
 
     One that nobody asked for and that cannot be is no reason not to serve mail: it is logged.
+
+    Args:
+        daemon: what is controlled.
+        config_file: where its config came from.
+        opened: what undoes it.
+        replaced: the path where the process before this one answers until `Control.take`.
 
     Raises:
         StartError: `control_socket` is set, and it cannot be made.
@@ -133,7 +146,10 @@ def open_control(
         return None
     control = Control(daemon, path)
     try:
-        control.start()
+        if replaced is not None and control.path == os.path.abspath(replaced):
+            control.start_beside()
+        else:
+            control.start()
     except OSError as error:
         problem = f"{path}: {error.strerror or error}"
         if daemon.config.control_socket is not None:
@@ -179,6 +195,8 @@ class Control:
         self._timeout = timeout
         self._listener: socket.socket | None = None
         self._identity: tuple[int, int] | None = None
+        self.file = self.path
+        """Where the socket is now: beside the path, until it takes that from another one."""
         self._thread = threading.Thread(target=self._run, name="guerrilla-control", daemon=True)
         self._lock = threading.Lock()
         self._clients: dict[socket.socket, threading.Thread] = {}
@@ -186,6 +204,7 @@ class Control:
         self._stopper: threading.Thread | None = None
         self._commands: dict[str, Callable[[], Answer]] = {
             "reload": self._reload,
+            "upgrade": self._upgrade,
             "reopen-logs": self._reopen_logs,
             "stop": self._stop_daemon,
             "status": lambda: _good(self._daemon.status()),
@@ -203,6 +222,44 @@ class Control:
         self._identity = sockets.identity(self.path)
         self._thread.start()
 
+    def start_beside(self) -> None:
+        """The same where another process answers at the path, until `take`.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self._listener, self.file = sockets.listen_beside(self.path)
+        self._identity = sockets.identity(self.file)
+        self._thread.start()
+
+    def take(self) -> None:
+        """Is at the path from now on, in place of another one: somebody answers at every moment.
+
+        Raises:
+            OSError: it cannot be; it stays beside.
+        """
+        if self.file != self.path:
+            os.rename(self.file, self.path)
+            self.file = self.path
+
+    def take_back(self) -> None:
+        """Is at the path again, where another one was in between.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        if self._listener is None or sockets.identity(self.path) == self._identity:
+            return
+        listener, beside = sockets.listen_beside(self.path)
+        known = sockets.identity(beside)
+        try:
+            os.rename(beside, self.path)
+        except OSError:
+            listener.close()
+            sockets.remove(beside, known)
+            raise
+        self._listen_at(listener, known)
+
     def move(self, path: str | PathLike[str]) -> None:
         """Listens elsewhere from now on; connections that are open go on.
 
@@ -212,18 +269,17 @@ class Control:
         path = os.path.abspath(path)
         if path == self.path or self._listener is None or self._ended.is_set():
             return
-        before, self._listener = self._listener, sockets.listen(path)
+        listener = sockets.listen(path)
         sockets.remove(self.path, self._identity)
-        self.path, self._identity = path, sockets.identity(path)
-        with suppress(OSError):
-            before.shutdown(socket.SHUT_RDWR)  # Wakes who waits in `accept`, and closes it.
+        self.path = self.file = path
+        self._listen_at(listener, sockets.identity(path))
 
     def stop(self) -> None:
         """Removes the socket and ends all connections. What is answered has a moment for it."""
         if self._listener is None:
             return
         # First, so that nobody comes who would not be answered.
-        sockets.remove(self.path, self._identity)
+        sockets.remove(self.file, self._identity)
         self._ended.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # Wakes who waits in `accept`.
@@ -238,6 +294,12 @@ class Control:
         for thread in clients.values():
             if thread is not threading.current_thread():
                 thread.join(max(0.0, limit - time.monotonic()))
+
+    def _listen_at(self, listener: socket.socket, known: tuple[int, int] | None) -> None:
+        before, self._listener, self._identity = self._listener, listener, known
+        if before is not None:
+            with suppress(OSError):
+                before.shutdown(socket.SHUT_RDWR)  # Wakes who waits in `accept`, and closes it.
 
     def _run(self) -> None:
         while not self._ended.is_set() and (listener := self._listener) is not None:
@@ -343,6 +405,12 @@ class Control:
             },
         }
         return answer if report.ok else answer | {"errors": list(report.failures)}
+
+    def _upgrade(self) -> Answer:
+        try:
+            return _good(self._daemon.upgrader())
+        except UpgradeError as error:
+            return _bad(*str(error).splitlines())
 
     def _reopen_logs(self) -> Answer:
         try:

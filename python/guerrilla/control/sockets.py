@@ -22,6 +22,8 @@ _MAX_PATH: Final = 107
 _PROBE: Final = 1.0
 """Seconds for whoever has the path to take a connection."""
 
+_NO_SOCKET: Final = "something that is no socket is there"
+
 _LOCK_PATIENCE: Final = 5.0
 """Seconds that another start may take between looking at the path and having it."""
 
@@ -46,6 +48,22 @@ def listen(path: str) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def listen_beside(path: str) -> tuple[socket.socket, str]:
+    """A listening socket as `listen` makes it, to be renamed to `path`, where somebody answers.
+
+    Returns:
+        It, and the name it has until then.
+
+    Raises:
+        OSError: something that is no socket is at `path` (EEXIST), or it cannot be made.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, _NO_SOCKET)
+    beside = f"{path}.{os.getpid()}"
+    return listen(beside), beside
 
 
 def connect(path: str, timeout: float) -> socket.socket:
@@ -88,7 +106,7 @@ def _clear(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise FileExistsError(errno.EEXIST, "something that is no socket is there")
+        raise FileExistsError(errno.EEXIST, _NO_SOCKET)
     if _is_answered(path):
         raise OSError(errno.EADDRINUSE, "in use: a daemon answers there")
     os.unlink(path)

@@ -45,26 +45,26 @@ class Belongings:
         self._watch: ConfigWatch | None = None
         self._watched: Path | None = None
 
-    def open(self, config: AppConfig, opened: ExitStack) -> None:
-        """Opens the log and takes the pid file; `opened` undoes it.
+    def open(self, config: AppConfig, opened: ExitStack, held: int | None = None) -> None:
+        """Opens the log and takes the pid file; `opened` undoes it. `held` as `PidFile` has it.
 
         Raises:
             StartError: what cannot be.
         """
         self.identity = wanted_identity(config)
         self.logs = open_log(config, opened)
-        self.pid.file = take_pid_file(config)
+        self.pid.file = take_pid_file(config, held)
         opened.callback(self.pid.remove)
         if self.identity is not None:
             keep_logs(self.identity, self.logs)
 
-    def open_control(self, owner: Owner, opened: ExitStack) -> None:
-        """Takes requests; `opened` ends it.
+    def open_control(self, owner: Owner, opened: ExitStack, replaced: str | None = None) -> None:
+        """Takes requests; `opened` ends it. `replaced` as `open_control` of the socket has it.
 
         Raises:
             StartError: the socket that the config names cannot be made.
         """
-        self.control = open_control(owner, owner.config_file, opened)
+        self.control = open_control(owner, owner.config_file, opened, replaced)
         self._give_control()
 
     def watch_config(self, owner: Owner, opened: ExitStack | None = None) -> None:
@@ -118,7 +118,7 @@ class Belongings:
     def _give_control(self) -> None:
         """Who becomes the user of one process has its control socket too."""
         if self.control is not None and self.identity is not None:
-            give_socket(self.identity, self.control.path)
+            give_socket(self.identity, self.control.file)
 
     def _as_children(self, run: Callable[[], object]) -> None:
         """With their rights: a link may be in the folder of a log, to a file that root can write.

@@ -222,6 +222,8 @@ class Answering:
         self._wire = Wire(end, max_line=MAX_REQUEST, max_sent=MAX_ANSWER, takes_descriptors=True)
         self._commands = commands
         self._places = threading.BoundedSemaphore(MAX_UNDER_WAY)
+        self._id: int | None = None
+        """Of the request that is answered in place of the one that is done: see `pause`."""
 
     def take(self) -> Request | None:
         """Waits for a request; None when the parent is gone, or says what cannot be read."""
@@ -241,12 +243,37 @@ class Answering:
             answer = self._done(request)
         finally:
             close_all(request.descriptors)
+            number, self._id = request.id if self._id is None else self._id, None
         # Nobody is left to be told; `take` says so too.
         with suppress(WireError):
             try:
-                self._wire.send({"id": request.id, **answer})
+                self._wire.send({"id": number, **answer})
             except TooLongError as error:
-                self._wire.send({"id": request.id, **_bad(error)})
+                self._wire.send({"id": number, **_bad(error)})
+
+    def pause(self, request: Request, result: object, command: str) -> bool:
+        """Within what a request asks for, before `serve`: answers it, and waits for another one.
+
+        What the first comes to in the end is the answer to the second.
+
+        Args:
+            request: the one that is done.
+            result: the answer to it.
+            command: of the other one; anything else is refused.
+
+        Returns:
+            Whether it has come; the parent is gone where it has not.
+        """
+        with suppress(WireError):
+            self._wire.send({"id": request.id, "ok": True, "result": result})
+            while (asked := self.take()) is not None:
+                if asked.command == command:
+                    self._id = asked.id
+                    return True
+                close_all(asked.descriptors)
+                error = LookupError(f"{asked.command} has to wait for {command}")
+                self._wire.send({"id": asked.id, **_bad(error)})
+        return False
 
     def serve(self) -> None:
         """Answers until the parent is gone."""

@@ -28,7 +28,7 @@ from guerrilla.running.signals import Signals, StoppedEarly
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from guerrilla.processes.channel import Command
+    from guerrilla.processes.channel import Command, Request
 
 log = logging.getLogger("guerrilla.processes")
 
@@ -64,6 +64,8 @@ class _Child:
 
     def __init__(self, end: socket.socket) -> None:
         self._daemon: ChildDaemon | None = None
+        self._request: Request | None = None
+        """The one that is done before it serves."""
         self._answering = Answering(end, self._commands())
 
     def _commands(self) -> dict[str, Command]:
@@ -85,7 +87,7 @@ class _Child:
     def run(self, signals: Signals) -> int:
         """Until the end; the exit status."""
         while self._daemon is None:
-            request = self._answering.take()
+            request = self._request = self._answering.take()
             if request is None:
                 return 0  # Nothing is open, and nobody is there any more.
             self._answering.run(request)
@@ -144,9 +146,21 @@ class _Child:
         _refuse_another(arguments)
         place = _place(arguments, descriptors)
         daemon = ChildDaemon(unpack(arguments["config"]), arguments["config_file"], place=place)
+        if arguments.get("hold"):
+            daemon.before_serving = self._hold
         daemon.start()
         self._daemon = daemon
         return {"warnings": daemon.warnings()}
+
+    def _hold(self) -> None:
+        """Says that everything is open, and waits for `go`.
+
+        Raises:
+            StartError: the parent is gone.
+        """
+        request = self._request
+        if request is None or not self._answering.pause(request, {"held": True}, "go"):
+            raise StartError("the parent is gone")
 
     def _prepare(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         """See `ChildDaemon.prepare`."""

@@ -12,11 +12,14 @@ from guerrilla.running.parts import Plan
 from guerrilla.running.reloading import Reload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import ExitStack
     from os import PathLike
 
+    from guerrilla._core import Core
     from guerrilla.config import AppConfig
     from guerrilla.processes.place import Place
+    from guerrilla.running.parts import HeldPid
     from guerrilla.running.reloading import ReloadReport
 
 
@@ -35,6 +38,9 @@ class ChildDaemon(Daemon):
     """
 
     _prepared: _Prepared | None = None
+
+    before_serving: Callable[[], object] = staticmethod(lambda: None)
+    """Called when all is open: it may wait, or refuse by a `StartError`."""
 
     def prepare(
         self,
@@ -97,6 +103,12 @@ class ChildDaemon(Daemon):
             prepared, self._prepared = self._prepared, None
             if prepared is not None:
                 prepared.reload.abandon()
+
+    def _take_over(
+        self, opened: ExitStack, core: Core, addresses: Sequence[str], pid: HeldPid
+    ) -> None:
+        del opened, core, addresses, pid  # The parent takes over.
+        self.before_serving()
 
     def _stop(self, timeout: float) -> None:
         self.abandon()

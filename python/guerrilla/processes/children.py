@@ -85,6 +85,10 @@ class Child:
         """Whether the last one ended as it was asked to."""
         self.first: Future[Mapping[str, Any]] = Future()
         """What the first start comes to: its answer, or a `StartError`."""
+        self.serves: Future[Mapping[str, Any]] = Future()
+        """The answer of the first process that serves."""
+        self._go = threading.Event()
+        self._go.set()
         self._hub = hub
         self._lock = threading.Lock()
         self._state = State.STARTING
@@ -119,6 +123,14 @@ class Child:
             serves = self._state is State.SERVING
             return self._life.asking if serves and self._life is not None else None
 
+    def hold(self) -> None:
+        """Before it begins: a process that is ready serves nobody until `release`."""
+        self._go.clear()
+
+    def release(self) -> None:
+        """Lets it serve."""
+        self._go.set()
+
     def begin(self, life: Life | None = None) -> None:
         """Starts the first process, or has this one, which has not been asked to start."""
         self._life = life
@@ -134,6 +146,7 @@ class Child:
                 self._state = State.STOPPING
         if life is not None:
             self._ask_to_stop(life, served=served)
+        self._go.set()
 
     def replace(self) -> None:
         """Asks the process to stop gracefully, and starts another as soon as it has."""
@@ -223,7 +236,7 @@ class Child:
         """Has it start; the problems that it tells, and whether it serves."""
         try:
             asked, generation = self._hub.begin_start(self.number, life.asking)
-            answer = life.asking.answer(asked, READY_LIMIT)
+            answer = self._let_go(life, life.asking.answer(asked, READY_LIMIT))
         except RefusedError as error:
             return error.errors, False
         except ChannelError as error:
@@ -236,13 +249,31 @@ class Child:
             self._state = State.STOPPING if is_late else State.SERVING
         if is_late:
             self._ask_to_stop(life, served=True)
-        elif not self.first.done():
-            self.first.set_result(answer if isinstance(answer, dict) else {})
+        elif not self.serves.done():
+            self.serves.set_result(answer)
+            if not self.first.done():
+                self.first.set_result(answer)
         else:
             log.warning("process %d (pid %d) serves", self.number, life.pid)
         if not self._hub.is_current(generation):
             self.replace()  # A reload came between: another one starts with what it has brought.
         return (), True
+
+    def _let_go(self, life: Life, answer: object) -> Mapping[str, Any]:
+        """Has one serve that is ready, as soon as that may be; its last answer.
+
+        Raises:
+            RefusedError: what it says against it.
+            ChannelError: it is gone.
+        """
+        found = answer if isinstance(answer, dict) else {}
+        if found.get("held") is not True:
+            return found
+        if not self.first.done():
+            self.first.set_result(found)
+        self._go.wait()
+        answer = life.asking.ask("go", timeout=READY_LIMIT)
+        return answer if isinstance(answer, dict) else {}
 
     def _refused(self, problems: Sequence[str], lived: float) -> float | None:
         """It has said why it cannot start."""

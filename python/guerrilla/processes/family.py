@@ -25,6 +25,9 @@ GRACE: Final = 20.0
 AT_ONCE: Final = 2.0
 """Seconds that children have to end where the start has failed."""
 
+_SERVING_LIMIT: Final = 10.0
+"""Seconds that one which is ready has until it serves."""
+
 FIGURES_LIMIT: Final = 5.0
 """Seconds for what a child is asked for a status: one that hangs is shown without figures."""
 
@@ -67,6 +70,21 @@ class Family:
         if problems:
             raise StartError(problems)
         return answer
+
+    def hold(self) -> None:
+        """Before they begin: who is ready serves nobody until `release`."""
+        for child in self.children:
+            child.hold()
+
+    def release(self) -> Mapping[str, Any]:
+        """Lets all of them serve; what the first one answers.
+
+        One that does not is started again, as one that dies.
+        """
+        for child in self.children:
+            child.release()
+        answers = [_served(child) for child in self.children]
+        return answers[0]
 
     def end(self, timeout: float, between: Callable[[], object]) -> bool:
         """Ends all children; whether all of them did by themselves, with nothing cut off.
@@ -124,3 +142,11 @@ class Family:
             except (ChannelError, RefusedError) as error:
                 found[number] = error
         return found
+
+
+def _served(child: Child) -> Mapping[str, Any]:
+    try:
+        return child.serves.result(_SERVING_LIMIT)
+    except TimeoutError:
+        log.error("process %d was ready, and does not serve", child.number)  # noqa: TRY400
+        return {}

@@ -30,11 +30,13 @@ from guerrilla.processes.channel import (
     readable_lines,
 )
 from guerrilla.processes.children import READY_LIMIT
+from guerrilla.processes.estate import Estate, not_within_a_program, take_over
 from guerrilla.processes.family import AT_ONCE, FIGURES_LIMIT, GRACE, Family
 from guerrilla.processes.lives import Life
 from guerrilla.processes.place import Place, by_interface
 from guerrilla.processes.rotation import rotating
 from guerrilla.processes.sockets import ListeningSockets
+from guerrilla.processes.vigil import keeping
 from guerrilla.running.opening import unusable
 from guerrilla.running.startup import raise_file_limit, resolve_servers
 
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from guerrilla.config import AppConfig, ServerConfig
     from guerrilla.processes.agreement import Wanted
     from guerrilla.processes.channel import Asked, Asking
+    from guerrilla.processes.handover import Predecessor
 
 log = logging.getLogger("guerrilla.processes")
 
@@ -62,6 +65,7 @@ class Parent:
         processes: how many children.
         overrides: fields of `AppConfig` that go before those of the file, at each reload too.
         given: listening sockets that somebody else has bound, as `Place.sockets`.
+        before: the process whose place it takes, as `Place.before`.
     """
 
     def __init__(
@@ -72,9 +76,11 @@ class Parent:
         *,
         overrides: Mapping[str, Any] | None = None,
         given: Sequence[tuple[str, int]] = (),
+        before: Predecessor | None = None,
     ) -> None:
         """Opens nothing."""
         self._given = given
+        self._before = before
         self.overrides = dict(overrides or {})
         self.config = config.model_copy(update=self.overrides) if self.overrides else config
         self.config_file = Path(config_file) if config_file is not None else None
@@ -83,6 +89,8 @@ class Parent:
         """As `Daemon.around_reload`."""
         self.on_stop: Callable[[], object] = lambda: None
         """As `Daemon.on_stop`."""
+        self.upgrader: Callable[[], dict[str, Any]] = not_within_a_program
+        """As `Daemon.upgrader`."""
         self.changing = threading.RLock()
         """Held while what children start with changes, and where it is put together."""
         self.generation = 0
@@ -244,6 +252,20 @@ class Parent:
         """As `Daemon.status`, of all children, and `processes`: what each of them does."""
         return merging.status(self, self.ask_all("status"))
 
+    def hand_over(self) -> Estate:
+        """As `Daemon.hand_over`.
+
+        Raises:
+            RuntimeError: it does not run.
+            OSError: no descriptor is free.
+        """
+        with self.changing:
+            if self.sockets is None or not self._started or self._done.is_set():
+                message = "it does not run"
+                raise RuntimeError(message)
+            sockets = [(address, os.dup(fd)) for address, fd in self.sockets.all()]
+            return Estate(sockets, self.sockets, self.own.pid, self.own.control)
+
     def stats(self) -> dict[str, Any]:
         """As `Daemon.stats`, of all children."""
         return merging.stats(self, self.ask_all("stats").values())
@@ -265,6 +287,7 @@ class Parent:
                 "processes": self.processes,
                 "addresses": [address for address, _ in sockets],
                 "has_memory": bool(memory),
+                "hold": self._before is not None and self._before.is_open,
             }
             descriptors = [*memory, *(descriptor for _, descriptor in sockets)]
             return asking.begin("start", arguments, descriptors), self.generation
@@ -300,15 +323,38 @@ class Parent:
         self.servers, unresolved = resolve_servers(config)
         self._refuse([*unresolved, *raise_file_limit(self.servers)])
         with self._naming():
-            self.own.open(config, opened)
+            self.own.open(
+                config, opened, None if self._before is None else self._before.offer.pid_file
+            )
         self._listen(opened)
         self.memory = _make_memory(self.processes)
         opened.enter_context(rotating(self.memory))
         opened.callback(self._end_children, AT_ONCE)
-        self._warnings = readable_lines(self._family.begin(first).get("warnings"))
-        with self._naming():
-            self.own.open_control(self, opened)
+        answer = self._begin(first, opened)
+        self._warnings = readable_lines(answer.get("warnings"))
         self.own.watch_config(self, opened)
+        opened.enter_context(keeping(self.children))
+
+    def _begin(self, first: Life | None, opened: ExitStack) -> Mapping[str, Any]:
+        """Has all children serve, and takes requests; what the first one answers.
+
+        Where there is a process before this one, not before that lets it.
+        """
+        before, sockets = self._before, self.sockets
+        if before is None or sockets is None:
+            answer = self._family.begin(first)
+            with self._naming():
+                self.own.open_control(self, opened)
+            return answer
+        self._family.hold()
+        self._family.begin(first)
+        with self._naming():
+            self.own.open_control(self, opened, before.offer.control)
+        addresses = [address for _, address in self.servers]
+        take_over(before, sockets, addresses, self.own.pid, self.own.control)
+        answer = self._family.release()
+        before.taken()
+        return answer
 
     def _checked(self, opened: ExitStack) -> Life | None:
         """The first child, which has checked the config, before anything is opened.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from guerrilla._core import SharedMemory
     from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.processes.handover import Predecessor
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Place:
         is_child: a process above it has the pid file, the control socket and the signals.
         resolved: the addresses of a `listen_interface`, where the process above it has looked them
             up: all have the same ones, and need no name service when one of them starts again.
+        before: the process whose place it takes, which serves until this one is ready.
     """
 
     sockets: Sequence[tuple[str, int]] = ()
@@ -34,6 +36,7 @@ class Place:
     memory: SharedMemory | None = None
     is_child: bool = False
     resolved: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    before: Predecessor | None = None
 
 
 ALONE: Final = Place()

@@ -57,8 +57,8 @@ def open_log(config: AppConfig, opened: ExitStack, process: int | None = None) -
     return logs
 
 
-def take_pid_file(config: AppConfig) -> PidFile | None:
-    """Takes `pid_file`, where there is one.
+def take_pid_file(config: AppConfig, held: int | None = None) -> PidFile | None:
+    """Takes `pid_file`, where there is one; `held` as `PidFile` has it.
 
     Raises:
         StartError: it cannot be written, or a live daemon has it.
@@ -66,7 +66,7 @@ def take_pid_file(config: AppConfig) -> PidFile | None:
     if not config.pid_file:
         return None
     try:
-        return PidFile(config.pid_file)
+        return PidFile(config.pid_file, held)
     except FileExistsError as error:
         raise StartError(f"pid_file: {error}") from error
     except OSError as error:

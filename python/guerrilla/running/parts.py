@@ -256,10 +256,12 @@ def open_parts(
     *,
     lock: RLock,
     place: Place,
+    before_serving: Callable[[Core, Sequence[str], HeldPid], object],
 ) -> Parts:
     """Opens everything; `opened` undoes it, the last first: see `Daemon.shutdown`.
 
-    `lock` is held while it starts, reloads and stops.
+    `lock` is held while it starts, reloads and stops. `before_serving` is called when all is open,
+    and nobody is served yet: with the addresses as they were bound, and the pid file.
 
     Raises:
         StartError: everything that could not start.
@@ -267,7 +269,8 @@ def open_parts(
     config = plan.config
     logs = open_log(config, opened, place.number if place.is_child else None)
     begin_stream(plan.backend, opened)
-    pid = HeldPid(None if place.is_child else take_pid_file(config))
+    held = None if place.before is None else place.before.offer.pid_file
+    pid = HeldPid(None if place.is_child else take_pid_file(config, held))
     opened.callback(pid.remove)
     watch = make_watch(config, watched)
     servers, kinds = checked.servers, plan.tasks
@@ -291,6 +294,7 @@ def open_parts(
     supervisor = Supervisor(pools)
     opened.callback(supervisor.stop)
     open_pools(pools, opened, at_start=True)
+    before_serving(core, [address for _, address in servers], pid)
     serve(core)
     supervisor.start()
     begin_pools(pools, core)

@@ -17,19 +17,28 @@ class PidFile:
 
     Args:
         path: made, with its content replaced; the folder must exist.
+        held: a descriptor of the process before this one, with the lock of the file that it has
+            now; it stays the giver's. If it is that of `path`, it is taken over with its lock, and
+            is the other's in all else until `write`.
 
     Raises:
         OSError: it cannot be written.
         FileExistsError: a live daemon holds it; the message has its pid.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, held: int | None = None) -> None:
         """Takes and writes the file."""
         self.path = Path(path)
+        self.was_handed_over = held is not None and self._is_current(held)
+        """Whether the process before this one had it."""
+        self._is_ours = not self.was_handed_over
+        if held is not None and self.was_handed_over:
+            # The lock is that of the open file, which both descriptors are.
+            self._fd = fcntl.fcntl(held, fcntl.F_DUPFD_CLOEXEC, 0)
+            return
         self._fd = self._take()
         try:
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
+            self.write()
         except BaseException:
             # Else the lock would live on with the descriptor: a second try would find "a daemon".
             self.remove()
@@ -39,11 +48,41 @@ class PidFile:
         """Its descriptor."""
         return self._fd
 
+    def write(self) -> None:
+        """Writes the process id: it is ours from now on.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        text = f"{os.getpid()}\n".encode("ascii")
+        # Never empty between, for who reads it.
+        os.pwrite(self._fd, text, 0)
+        os.ftruncate(self._fd, len(text))
+        self._is_ours = True
+
+    def take_back(self) -> None:
+        """Has it again, whatever somebody else has done with it who had it after us.
+
+        Raises:
+            OSError: as at first.
+        """
+        if not self._is_current(self._fd):
+            os.close(self._fd)
+            self._fd = self._take()
+        self.write()
+
+    def leave(self) -> None:
+        """It is somebody else's, who has its descriptor too."""
+        self._is_ours = False
+
     def remove(self) -> None:
-        """Removes the file, then lets go of it; empties it where it may not be removed."""
+        """Removes the file, then lets go of it; empties it where it may not be removed.
+
+        One that is somebody else's stays as it is.
+        """
         # Unlinked while locked, so that nobody's new file is removed.
         try:
-            if self._is_current(self._fd):
+            if self._is_ours and self._is_current(self._fd):
                 self.path.unlink(missing_ok=True)
         except PermissionError:
             # The folder is not ours any more since we became another user: so it names nobody.

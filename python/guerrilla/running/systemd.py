@@ -77,6 +77,13 @@ class ServiceManager:
             self._stopping = True
             self.notify("STOPPING=1", "STATUS=stopping")
 
+    def replaced_by(self, pid: int) -> None:
+        """Another process is the service from now on; told by this one, which is believed.
+
+        By default systemd takes messages of the service's main process alone.
+        """
+        self.notify(f"MAINPID={pid}", "STATUS=another process has taken over")
+
     def watch(self, is_well: Callable[[float], bool]) -> None:
         """Tells systemd that the daemon lives, twice in each `watchdog`, for as long as it does.
 
