@@ -34,6 +34,7 @@ from guerrilla.processes.children import READY_LIMIT
 from guerrilla.processes.family import AT_ONCE, FIGURES_LIMIT, GRACE, Family
 from guerrilla.processes.lives import Life
 from guerrilla.processes.place import Place, by_interface
+from guerrilla.processes.rotation import rotating
 from guerrilla.processes.sockets import ListeningSockets
 from guerrilla.processes.spools import FamilyDesk
 from guerrilla.running.opening import unusable
@@ -304,6 +305,7 @@ class Parent:
             self.own.open(config, opened)
         self._listen(opened)
         self.memory = _make_memory(self.processes)
+        opened.enter_context(rotating(self.memory))
         opened.callback(self._end_children, AT_ONCE)
         self._warnings = readable_lines(self._family.begin(first).get("warnings"))
         with self._naming():
