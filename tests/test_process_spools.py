@@ -108,8 +108,9 @@ def test_a_list_has_the_mails_of_all(daemon: RunningDaemon) -> None:
 
 
 def test_a_message_is_shown_by_whoever_has_it(daemon: RunningDaemon, say: Say) -> None:
+    ids = deliver_to_both(daemon, "later")
     with Asked(daemon) as ask, Asked(daemon) as other:
-        for one in deliver_to_both(daemon, "later"):
+        for one in ids:
             found = ask("spool-show", id=one)
             assert found["entry"]["id"] == one
             # Another client may read it without having asked for it.
@@ -120,11 +121,11 @@ def test_a_message_is_shown_by_whoever_has_it(daemon: RunningDaemon, say: Say) -
                 assert len(data) == found["message_size"]
             chunk = ask("spool-read", id=one, part="record", offset=1)
             assert len(base64.b64decode(chunk["data"])) == found["record_size"] - 1
-        for command in ("show nosuchmessage", f"drop --yes {one} nosuchmessage"):
+        for command in ("show nosuchmessage", f"drop --yes {ids[0]} nosuchmessage"):
             assert say(command, status=1) == [
                 "guerrillad: nosuchmessage: no such message in the spool"
             ]
-        assert ask.states()[one] == "deferred"
+        assert ask.states()[ids[0]] == "deferred"
         (error,) = ask.answer("spool-show", id="../1")["errors"]
         assert error.startswith("arguments.id: ")
 
