@@ -320,7 +320,7 @@ def test_names_are_looked_up_only_where_something_is_passed(
 
 def test_the_unit_and_the_servers_of_its_page_belong_together() -> None:
     """Each `ListenStream` is an address of the config that the unit shows."""
-    unit = (ROOT / "examples" / "systemd" / "guerrilla.socket").read_text(encoding="utf-8")
+    unit = (ROOT / "examples" / "systemd/guerrilla.socket").read_text(encoding="utf-8")
     parser = configparser.RawConfigParser(strict=False, delimiters=("=",))
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(unit.replace("ListenStream=[", "ListenStream6=["))

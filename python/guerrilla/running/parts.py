@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import ExitStack
     from pathlib import Path
+    from threading import RLock
 
     from guerrilla._core import Core
     from guerrilla.config import AppConfig, ServerConfig
@@ -253,9 +254,12 @@ def open_parts(
     bus: EventBus,
     watched: Callable[[], object],
     *,
+    lock: RLock,
     place: Place,
 ) -> Parts:
     """Opens everything; `opened` undoes it, the last first: see `Daemon.shutdown`.
+
+    `lock` is held while it starts, reloads and stops.
 
     Raises:
         StartError: everything that could not start.
@@ -286,7 +290,7 @@ def open_parts(
     pools = make_pools(config, partial(plan.make_chain, book=book), with_spooled(kinds, core))
     supervisor = Supervisor(pools)
     opened.callback(supervisor.stop)
-    open_pools(pools, opened)
+    open_pools(pools, opened, at_start=True)
     serve(core)
     supervisor.start()
     begin_pools(pools, core)
@@ -295,7 +299,7 @@ def open_parts(
         book=book,
         place=place,
     )
-    supervisor.also = Unserved(parts).look
+    supervisor.also = Unserved(parts, plan, lock).look
     opened.callback(parts.stop_watch)
     if watch is not None:
         watch.start()
