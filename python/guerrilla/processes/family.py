@@ -78,8 +78,10 @@ class Family:
         for child in self.children:
             child.stop(timeout)
         between()
+        firsts = [child.first for child in self.children]
         # Those of a start that has failed have nothing to end.
-        limit = time.monotonic() + timeout + (GRACE if all(map(_has_served, self.children)) else 0)
+        has_started = all(first.done() and first.exception() is None for first in firsts)
+        limit = time.monotonic() + timeout + (GRACE if has_started else 0.0)
         late = [child for child in self.children if not child.join(limit - time.monotonic())]
         for child in late:
             log.error("process %d has not ended in time: it is killed", child.number)
@@ -122,8 +124,3 @@ class Family:
             except (ChannelError, RefusedError) as error:
                 found[number] = error
         return found
-
-
-def _has_served(child: Child) -> bool:
-    """Whether its first start went well."""
-    return child.first.done() and child.first.exception() is None
