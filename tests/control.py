@@ -14,6 +14,7 @@ from typing import Any, Self
 from guerrilla.config import AppConfig, from_mapping
 from guerrilla.control import sockets
 from guerrilla.control.server import Control
+from guerrilla.control.spool import SpoolDesk
 
 PATIENCE = 20.0
 """Seconds; a client of a test waits no longer for anything."""
@@ -75,9 +76,9 @@ class FakeDaemon:
         self._do("stats")
         return {"connections": 3}
 
-    def spool(self) -> None:
-        """It has none."""
-        self._do("spool")
+    def spool_desk(self) -> SpoolDesk:
+        """Of no spool."""
+        return SpoolDesk(lambda: self._do("spool"))
 
 
 class Client:

@@ -14,6 +14,7 @@ from guerrilla import config as _config
 from guerrilla.config import AppConfig
 from guerrilla.config.diff import reopened
 from guerrilla.control.server import move_control, open_control
+from guerrilla.control.spool import SpoolDesk
 from guerrilla.engine.backend import backend_name
 from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.errors import ConfigError, StartError
@@ -364,6 +365,10 @@ class Daemon(AsyncDaemon):
     def spool(self) -> Spool | None:
         """Its spool, as `guerrillad spool` has it; None where there is none, and before start."""
         return None if self._parts is None else self._parts.core.spool()
+
+    def spool_desk(self) -> SpoolDesk:
+        """For the control socket: who answers a client what it asks of the spool."""
+        return SpoolDesk(self.spool)
 
     def is_well(self, within: float) -> bool:
         """Whether its supervisor has looked after the workers in the last `within` seconds."""

@@ -190,12 +190,21 @@ def _rest(count: int, what: str) -> int:
 
 
 def _entries(ask: Ask, *, failed: bool, backend: str | None) -> Iterator[dict[str, Any]]:
+    """All messages, of all pages; in the end says whose could not be had.
+
+    Raises:
+        CommandError: of a process.
+    """
     after: int | None = 0
+    missing: dict[str, None] = {}
     while after is not None:
         arguments = {"after": after, "max": MAX_ENTRIES, "failed": failed, "backend": backend}
         page = ask("spool-list", arguments)
         yield from page["entries"]
+        missing |= dict.fromkeys(shown(str(line)) for line in page.get("errors", ()))
         after = page["next"]
+    if missing:
+        raise CommandError("\n".join(missing))
 
 
 def _read(ask: Ask, name: str, part: str, size: int) -> bytes:

@@ -109,7 +109,8 @@ class SpoolConfig(Section):
     """Its folder, on a local file system."""
 
     max_bytes: Bytes = 10 * 2**30
-    """Bytes it may hold; over it, mail is answered `452 4.3.1`. 0: no limit."""
+    """Bytes it may hold, of which each of several processes has its part; over it, mail is answered
+    `452 4.3.1`. 0: no limit."""
 
     min_free: Bytes = 2**30
     """Bytes of the disk it leaves free; below it, mail is answered `452 4.3.1`."""
@@ -178,7 +179,7 @@ class AppConfig(Section):
     """The backend: its chains, and the keys of its processors."""
 
     max_memory: Annotated[Bytes, BeforeValidator(_memory)] = 256 * 2**20
-    """Bytes that all message bodies of the process may take together."""
+    """Bytes that all message bodies may take together; each of several processes has its part."""
 
     spill_size: Bytes = 2**20
     """Bytes of a body, over which it goes to a temporary file; so does one that `max_memory` has no

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from guerrilla.config.writing import readable
 from guerrilla.control import sockets
 from guerrilla.control.requests import MAX_LINE, read_request
-from guerrilla.control.spool import COMMANDS, NoSpoolError, SpoolDesk
+from guerrilla.control.spool import COMMANDS, DeskError, NoSpoolError
 from guerrilla.errors import ConfigError, StartError, UpgradeError
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from os import PathLike
 
-    from guerrilla._core import Spool
     from guerrilla.config import AppConfig
     from guerrilla.control.requests import Request
+    from guerrilla.control.spool import Desk
 
 log = logging.getLogger("guerrilla.control")
 
@@ -103,8 +103,8 @@ class Controlled(Protocol):
     def stats(self) -> dict[str, Any]:
         """All its counters."""
 
-    def spool(self) -> Spool | None:
-        """Its spool, where it has one."""
+    def spool_desk(self) -> Desk:
+        """Who answers a client what it asks of the spool."""
 
     @property
     def upgrader(self) -> Callable[[], dict[str, Any]]:
@@ -329,7 +329,7 @@ class Control:
             client.sendall(_line(_bad(f"more than {MAX_CLIENTS} connections at a time")))
 
     def _serve(self, client: socket.socket) -> None:
-        desk = SpoolDesk(self._daemon.spool)
+        desk = self._daemon.spool_desk()
         try:
             with client:
                 for line in self._lines(client):
@@ -339,10 +339,11 @@ class Control:
         except Exception:
             log.exception("a control connection failed")
         finally:
+            desk.close()
             with self._lock:
                 self._clients.pop(client, None)
 
-    def _obey(self, line: bytes, client: socket.socket, desk: SpoolDesk) -> None:
+    def _obey(self, line: bytes, client: socket.socket, desk: Desk) -> None:
         try:
             request = read_request(line, [*self._commands, *COMMANDS])
         except ValueError as error:
@@ -357,7 +358,7 @@ class Control:
             # The end of the connection says that the daemon has stopped.
             self._ended.wait(self._daemon.config.shutdown_timeout + STOP_GRACE)
 
-    def _run_command(self, request: Request, desk: SpoolDesk) -> Answer:
+    def _run_command(self, request: Request, desk: Desk) -> Answer:
         name, arguments = request
         try:
             if name in COMMANDS:
@@ -432,13 +433,13 @@ class Control:
         return _good({"pid": os.getpid(), "shutdown_timeout": timeout})
 
 
-def _of_spool(desk: SpoolDesk, name: str, arguments: Mapping[str, Any]) -> Answer:
+def _of_spool(desk: Desk, name: str, arguments: Mapping[str, Any]) -> Answer:
     try:
         return _good(desk.answer(name, arguments))
     except NoSpoolError:
         return _bad("this daemon has no spool")
-    except (ValueError, LookupError) as error:
-        return _bad(str(error))
+    except (ValueError, LookupError, DeskError) as error:
+        return _bad(*str(error).splitlines())
     except OSError as error:
         return _bad(f"{error.filename or 'the spool'}: {error.strerror or error}")
 

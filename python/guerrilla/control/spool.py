@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Protocol
 
 from pydantic import Field
 
 from guerrilla.control.requests import MAX_LINE, Arguments, read_arguments
+from guerrilla.errors import GuerrillaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -78,6 +79,20 @@ class NoSpoolError(Exception):
     """There is no spool to ask about."""
 
 
+class DeskError(GuerrillaError):
+    """It cannot be said now: who would know cannot be asked."""
+
+
+class Desk(Protocol):
+    """What answers one client."""
+
+    def answer(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The result of one of `COMMANDS`; raises as `SpoolDesk` does, or `DeskError`."""
+
+    def close(self) -> None:
+        """The client is gone."""
+
+
 class _Opened(NamedTuple):
     """A message that is read, chunk by chunk."""
 
@@ -110,6 +125,10 @@ class SpoolDesk:
         kind, run = COMMANDS[command]
         given = read_arguments(kind, arguments)
         return run(self, given)
+
+    def close(self) -> None:
+        """Forgets the message that was read."""
+        self._opened = None
 
     def page(self, given: ListArguments) -> dict[str, Any]:
         """Some messages, and `next`: what comes `after` them, None where there are no more."""

@@ -10,6 +10,7 @@
 | `child`, `childdaemon` | what runs in a child, and answers there |
 | `agreement` | a reload of all |
 | `merging` | figures of several as those of one |
+| `spools` | spools of several, asked as one |
 | `place` | where a daemon runs among others: what it is given rather than opens itself |
 | `activation` | sockets that systemd has bound |
 | `binding` | one listening socket: bound, or handed over |

@@ -22,12 +22,14 @@ from guerrilla.errors import StartError
 from guerrilla.processes.channel import VERSION, Answering, unpack
 from guerrilla.processes.childdaemon import ChildDaemon
 from guerrilla.processes.place import Place
+from guerrilla.processes.spools import ChildDesks
 from guerrilla.running.parts import Plan
 from guerrilla.running.signals import Signals, StoppedEarly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from guerrilla._core import Spool
     from guerrilla.processes.channel import Command, Request
 
 log = logging.getLogger("guerrilla.processes")
@@ -66,6 +68,7 @@ class _Child:
         self._daemon: ChildDaemon | None = None
         self._request: Request | None = None
         """The one that is done before it serves."""
+        self._desks = ChildDesks(self._spool)
         self._answering = Answering(end, self._commands())
 
     def _commands(self) -> dict[str, Command]:
@@ -82,6 +85,8 @@ class _Child:
             "status": lambda *_: self._now.status(),
             "stats": lambda *_: self._now.stats(),
             "ping": self._ping,
+            "spool": self._desks.answer,
+            "spool-close": self._desks.close,
         }
 
     def run(self, signals: Signals) -> int:
@@ -114,6 +119,9 @@ class _Child:
         if self._daemon is None:
             raise LookupError("it has not started")
         return self._daemon
+
+    def _spool(self) -> Spool | None:
+        return self._now.spool()
 
     def _serve(self) -> None:
         self._answering.serve()

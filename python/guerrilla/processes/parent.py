@@ -8,6 +8,7 @@ do what the first one could, as open a log that only root can.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -36,6 +37,7 @@ from guerrilla.processes.lives import Life
 from guerrilla.processes.place import Place, by_interface
 from guerrilla.processes.rotation import rotating
 from guerrilla.processes.sockets import ListeningSockets
+from guerrilla.processes.spools import FamilyDesk
 from guerrilla.processes.vigil import keeping
 from guerrilla.running.opening import unusable
 from guerrilla.running.startup import raise_file_limit, resolve_servers
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from os import PathLike
 
-    from guerrilla._core import Spool
     from guerrilla.config import AppConfig, ServerConfig
     from guerrilla.processes.agreement import Wanted
     from guerrilla.processes.channel import Asked, Asking
@@ -113,6 +114,7 @@ class Parent:
         self._done = threading.Event()
         self._opened = ExitStack()
         self._warnings: list[str] = []
+        self._desks = itertools.count()
         self.began = time.monotonic()
 
     @property
@@ -270,9 +272,9 @@ class Parent:
         """As `Daemon.stats`, of all children."""
         return merging.stats(self, self.ask_all("stats").values())
 
-    def spool(self) -> Spool | None:
-        """It has none: each child has its own."""
-        return None
+    def spool_desk(self) -> FamilyDesk:
+        """As `Daemon.spool_desk`, of all children."""
+        return FamilyDesk(self, next(self._desks))
 
     # What a child needs of it: `guerrilla.processes.children.Hub`.
 

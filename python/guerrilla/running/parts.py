@@ -288,7 +288,7 @@ def open_parts(
         ours = [address for _, address in servers if address not in given]
         drop_privileges(checked.identity, logs, pid.file, ours)
     pump.start()
-    open_spool(config, core)
+    open_spool(config, core, place.processes)
     book = StageBook()
     pools = make_pools(config, partial(plan.make_chain, book=book), with_spooled(kinds, core))
     supervisor = Supervisor(pools)

@@ -124,7 +124,7 @@ class Reload:
             pool.end(GRACE)
         self._parts.core.drop_inherited()
         # Which has the new limits; it is open, so that nothing can fail.
-        open_spool(self._parts.config, self._parts.core)
+        open_spool(self._parts.config, self._parts.core, self._parts.place.processes)
 
     def _unready(self, sockets: Sequence[tuple[str, int]]) -> list[str]:
         """What of the config cannot be obeyed on this machine, but for chains and the spool."""
@@ -195,7 +195,7 @@ class Reload:
         One that is open stays where it is, and obeys new limits.
         """
         try:
-            open_spool(self._new, self._parts.core)
+            open_spool(self._new, self._parts.core, self._parts.place.processes)
         except StartError as error:
             self._fail(*error.problems)
             self._keep(spool=self._parts.config.spool)

@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("guerrilla.spool")
 
 
-def open_spool(config: AppConfig, core: Core) -> None:
+def open_spool(config: AppConfig, core: Core, processes: int = 1) -> None:
     """Opens the spool, where there is one; one that is open obeys the limits of now.
 
     What a daemon before it had not finished is taken up with it.
+
+    Args:
+        config: what is to run.
+        core: whose it is.
+        processes: how many share `max_bytes`, each with a folder of its own.
 
     Raises:
         StartError: it cannot be opened.
@@ -39,7 +44,8 @@ def open_spool(config: AppConfig, core: Core) -> None:
         core.open_spool(
             {
                 "path": spool.path,
-                "max_bytes": spool.max_bytes,
+                # 0 is no limit, and stays that.
+                "max_bytes": -(-spool.max_bytes // processes),
                 "min_free": spool.min_free,
                 "max_age": spool.max_age,
             }

@@ -6,9 +6,10 @@
 //! What cannot be read stays where it is, and its folder with it. The mark passes over it, so the commit
 //! that does that notes the gap, with a mark of its own: should it be read one day, it is taken then.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
@@ -24,6 +25,9 @@ use crate::log::Level;
 
 /// How often it looks for folders.
 const EVERY: Duration = Duration::from_secs(5);
+/// How long nobody may have had one: a process that has died has a successor, which takes up its folder by
+/// itself once it has started.
+const LEFT: Duration = Duration::from_secs(15);
 /// How often it looks again at one where something had to stay.
 const AGAIN: Duration = Duration::from_mins(1);
 /// Messages of one page.
@@ -79,6 +83,22 @@ impl Incoming for Foreign {
     }
 }
 
+/// Folders that nobody had when it was looked, with the first of those times in a row.
+#[derive(Default)]
+pub(super) struct Free(HashMap<PathBuf, Instant>);
+
+impl Free {
+    /// Looks at one; whether it is left, and not only waits for the successor of a process.
+    fn is_left(&mut self, path: &Path, now: Instant) -> bool {
+        if !folder::is_free(path) {
+            self.0.remove(path);
+            return false;
+        }
+        let since = *self.0.entry(path.to_owned()).or_insert(now);
+        now.saturating_duration_since(since) >= LEFT
+    }
+}
+
 /// What became of the messages of a folder.
 #[derive(Default)]
 struct Taken {
@@ -99,8 +119,9 @@ struct Source<'a> {
 
 /// Until it is closed.
 pub(super) fn run(shared: &Shared) {
+    let mut free = Free::default();
     loop {
-        shared.adopt();
+        shared.adopt_left(&mut free, Instant::now());
         // Nothing is ever put in: it waits, or it is closed.
         if shared.adopting.receive(1, EVERY).is_none() {
             return;
@@ -109,13 +130,28 @@ pub(super) fn run(shared: &Shared) {
 }
 
 impl Shared {
-    /// Takes over every folder that nobody has; where that fails, it is tried again with the next round.
+    /// Takes over every folder that nobody has.
     pub(super) fn adopt(&self) {
+        self.adopt_where(|_| true);
+    }
+
+    /// The same with every folder that nobody has had for a while.
+    pub(super) fn adopt_left(&self, free: &mut Free, now: Instant) {
+        // What is gone is to be forgotten: another process may make one of that name.
+        free.0.retain(|path, _| path.exists());
+        self.adopt_where(|path| free.is_left(path, now));
+    }
+
+    /// Where it fails, it is tried again with the next round.
+    fn adopt_where(&self, mut is_meant: impl FnMut(&Path) -> bool) {
         let Some(root) = self.folder.path().parent() else { return };
         for path in folder::numbered(root).unwrap_or_default() {
             // One without a database has nothing, or its process has only begun.
             let is_empty = !path.join("spool.db").exists();
             if path == self.folder.path() || is_empty || self.is_closing() || self.was_left(&path) {
+                continue;
+            }
+            if !is_meant(&path) {
                 continue;
             }
             if let Err(text) = self.adopt_one(&path)

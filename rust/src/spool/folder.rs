@@ -238,6 +238,15 @@ fn give_to_owner(path: &Path) {
     }
 }
 
+/// Whether nobody has that folder just now. Looking makes no lock where there is none.
+pub(super) fn is_free(path: &Path) -> bool {
+    match File::open(path.join("spool.lock")) {
+        Ok(lock) => !matches!(lock.try_lock(), Err(TryLockError::WouldBlock)),
+        // Whatever is the matter with it, who wants to take it will say so.
+        Err(_) => true,
+    }
+}
+
 fn is_still(lock: &File, name: &Path) -> bool {
     match (lock.metadata(), fs::metadata(name)) {
         (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),

@@ -1,7 +1,9 @@
 //! More than one process, one after the other, and none.
 
 use std::fs;
+use std::time::Instant;
 
+use super::super::adopt::Free;
 use super::*;
 
 #[test]
@@ -26,9 +28,9 @@ fn each_process_has_a_folder_and_takes_over_those_that_nobody_has() {
     found[3].lease.settle(Settled::Done);
     found[1].lease.disarm();
     let bench = Bench { settled, ..first };
-    let until = std::time::Instant::now() + SOON;
+    let until = Instant::now() + SOON;
     while second.snapshot().iter().find(|one| one.0 == "spool_failed").unwrap().1 == 0 {
-        assert!(std::time::Instant::now() < until);
+        assert!(Instant::now() < until);
     }
     let path = second.path().to_owned();
     second.close();
@@ -108,5 +110,47 @@ fn a_folder_that_nobody_has_any_more_is_noticed() {
     assert!(spool.path().ends_with("spool/0"));
     let found = spool.receive("a", 1, SOON, &|| true).unwrap();
     assert_eq!(found[0].queued_id, "one");
-    bench.wait(|| !path.exists());
+    // As long as its process might have a successor, and no longer.
+    let until = Instant::now() + 3 * SOON;
+    while path.exists() {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_folder_waits_for_the_successor_of_its_process() {
+    let bench = Bench::new();
+    let other = open(bench.settings(), &bench.log);
+    other.insert(bench.mail("a", "one", b"1"));
+    assert_eq!(bench.settled.recv_timeout(SOON).unwrap().1, Ok(()));
+    let path = other.path().to_owned();
+    let (mut free, begin) = (Free::default(), Instant::now());
+    let mut look =
+        |after| bench.spool.shared.adopt_left(&mut free, begin + Duration::from_secs(after));
+    // Somebody has it, then nobody for a moment.
+    for _ in 0..2 {
+        look(0);
+    }
+    other.close();
+    drop(other);
+    look(20);
+    look(34);
+    assert!(path.exists());
+    // The successor takes up what was there.
+    let successor = open(bench.settings(), &bench.log);
+    assert_eq!(successor.path(), path);
+    assert_eq!(successor.waiting(), [("a".to_owned(), 1)]);
+    look(36);
+    successor.close();
+    drop(successor);
+    // It has died, too: that it was free before counts no more.
+    look(40);
+    look(54);
+    assert!(path.exists());
+    assert!(bench.spool.waiting().is_empty());
+    // Nobody comes.
+    look(55);
+    assert!(!path.exists());
+    assert_eq!(bench.spool.waiting(), [("a".to_owned(), 1)]);
 }
