@@ -294,14 +294,15 @@ def _await(wire: Wire, new: subprocess.Popen[bytes], event: str, patience: float
         UpgradeError: it says something else, nothing, or has ended.
     """
     limit = time.monotonic() + patience
+    state = "ready" if event == "ready" else "serving"
     try:
         received = wire.receive(patience)
     except WireError as error:
-        what = f"not {event} within {patience:g} s" if time.monotonic() >= limit else str(error)
+        what = f"not {state} within {patience:g} s" if time.monotonic() >= limit else str(error)
         raise UpgradeError(f"the new program (process {new.pid}): {what}") from error
     if received is None:
         raise UpgradeError(
-            f"the new program (process {new.pid}) {_how_it_ended(new)} before it was {event}; "
+            f"the new program (process {new.pid}) {_how_it_ended(new)} before it was {state}; "
             "it may have said why on stderr"
         )
     if read_event(received.value) == "failed":
