@@ -3,19 +3,63 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import signal
+import site
 import socket
+import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import guerrilla
 from guerrilla.control.client import NobodyThereError, ask
+from tests.certificates import self_signed
 from tests.running import RunningDaemon
-from tests.upgrades import TIMEOUT, Make, Senders, gone, is_there, make, send, subjects
-from tests.wire import until
+from tests.upgrades import (
+    PROGRAM,
+    TIMEOUT,
+    Make,
+    Senders,
+    Upgradable,
+    gone,
+    is_there,
+    make,
+    send,
+    subjects,
+)
+from tests.wire import HELLO, TRANSACTION, Wire, until
 
 __all__ = ["make"]
+
+IS_ROOT = os.geteuid() == 0
+OTHER = pwd.getpwnam("nobody")
+PACKAGE = Path(guerrilla.__file__).parent.parent
+
+LOOKING = """\
+import subprocess, sys
+from guerrilla.engine.registry import processor
+
+@processor("Looking")
+def looking(envelope):
+    code = "import os; print(os.environ.get('GUERRILLA_UPGRADE'), os.listdir('/proc/self/fd'))"
+    with open("seen", "a") as seen:
+        subprocess.run([sys.executable, "-c", code], stdout=seen, check=True)
+"""
+"""Starts a program, which says what it has of ours."""
+
+SLOW = """\
+import time
+from guerrilla.engine.registry import processor
+
+@processor("Slow")
+def slow(envelope):
+    time.sleep(0.1)
+"""
 
 several = pytest.mark.parametrize("processes", [1, 2])
 
@@ -109,7 +153,6 @@ def test_one_that_fails_leaves_the_old_one(
     assert daemon.upgrade() != daemon.pid
     send(daemon.port)
     assert subjects(daemon) == ["hello", "hello"]
-
 
 
 @several
@@ -213,3 +256,159 @@ def test_a_stop_ends_the_new_one_too(make: Make, processes: int) -> None:
     until(gone(new))
     with pytest.raises(NobodyThereError):
         daemon.ask("status")
+
+
+@several
+def test_what_waits_in_the_spool_is_stored_once(make: Make, processes: int) -> None:
+    daemon = make(
+        processes,
+        module=SLOW,
+        chain="HeadersParser|250|Slow|Hasher|Header|SQL",
+        top='[spool]\npath = "spool"\nmin_free = 0',
+        backend="save_workers_size = 1",
+    )
+    with Senders(daemon.port) as senders:
+        senders.more(200)
+    waiting = len(senders.sent) - len(subjects(daemon))
+    daemon.upgrade()
+    daemon.ended()
+    left = len(senders.sent) - len(subjects(daemon))
+    assert waiting >= left > 0
+    send(daemon.port, "last")
+    wanted = [*senders.sent, "last"]
+    until(lambda: len(subjects(daemon)) >= len(wanted))
+    assert sorted(subjects(daemon)) == sorted(wanted)
+
+
+@several
+def test_programs_that_it_starts_know_nothing_of_it(make: Make, processes: int) -> None:
+    daemon = make(processes, module=LOOKING, chain="HeadersParser|Looking|SQL")
+    send(daemon.port)
+    daemon.upgrade()
+    daemon.ended()
+    send(daemon.port)
+    before, after = (daemon.folder / "seen").read_text().splitlines()
+    assert before.startswith("None ")
+    assert after == before
+
+
+def test_a_session_that_is_open_ends_as_at_a_stop(make: Make) -> None:
+    daemon = make()
+    with Wire(daemon.port) as idle, Wire(daemon.port) as busy:
+        idle.ask(HELLO)
+        busy.ask(HELLO)
+        busy.send(TRANSACTION)
+        assert [busy.reply()[:3] for _ in range(3)] == ["250", "250", "354"]
+        daemon.upgrade()
+        assert idle.reply().startswith("421 ")
+        send(daemon.port, "other")
+        assert daemon.process.poll() is None
+        # Asked for again, it is the new one that answers; this one only ends.
+        daemon.process.send_signal(signal.SIGUSR2)
+        until(lambda: "upgrade: this process stops already" in daemon.log_text())
+        assert busy.ask(b"Subject: late\r\n\r\n.\r\n").startswith("250 ")
+    daemon.ended()
+    assert sorted(subjects(daemon)) == ["late", "other"]
+
+
+def test_a_watched_service_goes_on_as_another_process(make: Make, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(os.fspath(tmp_path / "notify"))
+        manager.settimeout(TIMEOUT)
+        environment = {
+            **os.environ,
+            "NOTIFY_SOCKET": os.fspath(tmp_path / "notify"),
+            "WATCHDOG_USEC": "60000000",
+        }
+        daemon = make(environment=environment)
+        assert manager.recv(1000).startswith(b"READY=1\n")
+        pid = daemon.upgrade()
+        daemon.ended()
+        told = [manager.recv(1000).split(b"\n")[0].decode() for _ in range(4)]
+        daemon.asked("stop")
+        last = manager.recv(1000).split(b"\n")[0].decode()
+    # First the process that is believed says who is; one that stops meanwhile says nothing of it.
+    assert [line for line in told if line != "WATCHDOG=1"] == [f"MAINPID={pid}", "READY=1"]
+    assert told.count("WATCHDOG=1") == 2
+    assert last == "STOPPING=1"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that others can look into, unlike pytest's, with one in it for the new user."""
+    made = Path(tempfile.mkdtemp())
+    made.chmod(0o755)
+    (made / "data").mkdir()
+    if IS_ROOT:
+        os.chown(made / "data", OTHER.pw_uid, OTHER.pw_gid)
+    yield made
+    shutil.rmtree(made)
+
+
+def of_another_user(folder: Path, processes: int = 1, server: str = "") -> Upgradable:
+    """A daemon that becomes another user, where it can; elsewhere itself."""
+    user = OTHER.pw_name if IS_ROOT else os.geteuid()
+    config = f"""
+user = "{user}"
+processes = {processes}
+allowed_hosts = ["."]
+log_level = "info"
+pid_file = "{folder}/guerrilla.pid"
+control_socket = "{folder}/data/guerrilla.sock"
+[[servers]]
+listen_interface = "127.0.0.1:0"
+{server}
+[backend_config]
+save_process = "HeadersParser|Hasher|Header|SQL"
+sql_dsn = "{folder}/data/mail.db"
+"""
+    # One that the other user may run: that of the tests is maybe in a folder of root's.
+    python = f"/usr/bin/python3.{sys.version_info.minor}"
+    if not IS_ROOT or not Path(python).exists():
+        python = sys.executable
+    paths = [os.fspath(PACKAGE), *site.getsitepackages()]
+    return Upgradable(
+        folder,
+        config=config,
+        control=folder / "data/guerrilla.sock",
+        command=[python, os.fspath(PROGRAM)],
+        environment={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+
+
+@several
+def test_who_has_become_another_user_hands_on_what_root_has_bound(
+    folder: Path, processes: int
+) -> None:
+    daemon = of_another_user(folder, processes)
+    try:
+        pid = daemon.upgrade()
+        daemon.ended()
+        daemon.db = folder / "data/mail.db"
+        send(daemon.port)
+        assert subjects(daemon) == ["hello"]
+        assert (daemon.written_pid(), daemon.asked()["pid"]) == (pid, pid)
+        # The parent of several stays root, and so does what comes after it.
+        user = OTHER.pw_uid if IS_ROOT and processes == 1 else os.geteuid()
+        assert Path(f"/proc/{pid}").stat().st_uid == user
+    finally:
+        daemon.end()
+
+
+def test_what_root_alone_may_read_is_told(folder: Path) -> None:
+    pair = self_signed(folder, "mx.example.com")
+    key = pair.key
+    tls = f'[servers.tls]\nstart_tls_on = true\npublic_key_file = "{pair.certificate}"\n'
+    daemon = of_another_user(folder, server=f'{tls}private_key_file = "{key}"')
+    try:
+        key.chmod(0o600 if IS_ROOT else 0)
+        told = daemon.refused().splitlines()
+        assert "Permission denied" in told[0]
+        assert told[-1].startswith("the new program is started by ")
+        assert daemon.written_pid() == daemon.pid
+        send(daemon.port)
+        key.chmod(0o644)
+        daemon.upgrade()
+        daemon.ended()
+    finally:
+        daemon.end()

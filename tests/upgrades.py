@@ -30,7 +30,8 @@ PROGRAM = Path(__file__).parent / "data" / "upgraded.py"
 class Upgradable(RunningDaemon):
     """A daemon whose program can be replaced; it ends with all that came after it."""
 
-    def __init__(self, folder: Path, **keys: Any) -> None:
+    def __init__(self, folder: Path, control: Path | None = None, **keys: Any) -> None:
+        self._control = control
         self.pid_file = folder / "guerrilla.pid"
         top = f'pid_file = "guerrilla.pid"\n{keys.pop("top", "")}'
         keys.setdefault("command", (sys.executable, os.fspath(PROGRAM)))
@@ -40,7 +41,7 @@ class Upgradable(RunningDaemon):
 
     @property
     def control(self) -> str:
-        return f"{self.pid_file}.sock"
+        return os.fspath(self._control or f"{self.pid_file}.sock")
 
     def ask(self, command: str) -> dict[str, Any]:
         return ask(self.control, command)
@@ -209,7 +210,5 @@ def subjects(daemon: RunningDaemon) -> list[str]:
 def send(port: int, subject: str = "hello") -> None:
     """One mail, which has to be answered 250."""
     client = smtplib.SMTP("127.0.0.1", port, "client.example.org", TIMEOUT)
-    client.sendmail(
-        "from@example.org", ["to@example.com"], f"Subject: {subject}\r\n\r\nbody\r\n"
-    )
+    client.sendmail("from@example.org", ["to@example.com"], f"Subject: {subject}\r\n\r\nbody\r\n")
     client.close()

@@ -1,40 +1,36 @@
 """Runs `guerrillad`. Where it takes another's place, files in the working directory say what else.
 
 `crash`, `hang`: so it does at once. `dies-ready`, `dies-go`: it ends at once when it has said that
-it is ready, and when it is let go. `protocol`: it hands over by another one, the next time.
-`limit`: seconds that any gives the one after it.
+it is ready, and when it is let go. `limit`: seconds that any gives the one after it.
 """
 
 import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-NEW = "GUERRILLA_UPGRADE" in os.environ
+if "GUERRILLA_UPGRADE" in os.environ:
+    if Path("crash").exists():
+        sys.exit("crashed")
+    if Path("hang").exists():
+        Path("hangs").write_text(str(os.getpid()))
+        time.sleep(600)
 
-if NEW and Path("crash").exists():
-    sys.exit("crashed")
-if NEW and Path("hang").exists():
-    Path("hangs").write_text(str(os.getpid()))
-    time.sleep(600)
-
-from guerrilla.cli import main
+from guerrilla.cli import main  # a crash comes before
 from guerrilla.processes import handover, upgrade
-
-if Path("protocol").exists() and not NEW:
-    handover.PROTOCOL = 99
 
 run = upgrade.Upgrade.run
 ready = handover.Predecessor.ready
 
 
-def limited(self):
+def limited(self: upgrade.Upgrade) -> dict[str, Any]:
     limit = Path("limit")
     upgrade.READY_LIMIT = float(limit.read_text()) if limit.exists() else 60.0
     return run(self)
 
 
-def dying(self):
+def dying(self: handover.Predecessor) -> list[str]:
     if Path("dies-ready").exists():
         self._wire.send({"event": "ready"})
         os._exit(9)
@@ -44,6 +40,6 @@ def dying(self):
     return files
 
 
-upgrade.Upgrade.run = limited
-handover.Predecessor.ready = dying
+upgrade.Upgrade.run = limited  # type: ignore[method-assign]
+handover.Predecessor.ready = dying  # type: ignore[method-assign]
 sys.exit(main())
