@@ -1,8 +1,9 @@
 //! The parser and the session alone, to have their instructions counted: a message costs the same in every
 //! run, which no clock on a shared machine can say. `scripts/instructions.sh` runs it.
 //!
-//! And the spool, which a clock has to say: `cargo bench --bench core -- spool 100000 BACKLOG FOLDER`; so does the table of
-//! client addresses: `cargo bench --bench core -- clients 1000000 PROCESSES`.
+//! And the spool, which a clock has to say: `cargo bench --bench core -- spool 100000 BACKLOG FOLDER`; what a
+//! reader that does not end does to it: `cargo bench --bench core -- reader SECONDS FOLDER`; and the table of client
+//! addresses: `cargo bench --bench core -- clients 1000000 PROCESSES`.
 
 #![allow(clippy::expect_used, reason = "a benchmark says what is wrong by panicking")]
 #![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "it says what it found")]
@@ -42,7 +43,8 @@ fn main() {
         "clients" => {
             clients(count, arguments.next().map_or(1, |text| text.parse().expect("is a number")));
         }
-        other => panic!("no scenario {other}: parse, session, pipelined, spool or clients"),
+        "reader" => reader(count, arguments.next().unwrap_or_else(|| "/var/tmp".to_owned())),
+        other => panic!("no scenario {other}: parse, session, pipelined, spool, reader or clients"),
     }
 }
 
@@ -156,49 +158,121 @@ impl Incoming for Mail {
     }
 }
 
-/// The full cycle of messages of 4 KiB behind a backlog: saved, given out, deleted.
+/// Has so many messages saved, and waits for that.
+fn save(spool: &Spool, octets: &Arc<[u8]>, count: usize) {
+    let (told, outcomes) = channel();
+    (0..count).for_each(|_| spool.insert(Box::new(Mail(Arc::clone(octets), told.clone()))));
+    drop(told);
+    assert!(outcomes.into_iter().all(|outcome| outcome.is_ok()), "saved");
+}
+
+/// Takes so many, and has them deleted.
+fn work(spool: &Spool, count: usize) {
+    let mut done = 0;
+    while done < count {
+        let found = spool.receive("default", BATCH, Duration::from_secs(9), &|| true);
+        let found = found.expect("goes on");
+        done += found.len();
+        for leased in &found {
+            leased.lease.settle(Settled::Done);
+        }
+    }
+}
+
+fn open(settings: &SpoolSettings) -> Arc<Spool> {
+    Spool::open(settings.clone(), Arc::new(Log::new(0))).expect("opens")
+}
+
+/// MiB of the database and of its WAL.
+fn files(spool: &Spool) -> [u64; 2] {
+    let size = |name: &str| std::fs::metadata(spool.path().join(name)).map_or(0, |file| file.len());
+    [size("spool.db") >> 20, size("spool.db-wal") >> 20]
+}
+
+/// The full cycle of messages of 4 KiB behind a backlog: saved, given out, deleted; and then the backlog.
 fn spool(count: usize, backlog: usize, folder: String) {
     let folder = tempfile::tempdir_in(folder).expect("makes a folder");
-    let log = Arc::new(Log::new(0));
     let settings =
         SpoolSettings { folder: folder.path().join("spool"), ..SpoolSettings::default() };
-    let spool = Spool::open(settings.clone(), Arc::clone(&log)).expect("opens");
+    let spool = open(&settings);
     let octets: Arc<[u8]> = Arc::from(vec![b'x'; 4 << 10]);
-    let save = |count: usize| {
-        let (told, outcomes) = channel();
-        (0..count).for_each(|_| spool.insert(Box::new(Mail(Arc::clone(&octets), told.clone()))));
-        drop(told);
-        assert!(outcomes.into_iter().all(|outcome| outcome.is_ok()), "saved");
-    };
-    (0..backlog.div_ceil(BATCH)).for_each(|_| save(BATCH));
+    let began = Instant::now();
+    (0..backlog.div_ceil(BATCH)).for_each(|_| save(&spool, &octets, BATCH));
+    println!("a backlog of {backlog} in {:.1?}", began.elapsed());
     let (began, before) = (Instant::now(), processor_ms());
     std::thread::scope(|scope| {
-        scope.spawn(|| (0..count.div_ceil(BATCH)).for_each(|_| save(BATCH)));
-        let mut done = 0;
-        while done < count {
-            let found = spool.receive("default", BATCH, Duration::from_secs(9), &|| true);
-            let found = found.expect("goes on");
-            done += found.len();
-            for leased in &found {
-                leased.lease.settle(Settled::Done);
-            }
-        }
+        scope.spawn(|| (0..count.div_ceil(BATCH)).for_each(|_| save(&spool, &octets, BATCH)));
+        work(&spool, count);
     });
     let (took, used) = (began.elapsed().as_secs_f64(), processor_ms() - before);
-    let file =
-        |name: &str| std::fs::metadata(spool.path().join(name)).map_or(0, |file| file.len() >> 20);
+    let [database, wal] = files(&spool);
     println!(
-        "{:.0} messages/s, {:.1} us of processor each; {} MiB, WAL {} MiB; {:?}",
+        "{:.0} messages/s, {:.1} us of processor each; {database} MiB, WAL {wal} MiB; {:?}",
         count as f64 / took,
         used * 1e3 / count as f64,
-        file("spool.db"),
-        file("spool.db-wal"),
         spool.snapshot()
     );
     spool.close();
     let began = Instant::now();
-    let again = Spool::open(settings, log).expect("opens again");
+    let again = open(&settings);
     println!("opened in {:?}, {:?}", began.elapsed(), again.waiting());
+    let (began, left) = (Instant::now(), again.waiting().first().map_or(0, |one| one.1));
+    work(&again, usize::try_from(left).expect("is a number"));
+    while !again.waiting().is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (took, [database, wal]) = (began.elapsed(), files(&again));
+    println!(
+        "{left} drained in {took:.1?}, {:.0} messages/s; {database} MiB, WAL {wal} MiB",
+        left as f64 / took.as_secs_f64()
+    );
+    // The thread that writes looks once a second whether it is worth giving back.
+    std::thread::sleep(Duration::from_secs(3));
+    let [database, wal] = files(&again);
+    println!("seconds later {database} MiB, WAL {wal} MiB");
+}
+
+/// Messages are saved and deleted while another connection reads on and on in one transaction.
+fn reader(seconds: usize, folder: String) {
+    let folder = tempfile::tempdir_in(folder).expect("makes a folder");
+    let settings =
+        SpoolSettings { folder: folder.path().join("spool"), ..SpoolSettings::default() };
+    let spool = open(&settings);
+    let octets: Arc<[u8]> = Arc::from(vec![b'x'; 4 << 10]);
+    let cycle = |count: usize| {
+        let mut longest = Duration::ZERO;
+        for _ in 0..count {
+            let began = Instant::now();
+            save(&spool, &octets, BATCH);
+            longest = longest.max(began.elapsed());
+            work(&spool, BATCH);
+        }
+        longest
+    };
+    cycle(100);
+    let other = rusqlite::Connection::open(spool.path().join("spool.db")).expect("opens");
+    other.execute_batch("BEGIN; SELECT count(*) FROM meta;").expect("reads");
+    let (began, mut rounds) = (Instant::now(), 0);
+    let mut longest = Duration::ZERO;
+    while began.elapsed() < Duration::from_secs(seconds as u64) {
+        longest = longest.max(cycle(10));
+        rounds += 10;
+    }
+    let [database, wal] = files(&spool);
+    println!(
+        "{} messages in {:.1?}, the longest commit {longest:.1?}; {database} MiB, WAL {wal} MiB",
+        rounds * BATCH,
+        began.elapsed()
+    );
+    other.execute_batch("COMMIT").expect("ends");
+    for _ in 0..3 {
+        let longest = cycle(10);
+        let [database, wal] = files(&spool);
+        println!(
+            "then {} more, the longest {longest:.1?}; {database} MiB, WAL {wal} MiB",
+            10 * BATCH
+        );
+    }
 }
 
 /// What this process has used of processors.

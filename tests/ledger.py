@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import random
 import ssl
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, TypeAlias
 
+from tests.accounts import Ledger, audit
 from tests.certificates import encrypted
 from tests.corpora import on_the_wire
 from tests.mails import MAILS, Mail, make_mails, mixed_mails, token_of
@@ -52,67 +52,6 @@ Where: TypeAlias = int | str | Callable[[], int | str]
 """Of a receiver, as `Wire` takes it; or what says where it is, asked before each connection."""
 
 
-class Ledger:
-    """What senders were told. Filled by many threads.
-
-    Args:
-        mails: what they send.
-        may_reject: a 5xx is an answer as good as another, and ends the tries of its mail; else it
-            is a failure.
-    """
-
-    def __init__(self, mails: Sequence[Mail], *, may_reject: bool = False) -> None:
-        self.may_reject = may_reject
-        self.messages = {mail.token: mail.message for mail in mails}
-        self.accepted: Counter[str] = Counter()
-        """250 after the final dot, by token."""
-        self.deferred: Counter[str] = Counter()
-        """4xx after the final dot, by token."""
-        self.unanswered: Counter[str] = Counter()
-        """Connections that ended between the final dot and the answer, by token."""
-        self.early: Counter[str] = Counter()
-        """4xx before the data, by reply: nothing can have been stored."""
-        self.rejected: Counter[str] = Counter()
-        """5xx before or after the data, by token."""
-        self.rejections: list[str] = []
-        """What those said."""
-        self.heard: Counter[str] = Counter()
-        """Refusals by their codes, as "452 4.3.1"."""
-        self.dropped = 0
-        """Connections that ended before the final dot."""
-        self.other: list[str] = []
-        """Anything else: what is no reply, or a code that has no place there."""
-        self.lock = threading.Lock()
-
-    @property
-    def delivered(self) -> int:
-        """Mails that have been answered 250."""
-        return len(self.accepted)
-
-    @property
-    def settled(self) -> int:
-        """Mails that need no more tries: answered 250, or refused for good."""
-        if not self.rejected:
-            return len(self.accepted)
-        with self.lock:
-            return len(self.accepted.keys() | self.rejected.keys())
-
-    @property
-    def lost_answers(self) -> int:
-        """Attempts that may have been stored, of which the sender cannot know."""
-        return self.unanswered.total()
-
-    @property
-    def attempts(self) -> int:
-        """Times that a mail was sent whole, or refused before it was."""
-        return self.accepted.total() + self.refusals + self.rejected.total() + self.lost_answers
-
-    @property
-    def refusals(self) -> int:
-        """Attempts that were answered 4xx."""
-        return self.deferred.total() + self.early.total()
-
-
 def deliver(
     where: Where,
     mails: Sequence[Mail],
@@ -134,7 +73,8 @@ def deliver(
         recipient: of each mail.
         disturb: called in a thread of its own while they send; see `killer`.
         patience: seconds after which it fails.
-        tls: the share of the connections that say STARTTLS first.
+        tls: the share of the connections that say STARTTLS first, and of the mails, which these
+            alone send: so they come by TLS, however slow a handshake is.
         may_reject: whether a mail may be answered 5xx, which ends the tries.
         pause: seconds that a sender rests behind a mail, so that a fast machine is not through
             before what disturbs takes effect.
@@ -143,18 +83,22 @@ def deliver(
         AssertionError: not all were accepted in time, with what was said last.
     """
     ledger = Ledger(mails, may_reject=may_reject)
-    left = deque(mails)
     number = min(connections, len(mails))
+    secret = round(tls * number)
+    share = secret / number if number else 0.0
+    left: dict[bool, deque[Mail]] = {True: deque(), False: deque()}
+    for at, mail in enumerate(mails):
+        left[int((at + 1) * share) > int(at * share)].append(mail)
     limit = time.monotonic() + patience
     with ThreadPoolExecutor(connections + 1) as pool:
         disturbing = pool.submit(disturb, ledger) if disturb is not None else None
         sending = [
             pool.submit(
                 _Sender(
-                    where, ledger, left, recipient.encode(), limit, secret=secret, pause=pause
+                    where, ledger, left[by], recipient.encode(), limit, secret=by, pause=pause
                 ).run
             )
-            for secret in (index < round(tls * number) for index in range(number))
+            for by in (index < secret for index in range(number))
         ]
         for sender in sending:
             sender.result()
@@ -203,54 +147,6 @@ def killer(
     return disturb
 
 
-def audit(
-    ledger: Ledger,
-    stored: Iterable[bytes],
-    *,
-    most_copies: int | None = None,
-    deferred_may_be_stored: bool = True,
-) -> int:
-    """Compares what was answered with what is stored.
-
-    Args:
-        ledger: of the senders.
-        stored: every message that the store holds, with any header fields before it.
-        most_copies: copies beyond the first that there may be in all; by default as many as
-            attempts whose fate the receiver could not know.
-        deferred_may_be_stored: whether a 4xx after the data is such an attempt, as where a commit
-            failed of which nobody knows whether the store has it.
-
-    Returns:
-        The copies beyond the first.
-
-    Raises:
-        AssertionError: something accepted is not there, something is there that was not sent or is
-            altered, a mail was answered other than 250 or 4xx, or there are too many copies.
-    """
-    assert not ledger.other, ledger.other[:10]
-    assert ledger.may_reject or not ledger.rejected, ledger.rejections[:10]
-    copies: Counter[str] = Counter()
-    for octets in stored:
-        token = token_of(octets)
-        assert token in ledger.messages, f"never sent: {token}"
-        assert octets.endswith(ledger.messages[token]), f"altered: {token}"
-        copies[token] += 1
-    lost = sorted(set(ledger.accepted) - set(copies))
-    assert not lost, f"{len(lost)} answered 250 and not stored: {lost[:10]}"
-    for token, number in copies.items():
-        unknown = ledger.unanswered[token]
-        if deferred_may_be_stored:
-            unknown += ledger.deferred[token]
-        allowed = ledger.accepted[token] + unknown
-        assert number <= allowed, (
-            f"{token}: stored {number} times, {allowed} attempts may have been"
-        )
-    extra = copies.total() - len(copies)
-    if most_copies is not None:
-        assert extra <= most_copies, f"{extra} copies, at most {most_copies} were expected"
-    return extra
-
-
 class _Sender:
     """One connection, made again when it ends."""
 
@@ -278,14 +174,18 @@ class _Sender:
         while self.ledger.settled < len(self.ledger.messages):
             if time.monotonic() > self.limit:
                 return
+            wire: Wire | None = None
             try:
                 where = self.where() if callable(self.where) else self.where
                 with contextlib.ExitStack() as opened:
                     if (wire := self._opened(where, opened)) is not None:
+                        self.ledger.meet(is_open=True)
                         self._send_all(wire)
                         continue
             except (*GONE, ConnectionRefusedError, EOFError, ssl.SSLError):
                 pass
+            if wire is None:
+                self.ledger.meet(is_open=False)
             time.sleep(_PAUSE)
 
     def _opened(self, where: int | str, opened: contextlib.ExitStack) -> Wire | None:
@@ -326,24 +226,23 @@ class _Sender:
             wire.send(self.envelope)
             replies = [_reply(wire) for _ in range(3)]
         except (*GONE, EOFError, ssl.SSLError):
-            with ledger.lock:
-                ledger.dropped += 1
+            ledger.end(mail.token, whole=False)
             raise
         refused = [reply for reply in replies if reply[:3] not in {"250", "354"}]
         if refused:
             settled = self._note(mail, refused[0], ledger.early, refused[0])
             _wind_up(wire, replies[-1])
             return settled
+        whole = False
         try:
             wire.send(on_the_wire(mail.message))
+            whole = True
             reply = _reply(wire)
         except (*GONE, EOFError, ssl.SSLError):
-            with ledger.lock:
-                ledger.unanswered[mail.token] += 1
+            ledger.end(mail.token, whole=whole)
             raise
         if reply.startswith("250 "):
-            with ledger.lock:
-                ledger.accepted[mail.token] += 1
+            ledger.take(mail.token, reply)
             return True
         return self._note(mail, reply, ledger.deferred, mail.token)
 

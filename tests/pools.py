@@ -6,7 +6,7 @@ import queue
 import threading
 
 from guerrilla._core import Envelope
-from guerrilla.engine.base import Processor
+from guerrilla.engine.base import Processor, TaskName
 from guerrilla.engine.chain import Chain
 from guerrilla.engine.worker import PoolSettings, WorkerPool
 from guerrilla.reply import Outcome, Reply
@@ -71,13 +71,19 @@ class Bench:
     """A pool with its feed and the trials of its workers."""
 
     def __init__(
-        self, size: int = 1, batch: int = 8, open_limit: float = 30.0, backend: str = "default"
+        self,
+        size: int = 1,
+        batch: int = 8,
+        open_limit: float = 30.0,
+        backend: str = "default",
+        task: TaskName = "save",
     ) -> None:
         self.feed = Feed()
         self.trials: list[Trial] = []
         self.fail: Exception | None = None
+        self.task = task
         self.pool: WorkerPool[Envelope] = WorkerPool(
-            PoolSettings("save", size, batch, HANG_AFTER, open_limit, backend=backend),
+            PoolSettings(task, size, batch, HANG_AFTER, open_limit, backend=backend),
             self.make,
             self.feed.receive,
         )
@@ -87,7 +93,7 @@ class Bench:
             raise self.fail
         trial = Trial()
         self.trials.append(trial)
-        return Chain([("Trial", trial)], "save")
+        return Chain([("Trial", trial)], self.task)
 
     def start(self) -> None:
         self.pool.open()

@@ -18,7 +18,7 @@ from guerrilla.config.writing import toml
 from guerrilla.engine.base import Processor
 from guerrilla.engine.chain import build
 from guerrilla.engine.registry import DECORATED, Registry
-from guerrilla.errors import ConfigError, StartError
+from guerrilla.errors import ConfigError
 from guerrilla.reply import Outcome
 from guerrilla.running.checking import effective
 from guerrilla.running.startup import config_problems
@@ -356,7 +356,7 @@ def test_what_does_not_open_is_named_with_its_table(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = from_mapping(backend(save_process=chain, **keys)).backend_config
-    with pytest.raises(StartError) as caught:
+    with pytest.raises(ConfigError) as caught:
         build(chain, "save", config.values(), Registry(DECORATED)).open()
     (problem,) = caught.value.problems
     assert problem.startswith(f"{place}: "), problem

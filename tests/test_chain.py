@@ -286,6 +286,73 @@ def test_the_pulse_beats_with_each_mail_and_each_stage(mail: Mail) -> None:
     assert len(set(beats)) == 8
 
 
+# Abandoned: its worker hung for too long, and what is left of the batch is for others
+
+
+def abandoned(
+    mails: Sequence[Envelope], make: Callable[[Callable[[], Outcome]], list[Stage]]
+) -> None:
+    """Takes them through stages, one of which hangs until its worker is given up."""
+
+    def give_up() -> Outcome:
+        chain.pulse.abandoned = True
+        return None
+
+    with chain_of(*make(give_up), task="spooled") as chain:
+        chain.run(mails)
+
+
+def test_one_by_one_nothing_more_is_begun(mail: Mail) -> None:
+    mails = [mail(name) for name in ("one", "two", "three")]
+    stages: list[Stage] = []
+
+    def make(give_up: Callable[[], Outcome]) -> list[Stage]:
+        stages.extend([Stage(when("two", give_up)), Store()])
+        return stages
+
+    abandoned(mails, make)
+    assert [stage.seen for stage in stages] == [["one", "two"], ["one"]]
+    assert fates(mails) == ["accepted", "unanswered", "unanswered"]
+
+
+def test_what_hung_at_the_end_of_the_chain_counts(mail: Mail) -> None:
+    mails = [mail(name) for name in ("one", "two", "three")]
+    abandoned(mails, lambda give_up: [Stage(), Store(when("two", give_up))])
+    assert fates(mails) == ["accepted", "accepted", "unanswered"]
+
+
+def test_no_stage_is_begun_behind_a_batch(mail: Mail) -> None:
+    mails = [mail(name) for name in ("one", "two")]
+    last = Store()
+    abandoned(mails, lambda give_up: [Batch(lambda batch: [give_up() for _ in batch]), last])
+    assert last.seen == []
+    assert fates(mails) == ["unanswered"] * 2
+
+
+def test_a_batch_that_hung_at_the_end_of_the_chain_counts(mail: Mail) -> None:
+    mails = [mail(name) for name in ("one", "two")]
+    abandoned(mails, lambda give_up: [Batch(lambda batch: [give_up() for _ in batch])])
+    assert fates(mails) == ["accepted"] * 2
+
+
+def test_a_batch_is_not_asked_again_one_by_one(mail: Mail) -> None:
+    mails = [mail(name) for name in ("one", "two", "three")]
+
+    def make(give_up: Callable[[], Outcome]) -> list[Stage]:
+        def batch(envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
+            if len(envelopes) > 1:
+                raise ValueError
+            return [when("two", give_up)(envelopes[0])]
+
+        stages.append(Atomic(batch))
+        return list(stages)
+
+    stages: list[Atomic] = []
+    abandoned(mails, make)
+    assert stages[0].sizes == [3, 1, 1]
+    assert fates(mails) == ["accepted", "accepted", "unanswered"]
+
+
 # Storing
 
 

@@ -13,7 +13,7 @@ from guerrilla import errors
 from guerrilla._core import Address, Check, Envelope, Transaction, make_check
 from guerrilla.engine.base import Processor
 from guerrilla.reply import TRY_LATER, Outcome, Reply
-from tests.chains import NO, Mail, Stage, fate, fates, run
+from tests.chains import NO, Mail, Stage, chain_of, fate, fates, run
 
 # Async
 
@@ -184,6 +184,24 @@ def test_an_exit_of_an_async_stage_gets_out(mail: Mail) -> None:
 
     with pytest.raises(SystemExit):
         run([mail(), mail()], Async(save))
+
+
+def test_an_abandoned_chain_begins_no_more_async_mails(mail: Mail) -> None:
+    seen: list[str] = []
+
+    async def save(envelope: Envelope) -> None:
+        seen.append(envelope.subject)
+        await asyncio.sleep(0)
+        if envelope.subject == "2":
+            chain.pulse.abandoned = True
+
+    mails = [mail(str(number)) for number in range(8)]
+    with chain_of(Async(save), task="spooled", concurrency=2) as chain:
+        chain.run(mails)
+    # Those beside it had begun.
+    assert seen[:3] == ["0", "1", "2"]
+    assert len(seen) <= 4
+    assert fates(mails) == ["accepted"] * len(seen) + ["unanswered"] * (8 - len(seen))
 
 
 # Checks

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -197,6 +198,16 @@ def test_a_line_has_an_end(control: Control) -> None:
         assert client.answer()["errors"] == [f"a request has at most {MAX_LINE} bytes"]
         assert client.has_ended()
     assert ask(control.path, "stats")["ok"]
+
+
+def test_a_line_is_not_too_long_for_what_comes_behind_it(control: Control) -> None:
+    request = b'{"command": "stats"' + b" " * 40_000 + b"}"
+    with Client(control.path) as client:
+        client.send(request[:-1])
+        time.sleep(0.2)  # So that the rest is read together with the next one.
+        client.send(b"}\n" + request + b"\n")
+        assert client.answer()["ok"]
+        assert client.answer()["ok"]
 
 
 def test_there_are_only_so_many_connections(control: Control) -> None:

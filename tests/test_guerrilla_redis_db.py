@@ -16,7 +16,7 @@ import pytest
 from guerrilla._core import Address, Envelope
 from guerrilla.engine.chain import Chain, build
 from guerrilla.engine.registry import Registry
-from guerrilla.errors import StartError
+from guerrilla.errors import ConfigError, StartError
 from guerrilla.processors.guerrillaredisdb import GuerrillaRedisDB
 from guerrilla.reply import Reply
 from guerrilla.testing import make_envelope
@@ -316,7 +316,7 @@ def test_a_poison_fails_alone(open_both: Open, empty_redis: RedisServer, tmp_pat
 def test_neither_may_be_missing_at_start(
     open_both: Open, empty_redis: RedisServer, tmp_path: Path
 ) -> None:
-    with pytest.raises(StartError, match=r"backend_config.sql_dsn: "):
+    with pytest.raises(ConfigError, match=r"backend_config.sql_dsn: "):
         open_both(empty_redis, sql_dsn=str(tmp_path / "none" / "mail.db"))
     with pytest.raises(StartError, match=r"backend_config.redis_interface: "):
         open_both(empty_redis, redis_interface=f"unix:{tmp_path}/none.sock")

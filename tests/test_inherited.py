@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from guerrilla._core import Core
-from tests.cores import BACKEND, MIB, SERVER, Client
+from guerrilla.config import from_mapping
+from guerrilla.daemon import Daemon
+from guerrilla.errors import StartError
+from guerrilla.processes.place import Place
+from tests.cores import BACKEND, MIB, SERVER, Client, until
 from tests.cores import close_clients as _close_clients  # an automatic fixture  # noqa: F401
 
 GONE = b"421 4.3.2 Not accepting mail here any more, please connect again\r\n"
@@ -371,13 +376,38 @@ def test_a_server_that_moves_to_more_or_fewer_addresses_listens_all_the_time(
             client.close()
 
 
-def test_who_waits_at_a_server_that_goes_hears_why(opened: ExitStack) -> None:
-    one = listening(opened)
-    address = address_of(one)
-    core = made(opened, "127.0.0.1:0", address, given=[(address, one)])
-    one.close()
-    clients = [connection(opened, address) for _ in range(100)]
-    assert core.reload(settings("127.0.0.1:0")) == []
+@contextmanager
+def without_descriptors() -> Iterator[None]:
+    """Nobody can open anything: an accept loop waits, for longer and longer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_who_waits_at_a_server_that_goes_hears_why(
+    opened: ExitStack, tmp_path: Path, kind: str
+) -> None:
+    """Those too that nobody has accepted yet."""
+    family = socket.AF_INET if kind == "tcp" else socket.AF_UNIX
+    path = tmp_path / "mail.sock"
+    wanted = "127.0.0.1:0" if kind == "tcp" else f"unix:{path}"
+    core = made(opened, "127.0.0.2:0", wanted)
+    address = core.addresses()[1]
+    where = ("127.0.0.1", int(address.rpartition(":")[2])) if kind == "tcp" else str(path)
+    clients = [opened.enter_context(socket.socket(family)) for _ in range(100)]
+    with without_descriptors():
+        for client in clients:
+            client.settimeout(20)
+            client.connect(where)
+        until(lambda: core.stats()["accept_errors"] >= 8)  # it looks again in a second
+    assert core.reload(settings("127.0.0.2:0")) == []
+    assert not path.exists()
     for client in clients:
         heard = b""
         while not heard.endswith(GONE):
@@ -391,3 +421,42 @@ def test_a_port_of_somebody_else_stays_an_error(opened: ExitStack) -> None:
     taken = listening(opened, SO_REUSEPORT=1)
     (problem,) = core.reload(settings("127.0.0.1:0", address_of(taken)))
     assert "in use" in problem
+
+
+# --- A daemon -------------------------------------------------------------------------------------
+
+
+def daemon(given: Sequence[tuple[str, socket.socket]], *interfaces: str) -> Daemon:
+    servers = [{"listen_interface": interface} for interface in interfaces]
+    config = {"servers": servers, "log_file": "off", "control_socket": "off"}
+    sockets = [(address, one.fileno()) for address, one in given]
+    return Daemon(from_mapping(config), place=Place(sockets=sockets))
+
+
+def test_a_daemon_serves_what_it_is_given_and_binds_the_rest(opened: ExitStack) -> None:
+    one, other = listening(opened), listening(opened)
+    address = address_of(one)
+    early = connection(opened, address)
+    with daemon([(address, one), (address_of(other), other)], address, "127.0.0.1:0") as made:
+        assert hears(early).startswith(b"220 ")
+        assert made.addresses[0] == address
+        assert address_of(other) not in made.addresses
+
+
+def test_what_does_not_fit_is_told_of_its_server(opened: ExitStack) -> None:
+    one = listening(opened)
+    with pytest.raises(StartError) as told:
+        daemon([("127.0.0.1:1025", one)], "127.0.0.1:0", "127.0.0.1:1025").start()
+    why = f"the socket that was handed over is of {address_of(one)}"
+    assert told.value.problems == (f"servers[1].listen_interface: 127.0.0.1:1025: {why}",)
+
+
+def test_what_is_given_is_not_told_to_be_in_use(opened: ExitStack) -> None:
+    """By a start that fails for something else, and tells of all servers at once."""
+    one, taken = listening(opened), listening(opened)
+    address = address_of(one)
+    names = [address, "mx.invalid:25", address_of(taken), "systemd:smtp"]
+    with pytest.raises(StartError) as told:
+        daemon([(address, one)], *names).start()
+    found = sorted(line.partition(".listen_interface: ")[0] for line in told.value.problems)
+    assert found == ["servers[1]", "servers[2]", "servers[3]"]

@@ -52,7 +52,7 @@ def inodes(sockets: list[tuple[str, int]]) -> list[int]:
     return [os.fstat(fd).st_ino for _, fd in sockets]
 
 
-def free_port(opened: ExitStack) -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
 
@@ -106,10 +106,15 @@ def test_each_process_has_a_socket_of_its_own_of_an_address(opened: ExitStack, h
             assert one.getsockname()[1] == int(address.rpartition(":")[2])
             assert one.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
             assert one.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
-            if host == "[::1]":
-                assert one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     # The same ones for a successor.
     assert [made.for_child(number) for number in range(3)] == children
+
+
+def test_all_of_ipv4_and_all_of_ipv6_are_two(opened: ExitStack) -> None:
+    port = free_port()
+    made = held(opened, 2, f"0.0.0.0:{port}", f"[::]:{port}")
+    assert made.addresses() == [f"0.0.0.0:{port}", f"[::]:{port}"]
+    assert len(made.all()) == 4
 
 
 def test_the_kernel_spreads_connections_over_them(opened: ExitStack) -> None:
@@ -160,7 +165,7 @@ def test_servers_of_the_same_port_0_have_ports_of_their_own(opened: ExitStack) -
 def test_what_cannot_be_bound_is_told_of_all_and_leaves_nothing(
     opened: ExitStack, tmp_path: Path
 ) -> None:
-    port = free_port(opened)
+    port = free_port()
     taken = opened.enter_context(socket.socket())
     # One that would share its port with anybody who asks for that.
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -242,7 +247,7 @@ def test_the_file_of_a_socket_goes_with_who_serves_it(opened: ExitStack, tmp_pat
 
 
 def test_a_change_binds_what_is_new_first_and_closes_at_its_commit(opened: ExitStack) -> None:
-    stays, goes, comes = (free_port(opened) for _ in range(3))
+    stays, goes, comes = (free_port() for _ in range(3))
     made = held(opened, 2, f"127.0.0.1:{stays}", f"127.0.0.1:{goes}")
     before = made.for_child(1)
     change = made.change(*both(f"127.0.0.1:{comes}", f"127.0.0.1:{stays}"))
@@ -261,7 +266,7 @@ def test_a_change_binds_what_is_new_first_and_closes_at_its_commit(opened: ExitS
 def test_a_change_that_is_abandoned_or_fails_changes_nothing(
     opened: ExitStack, tmp_path: Path
 ) -> None:
-    goes, comes = (free_port(opened) for _ in range(2))
+    goes, comes = (free_port() for _ in range(2))
     path = tmp_path / "sock"
     made = held(opened, 2, f"127.0.0.1:{goes}")
     before = made.all()
@@ -284,7 +289,7 @@ def test_a_change_that_is_abandoned_or_fails_changes_nothing(
 def test_a_server_of_another_name_keeps_its_sockets(
     opened: ExitStack, tmp_path: Path, shared: bool
 ) -> None:
-    port = free_port(opened)
+    port = free_port()
     path = tmp_path / "sock"
     made = held(opened, 2, f"127.0.0.1:{port}", f"unix:{path}", shared=shared)
     before = made.all()
@@ -307,7 +312,7 @@ def test_a_server_of_another_name_keeps_its_sockets(
 def test_one_of_all_addresses_is_replaced_by_one_of_a_single_one_and_back(
     opened: ExitStack, hosts: tuple[str, str], shared: bool
 ) -> None:
-    port = free_port(opened)
+    port = free_port()
     made = held(opened, 2, f"{hosts[0]}:{port}", shared=shared)
     for host in (hosts[1], hosts[0]) * 2:
         change = made.change(*both(f"{host}:{port}"))

@@ -8,7 +8,7 @@ import pytest
 
 from guerrilla.engine.chain import build, read_options
 from guerrilla.engine.registry import Registry
-from guerrilla.errors import ConfigError, StartError
+from guerrilla.errors import ConfigError
 from guerrilla.pipe.command import parse_command
 from guerrilla.processors.pipe import PATH, Pipe
 from tests.pipes import pipe
@@ -28,7 +28,7 @@ from tests.pipes import pipe
 )  # fmt: skip
 def test_what_is_not_there_stops_the_start(options: dict[str, object], told: str) -> None:
     stage = Pipe(Pipe.Options.model_validate({"pipe_command": "cat", **options}))
-    with pytest.raises(StartError) as caught:
+    with pytest.raises(ConfigError) as caught:
         stage.open()
     (line,) = caught.value.problems
     assert line.startswith("backend_config.pipe_")
@@ -37,7 +37,7 @@ def test_what_is_not_there_stops_the_start(options: dict[str, object], told: str
 
 def test_who_is_not_root_runs_nothing_as_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    with pytest.raises(StartError, match="only root can run a program as 'nobody'"):
+    with pytest.raises(ConfigError, match="only root can run a program as 'nobody'"):
         pipe("cat", pipe_user="nobody").open()
 
 

@@ -229,25 +229,92 @@ def test_no_sender_hears_of_a_chain_that_comes_to_spool_or_ends_to(
     assert sorted(shelf.kept) == sorted(answers)
 
 
-def test_mail_that_nobody_works_on_is_told_of(
+def set_aside(daemon: Daemon, shelf: type[Shelf], subject: str) -> None:
+    """Lets a mail fail for good, and the daemon end."""
+    shelf.replies[subject] = Reply(550, "5.7.1", "not now")
+    send(daemon, subject)
+    until(lambda: daemon.stats()["spool_failed"] == 1)
+    daemon.shutdown()
+    shelf.replies.clear()
+
+
+def replay(daemon: Daemon) -> None:
+    """As `guerrillad spool replay --all`."""
+    spool = daemon.spool()
+    assert spool is not None
+    assert spool.replay(None) == 1
+
+
+def test_mail_that_comes_later_gets_workers(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    """Its chain had the spool once: at the start nothing was left for it."""
+    set_aside(spooling(), shelf, "one")
+    raw = config(tmp_path, "HeadersParser|Scorer|Shelf", save_workers_size=2)
+    daemon = spooling(raw)
+    assert "spooled_workers" not in daemon.stats()
+    replay(daemon)
+    until(lambda: shelf.kept == ["one"])
+    assert "score" in shelf.seen[0].values
+    until(lambda: depth(daemon) == 0)
+    until(lambda: daemon.stats()["spooled_workers"] == 2)
+    assert (daemon.stats()["reloads"], daemon.stats()["spooled_workers_replaced"]) == (0, 0)
+    # A reload knows them, and so does a stop.
+    assert reload(daemon, config(tmp_path, "HeadersParser|Shelf")).ok
+    assert daemon.stats()["spooled_workers"] == 1
+    assert daemon.shutdown(10)
+
+
+def test_mail_that_comes_later_waits_for_a_store_that_is_away(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_aside(spooling(), shelf, "one")
+    daemon = spooling(config(tmp_path, "HeadersParser|Shelf"))
+    away = threading.Event()
+    away.set()
+
+    def opening(stage: Shelf) -> None:
+        if away.is_set():
+            raise ConnectionRefusedError
+
+    monkeypatch.setattr(shelf, "open", opening)
+    replay(daemon)
+    until(lambda: [line for line in daemon.warnings() if "waits until its chain opens" in line])
+    away.clear()
+    until(lambda: shelf.kept == ["one"])
+
+
+def test_workers_for_it_are_not_made_while_it_reloads_or_stops(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path
+) -> None:
+    set_aside(spooling(), shelf, "one")
+    daemon = spooling(config(tmp_path, "HeadersParser|Shelf"))
+    assert daemon._parts is not None
+    supervisor = daemon._parts.supervisor
+    with daemon._lock:
+        replay(daemon)
+        for _ in range(2):
+            before = supervisor.looked_at
+            until(lambda before=before: supervisor.looked_at > before)  # type: ignore[misc]
+        assert "spooled_workers" not in daemon.stats()
+    until(lambda: shelf.kept == ["one"])
+
+
+def test_mail_of_a_backend_that_is_gone_is_told_of(
     spooling: Spooling,
     shelf: type[Shelf],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    shelf.replies["one"] = Reply(550, "5.7.1", "not now")
-    daemon = spooling()
-    send(daemon, "one")
-    until(lambda: daemon.stats()["spool_failed"] == 1)
-    daemon.shutdown()
-    shelf.replies.clear()
-    raw = config(tmp_path, "HeadersParser|Shelf")
-    daemon = spooling(raw)
-    spool = daemon.spool()
-    assert spool is not None
-    assert spool.replay(None) == 1
+    raw = config(tmp_path)
+    raw["backends"] = {"other": {"save_process": "HeadersParser|250|Shelf"}}
+    raw["servers"][0]["backend"] = "other"
+    set_aside(spooling(raw), shelf, "one")
+    daemon = spooling(config(tmp_path))
+    replay(daemon)
     told = (
-        "spool: 1 mails wait for the backend default, and nobody works on them: reload the config"
+        "spool: 1 mails wait for the backend other, and nobody works on them: "
+        "bring it back, or drop them (guerrillad spool drop)"
     )
     until(lambda: told in caplog.messages)
     assert shelf.kept == []

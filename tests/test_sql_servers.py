@@ -14,8 +14,9 @@ from guerrilla._core import Envelope, Reply
 from guerrilla.cli import main
 from guerrilla.engine.chain import build
 from guerrilla.engine.registry import Registry
-from guerrilla.errors import StartError
+from guerrilla.errors import ConfigError, StartError
 from tests.running import RunningDaemon
+from tests.services.base import free_port
 from tests.services.mariadb import MariaDB
 from tests.services.sql import PASSWORD, Place
 
@@ -99,11 +100,18 @@ def test_lost_server_is_451_for_the_batch_and_nothing_after(mortal: Place) -> No
 def test_start_names_the_key_and_hides_the_password(place: Place) -> None:
     wrong = place.dsn().replace("mail:", "mail:x", 1)
     chain = build("SQL", "save", keys(place, sql_dsn=wrong), Registry())
-    with pytest.raises(StartError) as error:
+    with pytest.raises(ConfigError) as error:
         chain.open()
     assert str(error.value).startswith("backend_config.sql_dsn: ")
     assert "refuses the user or password" in str(error.value)
     assert PASSWORD not in str(error.value)
+
+
+def test_a_server_that_is_away_is_no_fault_of_the_config(place: Place) -> None:
+    away = place.dsn().replace(str(place.server.port), str(free_port()), 1)
+    chain = build("SQL", "save", keys(place, sql_dsn=away), Registry())
+    with pytest.raises(StartError, match=r"^backend_config.sql_dsn: .*(refused|reach|connect)"):
+        chain.open()
 
 
 def test_check_connects_and_tells(

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from guerrilla._core import Envelope
-from guerrilla.engine.chain import Chain
+from guerrilla.engine.chain import AwayError, Chain
 from guerrilla.engine.supervisor import Supervisor
 from guerrilla.engine.worker import SPARE, Worker, WorkerPool
 from guerrilla.errors import StartError
 from guerrilla.reply import TRY_LATER, Reply
 from tests.chains import Mail, fate
 from tests.daemons import Until
-from tests.pools import HANG_AFTER, Bench
+from tests.pools import HANG_AFTER, Bench, Trial
 
 
 @pytest.fixture
@@ -302,6 +302,70 @@ def test_a_successor_that_does_not_open_is_tried_again_later(
     bench.pool.check(1.5)
     assert bench.pool.size == 1
     assert saved(bench, mail, until)
+
+
+def test_a_pool_opens_without_what_is_away(
+    mail: Mail, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One worker tries at a time, ever more rarely; once it could, so do all others."""
+    bench = Bench(size=3, task="spooled")
+    bench.fail = AwayError(["no database"])
+    bench.pool.open(may_be_away=True)
+    bench.pool.begin()
+    assert (bench.pool.size, bench.pool.problems) == (0, ("no database",))
+    assert "tried again in 1 s: no database" in caplog.text
+    began = bench.pool._not_before - 1
+    for wait in (1, 2, 4, 8, 16, 30, 30):
+        bench.pool.check(began + wait - 0.5)
+        assert bench.pool.size == 0
+        bench.pool.check(began := began + wait + 0.5)
+        assert bench.pool.size == 1
+        until(lambda: bench.pool._workers[0].ended)
+        bench.pool.check(began)
+    bench.fail = None
+    bench.pool.check(began := began + 30)
+    until(lambda: bench.pool.ready == 1)
+    assert bench.pool.size == 1
+    bench.pool.check(began)
+    until(lambda: bench.pool.ready == 3)
+    assert (bench.pool.problems, bench.pool.replaced) == ((), 0)
+    assert saved(bench, mail, until)
+    assert bench.stop()
+
+
+def test_a_pool_opens_without_what_hangs(until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(open_limit=0.2, task="spooled")
+    release = threading.Event()
+    monkeypatch.setattr(Trial, "open", lambda _trial: release.wait(30))
+    bench.pool.open(may_be_away=True)
+    bench.pool.begin()
+    assert (bench.pool.size, bench.pool.ready) == (1, 0)
+    (problem,) = bench.pool.problems
+    assert problem.startswith("Trial: open has not ended within 0.2 s")
+    release.set()
+    until(lambda: bench.pool.ready == 1)
+    bench.pool.check(0.0)
+    assert bench.pool.problems == ()
+    assert bench.stop()
+
+
+def test_only_what_is_away_is_tried_again(bench: Bench) -> None:
+    bench.fail = StartError(["broken"])
+    with pytest.raises(StartError, match="broken"):
+        bench.pool.open(may_be_away=True)
+
+
+def test_what_is_away_for_days_is_still_tried(bench: Bench, until: Until) -> None:
+    bench.start()
+    bench.pool._failures = 5_000
+    bench.feed.error = RuntimeError("no core")
+    until(lambda: bench.pool._workers[0].ended)
+    bench.feed.error = None
+    bench.pool.check(0.0)
+    bench.pool.check(29.0)
+    assert bench.pool.size == 0
+    bench.pool.check(30.0)
+    assert bench.pool.size == 1
 
 
 def test_a_queue_that_fails_is_not_asked_in_a_hurry(

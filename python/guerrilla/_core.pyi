@@ -4,7 +4,7 @@ Every wait releases the GIL. Times are seconds, sizes are bytes.
 """
 
 import builtins
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from email.message import EmailMessage
 from typing import Any, Final, Literal, Self, TypedDict, final, type_check_only
 
@@ -930,6 +930,8 @@ class Spool:
 
     Args:
         path: `spool.path`.
+        warn: takes each line that a daemon would have logged, from warnings on: when it was opened, or could not
+            be, and when it is closed.
 
     Raises:
         BlockingIOError: a process has it.
@@ -938,7 +940,7 @@ class Spool:
         ValueError: what is there is no spool, or a damaged one; likewise.
     """
 
-    def __new__(cls, path: str) -> Self: ...
+    def __new__(cls, path: str, warn: Callable[[str], object]) -> Self: ...
     def list(self, after: int, max: int, failed: bool) -> builtins.list[SpoolEntry]:
         """At most `max` mails behind the one with the id `after`, in their order.
 

@@ -23,7 +23,7 @@ from guerrilla.processes.place import ALONE
 from guerrilla.running.configwatch import ConfigWatch
 from guerrilla.running.parts import Plan, open_parts, wind_down
 from guerrilla.running.reloading import Reload, read_again
-from guerrilla.running.spooling import waiting_warnings
+from guerrilla.running.spooling import away_warnings, waiting_warnings
 from guerrilla.running.status import counters, status
 from guerrilla.running.tlswatch import reload_tls
 from guerrilla.stream import AsyncDaemon, stop_stream
@@ -122,8 +122,12 @@ class Daemon(AsyncDaemon):
         return logging.getLogger("guerrilla")
 
     def warnings(self) -> list[str]:
-        """What works and is hardly meant, as a chain that stores nothing; complete after start."""
-        return list(self._warnings)
+        """What works and is hardly meant, as a chain that stores nothing; complete after start.
+
+        So is what the chains right of `250` need and is away now.
+        """
+        away = away_warnings(self._parts.pools) if self._parts is not None and self._runs else []
+        return [*self._warnings, *away]
 
     def add_processor(self, name: str, processor: type[Processor]) -> None:
         """Makes a processor known to this daemon alone.
@@ -164,6 +168,7 @@ class Daemon(AsyncDaemon):
                     self._warnings = checked.warnings
                     parts = open_parts(
                         *(plan, checked, opened, self.events, self.reload_tls),
+                        lock=self._lock,
                         place=self._place,
                         before_serving=partial(self._take_over, opened),
                     )

@@ -100,7 +100,8 @@ def test_without_a_file_it_looks_at_the_defaults(capsys: pytest.CaptureFixture[s
 
 def test_every_problem_is_told_by_its_key(capsys: pytest.CaptureFixture[str]) -> None:
     write(
-        'pid_file = "gone/a.pid"\nlog_file = "gone/a.log"\nmetrics = {}\ndashboard = {}\n'
+        'pid_file = "gone/a.pid"\nlog_file = "gone/a.log"\n'
+        'metrics = { listen_interface = ":1" }\ndashboard = { tick_interval = 1 }\n'
         "[[servers]]\n"
         'listen_interface = "127.0.0.1:0"\n'
         'tls = { start_tls_on = true, private_key_file = "no.key", public_key_file = "no.crt" }\n'
@@ -111,7 +112,7 @@ def test_every_problem_is_told_by_its_key(capsys: pytest.CaptureFixture[str]) ->
     lines = capsys.readouterr().err.splitlines()
     told = [line.split(": ")[2] for line in lines if not line.startswith("guerrillad: warning")]
     assert set(told) == {
-        "dashboard", "backend_config.save_process", "backend_config.mail_table",
+        "metrics", "dashboard", "backend_config.save_process", "backend_config.mail_table",
         "backend_config.mail_tabel", "pid_file", "log_file",
         "servers[0].tls.private_key_file", "servers[0].tls.public_key_file",
     }  # fmt: skip

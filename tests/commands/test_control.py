@@ -153,6 +153,15 @@ def test_status_for_a_person() -> None:
         assert describe({"uptime": seconds})[0].endswith(f", up {text}")
 
 
+def test_status_of_a_spool() -> None:
+    figures = {"spool_depth": 0, "spool_age_ms": 0, "spool_failed_files": 0, "spool_broken": 0}
+    assert describe({"stats": figures})[1:] == ["  spool      0 waiting"]
+    figures = {"spool_depth": 9, "spool_age_ms": 61_900, "spool_failed_files": 2, "spool_broken": 1}
+    assert describe({"stats": figures})[1:] == [
+        "  spool      9 waiting, the oldest 1m 1s, 2 failed, its disk cannot be written"
+    ]
+
+
 # Which daemon
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pty
@@ -9,13 +10,18 @@ import pwd
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from guerrilla.cli import main
+from guerrilla.commands import spool
+from guerrilla.commands.common import CommandError
+from guerrilla.control.server import TIMEOUT
 from tests.running import RunningDaemon
 from tests.spools import Asked, deliver, kept, spooling
 from tests.wire import until
@@ -228,11 +234,106 @@ def test_replay(say: Say, messages: tuple[str, str], daemon: RunningDaemon, tmp_
         f"guerrillad: {later}: has not failed, so there is nothing to replay"
     ]
     assert say("replay --all --backend other") == ["0 messages in the spool again"]
+    assert "first received" not in "\n".join(say(f"show {never}"))
+    came = json.loads(say(f"show {never} --json")[0])["received_at"]
     (tmp_path / "open").touch()
     assert say("replay --all") == ["1 message in the spool again"]
+    if daemon.process.returncode is not None:  # else it may have been kept by now
+        first = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(came))
+        assert f"first received     {first}" in say(f"show {never}")
     with going(daemon):
         until(lambda: never in kept(tmp_path))
         assert entries(say, "--failed") == []
+
+
+def test_replay_says_what_is_not_back(
+    daemon: RunningDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (never,) = deliver(daemon, "never")
+    with Asked(daemon) as ask:
+        until(lambda: ask.states() == {never: "failed"})
+    # As where another command takes one between the question and the deed.
+    monkeypatch.setattr(spool, "_chosen", lambda *_, **__: {never: True, "a" * 26: True})
+    capsys.readouterr()
+    assert main(["spool", "replay", "--all", "-c", CONFIG]) == 1
+    found = capsys.readouterr()
+    assert found.out == "1 message in the spool again\n"
+    assert found.err == "guerrillad: 1 message not put back: gone meanwhile, or see the log\n"
+
+
+@pytest.mark.parametrize("state", ["running", "stopped"])
+def test_one_whose_note_cannot_be_read_stops_no_others(
+    state: str, daemon: RunningDaemon, say: Say, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bad, fine = deliver(daemon, "never", "never")
+    with Asked(daemon) as ask:
+        until(lambda: ask.states() == {bad: "failed", fine: "failed"})
+    note = tmp_path / f"spool/0/failed/{bad}.json"
+    note.write_text("{")
+    odd = note.with_name("a note.json")
+    odd.write_text("{")
+    if state == "stopped":
+        daemon.stop()
+    assert {one["id"]: one["state"] for one in entries(say, "--failed")} == {
+        bad: "damaged",
+        fine: "failed",
+        "a note": "damaged",
+    }
+    found = dict(line.split(maxsplit=1) for line in say(f"show {bad}"))
+    assert (found["state"], int(found["size"]) > 0) == ("damaged", True)
+    assert found["error"].startswith(f"{note}: ")
+    (tmp_path / "open").touch()
+    assert say("replay --all") == ["1 message in the spool again"]
+    assert say("drop --all --failed --yes") == ["1 message dropped"]
+    assert [one["id"] for one in entries(say, "--failed")] == ["a note"]
+
+
+def test_what_was_done_before_an_error_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def ask(_: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        asked.append(len(arguments["ids"]))
+        if len(asked) == 3:
+            raise CommandError("the spool is full")
+        return {"count": len(arguments["ids"])}
+
+    monkeypatch.setattr(spool, "opened", lambda _: nullcontext(ask))
+    monkeypatch.setattr(spool, "_chosen", lambda *_, **__: {str(one): True for one in range(50)})
+    assert main(["spool", "replay", "--all"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "guerrillad: stopped while replaying, at least 40 of 50 messages done",
+        "guerrillad: the spool is full",
+    ]
+
+
+def test_nothing_that_a_socket_says_moves_the_cursor(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may ask one that the daemon's user has made."""
+    bad = "\x1b[2J"
+    entry: dict[str, Any] = {
+        "id": bad,
+        "state": bad,
+        "size": bad,
+        "attempts": bad,
+        "backend": bad,
+        "from": bad,
+    }
+    entry |= {"error": bad, "to": [bad], "recipients": 1, "received_at": 0, "next_at": None}
+    record = json.dumps({bad: bad}).encode()
+    answers = {
+        "spool-list": {"entries": [entry], "next": None},
+        "spool-show": {"entry": entry, "record_size": len(record)},
+        "spool-read": {"data": base64.b64encode(record).decode(), "next": None},
+    }
+    monkeypatch.setattr(spool, "opened", lambda _: nullcontext(lambda name, _: answers[name]))
+    for command in ("list", "show a"):
+        assert main(["spool", *command.split()]) == 0
+        said = capsys.readouterr().out
+        assert r"\x1b[2J" in said
+        assert said.replace("\n", "").isprintable()
 
 
 def test_many_are_done_in_pages(daemon: RunningDaemon, say: Say, tmp_path: Path) -> None:
@@ -242,6 +343,20 @@ def test_many_are_done_in_pages(daemon: RunningDaemon, say: Say, tmp_path: Path)
     assert [entry["id"] for entry in entries(say)] == ids
     assert say("drop --all --yes") == ["1100 messages dropped"]
     assert entries(say) == []
+
+
+def test_a_list_may_be_read_as_slowly_as_one_likes(daemon: RunningDaemon) -> None:
+    """The daemon hangs up where nothing is asked for ten seconds, and a pipe is soon full."""
+    ids = deliver(daemon, *["later"] * 600)
+    command = [sys.executable, "-m", "guerrilla", "spool", "list", "--json", "-c", CONFIG]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, bufsize=0) as listing:
+        assert listing.stdout is not None
+        first = listing.stdout.readline()
+        time.sleep(TIMEOUT + 1)
+        rest, error = listing.communicate(timeout=50)
+    assert (listing.returncode, error) == (0, b"")
+    assert [json.loads(line)["id"] for line in (first + rest).splitlines()] == ids
 
 
 @pytest.mark.parametrize("name", ["retry", "drop", "replay"])
@@ -254,6 +369,27 @@ def test_messages_have_to_be_named(name: str, capsys: pytest.CaptureFixture[str]
             f"guerrillad spool {name}: name messages, or all with --all; "
             f"see guerrillad spool {name} --help\n"
         )
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("drop --yes --failed", "--failed"),
+        ("drop --yes --backend default", "--backend"),
+        ("retry --backend default", "--backend"),
+        ("replay --backend default", "--backend"),
+    ],
+)
+def test_what_is_said_of_all_is_not_said_of_some(
+    words: str, option: str, daemon: RunningDaemon, say: Say, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A restriction that is passed over would delete what it was to spare."""
+    (later,) = deliver(daemon, "later")
+    with pytest.raises(SystemExit) as ended:
+        main(["spool", *words.split(), later, "-c", CONFIG])
+    assert ended.value.code == 1
+    assert f"{option} goes with --all: a message is found wherever it is" in capsys.readouterr().err
+    assert [entry["id"] for entry in entries(say)] == [later]
 
 
 # Where there is no spool, or none to be had
@@ -306,16 +442,63 @@ def test_a_process_that_cannot_be_asked(say: Say, tmp_path: Path) -> None:
     assert len(entries(say)) == 1
 
 
-def test_root_becomes_who_owns_it(daemon: RunningDaemon, tmp_path: Path) -> None:
-    """What it makes there would else be closed to the daemon. Not root, we own it all."""
-    (never,) = deliver(daemon, "never")
+def test_what_a_start_would_have_logged_is_said(
+    daemon: RunningDaemon, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """That mails are missing is said once, so a command that comes first is not to keep it."""
+    (later,) = deliver(daemon, "later")
+    daemon.stop()
+    last = tmp_path / "spool/0/spool.last"
+    last.write_text(f"{int(last.read_text()) + 3:020}\n")
+    damaged = tmp_path / "spool/7"
+    damaged.mkdir()
+    (damaged / "spool.db").write_bytes(b"no database, and long enough to be read as one" * 99)
+    said = []
+    for _ in range(2):
+        capsys.readouterr()
+        assert main(["spool", "list", "--json", "-c", CONFIG]) == 0
+        found = capsys.readouterr()
+        assert json.loads(found.out)["id"] == later
+        said.append(found.err)
+    assert re.search(r"^guerrillad: .*up to 3 mails were committed and are missing", said[0])
+    assert "are missing" not in said[1]
+    for text in said:
+        assert f"{damaged}/spool.db: " in text
+        assert "its mails are not taken over yet" in text
+
+
+def test_what_a_start_would_have_logged_is_said_where_it_fails(
+    daemon: RunningDaemon, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    deliver(daemon, "later")
+    daemon.stop()
+    last = tmp_path / "spool/0/spool.last"
+    last.write_text(f"{int(last.read_text()) + 1:020}\n")
+    shelf = tmp_path / "spool/0/bodies/aa"
+    shelf.touch()  # No folder, so it cannot be tidied.
+    capsys.readouterr()
+    assert main(["spool", "list", "-c", CONFIG]) == 1
+    error = capsys.readouterr().err
+    assert "are missing" in error
+    assert "cannot be tidied" in error
+
+
+@pytest.mark.parametrize("owned", [".", "0"])
+def test_root_becomes_who_owns_it(owned: str, daemon: RunningDaemon, tmp_path: Path) -> None:
+    """What it makes there would else be closed to the daemon. Not root, we own it all.
+
+    The folder above those of processes may be root's.
+    """
+    (never,) = deliver(daemon, "never", body=b"x" * 300_000)
     with Asked(daemon) as ask:
         until(lambda: ask.states() == {never: "failed"})
     daemon.stop()
     owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
-    folder = tmp_path / "spool"
+    folder = tmp_path / "spool" / owned
     for path in (folder, *folder.rglob("*")):
         os.chown(path, owner.pw_uid, owner.pw_gid)
+    if owned == "0":
+        folder.parent.chmod(0o755)
     for parent in (tmp_path, *tmp_path.parents):
         if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 1:
             parent.chmod(parent.stat().st_mode | 0o711)
@@ -329,3 +512,23 @@ def test_root_becomes_who_owns_it(daemon: RunningDaemon, tmp_path: Path) -> None
     assert (done.returncode, done.stdout, done.stderr) == (0, "1 message in the spool again\n", "")
     owners = {path.stat().st_uid for path in (folder, *folder.rglob("*"))}
     assert owners == {owner.pw_uid}
+
+
+def test_a_folder_that_its_owner_may_not_enter(daemon: RunningDaemon, tmp_path: Path) -> None:
+    """As of a unit with DynamicUser, whose folders systemd shows to it alone."""
+    daemon.stop()
+    folder = tmp_path / "spool"
+    uid = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, uid, -1)
+    (tmp_path if os.geteuid() == 0 else folder).chmod(0o700 if os.geteuid() == 0 else 0)
+    done = subprocess.run(
+        [sys.executable, "-m", "guerrilla", "spool", "list", "-c", CONFIG],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    folder.chmod(0o700)
+    assert done.returncode == 1
+    assert f"(this is done as user {uid}, whose it is: of a unit see docs/deploy.md)" in done.stderr

@@ -83,6 +83,6 @@ def test_a_server_that_is_away_stops_the_start(tmp_path: Path) -> None:
 
 
 def test_a_stage_without_any_script_does_not_start(unix_php: PhpFpm) -> None:
-    with pytest.raises(StartError, match="expected the path of a script in one of them"):
+    with pytest.raises(ConfigError, match="expected the path of a script in one of them"):
         opened(unix_php, fcgi_script_filename_save="", fcgi_script_filename_validate="")
     opened(unix_php, fcgi_script_filename_save="").close()

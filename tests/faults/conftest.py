@@ -18,7 +18,7 @@ from tests.faults.disk.disk import Disk, build
 from tests.faults.tally import Tally
 
 WRITE: Final = "GUERRILLA_WRITE_FAULTS"
-"""Environment variable: a full session that passes writes its table into the page."""
+"""Environment variable: a full session of all tests that passes writes its table into the page."""
 
 _TIMEOUTS: Final = {"short": 120, "full": 600}
 """Seconds a test, where it does not say otherwise: a machine that is busy is slow."""
@@ -52,9 +52,13 @@ def pytest_terminal_summary(
         terminalreporter.section("faults")
         for line in table.as_lines(rows):
             terminalreporter.write_line(line)
-    if os.environ.get(WRITE) and is_full and exitstatus == pytest.ExitCode.OK:
-        table.write(rows)
-        terminalreporter.write_line(f"written to {table.PAGE.name}")
+    if not (os.environ.get(WRITE) and is_full and exitstatus == pytest.ExitCode.OK):
+        return
+    if any(terminalreporter.stats.get(kind) for kind in ("deselected", "skipped")):
+        terminalreporter.write_line(f"not written to {table.PAGE.name}: not every test has run")
+        return
+    table.write(rows)
+    terminalreporter.write_line(f"written to {table.PAGE.name}")
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,13 @@ class Returning:
         self.daemon = start()
 
     def where(self) -> int:
-        """The port of now."""
+        """The port of now, for senders.
+
+        Raises:
+            ConnectionRefusedError: it has ended; its port may be that of another process by now.
+        """
+        if self.daemon.process.returncode is not None:
+            raise ConnectionRefusedError
         return self.daemon.port
 
     def again(self) -> None:

@@ -12,6 +12,8 @@ from tests.ledger import Ledger, Mail, Where, deliver, mixed_mails
 CONNECTIONS: Final = 50
 BATCH: Final = 300
 """Mails that are sent before it looks again whether the fault is over."""
+ROOM: Final = "max_clients = 200"
+"""Of a server: the connections of one batch may still be ending when those of the next one come."""
 
 
 def sustain(
@@ -42,14 +44,16 @@ def sustain(
             if disturbing.done() and first >= least:
                 break
             mails = make(batch, first)
-            _add(found, deliver(where, mails, connections=connections, tls=tls))
+            add(found, deliver(where, mails, connections=connections, tls=tls))
         disturbing.result()
     return found
 
 
-def _add(found: Ledger, ledger: Ledger) -> None:
+def add(found: Ledger, ledger: Ledger) -> None:
+    """Adds what the senders of other mails were told."""
     found.messages |= ledger.messages
     found.accepted += ledger.accepted
+    found.queued |= ledger.queued
     found.deferred += ledger.deferred
     found.unanswered += ledger.unanswered
     found.early += ledger.early
@@ -57,4 +61,6 @@ def _add(found: Ledger, ledger: Ledger) -> None:
     found.rejected += ledger.rejected
     found.rejections += ledger.rejections
     found.dropped += ledger.dropped
+    found.opened += ledger.opened
+    found.unopened += ledger.unopened
     found.other += ledger.other

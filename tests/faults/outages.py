@@ -37,10 +37,12 @@ def stopped(behind: Behind, ledger: Ledger) -> None:
 
 
 def restarted(behind: Behind, ledger: Ledger) -> None:
-    """Stopped and started at once: whoever has a connection loses it."""
-    del ledger
+    """Stopped and started at once: whoever has a connection loses it, and has to come again."""
     behind.server.stop()
+    before = ledger.delivered
+    assert before < len(ledger.messages), "nobody was sending any more"
     behind.server.start()
+    until(lambda: ledger.delivered >= min(before + FELT, len(ledger.messages)))
 
 
 def hung(behind: Behind, ledger: Ledger) -> None:

@@ -133,27 +133,25 @@ class Pace:
         return token
 
     def _send(self, wire: Wire, token: str) -> bool:
-        ledger, sent, began = self.ledger, False, time.monotonic()
+        ledger, whole, began = self.ledger, False, time.monotonic()
         message = ledger.messages[token]
         try:
             wire.send(TRANSACTION)
             replies = [_reply(wire) for _ in range(3)]
             if not replies[-1].startswith("354 "):
                 return self._refused(ledger.early, replies[-1], replies[-1])
-            sent = True
             wire.send(message)
-            reply = _ask(wire, b".\r\n")
+            wire.send(b".\r\n")
+            whole = True
+            reply = _reply(wire)
         except (*GONE, EOFError, ssl.SSLError):
-            with ledger.lock:
-                ledger.unanswered[token] += sent
-                ledger.dropped += not sent
+            ledger.end(token, whole=whole)
             raise
         if not reply.startswith("250 "):
             return self._refused(ledger.deferred, token, reply)
         now = time.monotonic()
-        with ledger.lock:
-            ledger.accepted[token] += 1
-            self.taken.append(Taken(now, now - began))
+        ledger.take(token, reply)
+        self.taken.append(Taken(now, now - began))
         return True
 
     def _refused(self, counter: Counter[str], key: str, reply: str) -> bool:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from tests.faults.table import Row
 from tests.ledger import Ledger, audit
+
+_HEAD: Final = 2_048
+"""Octets of a message that have all that is put before it."""
 
 
 class Tally:
@@ -29,6 +33,8 @@ class Tally:
         *,
         rounds: int = 1,
         deferred_may_be_stored: bool = False,
+        most_copies: int | None = None,
+        tls: int = 0,
         note: str = "",
     ) -> Row:
         """Asserts that nothing is lost, and records the row.
@@ -39,16 +45,25 @@ class Tally:
             rounds: how often the fault was there.
             deferred_may_be_stored: whether a 4xx after the data may have been stored, and so leave
                 a copy: where a commit failed of which nobody can know whether the store has it.
+            most_copies: beyond the first that there may be in all, where most of the 4xx are known
+                to be of mails that are not stored.
+            tls: how many have to have come by TLS at least, as their `Received` says.
             note: what the row says at its end.
 
         Raises:
-            AssertionError: a mail answered 250 is not there; one is there that was never sent, was
-                only ever refused, or is altered; there are more copies than lost answers allow.
+            AssertionError: a mail answered 250 is not there, or only other tries of it are; one is
+                there that was never sent, was only ever refused, or is altered; there are more
+                copies than lost answers allow.
         """
         count = _Counted(stored)
         doubled = audit(
-            ledger, count, most_copies=None, deferred_may_be_stored=deferred_may_be_stored
+            ledger,
+            count,
+            most_copies=most_copies,
+            deferred_may_be_stored=deferred_may_be_stored,
+            strict=True,
         )
+        assert count.secret >= tls, f"{count.secret} came by TLS, {tls} were to"
         return self.record(ledger, stored=count.number, doubled=doubled, rounds=rounds, note=note)
 
     def record(
@@ -94,8 +109,11 @@ class _Counted:
     def __init__(self, messages: Iterable[bytes]) -> None:
         self._messages = messages
         self.number = 0
+        self.secret = 0
+        """How many came by TLS."""
 
     def __iter__(self) -> Iterator[bytes]:
         for message in self._messages:
             self.number += 1
+            self.secret += b" with ESMTPS id " in message[:_HEAD]
             yield message

@@ -13,11 +13,19 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.faults.daemons import descriptors
 from tests.faults.disk.disk import FULL, READ_ONLY, Disk, Fault
 from tests.faults.lives import Lives
-from tests.faults.stores import STORES, Store
+from tests.faults.stores import STORES, MailDirs, Spooled, Store
 from tests.faults.tally import Tally
 from tests.ledger import Ledger, deliver, mixed_mails, token_of, wait_for
+from tests.wire import until
+
+SENDERS = 50
+FEW = 4
+"""Descriptors more than at the start: that of the second worker's connection comes with its first
+mail, and SQLite keeps one for whoever opens the file next. One that leaks does so with each batch
+that fails."""
 
 
 class Trouble(NamedTuple):
@@ -82,10 +90,13 @@ def test_trouble_that_passes(
     store = kind(disk.folder)
     ledgers = []
     with Lives(tmp_path / "run", store, environment=disk.environment) as lives:
+        idle = descriptors(lives.daemon.pid)
         for number, trouble in enumerate(TROUBLES):
             mails = mixed_mails(times * 150, first=number * 10_000)
             disturb = troubled(disk, trouble, len(mails), times, match=kind.answers)
-            ledgers.append(deliver(lives.where, mails, connections=50, disturb=disturb))
+            ledgers.append(deliver(lives.where, mails, connections=SENDERS, disturb=disturb))
+        wait_for(store.is_drained)
+        until(lambda: descriptors(lives.daemon.pid) <= idle + FEW)
         lives.stop()
         # A file of a mail that is done, and could not be removed then, goes with the next start.
         lives.start()
@@ -93,6 +104,8 @@ def test_trouble_that_passes(
     store.check()
     for trouble, sent in zip(TROUBLES, ledgers, strict=True):
         assert sent.heard.keys() <= trouble.codes, sent.heard
+        if trouble.error == errno.ENOSPC and kind is not Spooled:  # whose commit is answered 451
+            assert "452 4.3.1" in sent.heard, sent.heard
         assert sent.dropped == sent.lost_answers == 0
         mine = (mail for mail in store.stored() if token_of(mail) in sent.messages)
         note = ", ".join(sorted(sent.heard))
@@ -137,7 +150,7 @@ def test_power_fails_after_a_failed_sync(
             lives.start()
 
         disturb = troubled(disk, trouble, len(mails), times, match=kind.answers, then=cut)
-        sent = deliver(lives.where, mails, connections=50, disturb=disturb)
+        sent = deliver(lives.where, mails, connections=SENDERS, disturb=disturb)
         lives.stop()
     store.check()
     tally("disk EIO, syncing, then power failure", kind.name).audit(
@@ -171,13 +184,50 @@ def test_power_fails_after_a_failed_sync_and_a_restart(
                 disk.cut(None)
                 lives.start()
 
-        sent = deliver(lives.where, mails, connections=50, disturb=disturb)
+        sent = deliver(lives.where, mails, connections=SENDERS, disturb=disturb)
         lives.stop()
     store.check()
     # Nobody is left who could take back what was refused.
     tally("disk EIO, syncing, restart, then power failure", kind.name).audit(
         sent, store.stored(), rounds=times, deferred_may_be_stored=True
     )
+
+
+def test_power_fails_while_no_folder_can_be_synced(
+    disk: Disk, tmp_path: Path, full: bool, tally: Callable[[str, str], Tally]
+) -> None:
+    """Files are synced, their names are not: who is answered 250 then has lost his mail."""
+    times = 5 if full else 1
+    mails = mixed_mails(times * 150)
+    part = len(mails) * 9 // 10 // times
+    store = MailDirs(disk.folder)
+    disk.begin()
+    with Lives(tmp_path / "run", store, environment=disk.environment) as lives:
+
+        def disturb(ledger: Ledger) -> None:
+            for turn in range(times):
+                settles(ledger, turn * part + part // 2)
+                disk.fail(Fault.SYNCING, errno.EIO, match="/to/new")
+                # 4xx, but for what was in hand.
+                enough = answers(ledger) + SENDERS + 20
+                wait_for(lambda enough=enough: answers(ledger) >= enough)  # type: ignore[misc]
+                lives.kill()
+                disk.cut(None)
+                disk.heal()
+                lives.start()
+
+        sent = deliver(lives.where, mails, connections=SENDERS, disturb=disturb)
+        lives.stop()
+    store.check()
+    # A mail may have been shown when another worker's last good sync began.
+    tally("disk EIO, syncing folders, then power failure", store.name).audit(
+        sent, store.stored(), rounds=times, deferred_may_be_stored=True, most_copies=SENDERS * times
+    )
+
+
+def answers(ledger: Ledger) -> int:
+    """How many there were, of either kind."""
+    return ledger.settled + ledger.refusals
 
 
 def settles(ledger: Ledger, count: int) -> None:

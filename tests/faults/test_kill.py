@@ -22,6 +22,7 @@ def test_killed_at_random_moments(
 ) -> None:
     times = 30 if full else 3
     mails = mixed_mails(times * 100)
+    secret = len(mails) // 5
     disk = tmp_path / "disk"
     disk.mkdir()
     tls = f"[servers.tls]\nstart_tls_on = true\n{self_signed(tmp_path).toml()}"
@@ -35,5 +36,5 @@ def test_killed_at_random_moments(
         )
         lives.stop()
         lives.store.check()
-        tally("kill -9", kind.name).audit(sent, lives.store.stored(), rounds=times)
+        tally("kill -9", kind.name).audit(sent, lives.store.stored(), rounds=times, tls=secret)
     assert sent.dropped + sent.lost_answers > times

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.faults.daemons import mails_in, stats
-from tests.faults.load import sustain
+from tests.faults.load import ROOM, sustain
 from tests.faults.tally import Tally
 from tests.ledger import Ledger
 from tests.running import RunningDaemon
@@ -30,7 +30,8 @@ SOON_DEAF: Final = 'exec "$0" -m guerrilla "$@" 2> >(head -c 300 >/dev/null)'
 
 
 def start(folder: Path, log_file: Path) -> RunningDaemon:
-    return RunningDaemon(folder, top=f"log_file = {json.dumps(os.fspath(log_file))}")
+    log = f"log_file = {json.dumps(os.fspath(log_file))}"
+    return RunningDaemon(folder, top=log, server=ROOM)
 
 
 def lose_some(daemon: RunningDaemon) -> None:
@@ -45,7 +46,7 @@ def _lost(daemon: RunningDaemon) -> int:
 
 def judge(verdict: Tally, ledger: Ledger, folder: Path, lost: int, rounds: int) -> None:
     """Asserts that no sender has heard of it, and that what is missing was counted."""
-    assert (ledger.dropped, ledger.refusals) == (0, 0)
+    assert (ledger.unopened, ledger.dropped, ledger.refusals) == (0, 0, 0)
     assert lost > 0
     note = f"{lost:,} records counted as lost"
     row = verdict.audit(ledger, mails_in(folder / "mail.db"), rounds=rounds, note=note)
@@ -145,7 +146,8 @@ def test_the_reader_of_the_log_comes_and_goes(
 
 
 def test_nobody_reads_stderr_any_more(tmp_path: Path, tally: Callable[[str, str], Tally]) -> None:
-    with RunningDaemon(tmp_path, command=("bash", "-c", SOON_DEAF, sys.executable)) as daemon:
+    command = ("bash", "-c", SOON_DEAF, sys.executable)
+    with RunningDaemon(tmp_path, server=ROOM, command=command) as daemon:
         ledger = sustain(daemon.port, lambda: lose_some(daemon))
         lost = _lost(daemon)
     judge(tally("log: stderr gone", "SQLite"), ledger, tmp_path, lost, 1)

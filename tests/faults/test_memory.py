@@ -72,7 +72,7 @@ class Sender:
             time.sleep(chance.uniform(0, self._pause))
 
     def _try(self, token: str) -> bool:
-        ledger, sent = self.ledger, False
+        ledger, whole = self.ledger, False
         try:
             with Wire(self._port) as wire:
                 wire.socket.settimeout(self._patience)
@@ -83,17 +83,15 @@ class Sender:
                     return self._refused(ledger.early, replies[-1], replies[-1])
                 wire.send(self._giants.head(token))
                 wire.send(self._giants.body)
-                sent = True
-                reply = wire.ask(b".\r\n")
+                wire.send(b".\r\n")
+                whole = True
+                reply = wire.reply()
         except GONE:
-            with ledger.lock:
-                ledger.dropped += not sent
-                ledger.unanswered[token] += sent
+            ledger.end(token, whole=whole)
             return False
         if not reply.startswith("250 "):
             return self._refused(ledger.deferred, token, reply)
-        with ledger.lock:
-            ledger.accepted[token] += 1
+        ledger.take(token, reply)
         return True
 
     def _refused(self, counter: Counter[str], key: str, reply: str) -> bool:

@@ -117,6 +117,8 @@ def test_a_way_that_stalls(
         # What was held back came to connections that had been told 421: it was not taken.
         assert row.doubled == 0
         assert "timeout" in daemon.log_text()
+    else:
+        assert row.unanswered > 0
 
 
 @pytest.mark.parametrize("cut", ["within", "dot", "reply"])
@@ -132,7 +134,9 @@ def test_a_connection_that_is_reset(
     proxy.cut = lambda: cut if chance.random() < 0.3 else None
     sent = _deliver(proxy, mixed_mails(1_500 if full else 200))
     assert proxy.cuts >= len(sent.messages) // 10
-    assert sent.lost_answers == proxy.cuts
+    # Who was cut off within may have been sending still.
+    assert sent.lost_answers + sent.dropped == proxy.cuts
+    assert cut == "within" or sent.dropped == 0
     row = tally(f"network: reset {WHERE[cut]}", STORE).audit(
         sent, _stored(daemon), rounds=proxy.cuts
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from itertools import starmap
@@ -68,6 +69,7 @@ def check(trace: Trace, kind: type[Store], folder: Path, mails: Iterable[Mail]) 
             shelf = f"{crc32(trace.name_of(f'token-{token}', '/bodies/new/').encode()) & 0xFF:02x}"
             shown = f"{folder}/made/spool/0/bodies/{shelf}"
             trace.check_file(f"token-{token}", f"{folder}/made/spool/0/bodies/new/", shown)
+            trace.check_row(f"token-{token}", f"{folder}/made/spool/0/spool.db-wal")
 
 
 @pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.name)
@@ -146,3 +148,46 @@ def test_orders(lines: list[str], error: str | None) -> None:
         return
     with pytest.raises(OrderError, match=error):
         trace.check_log("X-Ledger: 1", "mail.db-wal")
+
+
+PIECE = '2 write(8</d/new/a>, "X-Ledger: 1", 11) = 11'
+LAST = '2 write(8</d/new/a>, "more", 4) = 4'
+FILE_SYNC = "2 fsync(8</d/new/a>) = 0"
+RENAMED = '2 rename("/d/new/a", "/d/0f/a") = 0'
+FOLDER_SYNC = "2 fsync(9</d/0f>) = 0"
+ROW = '2 pwrite64(6</d/mail.db-wal>, "x", 4096, 0) = 4096'
+IN_FILE = [CAME, PIECE, LAST, FILE_SYNC, RENAMED, FOLDER_SYNC, ROW, SYNC, ANSWERED]
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        (IN_FILE, None),
+        (
+            [CAME, PIECE, FILE_SYNC, LAST, RENAMED, FOLDER_SYNC, ROW, SYNC, ANSWERED],
+            "nobody synced",
+        ),
+        (
+            [CAME, PIECE, LAST, RENAMED, FILE_SYNC, FOLDER_SYNC, ROW, SYNC, ANSWERED],
+            "renamed before",
+        ),
+        (
+            [CAME, PIECE, LAST, FILE_SYNC, FOLDER_SYNC, RENAMED, ROW, SYNC, ANSWERED],
+            "nobody synced",
+        ),
+        (
+            [CAME, PIECE, LAST, FILE_SYNC, RENAMED, FOLDER_SYNC, ROW, ANSWERED, SYNC],
+            "answered before",
+        ),
+        (
+            [CAME, PIECE, LAST, FILE_SYNC, RENAMED, FOLDER_SYNC, SYNC, ANSWERED, ROW],
+            "nobody synced",
+        ),
+        ([CAME, PIECE, LAST, FILE_SYNC, RENAMED, FOLDER_SYNC, ANSWERED], "nobody wrote its row"),
+    ],
+)
+def test_orders_of_a_file_and_its_row(lines: list[str], error: str | None) -> None:
+    trace = Trace("\n".join(lines))
+    with contextlib.nullcontext() if error is None else pytest.raises(OrderError, match=error):
+        trace.check_file("X-Ledger: 1", "/d/new/", "/d/0f")
+        trace.check_row("X-Ledger: 1", "mail.db-wal")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from guerrilla.config import AppConfig
 from guerrilla.config.writing import readable, toml
+from guerrilla.control.client import ask
 from tests.faults.daemons import hang_up, mails_in, stats, threads
 from tests.faults.tally import Tally
 from tests.ledger import Ledger, Mail, deliver
@@ -55,6 +56,8 @@ class Storm:
         (folder / "anyone.py").write_text(ANYONE)
         self.calm = self._text(self._weather.calm())
         self.reloads = 0
+        self.refused = 0
+        """Configs that were half written, and of which nothing was applied."""
 
     def reload(self, daemon: RunningDaemon) -> None:
         """Another config than the last one, now and then a bad one."""
@@ -65,6 +68,10 @@ class Storm:
         else:
             _put(daemon, text[: len(text) // 2] + "\nhalf written")
             hang_up(daemon)
+            # It stays until somebody has read it: whoever obeys the signal may find the next one.
+            answer = ask(self._socket, "reload")
+            assert (answer["ok"], answer["result"]["changes"]) == (False, []), answer
+            self.refused += 1
 
     def obey(self, daemon: RunningDaemon, text: str) -> None:
         """Puts a config in the place of the last one, and waits until it is in force."""
@@ -128,7 +135,7 @@ def test_a_storm_of_reloads_under_load_is_heard_by_nobody(
 
         def disturb(ledger: Ledger) -> None:
             # Who connects later may be asked for a PROXY header, or for LHLO.
-            until(lambda: stats(daemon)["connections_open"] == CONNECTIONS)
+            until(lambda: ledger.opened == CONNECTIONS)
             while ledger.delivered < len(to_send) or storm.reloads - first < RELOADS[full]:
                 storm.reload(daemon)
 
@@ -138,7 +145,9 @@ def test_a_storm_of_reloads_under_load_is_heard_by_nobody(
         until(lambda: all(map(operator.le, left_behind(daemon), before)))
         found = stats(daemon)
     assert (found["reload_failures"], found["messages_deferred"], found["timeouts"]) == (0, 0, 0)
+    assert (ledger.opened, ledger.unopened) == (CONNECTIONS, 0)
     rounds = storm.reloads - first
+    assert storm.refused > rounds // BAD > 0
     row = tally("SIGHUP", "SQLite").audit(ledger, mails_in(tmp_path / "mail.db"), rounds=rounds)
     assert (row.sent, row.answered, row.refused, row.unanswered, row.doubled, ledger.dropped) == (
         *(len(to_send), len(to_send)),

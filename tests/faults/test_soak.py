@@ -202,7 +202,8 @@ def test_nothing_grows(
     assert len(taken) > KEPT[full] * SHARE * peak * (LENGTH[full] - WARM[full]), "it lost its pace"
     assert (found["memory_used"], found["queue_depth"], found["panics"]) == (0, 0, 0)
     mails = mails_in(tmp_path / "mail.db")
-    tally("soak", "SQLite").audit(ledger, mails, rounds=weather.faults, note=times)
+    faults = weather.faults
+    tally("soak", "SQLite").audit(ledger, mails, rounds=faults, tls=faults, note=times)
 
 
 def fastest(daemon: RunningDaemon, ledger: Ledger, numbers: Iterator[int], seconds: float) -> float:

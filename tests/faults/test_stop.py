@@ -6,18 +6,23 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from tests.faults.daemons import Returning, mails_in
 from tests.faults.tally import Tally
 from tests.ledger import Ledger, deliver, mixed_mails, wait_for
 from tests.running import RunningDaemon
+from tests.wire import Wire
 
 CONNECTIONS: Final = 50
 SHARE: Final = 300
 """Mails a round: a stop comes in the midst of them, and all are sent between two starts."""
+AT_ONCE: Final = "guerrillad: stopped at once"
 LATER: Final = 0.3
 """Seconds within which a second signal comes: as long as a stop under load takes."""
 
@@ -62,6 +67,7 @@ def test_a_graceful_stop_loses_and_doubles_nothing(
     row = tally("SIGTERM", "SQLite").audit(ledger, stored, rounds=rounds)
     # Who had sent a whole message was answered before its connection ended.
     assert (row.unanswered, row.doubled, ledger.deferred.total()) == (0, 0, 0)
+    assert ledger.dropped >= rounds, "nobody was sending"
 
 
 def test_a_stop_that_is_cut_short_loses_nothing(
@@ -70,15 +76,23 @@ def test_a_stop_that_is_cut_short_loses_nothing(
     """By a second signal at any moment of the first one's stop: it ends at once."""
     rounds = 10 if full else 2
     chance = random.Random(2)
-    statuses = []
+    statuses: list[int] = []
     with Returning(partial(start, tmp_path)) as returning:
 
         def stop() -> None:
-            process = returning.daemon.process
-            process.send_signal(signal.SIGTERM)
-            time.sleep(chance.uniform(0, LATER))
-            process.send_signal(chance.choice([signal.SIGTERM, signal.SIGINT]))
-            statuses.append(returning.ended())
+            daemon = returning.daemon
+            with ExitStack() as held:
+                if not statuses:  # The first stop would wait for this message.
+                    held.enter_context(Wire(daemon.port)).begin()
+                daemon.process.send_signal(signal.SIGTERM)
+                # Two that are pending together are one.
+                wait_for(lambda: "SIGTERM: stopping" in daemon.log_text())
+                time.sleep(chance.uniform(0, LATER))
+                daemon.process.send_signal(chance.choice([signal.SIGTERM, signal.SIGINT]))
+                statuses.append(returning.ended())
+            with pytest.raises(ConnectionRefusedError):
+                returning.where()
+            assert (AT_ONCE in daemon.log_text()) == (statuses[-1] == 1)
             returning.again()
 
         disturb = each_time(rounds, chance, stop)
@@ -86,5 +100,6 @@ def test_a_stop_that_is_cut_short_loses_nothing(
         ledger = deliver(returning.where, mails, connections=CONNECTIONS, disturb=disturb)
     # 0 where it came too late to cut anything short.
     assert set(statuses) <= {0, 1}, statuses
+    assert statuses[0] == 1
     stored = mails_in(tmp_path / "mail.db")
     tally("SIGTERM twice", "SQLite").audit(ledger, stored, rounds=rounds)

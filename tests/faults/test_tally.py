@@ -15,6 +15,7 @@ from tests.running import RunningDaemon
 
 MAILS = [Mail(str(number), b"X-Ledger: %d\r\n\r\nhello\r\n" % number) for number in range(4)]
 HEADER = b"Received: by mx\r\n"
+RECEIVED = b"Received: from a\r\n\tby mx with ESMTP id %s;\r\n\tnow\r\n"
 
 
 def ledger() -> Ledger:
@@ -67,9 +68,40 @@ def test_what_is_wrong_fails_and_has_no_row(
     assert rows == []
 
 
+def test_another_try_is_not_what_was_answered(judge: Tally) -> None:
+    ours, other = "a" * 26, "b" * 26
+    made = ledger()
+    made.queued["1"] = ours
+    copies = {one: RECEIVED % one.encode() + MAILS[1].message for one in (ours, other)}
+    assert judge.audit(made, [*stored(0), copies[other], copies[ours]]).doubled == 1
+    # Without any field of ours, as where a chain has no Header, nobody can say which it is.
+    judge.audit(made, [*stored(0), MAILS[1].message])
+    for found in ([copies[other]], stored(1)):
+        with pytest.raises(AssertionError, match=r"only other tries stored: \['1'\]"):
+            judge.audit(made, [*stored(0), *found])
+
+
+@pytest.mark.parametrize(
+    "before",
+    [b"of another\r\n", b"A: b\r\n\r\n", b"A b\r\n", b"\r\n", b"A: b\rC: d\r\n"],
+)
+def test_what_is_no_header_field_before_a_message_fails(judge: Tally, before: bytes) -> None:
+    with pytest.raises(AssertionError, match="0: before it"):
+        judge.audit(ledger(), [before + MAILS[0].message, *stored(1)])
+
+
 def test_a_4xx_may_be_stored_where_that_is_said(judge: Tally) -> None:
     row = judge.audit(ledger(), stored(0, 1, 1, 1), deferred_may_be_stored=True)
     assert row.doubled == 2
+    with pytest.raises(AssertionError, match="2 copies, at most 1"):
+        judge.audit(ledger(), stored(0, 1, 1, 1), deferred_may_be_stored=True, most_copies=1)
+
+
+def test_mails_that_were_to_come_by_tls_and_did_not_fail(judge: Tally) -> None:
+    secret = RECEIVED.replace(b"ESMTP", b"ESMTPS") % (b"a" * 26) + MAILS[0].message
+    judge.audit(ledger(), [secret, *stored(1)], tls=1)
+    with pytest.raises(AssertionError, match="1 came by TLS, 2 were to"):
+        judge.audit(ledger(), [secret, *stored(1)], tls=2)
 
 
 def test_a_5xx_that_nobody_expected_fails(judge: Tally) -> None:
@@ -95,6 +127,17 @@ def test_the_page_gets_the_table(tmp_path: Path) -> None:
     assert table.as_lines(rows)[-1] == "sent 5,000, answered 4,000, stored 4,001, lost 0, doubled 1"
 
 
+def test_a_part_of_the_table_does_not_take_the_place_of_all(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{table.BEGIN}{table.END}")
+    rows = [table.Row("a", "SQL"), table.Row("a", "Redis"), table.Row("b", "SQL")]
+    table.write(rows, page)
+    whole = page.read_text()
+    with pytest.raises(AssertionError, match=r"no rows of \[\('a', 'Redis'\)\]"):
+        table.write([rows[0], rows[2], table.Row("c", "Redis")], page)
+    assert page.read_text() == whole
+
+
 def test_the_page_has_its_marks() -> None:
     text = table.PAGE.read_text(encoding="utf-8")
     assert text.count(table.BEGIN) == text.count(table.END) == 1
@@ -114,7 +157,7 @@ def test_mixed_mails_are_of_all_sizes_and_each_its_own() -> None:
 def test_a_daemon_without_a_fault(tmp_path: Path, tally: Callable[[str, str], Tally]) -> None:
     """Half of the senders say STARTTLS; one mail in five is refused for good."""
     mails = mixed_mails(200)
-    for number, mail in list(enumerate(mails))[::5]:
+    for number, mail in list(enumerate(mails))[::5]:  # of these one half is sent by TLS, too
         mails[number] = Mail(mail.token, mail.message.replace(b"Subject:", b"X-Refuse:", 1))
     (tmp_path / "refusing.py").write_text(REFUSING)
     with RunningDaemon(
@@ -127,8 +170,9 @@ def test_a_daemon_without_a_fault(tmp_path: Path, tally: Callable[[str, str], Ta
         sent = deliver(lambda: next(ports), mails, connections=50, tls=0.5, may_reject=True)
         rows = [bytes(row["mail"]) for row in daemon.rows()]
     row = tally("none", "SQLite").audit(sent, rows, note="half of them by STARTTLS")
+    assert sent.queued.keys() == sent.accepted.keys()  # So each has been looked for by its id.
     assert (row.sent, row.answered, row.rejected, row.stored, row.doubled) == (200, 160, 40, 160, 0)
-    assert 10 < sum(b" with ESMTPS " in mail for mail in rows) < 150
+    assert sum(b" with ESMTPS " in mail for mail in rows) == 80
 
 
 REFUSING = """\

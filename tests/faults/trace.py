@@ -20,6 +20,7 @@ _STRINGS: Final = 8_192
 _LINE: Final = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)")
 _OBJECT: Final = re.compile(r"\d+<((?:->|[^<>]|<[^<>]*>)*)>")
 _UNFINISHED: Final = " <unfinished ...>"
+_QUEUED: Final = re.compile(r"queued as (\w+)")
 
 
 def command(file: Path) -> list[str]:
@@ -66,6 +67,19 @@ class Trace:
         wrote = self._first(token, "wrote it to the log", lambda call: _writes(call, token, log))
         self._synced(token, log, after=wrote, before=answer)
 
+    def check_row(self, token: str, log: str) -> None:
+        """The row of a mail that is in a file was synced before its answer: it has the queued id.
+
+        Raises:
+            OrderError: it was not.
+        """
+        answer = self._answer(token)
+        found = _QUEUED.search(answer.text)
+        assert found is not None, answer.text
+        queued = found[1]
+        wrote = self._first(token, "wrote its row", lambda call: _writes(call, queued, log))
+        self._synced(token, log, after=wrote, before=answer)
+
     def check_file(self, token: str, written: str, shown: str) -> None:
         """A mail was written, synced, renamed, and its new folder synced, before its answer.
 
@@ -80,7 +94,10 @@ class Trace:
         answer = self._answer(token)
         wrote = self._first(token, "wrote its file", lambda call: _writes(call, token, written))
         name = wrote.objects[0]
-        synced = self._synced(token, name, after=wrote, before=answer)
+        # Behind its last piece: nobody else writes there.
+        pieces = (call for call in self.calls if _writes(call, "", name))
+        last = max(pieces, key=lambda call: call.end)
+        synced = self._synced(token, name, after=last, before=answer)
         base = name.rpartition("/")[2]
         renamed = self._first(
             token, "renamed it", lambda call: call.name in _RENAMES and f'{base}"' in call.text

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from guerrilla._core import Address, Envelope, Reply
-from guerrilla.errors import StartError
+from guerrilla.errors import ConfigError
 from guerrilla.forward.commands import NEEDS_BINARY, NEEDS_UTF8
 from guerrilla.testing import GuerrillaServer, make_envelope
 from tests.certificates import self_signed
@@ -102,7 +102,7 @@ def test_it_logs_in(mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture)
         assert send(keys, forward_password="s3cret \u00fc")[0].code == 250
         wrong = {**keys, "forward_password": "wr0ng"}
         with (
-            pytest.raises(StartError, match=r"it refused AUTH: 535 5\.7\.8") as told,
+            pytest.raises(ConfigError, match=r"it refused AUTH: 535 5\.7\.8") as told,
             opened(wrong),
         ):
             pass

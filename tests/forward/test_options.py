@@ -101,7 +101,7 @@ def test_the_password_is_shown_nowhere() -> None:
 
 def test_a_certificate_needs_a_name() -> None:
     unix = {"forward_address": "unix:/run/x", "forward_tls": "required"}
-    with pytest.raises(StartError, match="forward_tls_name: expected the name"), opened(unix):
+    with pytest.raises(ConfigError, match="forward_tls_name: expected the name"), opened(unix):
         pass
     named = Forward.Options.model_validate({**unix, "forward_tls_name": "mx.example.com"})
     assert peer_of(named).name == "mx.example.com"
@@ -114,7 +114,7 @@ def test_a_file_of_authorities_that_is_none(content: str | None, tmp_path: Path)
         file.write_text(content)
     options = {"forward_address": "127.0.0.1:1", "forward_tls": "required"}
     with (
-        pytest.raises(StartError, match="forward_ca_file: "),
+        pytest.raises(ConfigError, match="forward_ca_file: "),
         opened(options, forward_ca_file=str(file)),
     ):
         pass
@@ -238,11 +238,14 @@ def test_a_login_that_is_refused_stops_the_start_and_bounces_nothing() -> None:
     with FarSide("AUTH PLAIN") as far:
         far.will_say("AUTH", "535 5.7.8 bad credentials")
         with (
-            pytest.raises(StartError, match=r"it refused AUTH: 535 5\.7\.8 bad") as caught,
+            pytest.raises(ConfigError, match=r"it refused AUTH: 535 5\.7\.8 bad") as caught,
             opened(far.options, **keys),
         ):
             pass
         assert SECRET not in str(caught.value)
+        far.will_say("AUTH", "454 4.7.0 not now")
+        with pytest.raises(StartError, match=r"454 4\.7\.0"), opened(far.options, **keys):
+            pass
         with opened(far.options, **keys) as stage:
             far.will_say("MAIL", "530 5.7.0 log in first")
             assert stage.save(make_envelope()) == Reply(451, "4.7.0", "log in first")

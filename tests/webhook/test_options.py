@@ -107,7 +107,7 @@ def test_a_file_of_authorities_that_is_none_stops_the_start(tmp_path: Path) -> N
     empty.write_text("")
     for path in (tmp_path / "none.pem", empty):
         with (
-            pytest.raises(StartError, match=rf"^backend_config.http_ca_file: {path}: "),
+            pytest.raises(ConfigError, match=rf"^backend_config.http_ca_file: {path}: "),
             opened("https://127.0.0.1:9/", http_ca_file=str(path)),
         ):
             pass
@@ -115,7 +115,7 @@ def test_a_file_of_authorities_that_is_none_stops_the_start(tmp_path: Path) -> N
 
 def test_httpx_that_is_not_installed_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "guerrilla.webhook.client", None)
-    with pytest.raises(StartError, match=r"install guerrilla\[http\]"), opened("http://a"):
+    with pytest.raises(ConfigError, match=r"install guerrilla\[http\]"), opened("http://a"):
         pass
 
 

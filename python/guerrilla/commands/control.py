@@ -257,6 +257,7 @@ def describe(found: Mapping[str, Any]) -> list[str]:
     ]
     lines += [f"  process    {_process(one)}" for one in found.get("processes", [])]
     lines += _sessions(found.get("stats", {}))
+    lines += _spool(found.get("stats", {}))
     lines += [
         f"  backend    {name}: {backend.get('save_process', '')}"
         for name, backend in found.get("backends", {}).items()
@@ -281,6 +282,20 @@ def _sessions(figures: Mapping[str, int]) -> list[str]:
     }
     text = ", ".join(f"{count} {state}" for state, count in counts.items())
     return [f"  sessions   {text}"] if text else []
+
+
+def _spool(figures: Mapping[str, int]) -> list[str]:
+    """What waits in the spool, where there is one, and what somebody has to look at."""
+    if "spool_depth" not in figures:
+        return []
+    text = f"{figures['spool_depth']} waiting"
+    if figures["spool_depth"]:
+        text += f", the oldest {elapsed(figures['spool_age_ms'] / 1000)}"
+    if figures["spool_failed_files"]:
+        text += f", {figures['spool_failed_files']} failed"
+    if figures["spool_broken"]:
+        text += ", its disk cannot be written"
+    return [f"  spool      {text}"]
 
 
 def _state(server: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from guerrilla.commands.control import add_socket
 from guerrilla.commands.progress import progress
 from guerrilla.commands.spoolplace import opened
 from guerrilla.control.spool import MAX_ENTRIES
+from guerrilla.errors import GuerrillaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -102,13 +103,13 @@ def _add_some(
     parser = _add(commands, name, run, help_)
     parser.add_argument("ids", metavar="ID", nargs="*", help="of `spool list`")
     parser.add_argument("--all", action="store_true", help="all there are now")
-    _add_backend(parser)
+    _add_backend(parser, "with --all: ")
     parser.add_argument("--json", action="store_true", help="one JSON object: how many")
     return parser
 
 
-def _add_backend(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", metavar="NAME", help="only those of that backend")
+def _add_backend(parser: argparse.ArgumentParser, when: str = "") -> None:
+    parser.add_argument("--backend", metavar="NAME", help=f"{when}only those of that backend")
 
 
 def _add(
@@ -132,7 +133,7 @@ def list_messages(args: argparse.Namespace) -> int:
             print(_HEAD)
         now = time.time()
         for entry in itertools.chain(first, entries):
-            print(as_json(entry) if args.json else _line(entry, now))
+            print(as_json(entry) if args.json else shown(_line(entry, now)))
     return 0
 
 
@@ -150,7 +151,7 @@ def show(args: argparse.Namespace) -> int:
         print(as_json({**found["entry"], "record": record}))
         return 0
     for name, value in _described(found["entry"], record, time.time()):
-        print(f"{name:<18} {shown(value)}")
+        print(shown(f"{name:<18} {value}"))
     return 0
 
 
@@ -170,17 +171,22 @@ def drop(args: argparse.Namespace) -> int:
     count = _act(args, "spool-drop", waiting, "dropping")
     count += _act(args, "spool-drop", failed, "dropping", failed=True)
     _say(args, "dropped", count, "dropped")
-    if count < len(ids):
-        what = f"{_messages(len(ids) - count)} not dropped"
-        print(f"guerrillad: {what}: in work, or gone meanwhile", file=sys.stderr)
-    return 1 if count < len(ids) else 0
+    return _rest(len(ids) - count, "not dropped: in work, or gone meanwhile")
 
 
 def replay(args: argparse.Namespace) -> int:
-    """`spool replay`: in the spool again."""
+    """`spool replay`: in the spool again; 1 where one is not."""
     ids = _chosen(args, failed=True, states={"failed"})
     count = _act(args, "spool-replay", ids, "replaying", step=_REPLAY_STEP)
-    return _say(args, "replayed", count, "in the spool again")
+    _say(args, "replayed", count, "in the spool again")
+    return _rest(len(ids) - count, "not put back: gone meanwhile, or see the log")
+
+
+def _rest(count: int, what: str) -> int:
+    """The status, by how many are left."""
+    if count > 0:
+        print(f"guerrillad: {_messages(count)} {what}", file=sys.stderr)
+    return 1 if count > 0 else 0
 
 
 def _entries(ask: Ask, *, failed: bool, backend: str | None) -> Iterator[dict[str, Any]]:
@@ -223,11 +229,17 @@ def _chosen(
     """
     if bool(args.ids) == args.all:
         args.parser.error("name messages, or all with --all")
+    for option in ("failed", "backend"):
+        # Left out it would be done to what it was to be kept from.
+        if not args.all and vars(args).get(option):
+            args.parser.error(f"--{option} goes with --all: a message is found wherever it is")
     with opened(args) as ask:
         if not args.all:
             return {name: _look_for(ask, name, failed=failed) for name in args.ids}
         entries = _entries(ask, failed=bool(failed), backend=args.backend)
-        return {one["id"]: bool(failed) for one in entries if one["state"] in states}
+        # Of what is damaged it may be only a name for a person.
+        named = (one for one in entries if one["id"].isascii() and one["id"].isalnum())
+        return {one["id"]: bool(failed) for one in named if one["state"] in states}
 
 
 def _look_for(ask: Ask, name: str, *, failed: bool | None) -> bool:
@@ -270,11 +282,17 @@ def _act(
     if not names:
         return 0
     count = 0
-    with opened(args) as ask, progress(doing, len(names)) as done:
-        for start in range(0, len(names), step):
-            some = names[start : start + step]
-            count += ask(command, {"ids": some, **more})["count"]
-            done(len(some))
+    try:
+        with opened(args) as ask, progress(doing, len(names)) as done:
+            for start in range(0, len(names), step):
+                some = names[start : start + step]
+                count += ask(command, {"ids": some, **more})["count"]
+                done(len(some))
+    except (GuerrillaError, OSError):
+        if count > 0:
+            what = f"{doing}, at least {count} of {_messages(len(names))} done"
+            print(f"guerrillad: stopped while {what}", file=sys.stderr)
+        raise
     return count
 
 
@@ -293,10 +311,10 @@ def _line(entry: Mapping[str, Any], now: float) -> str:
     if others > 0:
         to = f"{column(to, 22)} +{others}"
     return (
-        f"{shown(entry['id']):26}  {_age(entry, now):>7}  {entry['size']:>9}  "
+        f"{entry['id']:26}  {_age(entry, now):>7}  {entry['size']:>9}  "
         f"{entry['attempts']:>5}  {_next(entry, now):>7}  {entry['state']:8}  "
         f"{column(entry['from'] or '<>', 28):28}  {column(to, 28):28}  "
-        f"{shown(entry['error'] or '')}"
+        f"{entry['error'] or ''}"
     ).rstrip()
 
 
@@ -314,11 +332,14 @@ def _described(
     entry: Mapping[str, Any], record: Mapping[str, Any], now: float
 ) -> Iterator[tuple[str, str]]:
     """What is known of a message, a name and a text each; the rest of its record last."""
-    received = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry["received_at"]))
     yield "id", entry["id"]
     yield "state", entry["state"]
-    yield "backend", entry["backend"]
-    yield "received", f"{received} UTC, {_age(entry, now)} ago"
+    yield "backend", entry["backend"] or "-"
+    yield "received", f"{_moment(entry['received_at'])}, {_age(entry, now)} ago"
+    first = record.get("received_at")
+    # Its age counts from when it was replayed.
+    if isinstance(first, float) and first < entry["received_at"]:
+        yield "first received", _moment(first)
     yield "size", str(entry["size"])
     yield "attempts", str(entry["attempts"])
     yield "next try", _next(entry, now)
@@ -326,6 +347,10 @@ def _described(
     for name, value in record.items():
         if name not in {"queued_id", "received_at", "size"} and value not in _NOTHING:
             yield from _field(name, value)
+
+
+def _moment(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
 
 
 def _field(name: str, value: object) -> Iterator[tuple[str, str]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from guerrilla._core import Spool
 from guerrilla.commands.common import CommandError, find_config, no_config, shown
 from guerrilla.commands.control import looked_at, sockets_by
 from guerrilla.config import load
 from guerrilla.control.client import Connection, NobodyThereError
+from guerrilla.control.server import TIMEOUT
 from guerrilla.control.spool import SpoolDesk
 from guerrilla.running.privileges import Identity, become
 
@@ -25,6 +28,12 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 330.0
 """Seconds for an answer: a little more than the spool gives a disk that hardly answers."""
+
+_IDLE: Final = TIMEOUT / 2
+"""Seconds without a question, then it is connected anew: the daemon hangs up after twice that.
+
+Whoever reads a list in a pager may stop for longer.
+"""
 
 
 @contextmanager
@@ -48,8 +57,8 @@ def opened(args: argparse.Namespace) -> Iterator[Ask]:
         raise CommandError(msg)
     daemon = _connection(places)
     if daemon is not None:
-        with daemon:
-            yield _asking(daemon)
+        with _Asking(daemon) as ask:
+            yield ask
     elif path is None:
         raise NobodyThereError(f"no daemon answers at {looked_at(places)}: is it running?")
     else:
@@ -67,16 +76,34 @@ def _connection(places: Sequence[str]) -> Connection | None:
     return None
 
 
-def _asking(daemon: Connection) -> Ask:
-    def ask(command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        answer = daemon.ask(command, arguments)
+class _Asking:
+    """Asks a daemon: over another connection where it may have ended the last one meanwhile.
+
+    Args:
+        daemon: a connection, which is closed with this.
+    """
+
+    def __init__(self, daemon: Connection) -> None:
+        self._daemon = daemon
+        self._answered_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._daemon.__exit__()
+
+    def __call__(self, command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if time.monotonic() - self._answered_at > _IDLE:
+            self._daemon.__exit__()
+            self._daemon = Connection(self._daemon.path, _PATIENCE)
+        answer = self._daemon.ask(command, arguments)
+        self._answered_at = time.monotonic()
         if not answer["ok"]:
             lines = answer.get("errors", ["failed"])
             raise CommandError("\n".join(shown(str(line)) for line in lines))
         result: dict[str, Any] = answer["result"]
         return result
-
-    return ask
 
 
 def _looking(desk: SpoolDesk) -> Ask:
@@ -99,7 +126,7 @@ def _folders(path: Path, places: Sequence[str]) -> Iterator[Spool]:
     nobody = f"no daemon answers at {looked_at(places)}" if places else "its control_socket is off"
     try:
         _become_owner(folder)
-        spool = Spool(folder)
+        spool = Spool(folder, _warn)
     except FileNotFoundError:
         raise CommandError(f"{folder}: there is no spool yet, and {nobody}") from None
     except BlockingIOError:
@@ -107,6 +134,9 @@ def _folders(path: Path, places: Sequence[str]) -> Iterator[Spool]:
             f"{folder}: a process has it, and {nobody}: stop it, or say where its socket is "
             "with --socket"
         ) from None
+    except PermissionError as error:
+        who = f"this is done as user {os.geteuid()}, whose it is: of a unit see docs/deploy.md"
+        raise CommandError(f"{shown(str(error))} ({who})") from error
     except ValueError as error:
         raise CommandError(shown(str(error))) from error
     try:
@@ -115,9 +145,18 @@ def _folders(path: Path, places: Sequence[str]) -> Iterator[Spool]:
         spool.close()
 
 
+def _warn(line: str) -> None:
+    """What a daemon would have logged: mails that are missing, a folder that is not taken over."""
+    print(f"guerrillad: {shown(line)}", file=sys.stderr)
+
+
 def _become_owner(folder: str) -> None:
     """Root becomes the user whose spool it is: the daemon could not open what root makes there."""
-    found = os.stat(folder)
-    if os.geteuid() == 0 != found.st_uid:
+    if os.geteuid() != 0:
+        return
+    # That of a process: the one above it may have been made by hand.
+    own = sorted(entry.path for entry in os.scandir(folder) if entry.name.isdecimal())
+    found = os.stat(own[0] if own else folder)
+    if found.st_uid != 0:
         uid, gid = found.st_uid, found.st_gid
         become(Identity("user", str(uid), uid, gid, (gid,)))

@@ -188,7 +188,7 @@ class ServerConfig(Section):
     """Messages a connection. 0: no limit."""
 
     max_errors: Count = 5
-    """The how-manieth `500` reply becomes `421` and ends the session. 0: none does."""
+    """The `500` reply of this number becomes `421` and ends the session. 0: none does."""
 
     max_idle_commands: Count = 50
     """Commands in a row that bring no mail nearer, after which the next gets `421`. 0: no limit."""

@@ -374,19 +374,19 @@ class Control:
         data = b""
         while True:
             limit = time.monotonic() + self._timeout
-            while b"\n" not in data:
+            while b"\n" not in data and len(data) <= MAX_LINE:
                 client.settimeout(max(0.001, limit - time.monotonic()))
                 more = client.recv(MAX_LINE)
-                data += more
-                if len(data) > MAX_LINE:
-                    client.sendall(_line(_bad(f"a request has at most {MAX_LINE} bytes")))
-                    return
                 if not more:
                     if data.strip():
                         yield data
                     return
+                data += more
             client.settimeout(self._timeout)
             line, _, data = data.partition(b"\n")
+            if len(line) > MAX_LINE:
+                client.sendall(_line(_bad(f"a request has at most {MAX_LINE} bytes")))
+                return
             yield line
 
     def _reload(self) -> Answer:

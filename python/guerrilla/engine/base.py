@@ -83,7 +83,11 @@ class Processor:
         return ""
 
     def open(self) -> None:
-        """Connects and checks. What it raises stops the start; it cleans up after itself then."""
+        """Connects and checks. What it raises stops the start; it cleans up after itself then.
+
+        Right of `250` an `OSError`, an `Unavailable` or a `StartError` says that something is away:
+        the daemon starts, and opens it again later, as another instance.
+        """
 
     def close(self) -> None:
         """Undoes `open`; called once when `open` succeeded."""

@@ -46,6 +46,10 @@ _NAMED_KEY: Final = re.compile(r"^backend_config\.(?=(?P<key>\w+))")
 """How an error of `Processor.open` names a key: the processor knows no alias of its own."""
 
 
+class AwayError(StartError):
+    """A stage could not be opened since something that it needs is away: it may be there later."""
+
+
 class Chain(Generic[Item]):
     """The stages of one worker, in order, for one task.
 
@@ -99,7 +103,9 @@ class Chain(Generic[Item]):
         """Opens the stages in order.
 
         Raises:
-            StartError: a stage could not be opened; those opened before it are closed again.
+            ConfigError: a stage cannot be opened with this config.
+            AwayError: one could not be opened now.
+            StartError: one failed in another way. Those opened before it are closed again.
         """
         with ExitStack() as stack:
             self._open_loop(stack)
@@ -152,11 +158,15 @@ class Chain(Generic[Item]):
     def run(self, items: Sequence[Item]) -> None:
         """Takes a batch through the stages and answers each of its items.
 
+        Where its worker was abandoned meanwhile, nothing more of it is begun: others have it.
+
         Reaching the end is acceptance of a mail and of a recipient, and the refusal of a login:
         nobody has said who that is. Only a `BaseException` gets out; then some items may be
         unanswered.
         """
         for segment in self._segments:
+            if self.pulse.abandoned:
+                return
             items = segment.run(items)
             if not items:
                 return
@@ -203,10 +213,14 @@ class Chain(Generic[Item]):
     def _open_stage(self, name: str, processor: Processor) -> None:
         try:
             self._call(processor.open)
-        except (ConfigError, StartError) as error:
-            raise type(error)(self._placed(name, error.problems)) from error
+        except ConfigError as error:
+            raise ConfigError(self._placed(name, error.problems)) from error
+        except StartError as error:
+            raise AwayError(self._placed(name, error.problems)) from error
         except GuerrillaError as error:
-            raise StartError([f"{name}: {error}"]) from error
+            raise AwayError([f"{name}: {error}"]) from error
+        except OSError as error:
+            raise AwayError([f"{name}: {type(error).__name__}: {error}"]) from error
         except Exception as error:
             raise StartError([f"{name}: {type(error).__name__}: {error}"]) from error
 

@@ -40,7 +40,7 @@ class Segment(Protocol[Item]):
 class Pulse:
     """How far a chain has come: one whose pulse stands still hangs."""
 
-    __slots__ = ("asker", "count", "watch")
+    __slots__ = ("abandoned", "asker", "count", "watch")
 
     def __init__(self) -> None:
         """Starts at zero."""
@@ -50,6 +50,8 @@ class Pulse:
         """The plain stage or batch stage that was asked last."""
         self.watch = _core.Stopwatch()
         """Times its stages."""
+        self.abandoned = False
+        """It was given up: what is left of its batch is for others, and begun here no more."""
 
     def state(self) -> tuple[int, object]:
         """Another one whenever there was progress."""
@@ -90,7 +92,7 @@ class OneByOne(Generic[Item]):
         """What passes is accepted here and now: no segment follows."""
         self._steps = tuple((one.ask, one.timer.done, one.name, one) for one in askers)
 
-    def run(self, items: Sequence[Item]) -> Sequence[Item]:
+    def run(self, items: Sequence[Item]) -> Sequence[Item]:  # noqa: C901 - calls cost each mail
         """See `Segment`."""
         passed: list[Item] = []
         pulse = self.pulse
@@ -105,6 +107,8 @@ class OneByOne(Generic[Item]):
             try:
                 # The pulse beats with each stage, at the price of the loop's own assignment.
                 for ask, done, name, pulse.asker in self._steps:
+                    if pulse.abandoned:
+                        return passed
                     if is_timed:
                         task.enter(item, name)
                     outcome = ask(item)
@@ -215,6 +219,8 @@ class Batched(Generic[Item]):
         passed: list[Item] = []
         for index, item in enumerate(items):
             self.pulse.count += 1
+            if self.pulse.abandoned:
+                return passed
             if item.expired:  # Its sender is answered: saved now, it would be a second copy.
                 self.asker.timer.took(0.0, 1)
                 self.asker.timer.fail(1)
@@ -265,8 +271,10 @@ class Concurrent(Generic[Item]):
         return [task.result() for task in tasks]
 
     async def _one(self, item: Item, gate: asyncio.Semaphore) -> bool:
-        """Whether the item passes on; when not, it has been answered."""
+        """Whether the item passes on; when not, it has been answered, or is for others."""
         async with gate:
+            if self.pulse.abandoned:
+                return False
             is_timed = self.task.is_timed()
             if is_timed:
                 self.task.enter(item, self.asker.name)

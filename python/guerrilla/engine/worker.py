@@ -11,7 +11,10 @@ A worker ends in one of three ways:
 - it stands still for longer than the core holds an answer back, or for half as long when all its
   mails have got their `451` meanwhile: it is *abandoned*. A thread cannot be killed, so it keeps
   its chain and its batch, whose senders are answered already; a new worker takes over, and when
-  the old one comes back it closes its chain and returns quietly.
+  the old one comes back it closes its chain and returns quietly. What it had of the spool is
+  others' by then: it begins nothing more of that.
+
+One that cannot open its chain has a successor too, after a while: see `WorkerPool.problems`.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 
 from guerrilla.engine.backends import DEFAULT
 from guerrilla.engine.base import PROCESS
+from guerrilla.engine.chain import AwayError
 from guerrilla.engine.tasks import LATER, Item, harmless, label_of
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.reply import TRY_LATER
@@ -106,6 +110,20 @@ class Worker(Generic[Item]):
     def start(self) -> None:
         """Starts the thread."""
         self.thread.start()
+
+    @property
+    def is_ready(self) -> bool:
+        """Its chain is open, and it has not ended."""
+        return self.opened.is_set() and not self.ended
+
+    def abandon(self) -> None:
+        """Lets it end when it comes back; of spooled mail it begins no more, since others have it.
+
+        Mail with a sender who is answered comes to its end where it would be stored: see `Claim`.
+        """
+        self.abandoned = True
+        if self._chain is not None and self._pool.settings.name == "spooled":
+            self._chain.pulse.abandoned = True
 
     def stands_still(self, now: float) -> float:
         """Seconds since it last made progress, as far as it was looked at; 0 while it waits."""
@@ -235,6 +253,8 @@ class WorkerPool(Generic[Item]):
         """It ended before it began: nothing must be taken from the core."""
         self.replaced = 0
         """Workers that died or hung and have a successor."""
+        self.problems: tuple[str, ...] = ()
+        """Why the last worker could not open its chain; empty once another could."""
         self.retired = False
         """Another pool takes what comes."""
         self.draining = False
@@ -251,6 +271,10 @@ class WorkerPool(Generic[Item]):
         self._adding = threading.Lock()
         """Held while a worker is replaced: the end of the pool waits for that one too."""
         self._made = 0
+        self._vacant = 0
+        """Workers that died or hung and have no successor yet."""
+        self._trial: Worker[Item] | None = None
+        """The one that tries whether a chain can be opened again."""
         self._failures = 0
         self._not_before = 0.0
 
@@ -258,6 +282,11 @@ class WorkerPool(Generic[Item]):
     def size(self) -> int:
         """Workers at work."""
         return len(self._workers)
+
+    @property
+    def ready(self) -> int:
+        """Workers whose chain is open."""
+        return sum(worker.is_ready for worker in list(self._workers))
 
     @property
     def abandoned(self) -> int:
@@ -269,8 +298,12 @@ class WorkerPool(Generic[Item]):
         """So many workers hang that no more are started and the intake must be closed."""
         return len(self._abandoned) >= self.settings.size + SPARE
 
-    def open(self) -> None:
+    def open(self, *, may_be_away: bool = False) -> None:
         """Starts the workers, one after the other, and waits until the chain of each is open.
+
+        Args:
+            may_be_away: what a chain needs may be away, and `problems` then says what: it is tried
+                again, and until then there are fewer workers.
 
         Raises:
             StartError: a chain could not be made or opened, or not within `open_limit`; the workers
@@ -278,7 +311,16 @@ class WorkerPool(Generic[Item]):
         """
         try:
             for _ in range(self.settings.size):
-                self._open_one(self._add())
+                worker = self._add()
+                try:
+                    self._open_one(worker)
+                except AwayError as error:
+                    if not may_be_away:
+                        raise
+                    self.problems, self._trial = error.problems, worker
+                    if worker.ended:
+                        self._bury(worker, time.monotonic())
+                    break  # Each of the others would only run into the same.
         except BaseException:  # Ctrl-C as well, which must not wait for one that hangs
             # What hangs in opening ends quietly when it comes back: the pool is cancelled.
             self._workers = [worker for worker in self._workers if worker.opened.is_set()]
@@ -290,9 +332,10 @@ class WorkerPool(Generic[Item]):
         if not worker.opened.wait(limit):
             problem = f"{worker.opening()}: open has not ended within {limit:g} s ({worker.name})"
             _log_stack(worker, problem)
-            raise StartError(problem)
+            raise AwayError(problem)
         if worker.problem is not None:
-            raise StartError(_problems(worker.problem)) from worker.problem
+            kind = AwayError if isinstance(worker.problem, AwayError) else StartError
+            raise kind(_problems(worker.problem)) from worker.problem
 
     def begin(self) -> None:
         """Lets the workers take batches."""
@@ -343,13 +386,27 @@ class WorkerPool(Generic[Item]):
             ):
                 self._abandon(worker, still)
         self._abandoned = [worker for worker in self._abandoned if not worker.ended]
+        self._look_at_trial()
         with self._adding:
             while len(self._workers) < self.settings.size and self._may_add(now):
-                self._add()
-                self.replaced += 1
+                worker = self._add()
+                if self.problems:
+                    self._trial = worker
+                if self._vacant:
+                    self._vacant -= 1
+                    self.replaced += 1
+
+    def _look_at_trial(self) -> None:
+        """Where the chain can be opened again, all others may try too."""
+        if self._trial is not None and self._trial.is_ready:
+            log.warning("%s opened its chain", self._trial.name)
+            self.problems, self._trial = (), None
 
     def _may_add(self, now: float) -> bool:
-        return not self.ending.is_set() and not self.exhausted and now >= self._not_before
+        if self.ending.is_set() or self.exhausted or now < self._not_before:
+            return False
+        # One at a time, where the last one could not open its chain.
+        return not self.problems or self._trial not in self._workers
 
     def _add(self) -> Worker[Item]:
         self._made += 1
@@ -362,19 +419,29 @@ class WorkerPool(Generic[Item]):
     def _bury(self, worker: Worker[Item], now: float) -> None:
         """Takes a dead worker out; one that never did anything delays its successor."""
         self._workers.remove(worker)
-        if worker.problem is not None:
-            reasons = "; ".join(_problems(worker.problem))
-            log.error("%s could not open its chain: %s", worker.name, reasons)
-        self._failures = 0 if worker.batches else self._failures + 1
-        delay = min(2.0 ** (self._failures - 1), _MAX_BACKOFF) if self._failures else 0.0
-        self._not_before = now + delay
+        if worker.batches:
+            self._failures, self._not_before = 0, now
+        elif now >= self._not_before:  # Those that fail together count once.
+            # A store may be away for days: of 2.0**1024 there is no float.
+            delay = min(2.0 ** min(self._failures, 10), _MAX_BACKOFF)
+            self._failures, self._not_before = self._failures + 1, now + delay
+        if worker.problem is None:
+            self._vacant += 1
+        else:
+            self.problems = tuple(_problems(worker.problem))
+            log.error(
+                "%s could not open its chain, tried again in %.0f s: %s",
+                worker.name, self._not_before - now, "; ".join(self.problems),
+            )  # fmt: skip
 
     def _abandon(self, worker: Worker[Item], still: float) -> None:
-        worker.abandoned = True
+        # Before it hears of it: it may come back at any moment, and puts its batch away then.
+        batch = worker.batch or ()
+        worker.abandon()
         self._workers.remove(worker)
         self._abandoned.append(worker)
+        self._vacant += 1
         self.report_failure()
-        batch = worker.batch or ()
         _log_stack(
             worker,
             f"{worker.name} hangs for {still:.0f} s, abandoned: {labels(batch)}",

@@ -6,7 +6,16 @@
 """
 
 from guerrilla.forward.connection import Connection, Peer
-from guerrilla.forward.steps import LostError, ProtocolError, RefusedError
+from guerrilla.forward.steps import LoginRefusedError, LostError, ProtocolError, RefusedError
 from guerrilla.forward.transaction import Mail, Result
 
-__all__ = ["Connection", "LostError", "Mail", "Peer", "ProtocolError", "RefusedError", "Result"]
+__all__ = [
+    "Connection",
+    "LoginRefusedError",
+    "LostError",
+    "Mail",
+    "Peer",
+    "ProtocolError",
+    "RefusedError",
+    "Result",
+]

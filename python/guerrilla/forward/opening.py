@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from guerrilla.forward.extensions import Extensions
-from guerrilla.forward.steps import RefusedError, Say, Secure, ask, line
+from guerrilla.forward.steps import LoginRefusedError, RefusedError, Say, Secure, ask, line
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,6 +20,8 @@ __all__ = ["Session", "introduce", "opening"]
 READY = 220
 CONTINUE = 334
 LOGGED_IN = 235
+REFUSED = 500
+"""From here on a reply is for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,8 @@ def _log_in(session: Session, far: Extensions) -> Conversation[None]:
     else:
         raise RefusedError("it offers neither AUTH PLAIN nor AUTH LOGIN")
     if reply.code != LOGGED_IN:
-        raise RefusedError(f"it refused AUTH: {reply}")
+        kind = RefusedError if reply.code < REFUSED else LoginRefusedError
+        raise kind(f"it refused AUTH: {reply}")
 
 
 def _expect(what: str, reply: FarReply) -> None:

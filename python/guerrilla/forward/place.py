@@ -10,7 +10,7 @@ import pydantic
 from guerrilla.config import machine_name, parse_address
 from guerrilla.config.fields import Flag, Host, PositiveSeconds, one_of
 from guerrilla.engine.base import Processor
-from guerrilla.errors import StartError, expected
+from guerrilla.errors import ConfigError, expected
 from guerrilla.forward.connection import Peer
 from guerrilla.forward.link import checking
 from guerrilla.forward.opening import Session
@@ -126,13 +126,13 @@ def peer_of(options: ForwardOptions) -> Peer:
     """Whom to connect to; reads `forward_ca_file`.
 
     Raises:
-        StartError: it cannot be read, or there is no name to check a certificate by.
+        ConfigError: it cannot be read, or there is no name to check a certificate by.
     """
     address = _parse(options.forward_address)
     name = options.forward_tls_name or address.host
     is_checked = options.forward_tls in {"required", "implicit"}
     if is_checked and not name:
-        raise StartError(
+        raise ConfigError(
             "backend_config.forward_tls_name: expected the name that the certificate of "
             f"{address} has, since it has no host"
         )
@@ -165,4 +165,4 @@ def _context(options: ForwardOptions, is_checked: bool) -> ssl.SSLContext:
         return checking(file)
     except OSError as error:  # an SSLError is one: the file has no certificate
         msg = f"backend_config.forward_ca_file: {file}: {error.strerror or error}"
-        raise StartError(msg) from error
+        raise ConfigError(msg) from error

@@ -43,6 +43,10 @@ class RefusedError(Exception):
     """The far side will have no session with us."""
 
 
+class LoginRefusedError(RefusedError):
+    """It does not know us by this name and password."""
+
+
 @dataclass(frozen=True, slots=True)
 class Say:
     """Something to send.

@@ -34,6 +34,7 @@ from guerrilla.processes.estate import Estate, not_within_a_program, settle, tak
 from guerrilla.processes.family import AT_ONCE, FIGURES_LIMIT, GRACE, Family
 from guerrilla.processes.lives import Life
 from guerrilla.processes.place import Place, by_interface
+from guerrilla.processes.rotation import rotating
 from guerrilla.processes.sockets import ListeningSockets
 from guerrilla.running.opening import unusable
 from guerrilla.running.startup import raise_file_limit, resolve_servers
@@ -326,6 +327,7 @@ class Parent:
             )
         self._listen(opened)
         self.memory = _make_memory(self.processes)
+        opened.enter_context(rotating(self.memory))
         opened.callback(self._end_children, AT_ONCE)
         answer = self._begin(first, opened)
         self._warnings = readable_lines(answer.get("warnings"))

@@ -10,7 +10,7 @@ import pydantic
 
 from guerrilla.config.fields import Flag, PositiveSeconds, one_of
 from guerrilla.engine.base import Processor
-from guerrilla.errors import StartError, Unavailable, expected
+from guerrilla.errors import ConfigError, StartError, Unavailable, expected
 from guerrilla.fcgi import Connection, LostError, ProtocolError
 from guerrilla.fcgi.form import CONTENT_TYPE, form
 from guerrilla.fcgi.response import UnclearError, parse, saved, validated
@@ -102,7 +102,8 @@ class FastCGI(Processor):
         """Connects.
 
         Raises:
-            StartError: no script is named, or the server cannot be reached.
+            ConfigError: no script is named.
+            StartError: the server cannot be reached.
         """
         options = self._options
         scripts = options.fcgi_script_filename_save, options.fcgi_script_filename_validate
@@ -111,7 +112,7 @@ class FastCGI(Processor):
                 "backend_config.fcgi_script_filename_save, fcgi_script_filename_validate: "
                 "expected the path of a script in one of them or both"
             )
-            raise StartError(msg)
+            raise ConfigError(msg)
         try:
             self._kept.open()
         except OSError as error:

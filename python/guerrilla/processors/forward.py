@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from guerrilla._core import Address
 from guerrilla.engine.base import Processor
-from guerrilla.errors import StartError, Unavailable
+from guerrilla.errors import ConfigError, StartError, Unavailable
 from guerrilla.forward import (
     Connection,
+    LoginRefusedError,
     LostError,
     Mail,
     Peer,
@@ -64,15 +65,19 @@ class Forward(Processor):
         """Connects, and logs in where that is asked for.
 
         Raises:
+            ConfigError: it does not know us by this password, a file of TLS cannot be read, or a
+                name is missing.
             StartError: the server cannot be reached, or will not have us.
         """
         self._peer = peer_of(self._options)
         try:
             self._kept.open()
         except (RefusedError, LostError, ProtocolError) as error:
-            raise self._failed(str(error)) from error
+            kind = ConfigError if isinstance(error, LoginRefusedError) else StartError
+            raise kind(self._told(str(error))) from error
         except OSError as error:
-            raise self._failed(f"cannot connect: {error.strerror or error}") from error
+            why = self._told(f"cannot connect: {error.strerror or error}")
+            raise StartError(why) from error
 
     def close(self) -> None:
         """Closes the connection."""
@@ -137,8 +142,8 @@ class Forward(Processor):
             raise RuntimeError("it is not open")
         return Connection(self._peer, self._options.forward_timeout)
 
-    def _failed(self, why: str) -> StartError:
-        return StartError(f"backend_config.forward_address: {self._options.forward_address}: {why}")
+    def _told(self, why: str) -> str:
+        return f"backend_config.forward_address: {self._options.forward_address}: {why}"
 
     def _ask(
         self, name: str, transaction: Transaction, use: Callable[[Connection], _Value]

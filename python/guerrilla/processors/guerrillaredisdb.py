@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 import pydantic
 
-from guerrilla.errors import StartError, Unavailable
+from guerrilla.errors import GuerrillaError, Unavailable
 from guerrilla.processors.redis import entry_of, log_refusals, open_store
 from guerrilla.processors.sql import SQL
 from guerrilla.redisstore.place import RedisOptions
@@ -67,12 +67,13 @@ class GuerrillaRedisDB(SQL):
         """Opens the database, makes the table if it is missing, and connects to Redis.
 
         Raises:
-            StartError: one of them cannot be used.
+            ConfigError: one of them cannot be used so.
+            StartError: one of them cannot be reached.
         """
         super().open()
         try:
             self._redis = open_store(self._both)
-        except StartError:
+        except GuerrillaError:
             super().close()
             raise
 

@@ -14,7 +14,7 @@ import pydantic
 from guerrilla.config.fields import Flag, Positive, PositiveSeconds, one_of, whole
 from guerrilla.config.masking import mask_value
 from guerrilla.engine.base import Processor
-from guerrilla.errors import StartError, Unavailable, expected
+from guerrilla.errors import ConfigError, StartError, Unavailable, expected
 from guerrilla.reply import TRY_LATER, Replies, Reply, fold
 from guerrilla.units import Bytes
 from guerrilla.webhook.answers import UnclearError, outcomes, refuses
@@ -168,13 +168,14 @@ class HTTP(Processor):
         """Connects, and posts nothing.
 
         Raises:
-            StartError: httpx is not installed, or the server cannot be reached or is not trusted.
+            ConfigError: httpx is not installed, or the file of authorities cannot be used.
+            StartError: the server cannot be reached or is not trusted.
         """
         try:
             from guerrilla.webhook.client import Client, Target  # noqa: PLC0415
         except ImportError as error:
             msg = f"HTTP needs the Python package httpx: install guerrilla[http] ({error})"
-            raise StartError(msg) from error
+            raise ConfigError(msg) from error
         options = self._options
         target = Target(
             options.http_url,
@@ -331,7 +332,7 @@ def _context(options: HTTP.Options) -> ssl.SSLContext | None:
     """For https; None for http.
 
     Raises:
-        StartError: the file of authorities cannot be used.
+        ConfigError: the file of authorities cannot be used.
     """
     if urlsplit(options.http_url).scheme != "https":  # `HTTPS:` is that too
         return None
@@ -340,7 +341,7 @@ def _context(options: HTTP.Options) -> ssl.SSLContext | None:
         context = ssl.create_default_context(cafile=path or None)
     except OSError as error:  # what TLS raises is one too
         reason = error.strerror or error
-        raise StartError(f"backend_config.http_ca_file: {path}: {reason}") from error
+        raise ConfigError(f"backend_config.http_ca_file: {path}: {reason}") from error
     if not options.http_verify:
         log.warning("http_verify is off: anybody on the way can read and keep the mail")
         context.check_hostname = False

@@ -12,7 +12,7 @@ import pydantic
 
 from guerrilla._core import Reply
 from guerrilla.engine.base import Processor
-from guerrilla.errors import StartError, expected
+from guerrilla.errors import ConfigError, StartError, expected
 from guerrilla.maildir import folder
 from guerrilla.maildir.delivery import Box, Mail, store
 from guerrilla.maildir.quota import usage_of
@@ -99,6 +99,7 @@ class MailDir(Processor):
         """Makes the maildirs that are missing, tries to write each, and tidies them.
 
         Raises:
+            ConfigError: a path that cannot be one.
             StartError: those that cannot be used.
         """
         problems = []
@@ -153,7 +154,7 @@ class MailDir(Processor):
         try:
             return expand(self._options.maildir_path)
         except ValueError as error:
-            raise StartError(f"backend_config.maildir_path: {error}") from None
+            raise ConfigError(f"backend_config.maildir_path: {error}") from None
 
     def _mail(self, envelope: Envelope) -> Mail | None:
         """None: a recipient has no maildir."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, cast
 import pydantic
 
 from guerrilla.engine.base import Processor
-from guerrilla.errors import StartError, Unavailable, expected
+from guerrilla.errors import ConfigError, Unavailable, expected
 from guerrilla.pipe.command import NULL_SENDER, parse_command
 from guerrilla.pipe.exits import reply_of
 from guerrilla.pipe.program import Program, chunks, run
@@ -113,7 +113,7 @@ class Pipe(Processor):
         """Looks for the program, its folder and its user; starts nothing.
 
         Raises:
-            StartError: one of them is not there.
+            ConfigError: one of them is not there.
         """
         options = self._options
         problems: list[str] = []
@@ -123,7 +123,7 @@ class Pipe(Processor):
             problems.append(f"backend_config.pipe_directory: there is no folder {folder}")
         uid, gid, groups = _identity(options.pipe_user, problems)
         if problems:
-            raise StartError(problems)
+            raise ConfigError(problems)
         if os.geteuid() == 0 and not options.pipe_user:
             log.warning("%s runs as root: set backend_config.pipe_user", path)
         environment = {"PATH": PATH}

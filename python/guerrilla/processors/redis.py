@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from guerrilla.engine.base import Processor
-from guerrilla.errors import StartError
+from guerrilla.errors import ConfigError
 from guerrilla.processors.compressor import stored_form
 from guerrilla.processors.hasher import Hasher
 from guerrilla.redisstore.place import TOO_LONG, Entry, RedisOptions
@@ -57,7 +57,8 @@ class Redis(Processor):
         """Connects.
 
         Raises:
-            StartError: Redis cannot be reached or does not let us in.
+            ConfigError: it cannot be used so, or Redis does not let us in.
+            StartError: Redis cannot be reached.
         """
         self._store = open_store(self._options)
 
@@ -94,13 +95,14 @@ def open_store(options: RedisOptions) -> RedisStore:
     """Connects; the client library is imported only now.
 
     Raises:
-        StartError: it is not installed, or Redis cannot be reached or does not let us in.
+        ConfigError: it is not installed, or Redis does not let us in.
+        StartError: Redis cannot be reached.
     """
     try:
         from guerrilla.redisstore.messages import RedisStore  # noqa: PLC0415
     except ImportError as error:
         msg = f"Redis needs the Python package redis: install guerrilla[redis] ({error})"
-        raise StartError(msg) from error
+        raise ConfigError(msg) from error
     store = RedisStore(options)
     store.open()
     return store

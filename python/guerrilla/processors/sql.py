@@ -9,10 +9,10 @@ import pydantic
 
 from guerrilla._core import Reply
 from guerrilla.engine.base import Processor
-from guerrilla.errors import StartError, expected
+from guerrilla.errors import ConfigError, StartError, expected
 from guerrilla.store import RowTooLargeError, StoreError, StoreFullError, Target, rows_of
 from guerrilla.store.drivers import connect
-from guerrilla.store.schema import COLUMNS, TEXT_LIMIT, check_table_name
+from guerrilla.store.schema import COLUMNS, TEXT_LIMIT, StoreAwayError, check_table_name
 from guerrilla.units import Seconds
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class SQL(Processor):
         """Opens the database and makes the table if it is missing.
 
         Raises:
-            StartError: the driver is not known or not installed, or the database cannot be used.
+            ConfigError: the driver is unknown or not installed, or the database cannot be used so.
+            StartError: the database cannot be reached, or not be used now.
         """
         options = self._options
         target = Target(options.mail_table, self.columns, options.sql_insert, options.sql_values)
@@ -98,7 +99,8 @@ class SQL(Processor):
                 options.sql_driver, options.sql_dsn, target, options.sql_max_conn_lifetime
             )
         except StoreError as error:
-            raise StartError(f"backend_config.{error.key}: {error}") from error
+            kind = StartError if isinstance(error, StoreAwayError) else ConfigError
+            raise kind(f"backend_config.{error.key}: {error}") from error
 
     def close(self) -> None:
         """Closes the database; the last chain that does completes the file."""

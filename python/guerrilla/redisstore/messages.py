@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import redis
 
-from guerrilla.errors import StartError, Unavailable
+from guerrilla.errors import ConfigError, StartError, Unavailable
 from guerrilla.kept import Kept
 from guerrilla.redisstore.place import TOO_LONG
 
@@ -77,14 +77,15 @@ class RedisStore:
         """Connects, logs in, and warns once of a Redis that can forget what it has taken.
 
         Raises:
-            StartError: it cannot be reached or does not let us in; the key to mend is named.
+            ConfigError: it does not let us in, or a file of TLS cannot be read.
+            StartError: it cannot be reached. The key to mend is named.
         """
         _check_files(self._options)
         try:
             self._kept.open()
         except redis.AuthenticationError as error:
             key = "redis_username or redis_password" if self._place.username else "redis_password"
-            raise StartError(f"backend_config.{key}: {self.name}: {_text(error)}") from error
+            raise ConfigError(f"backend_config.{key}: {self.name}: {_text(error)}") from error
         except Exception as error:
             raise StartError(
                 f"backend_config.redis_interface: {self.name}: {_text(error)}"
@@ -311,7 +312,7 @@ def _check_files(options: RedisOptions) -> None:
                 with open(path, "rb"):
                     pass
             except OSError as error:
-                raise StartError(f"backend_config.{key}: {path}: {error.strerror}") from error
+                raise ConfigError(f"backend_config.{key}: {path}: {error.strerror}") from error
 
 
 def _left(deadline: float) -> float:

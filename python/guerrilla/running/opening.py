@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import ExitStack
 
+    from guerrilla._core import Backend
     from guerrilla.config import AppConfig, BackendConfig, ServerConfig
     from guerrilla.engine.base import TaskName
     from guerrilla.engine.chain import Chain
@@ -167,21 +168,33 @@ def begin_pools(pools: Sequence[WorkerPool[Any]], core: Core) -> None:
         # What those before them answered, and that they failed, says nothing of these.
         backend.renew()
     for pool in pools:
-        backend = backends[pool.settings.backend]
-        receives: dict[TaskName, Callable[[int, float], list[Any] | None]] = {
-            "save": backend.receive,
-            "spooled": backend.receive_spooled,
-            "validate": backend.receive_checks,
-            "authenticate": backend.receive_logins,
-        }
-        pool.breaker = Breaker(backend, pool.settings.name) if pool.settings.breaks else None
-        pool.receive = receives[pool.settings.name]
-        pool.set_intake = backend.set_intake
-        pool.begin()
+        begin_pool(pool, backends[pool.settings.backend])
 
 
-def open_pools(pools: Sequence[WorkerPool[Any]], opened: ExitStack) -> None:
+def begin_pool(pool: WorkerPool[Any], backend: Backend) -> None:
+    """Lets the workers of one pool take what comes; those that are missing are made soon."""
+    receives: dict[TaskName, Callable[[int, float], list[Any] | None]] = {
+        "save": backend.receive,
+        "spooled": backend.receive_spooled,
+        "validate": backend.receive_checks,
+        "authenticate": backend.receive_logins,
+    }
+    pool.breaker = Breaker(backend, pool.settings.name) if pool.settings.breaks else None
+    pool.receive = receives[pool.settings.name]
+    pool.set_intake = backend.set_intake
+    pool.begin()
+
+
+def open_pools(
+    pools: Sequence[WorkerPool[Any]], opened: ExitStack, *, at_start: bool = False
+) -> None:
     """Opens the chains of all workers.
+
+    Args:
+        pools: not opened.
+        opened: undoes it.
+        at_start: what is needed right of `250` may be away: a machine may come up together with
+            its database, or before it, and the spool takes mail meanwhile.
 
     Raises:
         StartError: what failed, in any pool.
@@ -189,7 +202,7 @@ def open_pools(pools: Sequence[WorkerPool[Any]], opened: ExitStack) -> None:
     problems: list[str] = []
     for pool in pools:
         try:
-            pool.open()
+            pool.open(may_be_away=at_start and pool.settings.name == "spooled")
         except (ConfigError, StartError) as error:
             told = placed_in(pool.settings.backend, error.problems)
             problems += [line for line in told if line not in problems]

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import ExitStack
     from pathlib import Path
+    from threading import RLock
 
     from guerrilla._core import Core
     from guerrilla.config import AppConfig, ServerConfig
@@ -253,13 +254,14 @@ def open_parts(
     bus: EventBus,
     watched: Callable[[], object],
     *,
+    lock: RLock,
     place: Place,
     before_serving: Callable[[Sequence[str], HeldPid], object],
 ) -> Parts:
     """Opens everything; `opened` undoes it, the last first: see `Daemon.shutdown`.
 
-    `before_serving` is called when all is open, and nobody is served yet: with the addresses as
-    they were bound, and the pid file.
+    `lock` is held while it starts, reloads and stops. `before_serving` is called when all is open,
+    and nobody is served yet: with the addresses as they were bound, and the pid file.
 
     Raises:
         StartError: everything that could not start.
@@ -291,7 +293,7 @@ def open_parts(
     pools = make_pools(config, partial(plan.make_chain, book=book), with_spooled(kinds, core))
     supervisor = Supervisor(pools)
     opened.callback(supervisor.stop)
-    open_pools(pools, opened)
+    open_pools(pools, opened, at_start=True)
     before_serving([address for _, address in servers], pid)
     serve(core)
     supervisor.start()
@@ -301,7 +303,7 @@ def open_parts(
         book=book,
         place=place,
     )
-    supervisor.also = Unserved(parts).look
+    supervisor.also = Unserved(parts, plan, lock).look
     opened.callback(parts.stop_watch)
     if watch is not None:
         watch.start()

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from guerrilla.engine.backends import backends_of
+from guerrilla.engine.backends import backends_of, placed_in
 from guerrilla.errors import StartError
+from guerrilla.running.opening import begin_pool, make_pools
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from threading import RLock
 
     from guerrilla._core import Core
     from guerrilla.config import AppConfig
     from guerrilla.engine.base import TaskName
-    from guerrilla.running.parts import Parts
+    from guerrilla.engine.worker import WorkerPool
+    from guerrilla.running.parts import Parts, Plan
 
 log = logging.getLogger("guerrilla.spool")
 
@@ -74,38 +79,88 @@ def waiting_warnings(config: AppConfig, core: Core) -> list[str]:
     ]
 
 
-class Unserved:
-    """Says once of each backend that spooled mail waits for it and nobody works on it.
+def away_warnings(pools: Iterable[WorkerPool[Any]]) -> list[str]:
+    """A line for each backend whose spooled mail waits for what its chain needs."""
+    found = []
+    for pool in pools:
+        name, problems = pool.settings.backend, pool.problems
+        if pool.settings.name == "spooled" and problems:
+            why = "; ".join(placed_in(name, problems))
+            found.append(f"spool: mail of the backend {name} waits until its chain opens: {why}")
+    return found
 
-    A start and a reload begin that work where it is there by then. It may come later: from the
-    folder of a process that has ended, by `guerrillad spool replay`, or from a session that began
-    when the chain had the spool.
+
+class Unserved:
+    """Begins to work on spooled mail of backends that have no workers for it.
+
+    A start and a reload begin that where it is there by then. It may come later: from the folder of
+    a process that has ended, by `guerrillad spool replay`, or from a session that began when the
+    chain had the spool. Where its backend is not in the config it is told of, once.
 
     Args:
         parts: of a daemon that runs.
+        plan: makes the chains, of the config of then.
+        lock: held while the daemon starts, reloads and stops.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        """Says nothing."""
+    def __init__(self, parts: Parts, plan: Plan, lock: RLock) -> None:
+        """Does nothing."""
         self._parts = parts
+        self._plan = plan
+        self._lock = lock
         self._seen: set[str] = set()
         self._told: set[str] = set()
 
     def look(self) -> None:
-        """For the supervisor, now and then. What it sees for the first time may be about to end."""
+        """For the supervisor, now and then."""
+        late = self._late()
+        if late:
+            # Never waited for: who stops holds it, and waits for the supervisor. A start and a
+            # reload do themselves what is to be done; it is looked at again.
+            if not self._lock.acquire(blocking=False):
+                return
+            try:
+                late = self._serve()
+            finally:
+                self._lock.release()
+        self._tell(late)
+
+    def _late(self) -> dict[str, int]:
+        """Mails of each backend that nobody works on."""
+        pools = self._parts.pools
+        served = {pool.settings.backend for pool in pools if pool.settings.name == "spooled"}
+        left = waiting(self._parts.core)
+        return {name: count for name, count in left.items() if name not in served}
+
+    def _serve(self) -> dict[str, int]:
+        """Makes the workers, as a start would; what is left is of backends that are gone.
+
+        They open their chains in their own threads: the supervisor, which calls this, has them
+        tried again where that fails.
+        """
         parts = self._parts
-        served = {pool.settings.backend for pool in parts.pools if pool.settings.name == "spooled"}
-        left = waiting(parts.core)
-        now = left.keys() - served
-        self._told &= now
-        for name in sorted(now & self._seen - self._told):
+        late, known = self._late(), backends_of(parts.config)
+        make_chain = partial(replace(self._plan, config=parts.config).make_chain, book=parts.book)
+        wanted: dict[str, list[TaskName]] = {name: ["spooled"] for name in late if name in known}
+        pools = make_pools(parts.config, make_chain, wanted)
+        for pool in pools:
+            name = pool.settings.backend
+            log.info("spool: %d mails wait for the backend %s: work begins", late.pop(name), name)
+            begin_pool(pool, parts.core.backend(name))
+        if pools:
+            parts.pools = [*parts.pools, *pools]
+            parts.supervisor.replace(parts.pools)
+        return late
+
+    def _tell(self, late: Mapping[str, int]) -> None:
+        """What it sees for the first time may be about to end."""
+        self._told &= late.keys()
+        for name in sorted(late.keys() & self._seen - self._told):
             log.warning(
-                "spool: %d mails wait for the backend %s, and nobody works on them: %s",
-                left[name],
+                "spool: %d mails wait for the backend %s, and nobody works on them: "
+                "bring it back, or drop them (guerrillad spool drop)",
+                late[name],
                 name,
-                "reload the config"
-                if name in backends_of(parts.config)
-                else "bring it back, or drop them (guerrillad spool drop)",
             )
             self._told.add(name)
-        self._seen = now
+        self._seen = set(late)

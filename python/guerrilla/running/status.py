@@ -30,7 +30,7 @@ def counters(parts: Parts) -> dict[str, Any]:
     for pool in parts.pools:
         task = pool.settings.name
         workers = {
-            f"{task}_workers": pool.size,
+            f"{task}_workers": pool.ready,
             f"{task}_workers_abandoned": pool.abandoned,
             f"{task}_workers_replaced": pool.replaced,
         }

@@ -8,7 +8,7 @@ import pymysql
 from pymysql.constants import CR, ER
 
 from guerrilla.errors import Unavailable
-from guerrilla.store.schema import RowTooLargeError, StoreError, StoreFullError
+from guerrilla.store.schema import RowTooLargeError, StoreAwayError, StoreError, StoreFullError
 
 if TYPE_CHECKING:
     from guerrilla.store.dsn import MySQLAddress
@@ -45,6 +45,10 @@ _AT_START: Final = {
 }
 """What is said before and after the server's own words, and the key to look at."""
 
+_AWAY: Final = frozenset({ER.CON_COUNT_ERROR, 1203, 1226, ER.SERVER_SHUTDOWN})
+"""Errors of a server that will take connections again; those of the client are from 2000 on."""
+_CLIENT: Final = range(2000, 3000)
+
 
 def at_write(error: pymysql.MySQLError, name: str) -> Exception:
     """What `Link.write` raises for an error of the server or the connection."""
@@ -65,7 +69,9 @@ def at_start(error: Exception, address: MySQLAddress) -> StoreError:
     before, after, key = _AT_START.get(code, ("", "", "sql_dsn"))
     if "cryptography" in text:  # A password of MySQL 8 goes encrypted, by TLS or else by RSA.
         after = ": use tls=true or a unix socket"
-    return StoreError(f"MySQL {address.name}{before}: {text}{after}", key=key)
+    is_away = code in _AWAY or code in _CLIENT or isinstance(error, OSError)
+    kind = StoreAwayError if is_away else StoreError
+    return kind(f"MySQL {address.name}{before}: {text}{after}", key=key)
 
 
 def parts(error: Exception) -> tuple[int, str]:

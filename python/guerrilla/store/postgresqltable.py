@@ -9,7 +9,7 @@ import psycopg
 
 from guerrilla.store.dialects import PostgreSQLDialect
 from guerrilla.store.fitting import Column, Fitting, fit, require_key_length
-from guerrilla.store.schema import KEY, StoreError
+from guerrilla.store.schema import KEY, StoreAwayError, StoreError
 from guerrilla.store.statement import Statement, Target, own_statement, written_statement
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ _AT_START: Final = {
     "53300": (" takes no more connections", "", "sql_dsn"),
 }
 """What is said before and after the server's own words, and the key to look at."""
+_WRONG: Final = frozenset({"28P01", "28000", "3D000"})
+"""Of those, what has the class of a server that is away."""
 _REFUSED: Final = ("password authentication failed", "no password supplied")
 """How a login ends: libpq gives no code then."""
 
@@ -92,9 +94,12 @@ def at_start(error: Exception, address: PostgreSQLAddress) -> StoreError:
             return StoreError(f"{where} refuses the user or password: {text}")
         if "does not exist" in text and "database" in text:
             return StoreError(f"{where}: {text}: make it with CREATE DATABASE, or name another")
-        return StoreError(f"{where} cannot be reached: {text}")
+        return StoreAwayError(f"{where} cannot be reached: {text}")
     before, after, key = _AT_START.get(str(code), ("", "", "sql_dsn"))
-    return StoreError(f"{where}{before}: {text}{after}", key=key)
+    # Of the same class are a server that is short of something or shut down, and lost connections.
+    is_away = isinstance(error, psycopg.OperationalError) and code not in _WRONG
+    kind = StoreAwayError if is_away else StoreError
+    return kind(f"{where}{before}: {text}{after}", key=key)
 
 
 def described(error: Exception) -> str:

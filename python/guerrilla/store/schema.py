@@ -60,6 +60,10 @@ class StoreError(GuerrillaError):
         self.key = key
 
 
+class StoreAwayError(StoreError):
+    """A database that cannot be used now, and may be later without anybody's doing."""
+
+
 class StoreFullError(StoreError):
     """No room left where the database is; nothing of the batch was stored."""
 

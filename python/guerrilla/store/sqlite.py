@@ -19,7 +19,7 @@ from guerrilla.store.database import PASSING, Batch, Database, describe, require
 from guerrilla.store.files import resolve
 from guerrilla.store.schema import (
     RowTooLargeError,
-    StoreError,
+    StoreAwayError,
     StoreFullError,
     check_table_name,
 )
@@ -127,7 +127,7 @@ class _Writer:
                 self._database.prepare({target})
             except (apsw.Error, OSError, Unavailable) as error:
                 self._database.abandon()
-                raise StoreError(describe(error, self.path)) from error
+                raise StoreAwayError(describe(error, self.path)) from error
 
     def insert(self, batch: Batch) -> None:
         """Returns once a commit has the batch, by whichever thread; raises what went wrong."""

@@ -243,8 +243,8 @@ impl StoredFile {
             return Ok(Self(None));
         }
         // SAFETY: the spool writes a body before its row, gives it out by a descriptor that only reads,
-        // in a folder that is the daemon's alone, and never writes it again: it is only unlinked, which
-        // leaves what is mapped as it is.
+        // in a folder that is the daemon's alone, and never writes it again: it is only unlinked, or
+        // another one is renamed over it, which leaves what is mapped as it is.
         Ok(Self(Some(unsafe { Mmap::map(file) }?)))
     }
 

@@ -3,6 +3,7 @@
 use std::fs::{OpenOptions, Permissions};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
@@ -147,6 +148,16 @@ impl Listening {
             Self::Unix(_, path) => format!("unix:{}", path.display()),
         }
     }
+}
+
+/// An interface that no machine has.
+const NOWHERE: Option<NonZeroU32> = NonZeroU32::new(0x7fff_ffff);
+
+/// Has the kernel bring it no more connections: it is as if it listened at an interface that is not there. Who
+/// waits in its queue still does, and is not reset as by closing it.
+pub(super) fn turn_away(socket: &OwnedFd) {
+    // Where it cannot be, some come until it is closed.
+    let _ = SockRef::from(socket).bind_device_by_index_v4(NOWHERE);
 }
 
 /// Lets others of this user bind addresses that this socket covers, or that cover its own.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::bound::{BACKLOG, Listening, SocketFile, allow_beside};
+use super::bound::{BACKLOG, Listening, SocketFile, allow_beside, turn_away};
 use super::connection::{self, Connection};
 use super::live::{Live, Place};
 use super::stream::Stream;
@@ -153,6 +153,15 @@ impl Door {
         }
     }
 
+    /// Nobody comes any more; who waits in the queue stays there.
+    fn turn_away(&self) {
+        let mut held = self.held();
+        held.file = None;
+        if let Some(socket) = &held.socket {
+            turn_away(socket);
+        }
+    }
+
     fn is_shut(&self) {
         let mut held = self.held();
         held.file = None;
@@ -184,7 +193,7 @@ async fn accept_all(listener: Listener, live: &Arc<Live>, door: &Door, shared: &
         let changed = shared.shutdown.changed();
         let state = door.state.load(Ordering::SeqCst);
         if state == CLOSING {
-            door.held().file = None;
+            door.turn_away();
             // They hear 421, instead of a reset. An error says that no more are there.
             let _ = listener.accept_rest(|(stream, peer)| take(stream, peer, live, shared));
             return;

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use pyo3::exceptions::{
     PyBlockingIOError, PyFileNotFoundError, PyLookupError, PyMemoryError, PyOSError,
@@ -18,7 +19,7 @@ use super::octets::Octets;
 use crate::buffer::Body;
 use crate::course::Course;
 use crate::delivery::{Asked, Delivery, Spooling};
-use crate::log::Log;
+use crate::log::{Level, Log};
 use crate::pending::Pending;
 use crate::record;
 use crate::spool::{self, Entry, Leased, OpenError, Settings, Settled, Spool};
@@ -156,21 +157,44 @@ impl From<Entry> for PySpoolEntry {
 
 /// `_core.Spool`: what a core has open, or a command where no core has it.
 #[pyclass(frozen, name = "Spool", module = "guerrilla._core")]
-pub(super) struct PySpool(Arc<Spool>);
+pub(super) struct PySpool(Arc<Spool>, Option<Warnings>);
 
 impl PySpool {
     pub(super) fn new(spool: &Arc<Spool>) -> Self {
-        Self(Arc::clone(spool))
+        Self(Arc::clone(spool), None)
+    }
+}
+
+/// What a daemon would have logged, for who runs a command; from warnings on.
+struct Warnings {
+    log: Arc<Log>,
+    warn: Py<PyAny>,
+}
+
+impl Warnings {
+    fn new(warn: Py<PyAny>) -> Self {
+        Self { log: Arc::new(Log::new(Level::Warning as u8)), warn }
+    }
+
+    /// Tells those since the last time.
+    fn tell(&self, py: Python<'_>) -> PyResult<()> {
+        for record in self.log.receive(usize::MAX, Duration::ZERO).unwrap_or_default() {
+            self.warn.call1(py, (record.content.line(),))?;
+        }
+        Ok(())
     }
 }
 
 #[pymethods]
 impl PySpool {
     #[new]
-    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        // What it would log is for who runs the command, who is told by errors.
-        let log = Arc::new(Log::new(u8::MAX));
-        Ok(Self(py.detach(|| Spool::open_offline(&path, log))?))
+    fn open(py: Python<'_>, path: PathBuf, warn: Py<PyAny>) -> PyResult<Self> {
+        let warnings = Warnings::new(warn);
+        let log = Arc::clone(&warnings.log);
+        let opened = py.detach(|| Spool::open_offline(&path, log));
+        // Also where it failed: that mails are missing is said once.
+        warnings.tell(py)?;
+        Ok(Self(opened?, Some(warnings)))
     }
 
     fn list(
@@ -228,8 +252,9 @@ impl PySpool {
         Ok(figures)
     }
 
-    fn close(&self, py: Python<'_>) {
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.0.close());
+        self.1.as_ref().map_or(Ok(()), |warnings| warnings.tell(py))
     }
 }
 

@@ -27,7 +27,9 @@ impl Memory {
 
     /// For a system that gives no pages back: it leaves them where they are.
     pub(super) fn clear_tables(&self, place: usize) {
-        Kind::ALL.iter().for_each(|kind| self.sets(*kind, place).iter().for_each(Set::clear));
+        for kind in Kind::ALL {
+            self.sets(kind, place).iter().for_each(Set::clear);
+        }
     }
 
     /// Every counter of a place by its name, with the replies that were sent; of all of them without one, and

@@ -95,14 +95,14 @@ impl Layout {
     }
 
     /// What a place has counted; the one behind the last: what those that are gone have.
-    pub(super) fn counted(self, place: usize) -> usize {
+    pub(super) const fn counted(place: usize) -> usize {
         size_of::<Header>() + place * size_of::<Counted>()
     }
 
     /// The tables of a place, and how many octets they take.
     pub(super) fn tables(self, place: usize) -> (usize, usize) {
         let size = self.size_of_tables();
-        (self.counted(self.places + 1) + place * size, size)
+        (Self::counted(self.places + 1) + place * size, size)
     }
 
     /// One table of a place, and how many sets it has.

@@ -200,11 +200,11 @@ impl Memory {
 
     /// Of a place that was checked, or of those that are gone.
     fn counted(&self, place: usize) -> &Counted {
-        self.mapping.one(self.layout.counted(place))
+        self.mapping.one(Layout::counted(place))
     }
 
     fn counted_part(&self, place: usize) -> Part<Counted> {
-        self.mapping.part(self.layout.counted(place))
+        self.mapping.part(Layout::counted(place))
     }
 
     /// What those that are gone have counted.

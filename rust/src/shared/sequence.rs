@@ -10,6 +10,7 @@ const IMPATIENCE: usize = 100;
 
 /// Odd while there is a change.
 #[repr(transparent)]
+#[derive(Debug, Default)]
 pub(super) struct Sequence(AtomicU64);
 
 impl Sequence {

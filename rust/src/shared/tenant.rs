@@ -115,11 +115,17 @@ impl Tenant {
     /// First counted and then looked, so that of two that come at once at least one sees both. Whoever finds
     /// too many takes its own back, so that there are never more than a limit says; at worst one too few.
     pub fn open(&self, key: Key, now: u64) -> Option<Sum> {
+        self.open_while(key, now, || ())
+    }
+
+    /// The same, with what happens between the two.
+    pub(super) fn open_while(&self, key: Key, now: u64, between: impl FnOnce()) -> Option<Sum> {
         let writing = self.lock();
         let entry = self.table(key.kind).take(key, now)?;
         entry.hold();
         entry.count(now, key.kind.window());
         drop(writing);
+        between();
         Some(self.sum(key, now))
     }
 

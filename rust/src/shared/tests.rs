@@ -4,6 +4,7 @@
 mod burials;
 mod files;
 mod model;
+mod sequences;
 mod tables;
 mod tickets;
 

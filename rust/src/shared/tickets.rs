@@ -31,7 +31,7 @@ const KEY: usize = 32;
 #[derive(Default)]
 pub(super) struct Secret([AtomicU64; 4]);
 
-type Octets = Zeroizing<[u8; 32]>;
+pub(super) type Octets = Zeroizing<[u8; 32]>;
 
 impl Secret {
     fn octets(&self) -> Octets {
@@ -71,7 +71,7 @@ impl Memory {
         Ok(())
     }
 
-    fn secrets(&self) -> Option<(u64, [Octets; 2])> {
+    pub(super) fn secrets(&self) -> Option<(u64, [Octets; 2])> {
         let header = self.header();
         header.rotations.read(|| header.secrets.each_ref().map(Secret::octets))
     }

@@ -83,7 +83,7 @@ pub struct Settings {
     pub max_size: u64,
     /// Accepted recipients a transaction; RFC 5321 §4.5.3.1.8 asks for at least 100. 0: no limit.
     pub max_recipients: usize,
-    /// The how-manieth `500` ends the session. 0: none does.
+    /// The `500` of this number ends the session. 0: none does.
     pub max_errors: u32,
     /// Messages a connection; MAIL after them ends it. 0: no limit.
     pub max_messages: u32,

@@ -2,37 +2,47 @@
 //!
 //! A page of messages is committed here, with a mark up to which id that was done, and only then deleted
 //! there: an end in between leaves them in both, and the mark says that they are not to be taken again.
+//!
+//! What cannot be read stays where it is, and its folder with it. The mark passes over it, so the commit
+//! that does that notes the gap, with a mark of its own: should it be read one day, it is taken then.
 
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
-use std::time::{Duration, SystemTime};
+use std::sync::PoisonError;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, Row};
 
 use super::folder::{self, Folder};
+use super::gaps::Marks;
+use super::salvage::{self, Piece};
 use super::writer::{Adopted, InFile, Job, Retry};
-use super::{Incoming, OpenError, Refusal, Shared, aside, clock, database, files, last};
+use super::{Incoming, OpenError, Refusal, Shared, aside, clock, database, files, last, replay};
 use crate::log::Level;
 
 /// How often it looks for folders.
 const EVERY: Duration = Duration::from_secs(5);
+/// How often it looks again at one where something had to stay.
+const AGAIN: Duration = Duration::from_mins(1);
 /// Messages of one page.
 const PAGE: i64 = 200;
 /// How long a page may take to be committed, on a disk that hardly answers.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-const SELECT: &str =
+const SELECTS: [&str; 2] = [
     "SELECT msg.id, received_ms, size, crc, msg.backend, queued_id, env, file, body,
-  attempts, next_ms, error FROM msg LEFT JOIN retry ON retry.id = msg.id
-  WHERE msg.id > ?1 ORDER BY msg.id LIMIT ?2";
+      attempts, next_ms, error FROM msg LEFT JOIN retry ON retry.id = msg.id",
+    // Where the attempts of one cannot be read it has none, and is still a message.
+    "SELECT msg.id, received_ms, size, crc, msg.backend, queued_id, env, file, body,
+      NULL, NULL, NULL FROM msg",
+];
 
 /// A message of another folder.
 struct Foreign {
-    id: i64,
     received_ms: i64,
-    crc: u32,
+    crc: i64,
     size: u64,
     backend: String,
     queued_id: String,
@@ -69,6 +79,24 @@ impl Incoming for Foreign {
     }
 }
 
+/// What became of the messages of a folder.
+#[derive(Default)]
+struct Taken {
+    moved: u64,
+    /// What cannot be read, in words.
+    lost: Vec<String>,
+    /// Whether a row names a body that is not there: what is there and unnamed may be it.
+    misses: bool,
+}
+
+/// A folder that is taken over.
+struct Source<'a> {
+    folder: &'a Folder,
+    connection: &'a Connection,
+    marks: Marks,
+    taken: Taken,
+}
+
 /// Until it is closed.
 pub(super) fn run(shared: &Shared) {
     loop {
@@ -87,7 +115,7 @@ impl Shared {
         for path in folder::numbered(root).unwrap_or_default() {
             // One without a database has nothing, or its process has only begun.
             let is_empty = !path.join("spool.db").exists();
-            if path == self.folder.path() || is_empty || self.is_closing() {
+            if path == self.folder.path() || is_empty || self.is_closing() || self.was_left(&path) {
                 continue;
             }
             if let Err(text) = self.adopt_one(&path)
@@ -99,148 +127,235 @@ impl Shared {
         }
     }
 
-    fn adopt_one(&self, path: &Path) -> Result<(), String> {
+    /// Whether it was looked at not long ago, and something had to stay there.
+    fn was_left(&self, path: &Path) -> bool {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.get(path).is_some_and(|at| at.elapsed() < AGAIN)
+    }
+
+    pub(super) fn adopt_one(&self, path: &Path) -> Result<(), String> {
         let text = |error: OpenError| error.to_string();
         let Some(other) = Folder::try_take(path).map_err(text)? else { return Ok(()) };
         let file = |error: io::Error| format!("{}: {error}", path.display());
         let connection = database::open(&other.database()).map_err(text)?;
-        let moved = self.take_messages(&other, &connection)?;
+        replay::finish(&connection, &other).map_err(|error| in_database(&other, &error))?;
+        let taken = self.take_messages(&other, &connection)?;
+        // Whatever has gone wrong: what still has a row is not deleted with its folder.
+        let is_empty = taken.lost.is_empty() && database::is_empty(&connection).unwrap_or(false);
         drop(connection);
-        if moved > 0 {
-            let text = format_args!("{}: {moved} mails were taken over", path.display());
+        if taken.moved > 0 {
+            let text = format_args!("{}: {} mails were taken over", path.display(), taken.moved);
             self.quiet.say(Level::Info, text);
         }
-        aside::take_over(&other.failed(), &self.folder.failed()).map_err(file)?;
-        aside::take_over(&other.damaged(), &self.folder.damaged()).map_err(file)?;
+        let pairs = self.lock_pairs();
+        aside::take_over(&other.failed(), &self.folder, &self.folder.failed()).map_err(file)?;
+        aside::take_over(&other.damaged(), &self.folder, &self.folder.damaged()).map_err(file)?;
+        drop(pairs);
         self.count_failed_files();
-        discard(&other).map_err(file)
+        if !is_empty {
+            self.leave(&other, &taken.lost);
+            return Ok(());
+        }
+        if taken.misses {
+            files::keep_all(&other, &self.folder).map_err(file)?;
+        }
+        discard(&other).map_err(file)?;
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        Ok(())
     }
 
-    fn take_messages(&self, other: &Folder, connection: &Connection) -> Result<u64, String> {
+    /// Remembers a folder where something stays, and says so once.
+    fn leave(&self, other: &Folder, lost: &[String]) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if left.insert(other.path().to_owned(), Instant::now()).is_some() {
+            return;
+        }
+        drop(left);
+        let what = if lost.is_empty() {
+            "what was taken over cannot be deleted there".to_owned()
+        } else {
+            format!(
+                "{} cannot be read and stay there, all other mails were taken over",
+                lost.join(", ")
+            )
+        };
         let path = other.database();
-        let text = |error: rusqlite::Error| format!("{}: {error}", path.display());
-        let (_, misses) = last::find(connection, other, &self.quiet).map_err(text)?;
+        self.quiet.say(
+            Level::Error,
+            format_args!(
+                "{}: damaged: {what}: keep a copy of the folder, check its disk, try `sqlite3 spool.db \
+                 .recover`, and remove the folder when there is nothing more in it that is wanted",
+                path.display()
+            ),
+        );
+    }
+
+    fn take_messages(&self, other: &Folder, connection: &Connection) -> Result<Taken, String> {
+        let text = |error: rusqlite::Error| in_database(other, &error);
+        let (told, misses) = last::find(connection, other, &self.quiet).map_err(text)?;
         if misses {
             let file = |error: io::Error| format!("{}: {error}", other.path().display());
             files::keep_unnamed(other, connection, &self.folder).map_err(file)?;
+            database::set_meta(connection, "last", told).map_err(text)?;
         }
-        let key = format!("adopted {}", database::meta(connection, "identity").map_err(text)?);
-        let reader = self.reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mark = database::meta(&reader, &key).map_err(text)?;
+        let identity = database::meta(connection, "identity").map_err(text)?;
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let marks = Marks::read(&reader, identity).map_err(text)?;
         drop(reader);
-        let (mut cursor, mut after, mut moved) = (0, mark, 0);
-        loop {
+        let mut source = Source { folder: other, connection, marks, taken: Taken::default() };
+        let mut from = Some(1);
+        while let Some(at) = from {
             let (settle, settled) = channel();
-            let page = page(connection, cursor, &settle).map_err(text)?;
+            let page = salvage::page(connection, &SELECTS, at, PAGE, |row| foreign(row, &settle))
+                .map_err(text)?;
             drop(settle);
-            let ids: Vec<(i64, Option<String>)> =
-                page.iter().map(|one| (one.id, one.file.clone())).collect();
-            let Some((latest, _)) = ids.last() else { return Ok(moved) };
-            cursor = *latest;
+            let Some(last) = page.last() else { break };
+            from = last.last().checked_add(1);
             if self.is_closing() {
-                return Err(format!("{}: interrupted", path.display()));
+                return Err(format!("{}: interrupted", other.database().display()));
             }
-            let mut sent = 0;
-            for message in page.into_iter().filter(|message| message.id > mark) {
-                let id = message.id;
-                self.send_foreign(other, message, &key, after)?;
-                after = id;
-                sent += 1;
-            }
-            for _ in 0..sent {
-                match settled.recv_timeout(PATIENCE) {
-                    Ok(Ok(())) => moved += 1,
-                    _ => return Err(format!("{}: cannot be saved here", path.display())),
+            self.take_page(&mut source, page, &settled)?;
+        }
+        Ok(source.taken)
+    }
+
+    fn take_page(
+        &self,
+        source: &mut Source<'_>,
+        page: Vec<Piece<Foreign>>,
+        settled: &Receiver<Result<(), Refusal>>,
+    ) -> Result<(), String> {
+        let (mut rows, mut sent) = (Vec::new(), 0);
+        for piece in page {
+            match piece {
+                Piece::Row(id, message) => {
+                    rows.push((id, message.file.clone()));
+                    if !source.marks.has(id) {
+                        self.send_foreign(source, id, message)?;
+                        sent += 1;
+                    }
+                }
+                Piece::Lost(ids, error) => {
+                    source.taken.lost.push(salvage::in_words(&ids, &error));
+                    source.marks.pass_over(ids);
                 }
             }
-            delete(other, connection, &ids).map_err(text)?;
         }
+        for _ in 0..sent {
+            match settled.recv_timeout(PATIENCE) {
+                Ok(Ok(())) => source.taken.moved += 1,
+                _ => {
+                    return Err(format!(
+                        "{}: cannot be saved here",
+                        source.folder.database().display()
+                    ));
+                }
+            }
+        }
+        delete(source, &rows).map_err(|error| in_database(source.folder, &error))
     }
 
     fn send_foreign(
         &self,
-        other: &Folder,
+        source: &mut Source<'_>,
+        id: i64,
         mut message: Foreign,
-        key: &str,
-        after: i64,
     ) -> Result<(), String> {
         let mut file = None;
         if let Some(name) = &message.file {
-            self.take_file(other, name)
-                .map_err(|error| format!("{}: {error}", other.body(name).display()))?;
-            file = Some(InFile { name: name.clone(), crc: message.crc, size: message.size });
+            let is_there = self
+                .take_file(source.folder, name)
+                .map_err(|error| format!("{}: {error}", source.folder.body(name).display()))?;
+            if !is_there && !std::mem::replace(&mut source.taken.misses, true) {
+                // At once, as far as it can be told: an end would make this be forgotten.
+                let _ = files::keep_unnamed(source.folder, source.connection, &self.folder);
+            }
+            // Its checksum is that of the row.
+            file = Some(InFile { name: name.clone(), crc: 0, size: message.size });
         }
-        let retry = message.retry.take();
-        let (key, id, crc) = (key.to_owned(), message.id, message.crc);
-        let adopted = Adopted { key, id, after, crc, retry };
+        let (crc, retry) = (message.crc, message.retry.take());
+        let step = source.marks.step(id);
+        let adopted = Adopted { key: step.key, id, after: step.after, gaps: step.gaps, crc, retry };
         self.send(Job::Insert { entry: Box::new(message), file, adopted: Some(adopted) });
         Ok(())
     }
 
-    /// A second name for a body; one that is missing will be found to be damaged.
-    fn take_file(&self, other: &Folder, name: &str) -> io::Result<()> {
+    /// A second name for a body; `false` for one that is missing, which will be found to be damaged.
+    fn take_file(&self, other: &Folder, name: &str) -> io::Result<bool> {
         let place = self.folder.body(name);
-        if let Some(shelf) = place.parent() {
-            folder::make(shelf)?;
-            match fs::hard_link(other.body(name), &place) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                done => done?,
-            }
-            self.folder.sync(shelf)?;
-        }
-        Ok(())
+        let Some(above) = place.parent() else { return Ok(false) };
+        self.folder.make_shelf(above)?;
+        let is_there = self.folder.link(&other.body(name), &place)?;
+        self.folder.sync(above)?;
+        Ok(is_there)
     }
 }
 
-fn page(
-    connection: &Connection,
-    cursor: i64,
-    settled: &Sender<Result<(), Refusal>>,
-) -> rusqlite::Result<Vec<Foreign>> {
-    let mut select = connection.prepare(SELECT)?;
-    select.query_map((cursor, PAGE), |row| foreign(row, settled))?.collect()
+fn in_database(folder: &Folder, error: &rusqlite::Error) -> String {
+    format!("{}: {error}", folder.database().display())
 }
 
 fn foreign(row: &Row<'_>, settled: &Sender<Result<(), Refusal>>) -> rusqlite::Result<Foreign> {
-    let size: i64 = row.get(2)?;
-    let attempts: Option<u32> = row.get(9)?;
-    let retry = match attempts {
-        Some(attempts) => {
-            Some(Retry { attempts, next_ms: row.get(10)?, reason: row.get::<_, Option<_>>(11)? })
-        }
+    let retry = match salvage::count(row, 9)? {
+        Some(attempts) => Some(Retry {
+            attempts,
+            next_ms: salvage::integer(row, 10)?.unwrap_or(0),
+            reason: salvage::optional_text(row, 11)?,
+        }),
         None => None,
     };
     Ok(Foreign {
-        id: row.get(0)?,
-        received_ms: row.get(1)?,
-        size: size.unsigned_abs(),
-        crc: row.get(3)?,
-        backend: row.get(4)?,
-        queued_id: row.get(5)?,
-        record: row.get(6)?,
-        file: row.get(7)?,
-        body: row.get::<_, Option<_>>(8)?.unwrap_or_default(),
+        received_ms: salvage::integer(row, 1)?.unwrap_or(0),
+        size: salvage::integer(row, 2)?.unwrap_or(0).unsigned_abs(),
+        // None that a message has: it is set aside as a damaged one.
+        crc: salvage::integer(row, 3)?.unwrap_or(-1),
+        backend: salvage::text(row, 4)?,
+        queued_id: salvage::text(row, 5)?,
+        record: salvage::octets(row, 6)?,
+        file: salvage::optional_text(row, 7)?.map(|name| file_name(&name)),
+        body: salvage::octets(row, 8)?,
         retry,
         settled: settled.clone(),
     })
 }
 
-fn delete(
-    other: &Folder,
-    connection: &Connection,
-    ids: &[(i64, Option<String>)],
-) -> rusqlite::Result<()> {
-    connection.execute_batch("BEGIN IMMEDIATE")?;
-    for (id, _) in ids {
-        super::statements::erase(connection, *id)?;
-    }
-    connection.execute_batch("COMMIT")?;
-    for name in ids.iter().filter_map(|(_, file)| file.as_ref()) {
+/// One that a file can have: what is damaged names none, and no other folder.
+fn file_name(name: &str) -> String {
+    let name = aside::safe(name);
+    if name.is_empty() { "_".to_owned() } else { name }
+}
+
+/// Deletes what was taken over, with what counts it; then the bodies, of which the rows are gone.
+fn delete(source: &Source<'_>, rows: &[(i64, Option<String>)]) -> rusqlite::Result<()> {
+    let gone = match erase(source.connection, rows) {
+        Ok(()) => rows.iter().collect(),
+        // What a damaged page does not let go stays: the marks say that it was taken.
+        Err(error) if salvage::is_damage(&error) => {
+            let goes =
+                |row: &&(i64, _)| erase(source.connection, std::slice::from_ref(*row)).is_ok();
+            rows.iter().filter(goes).collect::<Vec<_>>()
+        }
+        Err(error) => return Err(error),
+    };
+    for name in gone.iter().filter_map(|(_, file)| file.as_ref()) {
         // Its row is gone: what is left of it goes with the folder.
-        let _ = folder::remove(&other.body(name));
+        let _ = folder::remove(&source.folder.body(name));
     }
     Ok(())
+}
+
+/// In one transaction, or not at all.
+fn erase(connection: &Connection, rows: &[(i64, Option<String>)]) -> rusqlite::Result<()> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let erased = rows
+        .iter()
+        .try_for_each(|(id, _)| super::statements::erase(connection, *id))
+        .and_then(|()| connection.execute_batch("COMMIT"));
+    if erased.is_err() {
+        // Where SQLite has rolled back by itself this says so.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    erased
 }
 
 /// Removes a folder that has nothing any more; the lock last, since it says that we are here.

@@ -4,11 +4,11 @@
 //! end in between leaves a message in both places, and the next attempt writes the same files again.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use rusqlite::OptionalExtension;
 use serde::{Deserialize, Serialize};
@@ -38,9 +38,40 @@ pub(super) struct Note {
     /// And where it is not, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     record_hex: Option<String>,
+    /// Whether it cannot be read, and this is what its name tells.
+    #[serde(skip)]
+    pub(super) is_damaged: bool,
 }
 
 impl Note {
+    /// What stands there, or of one that cannot be read what its name tells; `None` where it is gone.
+    pub(super) fn find(path: &Path) -> Option<Self> {
+        match Self::read(path) {
+            Ok(note) => Some(note),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(Self::unreadable(path, &error)),
+        }
+    }
+
+    fn unreadable(path: &Path, error: &io::Error) -> Self {
+        let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let found = fs::metadata(path.with_extension("eml")).ok();
+        let written = found.as_ref().and_then(|found| found.modified().ok()).map_or(0, clock::ms);
+        Self {
+            queued_id: name.split('-').next().unwrap_or_default().to_owned(),
+            id: 0,
+            backend: String::new(),
+            received_ms: written,
+            set_aside_ms: written,
+            size: found.map_or(0, |found| found.len()),
+            attempts: 0,
+            reason: format!("{}: {error}: its message is in the .eml beside it", path.display()),
+            record: None,
+            record_hex: None,
+            is_damaged: true,
+        }
+    }
+
     pub(super) fn read(path: &Path) -> io::Result<Self> {
         serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)
     }
@@ -108,7 +139,7 @@ impl Shared {
                     ),
                 );
                 let next_ms = clock::now_ms().saturating_add(60_000);
-                let (attempts, reason) = (held.attempts + 1, reason.to_owned());
+                let (attempts, reason) = (held.attempts.saturating_add(1), reason.to_owned());
                 self.send(Job::Defer { held, attempts, next_ms, reason });
             }
         }
@@ -133,6 +164,7 @@ impl Shared {
         let Some(content) = self.content(held.id).map_err(io::Error::other)? else {
             return Ok(None);
         };
+        let _pair = self.lock_pairs();
         let base = free_name(folder, &held.queued_id, held.id);
         let mut note = Note {
             queued_id: held.queued_id.clone(),
@@ -145,12 +177,17 @@ impl Shared {
             reason: reason.to_owned(),
             record: None,
             record_hex: None,
+            is_damaged: false,
         };
         note.set_record(&content.record);
         let eml = folder.join(format!("{base}.eml"));
         match (&content.body, &held.file) {
             (Some(body), _) => self.write_whole(&eml, body)?,
-            (None, Some(name)) => link(&self.folder.body(name), &eml)?,
+            (None, Some(name)) => {
+                folder::remove(&eml)?;
+                // What is left of a damaged one may be its envelope alone.
+                self.folder.link(&self.folder.body(name), &eml)?;
+            }
             (None, None) => {}
         }
         let mut text = serde_json::to_vec_pretty(&note).map_err(io::Error::other)?;
@@ -159,6 +196,16 @@ impl Shared {
         self.write_whole(&json, &text)?;
         self.folder.sync(folder)?;
         Ok(Some(json))
+    }
+
+    pub(super) fn lock_pairs(&self) -> MutexGuard<'_, ()> {
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes a message that was set aside.
+    pub(super) fn remove_aside(&self, json: &Path) -> io::Result<()> {
+        let _pair = self.lock_pairs();
+        remove(&self.folder, json)
     }
 
     fn content(&self, id: i64) -> rusqlite::Result<Option<Content>> {
@@ -180,20 +227,6 @@ impl Shared {
         self.folder.faults.at(Point::Sync)?;
         file.sync_data()?;
         fs::rename(&begun, path)
-    }
-}
-
-/// A second name for a body: that takes no room, and no time.
-fn link(body: &Path, eml: &Path) -> io::Result<()> {
-    folder::remove(eml)?;
-    match fs::hard_link(body, eml) {
-        // What is left of a damaged one is its envelope.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(_) => {
-            fs::copy(body, eml)?;
-            File::open(eml)?.sync_all()
-        }
-        Ok(()) => Ok(()),
     }
 }
 
@@ -233,13 +266,15 @@ pub(super) fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Removes a message that was set aside: first what names it.
 pub(super) fn remove(folder: &Folder, json: &Path) -> io::Result<()> {
+    folder.faults.at(Point::Unlink)?;
     folder::remove(json)?;
+    folder.faults.at(Point::UnlinkMessage)?;
     folder::remove(&json.with_extension("eml"))?;
     json.parent().map_or(Ok(()), |parent| folder.sync(parent))
 }
 
 /// Moves what another process had set aside.
-pub(super) fn take_over(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn take_over(from: &Path, folder: &Folder, to: &Path) -> io::Result<()> {
     for json in names(from)? {
         let note = Note::read(&json).ok();
         let stem = json.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
@@ -250,14 +285,14 @@ pub(super) fn take_over(from: &Path, to: &Path) -> io::Result<()> {
         }
         let eml = json.with_extension("eml");
         if eml.exists() {
-            fs::rename(&eml, to.join(format!("{base}.eml")))?;
+            folder.shift(&eml, &to.join(format!("{base}.eml")))?;
         }
-        fs::rename(&json, to.join(format!("{base}.json")))?;
+        folder.shift(&json, &to.join(format!("{base}.json")))?;
     }
     for entry in fs::read_dir(from)? {
         // Messages of which nothing else is known.
         let entry = entry?;
-        fs::rename(entry.path(), to.join(entry.file_name()))?;
+        folder.shift(&entry.path(), &to.join(entry.file_name()))?;
     }
-    folder::sync_folder(to)
+    folder.sync(to)
 }

@@ -5,14 +5,18 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::dispatch::LARGEST;
+use super::error::is_damage;
 use super::files::FileJob;
 use super::lease::Held;
 use super::statements::{Row, Statements};
+use super::suspects::Suspects;
 use super::writer::{Adopted, Edit, InFile, Job, Why, Writer};
 use super::{Incoming, Refusal, Shared, clock, database};
+use crate::log::Level;
 
 /// What has to be done when the commit is synced.
-enum Effect {
+pub(super) enum Effect {
     /// A message is saved; `due` where it has a time.
     Saved { job: Saved, id: i64, octets: u64, due: Option<i64> },
     /// A row is gone, `false` where there was none; and its time, where it had one.
@@ -21,6 +25,22 @@ enum Effect {
     Deferred { job: Job, found: bool },
     /// What a command asked for.
     Edited { job: Job, rows: Vec<Edited> },
+    /// Marks are gone.
+    Forgot(Vec<String>),
+    /// A message that is there already, if only by this very commit: whoever hears of it looks.
+    Known(Saved),
+}
+
+impl Effect {
+    fn into_job(self) -> Job {
+        match self {
+            Self::Saved { job, .. } => job.into_job(),
+            Self::Deleted { held, why, .. } => Job::Delete { held, why },
+            Self::Deferred { job, .. } | Self::Edited { job, .. } => job,
+            Self::Forgot(marks) => Job::Forget { marks },
+            Self::Known(saved) => saved.into_job(),
+        }
+    }
 }
 
 /// A message with its file.
@@ -37,7 +57,7 @@ impl Saved {
 }
 
 /// A row that a command changed.
-struct Edited {
+pub(super) struct Edited {
     id: i64,
     row: Row,
     /// Its time, where it has one.
@@ -54,29 +74,32 @@ pub(super) struct Batch {
     /// Octets of what it adds.
     added: u64,
     written: u64,
+    /// Whether what failed is the change of a row, by the last effect.
+    is_stuck: bool,
 }
 
 impl Batch {
     pub(super) fn new(jobs: Vec<Job>) -> Self {
         let effects = Vec::with_capacity(jobs.len());
-        Self { jobs: jobs.into_iter(), effects, lanes: BTreeMap::new(), added: 0, written: 0 }
+        let jobs = jobs.into_iter();
+        Self { jobs, effects, lanes: BTreeMap::new(), added: 0, written: 0, is_stuck: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.jobs.as_slice().is_empty()
     }
 
-    /// Ids of the messages it was to save.
-    pub(super) fn ids(&self) -> Vec<i64> {
-        let ids = self.effects.iter().filter_map(|effect| match effect {
-            Effect::Saved { id, .. } => Some(*id),
-            _ => None,
-        });
-        ids.collect()
+    /// The messages it was to save.
+    pub(super) fn suspect(&self, suspects: &mut Suspects) {
+        for effect in &self.effects {
+            if let Effect::Saved { job, id, .. } = effect {
+                suspects.add(*id, job);
+            }
+        }
     }
 
     fn count(&mut self, backend: &str, depth: i64, octets: u64) {
-        let octets = i64::try_from(octets).unwrap_or(i64::MAX);
+        let octets = i64::try_from(octets.min(LARGEST)).unwrap_or(0);
         let sum = match self.lanes.get_mut(backend) {
             Some(sum) => sum,
             None => self.lanes.entry(backend.to_owned()).or_default(),
@@ -85,14 +108,27 @@ impl Batch {
         sum.1 += depth * octets;
     }
 
+    /// Takes out what cannot be done since the row that it changes is on a damaged page.
+    pub(super) fn take_stuck(&mut self, error: &rusqlite::Error) -> Option<Effect> {
+        if self.is_stuck && is_damage(error) { self.effects.pop() } else { None }
+    }
+
+    /// All of it, to be done anew.
+    pub(super) fn into_jobs(self) -> impl Iterator<Item = Job> {
+        self.effects.into_iter().map(Effect::into_job).chain(self.jobs)
+    }
+
     /// It came to nothing: messages are refused; the rest is given back, to be done again.
     pub(super) fn into_undone(self, shared: &Shared) -> Vec<Job> {
         let mut undone = Vec::new();
         for effect in self.effects {
             match effect {
-                Effect::Saved { job, .. } => shared.refuse(job.into_job(), Refusal::Broken),
+                Effect::Saved { job, .. } | Effect::Known(job) => {
+                    shared.refuse(job.into_job(), Refusal::Broken);
+                }
                 Effect::Deleted { held, why, .. } => undone.push(Job::Delete { held, why }),
                 Effect::Deferred { job, .. } => undone.push(job),
+                Effect::Forgot(marks) => undone.push(Job::Forget { marks }),
                 // Not again: it may be what cannot be written. Who asked is told that it was not done.
                 Effect::Edited { .. } => {}
             }
@@ -133,14 +169,23 @@ impl Writer {
 
     fn write(&mut self, on: &mut Statements<'_>, batch: &mut Batch) -> rusqlite::Result<()> {
         while let Some(job) = batch.jobs.next() {
-            match job {
+            let done = match job {
                 Job::Insert { entry, file, adopted } => {
                     self.insert(on, batch, Saved { entry, file, adopted })?;
+                    continue;
                 }
-                Job::Delete { held, why } => delete(on, batch, held, why)?,
-                Job::Defer { .. } => self.defer(on, batch, job)?,
-                Job::Edit { .. } => self.edit(on, batch, job)?,
-            }
+                Job::Forget { marks } => {
+                    let forgotten = marks.iter().try_for_each(|mark| on.forget(mark));
+                    batch.effects.push(Effect::Forgot(marks));
+                    forgotten?;
+                    continue;
+                }
+                Job::Delete { held, why } => delete(on, batch, held, why),
+                Job::Defer { .. } => self.defer(on, batch, job),
+                Job::Edit { .. } => self.edit(on, batch, job),
+            };
+            batch.is_stuck = done.is_err();
+            done?;
         }
         for (backend, (depth, octets)) in &batch.lanes {
             on.lane.execute((backend, depth, octets))?;
@@ -185,7 +230,7 @@ impl Writer {
         id: i64,
         edit: Edit,
     ) -> rusqlite::Result<Option<Edited>> {
-        let found = on.row.query_row([id], |row| Ok((Row::of(row)?, row.get(3)?))).optional()?;
+        let found = on.row.query_row([id], |row| Ok((Row::of(row)?, row.get(4)?))).optional()?;
         let Some((row, due)): Option<(Row, Option<i64>)> = found else { return Ok(None) };
         if self.shared.lanes.leased(&row.backend, id) {
             return Ok(None);
@@ -213,16 +258,24 @@ impl Writer {
             Some(adopted) => on.mark(&adopted.key)? == adopted.after,
             None => true,
         };
+        let is_new = match entry.mark() {
+            Some(mark) => on.mark(mark)? == 0,
+            None => true,
+        };
+        if !is_new {
+            batch.effects.push(Effect::Known(saved));
+            return Ok(());
+        }
         if !follows || !entry.is_wanted() {
             self.shared.refuse(saved.into_job(), Refusal::Broken);
             return Ok(());
         }
         let record = entry.record();
         let size = file.as_ref().map_or(entry.octets().len() as u64, |file| file.size);
-        let cost = record.len() as u64 + size;
+        let cost = (record.len() as u64).saturating_add(size);
         let room = &self.shared.room;
         // What was in another folder is on this disk already.
-        if adopted.is_none() && (room.is_tight() || !room.fits(batch.added + cost)) {
+        if adopted.is_none() && (room.is_tight() || !room.fits(batch.added.saturating_add(cost))) {
             self.shared.refuse(saved.into_job(), Refusal::Full);
             return Ok(());
         }
@@ -234,8 +287,11 @@ impl Writer {
         self.next += 1;
         let done = on.insert_row(id, &saved, size);
         let due = adopted.as_ref().and_then(|adopted| Some(adopted.retry.as_ref()?.next_ms));
+        if adopted.is_some() {
+            self.adopted = self.adopted.min((clock::ms(entry.received_at()), id));
+        }
         batch.count(entry.backend(), 1, cost);
-        batch.added += cost;
+        batch.added = batch.added.saturating_add(cost);
         batch.written += if file.is_some() { record.len() as u64 } else { cost };
         self.last = id;
         batch.effects.push(Effect::Saved { job: saved, id, octets: cost, due });
@@ -271,6 +327,8 @@ impl Writer {
                 }
                 Effect::Deferred { job, found } => shared.deferred(&job, found),
                 Effect::Edited { job, rows } => shared.edited(job, rows),
+                Effect::Forgot(_) => {}
+                Effect::Known(saved) => shared.refuse(saved.into_job(), Refusal::Broken),
             }
         }
         shared.look(batch.written);
@@ -310,6 +368,7 @@ impl Shared {
                 self.lanes.advance(&row.backend, id, due.unwrap_or(now), now);
                 continue;
             }
+            self.quiet.say(Level::Info, format_args!("{}: dropped by a command", row.queued_id));
             self.lanes.deleted(&row.backend, id, row.octets, due);
             self.figures.depth.sub();
             if let Some(name) = row.file {

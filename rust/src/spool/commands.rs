@@ -12,8 +12,10 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{OptionalExtension, Row};
 
 use super::aside::{self, Note};
+use super::salvage::{self, Piece};
 use super::writer::{Edit, Job};
-use super::{Incoming, Octets, Refusal, Shared, Spool, clock};
+use super::{Octets, Shared, Spool, clock};
+use crate::log::Level;
 
 /// Rows that are looked at in one transaction.
 const PAGE: i64 = 10_000;
@@ -22,11 +24,14 @@ const SEARCHED: i64 = 1_000;
 /// Messages that are changed in one commit: whoever waits for the next one waits for them.
 const EDITS: usize = 500;
 /// How long a change may take, on a disk that hardly answers.
-const PATIENCE: Duration = Duration::from_mins(5);
+pub(super) const PATIENCE: Duration = Duration::from_mins(5);
 
-const LIST: &str =
+const LIST: [&str; 2] = [
     "SELECT msg.id, queued_id, msg.backend, received_ms, size, env, attempts, next_ms, error
-  FROM msg LEFT JOIN retry ON retry.id = msg.id";
+      FROM msg LEFT JOIN retry ON retry.id = msg.id",
+    // Where its attempts cannot be read.
+    "SELECT msg.id, queued_id, msg.backend, received_ms, size, env, NULL, NULL, NULL FROM msg",
+];
 
 /// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,18 +87,18 @@ pub struct Entry {
 }
 
 impl Spool {
-    /// At most `max` messages behind `after` in the order of their ids; or of those that were set aside.
+    /// At most `max` messages behind `after` in the order of their ids; or of those that were set aside. What
+    /// cannot be read is in the list as damaged.
     pub fn list(&self, after: i64, max: usize, failed: bool) -> io::Result<Vec<Entry>> {
         if failed {
             return self.shared.list_aside(after, max);
         }
+        let Some(from) = after.checked_add(1) else { return Ok(Vec::new()) };
         let max = i64::try_from(max).unwrap_or(i64::MAX);
         let reader = self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut select = reader
-            .prepare(&format!("{LIST} WHERE msg.id > ?1 ORDER BY msg.id LIMIT ?2"))
+        let page = salvage::page(&reader, &LIST, from, max, |row| self.shared.entry(row))
             .map_err(|error| self.shared.cannot_read(&error))?;
-        let rows = select.query_map((after, max), |row| self.shared.entry(row));
-        rows.and_then(Iterator::collect).map_err(|error| self.shared.cannot_read(&error))
+        Ok(page.into_iter().map(entry_of).collect())
     }
 
     /// A message: waiting, failed or damaged.
@@ -118,55 +123,30 @@ impl Spool {
         if !failed {
             return self.shared.edit(queued_ids, Edit::Drop);
         }
+        let _asked = self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let mut count = 0;
         for folder in [self.shared.folder.failed(), self.shared.folder.damaged()] {
-            for (path, _) in wanted_notes(&folder, queued_ids)? {
-                aside::remove(&self.shared.folder, &path)?;
+            for (path, note) in wanted_notes(&folder, queued_ids)? {
+                self.shared.remove_aside(&path)?;
+                let text = format_args!("{}: dropped by a command", note.queued_id);
+                self.shared.quiet.say(Level::Info, text);
                 count += 1;
             }
         }
         self.shared.count_failed_files();
         Ok(count)
     }
-
-    /// Puts failed messages back: those, or all. Their age begins anew. How many.
-    pub fn replay(&self, queued_ids: Option<&[String]>) -> io::Result<u64> {
-        let mut count = 0;
-        let notes = wanted_notes(&self.shared.folder.failed(), queued_ids)?;
-        let replayed = notes.into_iter().try_for_each(|(path, note)| {
-            self.replay_one(&path, note)?;
-            aside::remove(&self.shared.folder, &path)?;
-            count += 1;
-            Ok(())
-        });
-        self.shared.count_failed_files();
-        replayed.map(|()| count)
-    }
-
-    fn replay_one(&self, path: &Path, note: Note) -> io::Result<()> {
-        let eml = path.with_extension("eml");
-        let body = crate::buffer::Body::stored(&File::open(&eml)?)?;
-        let (settled, outcome) = channel();
-        let record = note.record();
-        self.insert(Box::new(Replayed { note, record, body, settled }));
-        let text = match outcome.recv_timeout(PATIENCE) {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(Refusal::Full)) => "the spool is full: make room, or raise spool.max_bytes",
-            Ok(Err(Refusal::Broken)) | Err(_) => "the spool cannot be written: see the log",
-        };
-        Err(io::Error::other(format!("{}: cannot be put back: {text}", eml.display())))
-    }
 }
 
 impl Shared {
-    fn cannot_read(&self, error: &rusqlite::Error) -> io::Error {
+    pub(super) fn cannot_read(&self, error: &rusqlite::Error) -> io::Error {
         let path = self.folder.database();
         io::Error::other(format!("{}: {error}: check its disk", path.display()))
     }
 
     fn entry(&self, row: &Row<'_>) -> rusqlite::Result<Entry> {
-        let (id, backend): (i64, String) = (row.get(0)?, row.get(2)?);
-        let (size, next_ms): (i64, Option<i64>) = (row.get(4)?, row.get(7)?);
+        let (id, backend) = (row.get(0)?, salvage::text(row, 2)?);
+        let next_ms = salvage::integer(row, 7)?;
         let state = if self.lanes.leased(&backend, id) {
             State::InWork
         } else if next_ms.is_some_and(|at| at > clock::now_ms()) {
@@ -176,27 +156,27 @@ impl Shared {
         };
         Ok(Entry {
             id,
-            queued_id: row.get(1)?,
+            queued_id: salvage::text(row, 1)?,
             backend,
-            received_at: clock::time(row.get(3)?),
-            size: size.unsigned_abs(),
-            attempts: row.get::<_, Option<u32>>(6)?.unwrap_or(0),
+            received_at: clock::time(salvage::integer(row, 3)?.unwrap_or(0)),
+            size: salvage::integer(row, 4)?.unwrap_or(0).unsigned_abs(),
+            attempts: salvage::count(row, 6)?.unwrap_or(0),
             next_at: next_ms.map(clock::time),
-            error: row.get(8)?,
+            error: salvage::optional_text(row, 8)?,
             state,
-            record: row.get(5)?,
+            record: salvage::octets(row, 5)?,
         })
     }
 
     fn show(&self, id: i64) -> io::Result<Option<(Entry, Octets)>> {
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = reader
-            .query_row(&format!("{LIST} WHERE msg.id = ?1"), [id], |row| self.entry(row))
+            .query_row(&format!("{} WHERE msg.id = ?1", LIST[0]), [id], |row| self.entry(row))
             .optional()
             .map_err(|error| self.cannot_read(&error))?;
         let content = reader
             .query_row("SELECT file, body FROM msg WHERE id = ?1", [id], |row| {
-                Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
+                Ok((salvage::optional_text(row, 0)?, salvage::octets(row, 1)?))
             })
             .optional()
             .map_err(|error| self.cannot_read(&error))?;
@@ -204,7 +184,7 @@ impl Shared {
         let (Some(entry), Some((file, body))) = (entry, content) else { return Ok(None) };
         let octets = match file {
             Some(name) => Octets::File(open(&self.folder.body(&name))?),
-            None => Octets::Memory(body.unwrap_or_default()),
+            None => Octets::Memory(body),
         };
         Ok(Some((entry, octets)))
     }
@@ -258,10 +238,14 @@ impl Shared {
         let mut cursor = after;
         while cursor < end {
             let page = self.page(cursor, size).map_err(|error| self.cannot_read(&error))?;
-            let Some((last, _)) = page.last() else { break };
-            cursor = *last;
-            let found = page.iter().filter(|(id, name)| *id <= end && is_wanted(name));
-            let ids: Vec<i64> = found.map(|(id, _)| *id).collect();
+            let Some(last) = page.last() else { break };
+            cursor = last.last();
+            let found = page.iter().filter_map(|piece| match piece {
+                Piece::Row(id, name) => Some(*id).filter(|id| *id <= end && is_wanted(name)),
+                // Nobody knows what it is called, and nothing can be done with it.
+                Piece::Lost(..) => None,
+            });
+            let ids: Vec<i64> = found.collect();
             if !ids.is_empty() && !take(&ids)? {
                 break;
             }
@@ -269,11 +253,11 @@ impl Shared {
         Ok(())
     }
 
-    fn page(&self, cursor: i64, size: i64) -> rusqlite::Result<Vec<(i64, String)>> {
+    fn page(&self, cursor: i64, size: i64) -> rusqlite::Result<Vec<Piece<String>>> {
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut select =
-            reader.prepare("SELECT id, queued_id FROM msg WHERE id > ?1 ORDER BY id LIMIT ?2")?;
-        select.query_map((cursor, size), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        let select = ["SELECT msg.id, queued_id FROM msg"];
+        let from = cursor.saturating_add(1);
+        salvage::page(&reader, &select, from, size, |row| salvage::text(row, 1))
     }
 
     fn edit(&self, queued_ids: Option<&[String]>, edit: Edit) -> io::Result<u64> {
@@ -303,12 +287,11 @@ impl Shared {
         let damaged = aside::names(&self.folder.damaged())?.into_iter();
         let all = failed.map(|path| (path, State::Failed));
         let all = all.chain(damaged.map(|path| (path, State::Damaged)));
-        let page = all.enumerate().skip(skipped).take(max);
-        page.map(|(index, (path, state))| {
+        let found = all.enumerate().skip(skipped).filter_map(|(index, (path, state))| {
             let place = i64::try_from(index + 1).unwrap_or(i64::MAX);
-            Ok(entry_aside(place, read_note(&path)?, state))
-        })
-        .collect()
+            Some(entry_aside(place, Note::find(&path)?, state))
+        });
+        Ok(found.take(max).collect())
     }
 
     fn show_aside(&self, queued_id: &str) -> io::Result<Option<(Entry, Octets)>> {
@@ -336,6 +319,26 @@ impl Shared {
     }
 }
 
+/// As a list shows it. Of what cannot be read it has the place, and why.
+fn entry_of(piece: Piece<Entry>) -> Entry {
+    let (ids, error) = match piece {
+        Piece::Row(_, entry) => return entry,
+        Piece::Lost(ids, error) => (ids, error),
+    };
+    Entry {
+        id: *ids.end(),
+        queued_id: format!("row-{}", ids.start()),
+        backend: String::new(),
+        received_at: SystemTime::now(),
+        size: 0,
+        attempts: 0,
+        next_at: None,
+        error: Some(format!("{} cannot be read: check the disk", salvage::in_words(&ids, &error))),
+        state: State::Damaged,
+        record: Vec::new(),
+    }
+}
+
 fn entry_aside(place: i64, note: Note, state: State) -> Entry {
     Entry {
         id: place,
@@ -346,22 +349,20 @@ fn entry_aside(place: i64, note: Note, state: State) -> Entry {
         size: note.size,
         attempts: note.attempts,
         next_at: None,
+        state: if note.is_damaged { State::Damaged } else { state },
         error: Some(note.reason),
-        state,
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     File::open(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
-fn read_note(path: &Path) -> io::Result<Note> {
-    Note::read(path)
-        .map_err(|error| io::Error::other(format!("{}: {error}: remove it", path.display())))
-}
-
-fn wanted_notes(folder: &Path, queued_ids: Option<&[String]>) -> io::Result<Vec<(PathBuf, Note)>> {
+pub(super) fn wanted_notes(
+    folder: &Path,
+    queued_ids: Option<&[String]>,
+) -> io::Result<Vec<(PathBuf, Note)>> {
     let mut found = Vec::new();
     let named: Option<HashSet<String>> =
         queued_ids.map(|ids| ids.iter().map(|id| aside::safe(id)).collect());
@@ -370,44 +371,10 @@ fn wanted_notes(folder: &Path, queued_ids: Option<&[String]>) -> io::Result<Vec<
         if named.as_ref().is_some_and(|names| !aside::is_of(&path, names)) {
             continue;
         }
-        let note = read_note(&path)?;
+        let Some(note) = Note::find(&path) else { continue };
         if queued_ids.is_none_or(|ids| ids.contains(&note.queued_id)) {
             found.push((path, note));
         }
     }
     Ok(found)
-}
-
-/// A failed message that comes back.
-struct Replayed {
-    note: Note,
-    record: Vec<u8>,
-    body: crate::buffer::Body,
-    settled: std::sync::mpsc::Sender<Result<(), Refusal>>,
-}
-
-impl Incoming for Replayed {
-    fn backend(&self) -> &str {
-        &self.note.backend
-    }
-
-    fn queued_id(&self) -> &str {
-        &self.note.queued_id
-    }
-
-    fn received_at(&self) -> SystemTime {
-        SystemTime::now()
-    }
-
-    fn record(&self) -> &[u8] {
-        &self.record
-    }
-
-    fn octets(&self) -> &[u8] {
-        self.body.as_slice()
-    }
-
-    fn settle(self: Box<Self>, outcome: Result<(), Refusal>) {
-        let _ = self.settled.send(outcome);
-    }
 }

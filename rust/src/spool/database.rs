@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::OpenError;
-use super::folder;
+use super::{folder, salvage};
 
 /// The oldest `SQLite` that is trusted: those before it can lose committed data when a write meets a
 /// checkpoint ("WAL-reset bug").
@@ -30,6 +30,10 @@ CREATE TABLE lane(backend TEXT PRIMARY KEY, depth INTEGER NOT NULL, octets INTEG
 CREATE TABLE meta(k TEXT PRIMARY KEY, v INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO meta VALUES('last', 0), ('reserved', 0), ('identity', random());
 ";
+
+/// Times of messages that were taken over, which are older than their ids say. An older version ignores it.
+const ADOPTED: &str = "CREATE TABLE IF NOT EXISTS adopted(received_ms INTEGER, id INTEGER,
+  PRIMARY KEY(received_ms, id)) STRICT, WITHOUT ROWID";
 
 /// The connection that writes; the database is made where there is none.
 pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
@@ -140,7 +144,7 @@ pub(super) fn sums(connection: &Connection) -> rusqlite::Result<Vec<Sum>> {
         .query_map([], |row| {
             let (depth, octets): (i64, i64) = (row.get(1)?, row.get(2)?);
             let (depth, octets) = (depth.unsigned_abs(), octets.unsigned_abs());
-            Ok(Sum { backend: row.get(0)?, depth, octets })
+            Ok(Sum { backend: salvage::text(row, 0)?, depth, octets })
         })?
         .collect()
 }
@@ -149,7 +153,16 @@ pub(super) fn deferred(connection: &Connection) -> rusqlite::Result<Vec<Waiting>
     let mut select = connection.prepare("SELECT id, backend, next_ms FROM retry")?;
     select
         .query_map([], |row| {
-            Ok(Waiting { id: row.get(0)?, backend: row.get(1)?, next_ms: row.get(2)? })
+            let (id, mut backend) = (row.get(0)?, salvage::text(row, 1)?);
+            if backend.contains(char::REPLACEMENT_CHARACTER) {
+                // Its message says it too, and is not read for that otherwise: there may be many.
+                let own = "SELECT backend FROM msg WHERE id = ?1";
+                backend = connection
+                    .query_row(own, [id], |row| salvage::text(row, 0))
+                    .optional()?
+                    .unwrap_or(backend);
+            }
+            Ok(Waiting { id, backend, next_ms: row.get(2)? })
         })?
         .collect()
 }
@@ -169,9 +182,40 @@ pub(super) fn set_meta(connection: &Connection, key: &str, value: i64) -> rusqli
     Ok(())
 }
 
-/// When the oldest message came.
-pub(super) fn oldest(connection: &Connection) -> rusqlite::Result<Option<i64>> {
-    connection
+/// At the start: makes the table of what was taken over, and forgets what is gone of that.
+pub(super) fn prepare_adopted(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(ADOPTED)?;
+    let gone = "DELETE FROM adopted WHERE NOT EXISTS(SELECT 1 FROM msg WHERE msg.id = adopted.id)";
+    match connection.execute_batch(gone) {
+        // It only has more rows than it needs.
+        Err(error) if salvage::is_damage(&error) => Ok(()),
+        done => done,
+    }
+}
+
+/// When the oldest message came: the first one, or one of those that were taken over. `adopted` is the first
+/// of these that may still be there.
+pub(super) fn oldest(
+    connection: &Connection,
+    adopted: &mut (i64, i64),
+) -> rusqlite::Result<Option<i64>> {
+    let first: Option<i64> = connection
         .query_row("SELECT received_ms FROM msg ORDER BY id LIMIT 1", [], |row| row.get(0))
-        .optional()
+        .optional()?;
+    let other = connection
+        .query_row(
+            "SELECT received_ms, id FROM adopted WHERE (received_ms, id) >= (?1, ?2)
+             AND EXISTS(SELECT 1 FROM msg WHERE msg.id = adopted.id) ORDER BY received_ms, id LIMIT 1",
+            *adopted,
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    // Those before it are gone, and a new one that is older says so.
+    *adopted = other.unwrap_or((i64::MAX, i64::MAX));
+    Ok(first.into_iter().chain(other.map(|(received_ms, _)| received_ms)).min())
+}
+
+/// Whether it has no message.
+pub(super) fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT NOT EXISTS(SELECT 1 FROM msg)", [], |row| row.get(0))
 }

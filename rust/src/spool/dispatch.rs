@@ -2,34 +2,42 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, Row, Statement};
+use rusqlite::{OptionalExtension, Row, Statement};
 
+use super::error::advice_for_database;
 use super::files::FileJob;
-use super::lanes::{PAGE, Turn};
+use super::lanes::Turn;
 use super::lease::{Held, Lease, Leased};
-use super::{Octets, Shared};
+use super::{Octets, Shared, salvage};
 use crate::log::Level;
 
 /// Octets that are given out together, beyond the first message.
 const LARGEST_BATCH: u64 = 16 << 20;
-/// Rows that are looked at in one transaction, whosever they are.
-const ROWS: usize = 10 * PAGE;
+/// No message is larger, whatever its row says: sums of sizes cannot overflow.
+pub(super) const LARGEST: u64 = 1 << 40;
 
 const ONE: &str = "SELECT queued_id, received_ms, size, crc, env, file, body,
   (SELECT attempts FROM retry WHERE retry.id = msg.id) FROM msg WHERE id = ?1";
-const MANY: &str = "SELECT id, backend = ?2, EXISTS(SELECT 1 FROM retry WHERE retry.id = msg.id)
-  FROM msg WHERE id > ?1 ORDER BY id LIMIT ?3";
 
-/// What a read has found.
-enum Found {
-    Message(Leased),
-    /// There is no such row any more.
-    Gone,
+/// A row, before its file is opened.
+struct Stored {
+    held: Held,
+    record: Vec<u8>,
+    body: Option<Vec<u8>>,
+    size: i64,
+    crc: i64,
+    /// What nobody has saved like that.
+    odd: Option<&'static str>,
+}
+
+/// Why a message is not given out.
+enum Fault {
     /// What it says is not what was saved.
-    Damaged(Arc<Held>, String),
+    Damaged(String),
     /// It cannot be read now.
     Later(String),
 }
@@ -58,29 +66,17 @@ impl Shared {
         }
     }
 
-    /// Reads the next page of ids.
-    fn load(&self, backend: &str, cursor: i64) {
-        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let page = page(&reader, backend, cursor);
-        drop(reader);
-        match page {
-            Ok((ids, cursor, ended)) => self.lanes.loaded(backend, &ids, cursor, ended),
-            Err(error) => {
-                self.report_read(&error);
-                // Not at once again: whoever asks would do nothing else.
-                std::thread::sleep(Duration::from_millis(100));
-                self.lanes.loaded(backend, &[], cursor, false);
-            }
-        }
+    pub(super) fn report_read(&self, error: &rusqlite::Error) {
+        let advice = advice_for_database(error);
+        self.report_unread(&self.folder.database(), &format_args!("{error}"), advice);
     }
 
-    fn report_read(&self, error: &dyn std::fmt::Display) {
-        let path = self.folder.database();
+    fn report_unread(&self, path: &Path, error: &dyn std::fmt::Display, advice: &str) {
         self.quiet.fault(
             "read",
             Level::Error,
             format_args!(
-                "{}: cannot be read: {error}: what waits there is not given out; check its disk",
+                "{}: cannot be read: {error}: what waits there is not given out; {advice}",
                 path.display()
             ),
         );
@@ -88,153 +84,186 @@ impl Shared {
 
     /// Reads messages; what is too much for one batch goes back, in its order.
     fn read(self: &Arc<Self>, backend: &str, ids: &[(i64, u64)]) -> Vec<Leased> {
-        let mut messages = Vec::with_capacity(ids.len());
-        let name: Arc<str> = Arc::from(backend);
+        let (rows, looked) = self.rows(&Arc::from(backend), ids);
+        for &(id, generation) in ids.iter().skip(looked).rev() {
+            self.lanes.give_back(backend, id, generation);
+        }
+        // Only now, when nobody waits for the connection, and the log of the database may begin anew.
+        rows.into_iter().filter_map(|row| self.open_row(row)).collect()
+    }
+
+    /// The rows of one batch, and how many of the ids were looked at.
+    fn rows(&self, backend: &Arc<str>, ids: &[(i64, u64)]) -> (Vec<Stored>, usize) {
+        let mut rows = Vec::with_capacity(ids.len());
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         // One transaction: a read lock less for each message.
         let together = reader.execute_batch("BEGIN").is_ok();
-        let taken = match reader.prepare(ONE) {
-            Ok(mut select) => self.read_each(&mut select, &name, ids, &mut messages),
+        let looked = match reader.prepare(ONE) {
+            Ok(mut select) => self.rows_of(&mut select, backend, ids, &mut rows),
             Err(error) => {
-                for &(id, lease) in ids {
-                    self.put_off(&name, id, lease, &error);
+                for &(id, generation) in ids {
+                    self.put_off_row(backend, id, generation, &error);
                 }
                 ids.len()
             }
         };
-        if together {
-            let _ = reader.execute_batch("COMMIT");
+        // Where one of them is damaged SQLite may refuse to commit, even what was only read.
+        if together && reader.execute_batch("COMMIT").is_err() {
+            let _ = reader.execute_batch("ROLLBACK");
         }
-        drop(reader);
-        for &(id, generation) in ids.iter().skip(taken).rev() {
-            self.lanes.give_back(backend, id, generation);
-        }
-        messages
+        (rows, looked)
     }
 
-    /// How many of the ids it has looked at.
-    fn read_each(
-        self: &Arc<Self>,
+    fn rows_of(
+        &self,
         select: &mut Statement<'_>,
         backend: &Arc<str>,
         ids: &[(i64, u64)],
-        messages: &mut Vec<Leased>,
+        rows: &mut Vec<Stored>,
     ) -> usize {
         let mut octets = 0;
         for (index, &(id, generation)) in ids.iter().enumerate() {
-            let found = select
-                .query_row([id], |row| self.take_row(row, Arc::clone(backend), id, generation))
-                .optional();
-            match found.map(|found| found.unwrap_or(Found::Gone)) {
+            let found =
+                select.query_row([id], |row| Stored::of(row, backend, id, generation)).optional();
+            match found {
                 // The sender of the first one may be alone with it: it goes, however large it is.
-                Ok(Found::Message(message))
-                    if !messages.is_empty() && octets + message.lease.octets() > LARGEST_BATCH =>
-                {
-                    message.lease.disarm();
+                Ok(Some(row)) if !rows.is_empty() && octets + row.held.octets > LARGEST_BATCH => {
                     return index;
                 }
-                Ok(Found::Message(message)) => {
-                    octets += message.lease.octets();
-                    messages.push(message);
+                Ok(Some(row)) => {
+                    octets += row.held.octets;
+                    rows.push(row);
                 }
-                Ok(Found::Gone) => self.lanes.forget(backend, id, generation),
-                Ok(Found::Damaged(held, reason)) => {
-                    self.files.push(FileJob::Damage { held, reason });
-                }
-                Ok(Found::Later(error)) => self.put_off(backend, id, generation, &error),
-                Err(error) => self.put_off(backend, id, generation, &error),
+                Ok(None) => self.lanes.forget(backend, id, generation),
+                Err(error) => self.put_off_row(backend, id, generation, &error),
             }
         }
         ids.len()
     }
 
-    fn put_off(&self, backend: &Arc<str>, id: i64, generation: u64, error: &dyn std::fmt::Display) {
+    fn put_off_row(&self, backend: &str, id: i64, generation: u64, error: &rusqlite::Error) {
         self.report_read(error);
+        self.put_off(backend, id, generation);
+    }
+
+    fn put_off(&self, backend: &str, id: i64, generation: u64) {
         // In memory alone: the next start tries at once.
         let next_ms = super::clock::now_ms().saturating_add(5_000);
         self.lanes.deferred(backend, id, Some(generation), next_ms);
     }
 
-    fn take_row(
-        self: &Arc<Self>,
-        row: &Row<'_>,
-        backend: Arc<str>,
-        id: i64,
-        generation: u64,
-    ) -> rusqlite::Result<Found> {
-        let record: Vec<u8> = row.get(4)?;
-        let (size, crc): (i64, i64) = (row.get(2)?, row.get(3)?);
+    /// Opens a message and looks whether it is what was saved.
+    fn open_row(self: &Arc<Self>, mut row: Stored) -> Option<Leased> {
+        let opened = self.check(&mut row);
+        let Stored { held, record, .. } = row;
+        match opened {
+            Ok(octets) => {
+                let (id, queued_id, attempts) = (held.id, held.queued_id.clone(), held.attempts);
+                let lease = Lease::new(self, held);
+                Some(Leased { id, queued_id, attempts, record, octets, lease })
+            }
+            Err(Fault::Damaged(reason)) => {
+                self.files.push(FileJob::Damage { held: Arc::new(held), reason });
+                None
+            }
+            Err(Fault::Later(error)) => {
+                let path = held.file.as_ref().map(|name| self.folder.body(name));
+                self.report_unread(&path.unwrap_or_default(), &error, "check its disk");
+                self.put_off(&held.backend, held.id, held.generation);
+                None
+            }
+        }
+    }
+
+    fn check(&self, row: &mut Stored) -> Result<Octets, Fault> {
+        let damaged = |reason: &str| Fault::Damaged(reason.to_owned());
+        if let Some(odd) = row.odd {
+            return Err(damaged(odd));
+        }
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&row.record);
+        let (octets, size) = match &row.held.file {
+            None => {
+                let body = row.body.take().unwrap_or_default();
+                sum.update(&body);
+                let size = body.len() as u64;
+                (Octets::Memory(body), size)
+            }
+            Some(name) => match open(&self.folder.body(name), &mut sum) {
+                Ok((file, size)) => (Octets::File(file), size),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(Fault::Damaged(format!("its file {name} is missing")));
+                }
+                Err(error) => return Err(Fault::Later(error.to_string())),
+            },
+        };
+        // What is there is what was counted when it was saved.
+        row.held.octets = size.saturating_add(row.record.len() as u64);
+        if i64::from(sum.finalize()) != row.crc {
+            return Err(damaged("its checksum is not that of what was saved"));
+        }
+        if u64::try_from(row.size) != Ok(size) {
+            return Err(damaged("its size is not that of what was saved"));
+        }
+        Ok(octets)
+    }
+}
+
+impl Stored {
+    /// Whatever is in it: a row that is not what was saved stops no others.
+    fn of(row: &Row<'_>, backend: &Arc<str>, id: i64, generation: u64) -> rusqlite::Result<Self> {
+        let number = |at: usize| row.get_ref(at).map(|value| value.as_i64().ok());
+        let octets =
+            |at: usize| row.get_ref(at).map(|value| value.as_bytes().ok().map(<[u8]>::to_vec));
+        let mut odd = None;
+        let queued_id = salvage::text(row, 0)?;
+        if queued_id.is_empty() || queued_id.contains(char::REPLACEMENT_CHARACTER) {
+            odd = Some("its id is not text");
+        }
+        let mut file = salvage::optional_text(row, 5)?;
+        if file.as_ref().is_some_and(|name| !is_name(name)) {
+            odd = Some("the name of its file is none");
+            file = None;
+        }
+        let (record, body) = (octets(4)?.unwrap_or_default(), octets(6)?);
+        let size = number(2)?.unwrap_or(-1);
+        // Until it is opened only its row says how large a file is.
+        let counted = match &body {
+            Some(body) => body.len() as u64,
+            None => u64::try_from(size).ok().filter(|size| *size <= LARGEST).unwrap_or(0),
+        };
+        let attempts = number(7)?.unwrap_or(0).clamp(0, i64::from(u32::MAX >> 1));
         let held = Held {
             id,
             generation,
-            backend,
-            queued_id: row.get(0)?,
-            received_ms: row.get(1)?,
-            attempts: row.get::<_, Option<u32>>(7)?.unwrap_or(0),
-            octets: size.unsigned_abs() + record.len() as u64,
-            file: row.get(5)?,
+            backend: Arc::clone(backend),
+            queued_id,
+            received_ms: number(1)?.unwrap_or(0),
+            attempts: u32::try_from(attempts).unwrap_or(0),
+            octets: counted + record.len() as u64,
+            file,
         };
-        let mut sum = crc32fast::Hasher::new();
-        sum.update(&record);
-        let octets = match &held.file {
-            None => {
-                let body: Vec<u8> = row.get(6)?;
-                sum.update(&body);
-                Octets::Memory(body)
-            }
-            Some(name) => match open(&self.folder.body(name), &mut sum) {
-                Ok(file) => Octets::File(file),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let reason = format!("its file {name} is missing");
-                    return Ok(Found::Damaged(Arc::new(held), reason));
-                }
-                Err(error) => return Ok(Found::Later(format!("{name}: {error}"))),
-            },
-        };
-        if i64::from(sum.finalize()) != crc {
-            let reason = "its checksum is not that of what was saved".to_owned();
-            return Ok(Found::Damaged(Arc::new(held), reason));
-        }
-        let (queued_id, attempts) = (held.queued_id.clone(), held.attempts);
-        let lease = Lease::new(self, held);
-        Ok(Found::Message(Leased { id, queued_id, attempts, record, octets, lease }))
+        Ok(Self { held, record, body, size, crc: number(3)?.unwrap_or(-1), odd })
     }
 }
 
-/// Ids of a backend behind `cursor`; up to where was looked; whether that is the end.
-fn page(
-    reader: &Connection,
-    backend: &str,
-    cursor: i64,
-) -> rusqlite::Result<(Vec<i64>, i64, bool)> {
-    let mut select = reader.prepare(MANY)?;
-    let limit = i64::try_from(ROWS).unwrap_or(i64::MAX);
-    let mut rows = select.query((cursor, backend, limit))?;
-    let (mut ids, mut cursor, mut seen) = (Vec::new(), cursor, 0);
-    while ids.len() < PAGE
-        && let Some(row) = rows.next()?
-    {
-        cursor = row.get(0)?;
-        seen += 1;
-        let (ours, deferred): (bool, bool) = (row.get(1)?, row.get(2)?);
-        if ours && !deferred {
-            ids.push(cursor);
-        }
-    }
-    let ended = ids.len() < PAGE && seen < ROWS;
-    Ok((ids, cursor, ended))
+/// Whether a body can be called so: its name is made of letters and digits.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_alphanumeric())
 }
 
-/// Opens a body, and reads it once for its checksum.
-fn open(path: &std::path::Path, sum: &mut crc32fast::Hasher) -> io::Result<File> {
+/// Opens a body, and reads it once, for its checksum and its size.
+fn open(path: &Path, sum: &mut crc32fast::Hasher) -> io::Result<(File, u64)> {
     let mut file = File::open(path)?;
     let mut chunk = vec![0; 64 << 10];
+    let mut size = 0;
     loop {
         let count = file.read(&mut chunk)?;
         if count == 0 {
             file.rewind()?;
-            return Ok(file);
+            return Ok((file, size));
         }
+        size += count as u64;
         sum.update(chunk.get(..count).unwrap_or_default());
     }
 }

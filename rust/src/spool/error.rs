@@ -89,7 +89,12 @@ fn advice_for_file(error: &io::Error) -> &'static str {
     }
 }
 
-fn advice_for_database(error: &rusqlite::Error) -> &'static str {
+/// Whether what the database has there is damaged: that is not mended by trying again.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt)
+}
+
+pub(super) fn advice_for_database(error: &rusqlite::Error) -> &'static str {
     use rusqlite::ErrorCode as Code;
     match error.sqlite_error_code() {
         Some(Code::NotADatabase | Code::DatabaseCorrupt) => {

@@ -13,8 +13,12 @@ pub(super) enum Point {
     Rename,
     /// A folder is synced.
     SyncFolder,
-    /// A body is unlinked.
+    /// A body is unlinked, or what was set aside.
     Unlink,
+    /// The message of what was set aside is unlinked, whose note is gone.
+    UnlinkMessage,
+    /// A file is given a second name.
+    Link,
 }
 
 /// The failures that are to come.
@@ -22,6 +26,10 @@ pub(super) enum Point {
 pub(super) struct Faults {
     #[cfg(test)]
     planned: std::sync::Mutex<Vec<(Point, i32)>>,
+    #[cfg(test)]
+    held: std::sync::Mutex<Option<(Point, std::sync::mpsc::Receiver<()>)>>,
+    #[cfg(test)]
+    passed: std::sync::Mutex<Vec<Point>>,
 }
 
 impl Faults {
@@ -35,11 +43,32 @@ impl Faults {
     /// Fails where that was planned.
     #[cfg(test)]
     pub(super) fn at(&self, point: Point) -> io::Result<()> {
+        let mut held = self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let until = held.take_if(|(at, _)| *at == point);
+        drop(held);
+        if let Some((_, until)) = until {
+            let _ = until.recv();
+        }
+        self.passed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(point);
         let mut planned = self.planned.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match planned.iter().position(|(at, _)| *at == point) {
             Some(index) => Err(io::Error::from_raw_os_error(planned.remove(index).1)),
             None => Ok(()),
         }
+    }
+
+    /// Has the next pass of a point wait until the other end is dropped.
+    #[cfg(test)]
+    pub(super) fn hold(&self, point: Point, until: std::sync::mpsc::Receiver<()>) {
+        let mut held = self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *held = Some((point, until));
+    }
+
+    /// How often a point was passed.
+    #[cfg(test)]
+    pub(super) fn passes(&self, point: Point) -> usize {
+        let passed = self.passed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        passed.iter().filter(|at| **at == point).count()
     }
 
     /// Has the next pass of a point fail.

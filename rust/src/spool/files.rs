@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use super::folder::Folder;
 use super::lease::Held;
 use super::writer::{InFile, Job, Why};
-use super::{Incoming, Refusal, Shared, folder, statements};
+use super::{Incoming, Refusal, Shared, folder, salvage, statements};
 use crate::log::Level;
 use crate::queued_id::Generator;
 
@@ -99,7 +99,7 @@ fn write(shared: &Shared, name: &str, octets: &[u8]) -> io::Result<()> {
     drop(file);
     let place = shared.folder.body(name);
     if let Some(shelf) = place.parent() {
-        folder::make(shelf)?;
+        shared.folder.make_shelf(shelf)?;
     }
     shared.folder.rename(&path, &place)
 }
@@ -129,10 +129,19 @@ pub(super) fn tidy(shared: &Shared, misses: bool) -> io::Result<()> {
     let reader = shared.reader.lock().unwrap_or_else(PoisonError::into_inner);
     let named = named(&reader)?;
     drop(reader);
-    each_body(&shared.folder, |path, name| match named.contains(name) {
-        true => Ok(()),
-        false if misses => keep(path, name, &shared.folder),
-        false => folder::remove(path),
+    let (mut found, mut others) = (0, Vec::new());
+    each_body(&shared.folder, |path, name| {
+        if named.contains(name) {
+            found += 1;
+        } else {
+            others.push((path.to_owned(), name.to_owned()));
+        }
+        Ok(())
+    })?;
+    // Where a name is damaged, its body is one that none names.
+    let misses = misses || found < named.len();
+    others.iter().try_for_each(|(path, name)| {
+        if misses { keep(path, name, &shared.folder) } else { folder::remove(path) }
     })
 }
 
@@ -140,6 +149,11 @@ pub(super) fn tidy(shared: &Shared, misses: bool) -> io::Result<()> {
 pub(super) fn keep_unnamed(from: &Folder, rows: &Connection, to: &Folder) -> io::Result<()> {
     let named = named(rows)?;
     each_body(from, |path, name| if named.contains(name) { Ok(()) } else { keep(path, name, to) })
+}
+
+/// Sets aside all bodies of that folder: its rows are gone, and one of them named another.
+pub(super) fn keep_all(from: &Folder, to: &Folder) -> io::Result<()> {
+    each_body(from, |path, name| keep(path, name, to))
 }
 
 fn keep(path: &Path, name: &str, folder: &Folder) -> io::Result<()> {
@@ -166,7 +180,7 @@ fn each_body(
 fn named(rows: &Connection) -> io::Result<HashSet<String>> {
     let read = |rows: &Connection| -> rusqlite::Result<HashSet<String>> {
         let mut select = rows.prepare("SELECT file FROM msg WHERE file IS NOT NULL")?;
-        select.query_map([], |row| row.get(0))?.collect()
+        select.query_map([], |row| salvage::text(row, 0))?.collect()
     };
     read(rows).map_err(io::Error::other)
 }

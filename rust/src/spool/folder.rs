@@ -1,5 +1,6 @@
 //! The folder of one process: its lock, its modes, its names, and what makes a change of it last.
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -19,6 +20,8 @@ const FILE_MODE: u32 = 0o600;
 pub(super) struct Folder {
     path: PathBuf,
     lock: Mutex<Option<File>>,
+    /// Folders of bodies whose names were synced since it is ours.
+    shelves: Mutex<HashSet<PathBuf>>,
     pub(super) faults: Faults,
 }
 
@@ -53,14 +56,20 @@ impl Folder {
             }
             // The same since it was opened.
             if is_still(&lock, &name) {
-                let lock = Mutex::new(Some(lock));
-                let folder = Self { path: path.to_owned(), lock, faults: Faults::default() };
+                let folder = Self {
+                    path: path.to_owned(),
+                    lock: Mutex::new(Some(lock)),
+                    shelves: Mutex::default(),
+                    faults: Faults::default(),
+                };
                 folder.complete().map_err(OpenError::file(path, "cannot be prepared"))?;
                 return Ok(Some(folder));
             }
         }
     }
 
+    /// Makes what is missing. All names are synced, also of what is there: who made it may have died before
+    /// it did that, and with the power they would be gone, and all below them.
     fn complete(&self) -> io::Result<()> {
         let mode = fs::metadata(&self.path)?.permissions().mode() & 0o777;
         if mode != FOLDER_MODE {
@@ -69,7 +78,22 @@ impl Folder {
         for name in ["bodies", "bodies/new", "failed", "damaged"] {
             make(&self.path.join(name))?;
         }
-        sync_folder(&self.path)
+        let above = self.path.parent().unwrap_or(Path::new(""));
+        for folder in [above, self.path.as_path(), self.path.join("bodies").as_path()] {
+            self.sync(folder)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the folder of a body where there is none. Its name is synced once, whoever made it.
+    pub(super) fn make_shelf(&self, place: &Path) -> io::Result<()> {
+        make(place)?;
+        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        if !shelves.contains(place) {
+            place.parent().map_or(Ok(()), |bodies| self.sync(bodies))?;
+            shelves.insert(place.to_owned());
+        }
+        Ok(())
     }
 
     /// Another process may have it.
@@ -109,12 +133,56 @@ impl Folder {
 
     /// Renames, and makes that last: both folders are synced.
     pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.faults.at(Point::Rename)?;
-        fs::rename(from, to)?;
+        self.shift(from, to)?;
         for folder in [to.parent(), from.parent()].into_iter().flatten() {
             self.sync(folder)?;
         }
         Ok(())
+    }
+
+    /// Renames, also to where another file system is. Who asks syncs the folders.
+    pub(super) fn shift(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match self.faults.at(Point::Rename).and_then(|()| fs::rename(from, to)) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                self.copy(from, to)?;
+                to.parent().map_or(Ok(()), |folder| self.sync(folder))?;
+                remove(from)
+            }
+            done => done,
+        }
+    }
+
+    /// Gives a file a second name: that takes no room, and no time. Where it can have none, as on another
+    /// file system, it is copied, whole or not at all. `false` where there is no such file; one that has
+    /// the name already is taken for it. Who asks syncs the folder.
+    pub(super) fn link(&self, from: &Path, to: &Path) -> io::Result<bool> {
+        match self.faults.at(Point::Link).and_then(|()| fs::hard_link(from, to)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
+            Err(_) => self.copy(from, to),
+        }
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<bool> {
+        let mut source = match File::open(from) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            source => source?,
+        };
+        let begun = to.with_added_extension("new");
+        let copied = self.fill(&mut source, &begun).and_then(|()| fs::rename(&begun, to));
+        if copied.is_err() {
+            let _ = remove(&begun);
+        }
+        copied.map(|()| true)
+    }
+
+    fn fill(&self, source: &mut File, path: &Path) -> io::Result<()> {
+        remove(path)?;
+        let mut file = create(path)?;
+        self.faults.at(Point::Write)?;
+        io::copy(source, &mut file)?;
+        self.faults.at(Point::Sync)?;
+        file.sync_all()
     }
 
     /// Makes names in a folder last.
@@ -124,12 +192,12 @@ impl Folder {
     }
 }
 
-/// Makes a folder where there is none, with its name synced.
-pub(super) fn make(path: &Path) -> io::Result<()> {
+/// Makes a folder where there is none. Who asks syncs its name, also where it was there.
+fn make(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(FOLDER_MODE).create(path) {
         Ok(()) => {
             give_to_owner(path);
-            path.parent().map_or(Ok(()), sync_folder)
+            Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
@@ -148,7 +216,7 @@ fn make_root(root: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    sync_folder(if above.as_os_str().is_empty() { Path::new(".") } else { above })
+    sync_folder(above)
 }
 
 /// Opens a file to write, made where there is none.
@@ -177,8 +245,9 @@ fn is_still(lock: &File, name: &Path) -> bool {
     }
 }
 
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let here = path.as_os_str().is_empty();
+    File::open(if here { Path::new(".") } else { path })?.sync_all()
 }
 
 /// Removes a file that may be gone already.

@@ -18,6 +18,10 @@ const MOST_LEASED: usize = 8_192;
 /// No message waits longer for its next attempt. One that seems to was put off before the clock stepped
 /// back: it is due.
 const LONGEST_WAIT_MS: i64 = 2 * 3_600_000;
+/// Ids that could not be read are not asked for at once again: whoever does would do nothing else. Each pause
+/// is twice as long as the one before, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// All lanes.
 #[derive(Debug, Default)]
@@ -40,6 +44,9 @@ struct Lane {
     /// Whether there may be others beyond it.
     more: bool,
     loading: bool,
+    /// The last pause, and until when it is: the ids could not be read.
+    pause: Duration,
+    paused: Option<Instant>,
     /// The last one committed.
     newest: i64,
     depth: u64,
@@ -88,7 +95,14 @@ impl Lane {
     /// How long until one is due.
     fn wait(&self, now: i64) -> Option<Duration> {
         let (next_ms, _) = self.due.first()?;
-        Some(Duration::from_millis(u64::try_from(next_ms - now).unwrap_or(0)))
+        Some(Duration::from_millis(u64::try_from(next_ms.saturating_sub(now)).unwrap_or(0)))
+    }
+
+    /// How long until ids are to be read; `None` where none are, or somebody does.
+    fn until_load(&self) -> Option<Duration> {
+        let is_wanted = self.more && !self.loading && !self.is_exhausted();
+        let left = |at: Instant| at.saturating_duration_since(Instant::now());
+        is_wanted.then(|| self.paused.map_or(Duration::ZERO, left))
     }
 }
 
@@ -129,7 +143,7 @@ impl Lanes {
     pub(super) fn inserted(&self, backend: &str, id: i64, octets: u64) {
         self.with(backend, |lane| {
             lane.depth += 1;
-            lane.octets += octets;
+            lane.octets = lane.octets.saturating_add(octets);
             lane.newest = lane.newest.max(id);
             if id <= lane.cursor {
                 // Whoever loads was faster.
@@ -168,7 +182,7 @@ impl Lanes {
     pub(super) fn count(&self, backend: &str, octets: u64) {
         self.with(backend, |lane| {
             lane.depth += 1;
-            lane.octets += octets;
+            lane.octets = lane.octets.saturating_add(octets);
         });
     }
 
@@ -235,7 +249,8 @@ impl Lanes {
             if !ids.is_empty() {
                 return Turn::Ids(ids);
             }
-            if lane.more && !lane.loading && !lane.is_exhausted() {
+            let load = lane.until_load();
+            if load == Some(Duration::ZERO) {
                 lane.loading = true;
                 return Turn::Load(lane.cursor);
             }
@@ -245,7 +260,8 @@ impl Lanes {
                 return Turn::Nothing;
             }
             let due = if lane.is_exhausted() { None } else { lane.wait(now) };
-            let left = due.map_or(left, |due| due.max(Duration::from_millis(1)).min(left));
+            let soonest = due.into_iter().chain(load).min();
+            let left = soonest.map_or(left, |wait| wait.max(Duration::from_millis(1)).min(left));
             let filled = Arc::clone(&lane.filled);
             lane.sleepers += 1;
             inner = filled.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -259,10 +275,21 @@ impl Lanes {
     pub(super) fn loaded(&self, backend: &str, ids: &[i64], cursor: i64, ended: bool) {
         self.with(backend, |lane| {
             lane.loading = false;
+            (lane.pause, lane.paused) = (Duration::ZERO, None);
             lane.ready.extend(ids);
             lane.cursor = lane.cursor.max(cursor);
             // What was committed meanwhile may have been seen, or not.
             lane.more = !ended || lane.newest > lane.cursor;
+            lane.wake();
+        });
+    }
+
+    /// A [`Turn::Load`] came to nothing.
+    pub(super) fn not_loaded(&self, backend: &str) {
+        self.with(backend, |lane| {
+            lane.loading = false;
+            lane.pause = lane.pause.saturating_mul(2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+            lane.paused = Instant::now().checked_add(lane.pause);
             lane.wake();
         });
     }
@@ -278,6 +305,11 @@ impl Lanes {
         for lane in self.lock().lanes.values() {
             lane.filled.notify_all();
         }
+    }
+
+    /// Backends that have, or had, any.
+    pub(super) fn names(&self) -> Vec<Arc<str>> {
+        self.lock().lanes.keys().cloned().collect()
     }
 
     /// Messages of each backend that has any.

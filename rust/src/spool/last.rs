@@ -12,7 +12,8 @@ use super::{Shared, database};
 use crate::log::Level;
 
 /// The last id that was committed, by the database and by the file; and whether the file is ahead: then it
-/// says which ids are missing, once. What is left of those, bodies in files, is not to be removed.
+/// says how many are missing. What is left of those, bodies in files, is not to be removed; once they are
+/// set aside the database is to have that id, and it is not said again.
 pub(super) fn find(
     connection: &Connection,
     folder: &Folder,
@@ -24,13 +25,13 @@ pub(super) fn find(
     quiet.say(
         Level::Critical,
         format_args!(
-            "{}: damaged: ids {} to {told} were committed and are missing: their senders were told 250; \
-             keep a copy of the folder, check its disk, and see the log for their mails",
+            "{}: damaged: up to {} mails were committed and are missing (rows {} to {told}): their senders were told 250; \
+             keep a copy of the folder and check its disk; the log has them among the last that were queued, and not as done",
             folder.database().display(),
+            told - last,
             last + 1
         ),
     );
-    database::set_meta(connection, "last", told)?;
     Ok((told, true))
 }
 

@@ -79,12 +79,8 @@ impl Lease {
         Self { shared: Arc::clone(shared), held: Arc::new(held), state: AtomicU8::new(OPEN) }
     }
 
-    /// Of envelope and message.
-    pub(super) fn octets(&self) -> u64 {
-        self.held.octets
-    }
-
-    /// Nobody was given it after all: it says nothing when it is dropped.
+    /// Says nothing when it is dropped.
+    #[cfg(test)]
     pub(super) fn disarm(&self) {
         self.state.store(ENDED, Ordering::SeqCst);
     }

@@ -17,12 +17,15 @@
 //! | `folder`, `disk` | the folder of a process: lock, modes, names, syncs, free room |
 //! | `database` | the schema, and what SQLite must be |
 //! | `writer`, `batch`, `statements` | the thread that commits, one commit, and what it says to the database |
+//! | `stuck` | what cannot be changed since it is damaged |
+//! | `suspects` | commits that failed, and may be on the disk all the same |
 //! | `files` | the thread of bodies in files |
 //! | `lanes` | which ids wait for which backend |
-//! | `dispatch`, `lease` | reading what is given out; what becomes of it |
+//! | `pages`, `dispatch`, `lease` | reading what is given out, past what is damaged; what becomes of it |
 //! | `aside` | messages that failed or are damaged |
-//! | `adopt` | the folders of processes that are gone |
-//! | `commands` | what a person asks: list, show, retry, drop, replay |
+//! | `adopt`, `gaps` | the folders of processes that are gone; what of them is here already |
+//! | `salvage` | reading rows where some are damaged |
+//! | `commands`, `replay` | what a person asks: list, show, retry, drop; and replay |
 //! | `room` | limits |
 //! | `last` | which id was committed last, to miss those that are missing |
 //! | `clock`, `quiet`, `error`, `faults` | times, log lines, why it cannot be opened, failures on purpose |
@@ -40,22 +43,29 @@ mod faults;
 mod figures;
 mod files;
 mod folder;
+mod gaps;
 mod lanes;
 mod last;
 mod lease;
+mod pages;
 mod quiet;
+mod replay;
 mod room;
+mod salvage;
 mod statements;
+mod stuck;
+mod suspects;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::Connection;
 
@@ -113,6 +123,11 @@ pub trait Incoming: Send {
     fn is_wanted(&self) -> bool {
         true
     }
+    /// What is committed with it and names it, where it may be inserted more than once: it is refused where
+    /// that is there.
+    fn mark(&self) -> Option<&str> {
+        None
+    }
     /// It is saved, and stays so when the power goes now; or it is not there.
     fn settle(self: Box<Self>, outcome: Result<(), Refusal>);
 }
@@ -148,6 +163,13 @@ struct Shared {
     /// Closed where the thread that adopts is to end; nothing is put in.
     adopting: Queue<()>,
     reader: Mutex<Connection>,
+    /// Held while the two files of what is set aside are named and written, moved or removed: half of an old
+    /// pair is not to be taken for half of a new one.
+    pairs: Mutex<()>,
+    /// Held by a command that changes what was set aside: two at a time would both do it.
+    asked: Mutex<()>,
+    /// Folders of others where something had to stay, and when that was seen.
+    left: Mutex<HashMap<PathBuf, Instant>>,
     /// The id that was found last by its name.
     searched: AtomicI64,
     figures: Figures,
@@ -196,6 +218,9 @@ impl Spool {
             files: Queue::default(),
             adopting: Queue::default(),
             reader: Mutex::new(reader),
+            pairs: Mutex::default(),
+            asked: Mutex::default(),
+            left: Mutex::default(),
             searched: AtomicI64::new(0),
             figures: Figures::default(),
             quiet: Quiet::new(log),
@@ -206,6 +231,11 @@ impl Spool {
             .map_err(OpenError::database(&path))?;
         files::tidy(&shared, writer.misses)
             .map_err(OpenError::file(&shared.folder.path().join("bodies"), "cannot be tidied"))?;
+        if writer.misses {
+            database::set_meta(&connection, "last", writer.last)
+                .map_err(OpenError::database(&path))?;
+        }
+        replay::finish(&connection, &shared.folder).map_err(OpenError::database(&path))?;
         shared.count_failed_files();
         shared.look(0);
         let cannot = |error| OpenError::File { path, what: "no thread for it", error };

@@ -3,7 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, Statement};
 
 use super::batch::Saved;
-use super::clock;
+use super::dispatch::LARGEST;
+use super::{clock, salvage};
 
 /// Prepared once for as long as the connection is good.
 pub(super) struct Statements<'connection> {
@@ -17,7 +18,9 @@ pub(super) struct Statements<'connection> {
     pub(super) row: Statement<'connection>,
     pub(super) lane: Statement<'connection>,
     pub(super) meta: Statement<'connection>,
+    forget: Statement<'connection>,
     mark: Statement<'connection>,
+    adopted: Statement<'connection>,
 }
 
 impl<'connection> Statements<'connection> {
@@ -48,7 +51,9 @@ impl<'connection> Statements<'connection> {
             meta: connection.prepare(
                 "INSERT INTO meta VALUES(?1, ?2) ON CONFLICT DO UPDATE SET v = excluded.v",
             )?,
+            forget: connection.prepare("DELETE FROM meta WHERE k = ?1")?,
             mark: connection.prepare("SELECT v FROM meta WHERE k = ?1")?,
+            adopted: connection.prepare("INSERT INTO adopted VALUES(?1, ?2)")?,
         })
     }
 }
@@ -59,9 +64,13 @@ impl Statements<'_> {
         self.delete_retry.query_row([id], |row| row.get(0)).optional()
     }
 
-    /// Up to which id another folder was taken over.
+    /// Up to which id another folder was taken over, or that a message is there; 0 where nothing says so.
     pub(super) fn mark(&mut self, key: &str) -> rusqlite::Result<i64> {
         Ok(self.mark.query_row([key], |row| row.get(0)).optional()?.unwrap_or(0))
+    }
+
+    pub(super) fn forget(&mut self, mark: &str) -> rusqlite::Result<()> {
+        self.forget.execute([mark]).map(drop)
     }
 
     /// Of a message, and what it brings with it.
@@ -69,14 +78,15 @@ impl Statements<'_> {
         let Saved { entry, file, adopted } = saved;
         let (record, octets) = (entry.record(), entry.octets());
         let crc = match (file, adopted) {
-            (Some(file), _) => file.crc,
             // Not made anew: it may say that something is damaged.
-            (None, Some(adopted)) => adopted.crc,
-            (None, None) => checksum(record, octets),
+            (_, Some(adopted)) => adopted.crc,
+            (Some(file), None) => i64::from(file.crc),
+            (None, None) => i64::from(checksum(record, octets)),
         };
+        let received_ms = clock::ms(entry.received_at());
         self.insert.execute((
             id,
-            clock::ms(entry.received_at()),
+            received_ms,
             i64::try_from(size).unwrap_or(i64::MAX),
             crc,
             entry.backend(),
@@ -85,8 +95,15 @@ impl Statements<'_> {
             file.as_ref().map(|file| &file.name),
             file.is_none().then_some(octets),
         ))?;
+        if let Some(mark) = entry.mark() {
+            self.meta.execute((mark, id))?;
+        }
         let Some(adopted) = adopted else { return Ok(()) };
+        for (key, mark) in &adopted.gaps {
+            self.meta.execute((key, mark))?;
+        }
         self.meta.execute((&adopted.key, adopted.id))?;
+        self.adopted.execute((received_ms, id))?;
         if let Some(retry) = &adopted.retry {
             let row = (id, entry.backend(), retry.attempts, retry.next_ms, &retry.reason);
             self.defer.execute(row)?;
@@ -100,6 +117,7 @@ pub(super) struct Row {
     pub(super) backend: String,
     pub(super) octets: u64,
     pub(super) file: Option<String>,
+    pub(super) queued_id: String,
 }
 
 /// Deletes a message, with all that counts it.
@@ -116,13 +134,17 @@ pub(super) fn erase(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-const ROW: &str = "SELECT msg.backend, size + length(env), file, next_ms
+const ROW: &str = "SELECT msg.backend, size + length(env), file, queued_id, next_ms
   FROM msg LEFT JOIN retry ON retry.id = msg.id WHERE msg.id = ?1";
 
 impl Row {
     pub(super) fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        let octets: i64 = row.get(1)?;
-        Ok(Self { backend: row.get(0)?, octets: octets.unsigned_abs(), file: row.get(2)? })
+        Ok(Self {
+            backend: salvage::text(row, 0)?,
+            octets: salvage::integer(row, 1)?.unwrap_or(0).unsigned_abs().min(LARGEST),
+            file: salvage::optional_text(row, 2)?,
+            queued_id: salvage::text(row, 3)?,
+        })
     }
 }
 

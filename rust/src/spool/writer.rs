@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use super::batch::Batch;
 use super::lease::Held;
 use super::statements::Statements;
+use super::suspects::Suspects;
 use super::{Incoming, Refusal, Shared, clock, database, last};
 use crate::log::Level;
 
@@ -34,6 +35,8 @@ pub(super) enum Job {
     Defer { held: Arc<Held>, attempts: u32, next_ms: i64, reason: String },
     /// What a command asks for; it is told how many there were.
     Edit { ids: Vec<i64>, edit: Edit, done: Sender<u64> },
+    /// Marks of messages (see [`Incoming::mark`]) that nobody will try to save again.
+    Forget { marks: Vec<String> },
 }
 
 /// A body in a file.
@@ -46,13 +49,16 @@ pub(super) struct InFile {
 
 /// What a message has of the folder that it was in before.
 pub(super) struct Adopted {
-    /// Names that folder in `meta`, where its highest id is kept.
+    /// Names that folder in `meta`, or a gap of it, where its highest id is kept.
     pub(super) key: String,
     pub(super) id: i64,
     /// The id before it: where that was not taken over, this one is not either. Else the mark would pass
     /// over it, and it would be deleted there.
     pub(super) after: i64,
-    pub(super) crc: u32,
+    /// Gaps that the mark passes over with this one.
+    pub(super) gaps: Vec<(String, i64)>,
+    /// As the row has it, whatever that is.
+    pub(super) crc: i64,
     pub(super) retry: Option<Retry>,
 }
 
@@ -92,7 +98,7 @@ impl Job {
         match self {
             Self::Insert { entry, file: None, .. } => entry.octets().len() + entry.record().len(),
             Self::Insert { entry, file: Some(_), .. } => entry.record().len(),
-            Self::Delete { .. } | Self::Defer { .. } | Self::Edit { .. } => 0,
+            Self::Delete { .. } | Self::Defer { .. } | Self::Edit { .. } | Self::Forget { .. } => 0,
         }
     }
 }
@@ -100,7 +106,7 @@ impl Job {
 /// The thread's own.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    waiting: VecDeque<Job>,
+    pub(super) waiting: VecDeque<Job>,
     /// The next id.
     pub(super) next: i64,
     /// Ids up to here are ours.
@@ -109,8 +115,10 @@ pub(super) struct Writer {
     pub(super) last: i64,
     /// Whether others before that are missing.
     pub(super) misses: bool,
-    /// Ids of commits that failed: they may be on the disk all the same.
-    pub(super) suspects: Vec<i64>,
+    /// Of commits that failed.
+    suspects: Suspects,
+    /// Time and id of the first message that was taken over and may still be there.
+    pub(super) adopted: (i64, i64),
     /// When it broke last.
     broke: Option<Instant>,
     /// The id that `spool.last` has.
@@ -127,6 +135,7 @@ enum End {
 impl Writer {
     /// Reads what there is, and reserves the first ids.
     pub(super) fn begin(shared: Arc<Shared>, connection: &Connection) -> rusqlite::Result<Self> {
+        database::prepare_adopted(connection)?;
         let (last, misses) = last::find(connection, &shared.folder, &shared.quiet)?;
         let first = database::meta(connection, "reserved")?.max(last) + 1;
         let reserved = first + database::BLOCK - 1;
@@ -142,7 +151,8 @@ impl Writer {
             reserved,
             last,
             misses,
-            suspects: Vec::new(),
+            suspects: Suspects::default(),
+            adopted: (i64::MIN, i64::MIN),
             broke: None,
             told: 0,
             ticked: None,
@@ -187,6 +197,7 @@ impl Writer {
             let mut batch = Batch::new(self.cut());
             if !batch.is_empty()
                 && let Err(error) = self.commit(connection, &mut statements, &mut batch)
+                && let Err(batch) = self.without_stuck(connection, batch, &error)
             {
                 self.undo(batch);
                 return End::Broken(error);
@@ -224,7 +235,7 @@ impl Writer {
     /// A commit failed: its messages are refused, what else it had is done by a later one.
     fn undo(&mut self, batch: Batch) {
         self.shared.room.set_broken(true);
-        self.suspects.extend(batch.ids());
+        batch.suspect(&mut self.suspects);
         let later = std::mem::replace(&mut self.waiting, batch.into_undone(&self.shared).into());
         for job in later {
             self.keep(job);
@@ -313,9 +324,7 @@ impl Writer {
 
     fn forget_suspects(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         connection.execute_batch("BEGIN IMMEDIATE")?;
-        for id in &self.suspects {
-            super::statements::erase(connection, *id)?;
-        }
+        self.suspects.take_back(connection)?;
         database::set_meta(connection, "last", self.last)?;
         database::set_meta(connection, "reserved", self.reserved)?;
         // Something that differs, since SQLite does not write what is there already: it shows whether it
@@ -333,7 +342,7 @@ impl Writer {
             return;
         }
         self.ticked = Some(Instant::now());
-        let oldest = database::oldest(connection).ok().flatten().unwrap_or(0);
+        let oldest = database::oldest(connection, &mut self.adopted).ok().flatten().unwrap_or(0);
         self.shared.figures.oldest_ms.store(oldest, Ordering::Relaxed);
         self.shared.look(0);
         self.tick_last();

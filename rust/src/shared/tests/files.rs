@@ -32,9 +32,12 @@ fn a_file_that_can_shrink_is_none_whatever_it_says() {
     let mut octets = vec![0; memory.layout.size()];
     let file: File = memory.file().unwrap().try_clone_to_owned().unwrap().into();
     file.read_exact_at(&mut octets, 0).unwrap();
-    let mut copy = tempfile::tempfile().unwrap();
-    copy.write_all(&octets).unwrap();
-    assert!(trouble(copy).contains("no memory file of guerrilla: it is not sealed"));
+    let on_disk = tempfile::tempfile().unwrap();
+    let in_memory = rustix::fs::memfd_create("copy", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    for mut copy in [on_disk, in_memory.into()] {
+        copy.write_all(&octets).unwrap();
+        assert!(trouble(copy).contains("no memory file of guerrilla: it is not sealed"));
+    }
     assert!(trouble(std::net::TcpListener::bind("127.0.0.1:0").unwrap()).contains("not sealed"));
 }
 
@@ -81,7 +84,7 @@ fn a_place_is_there_and_has_one_tenant() {
 fn everything_lies_beside_everything_else_on_pages_of_its_own() {
     for places in [1, 2, 3, 7, 64, 1_024] {
         let layout = Layout::new(places).unwrap();
-        let mut end = layout.counted(places + 1);
+        let mut end = Layout::counted(places + 1);
         for place in 0..places {
             assert_eq!(layout.tables(place).0, end);
             for kind in Kind::ALL {

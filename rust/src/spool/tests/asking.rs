@@ -78,6 +78,27 @@ fn a_failed_message_comes_back_as_it_was() {
 }
 
 #[test]
+fn the_log_says_what_a_command_did_to_a_message() {
+    let bench = Bench::new();
+    for name in ["1", "2"] {
+        assert_eq!(bench.insert("a", &[(name, b"x")]), [Ok(())]);
+        bench.receive("a", 1)[0].lease.settle(Settled::Failed("550".to_owned()));
+    }
+    assert_eq!(bench.insert("a", &[("3", b"x")]), [Ok(())]);
+    bench.wait_for("spool_failed", 2);
+    bench.lines();
+    assert_eq!(bench.spool.drop_messages(Some(&["1".to_owned()]), true).unwrap(), 1);
+    assert_eq!(bench.spool.replay(None).unwrap(), 1);
+    assert_eq!(bench.spool.drop_messages(Some(&["3".to_owned()]), false).unwrap(), 1);
+    let told = [
+        "1: dropped by a command",
+        "2: in the spool again by a command",
+        "3: dropped by a command",
+    ];
+    assert_eq!(bench.lines(), told);
+}
+
+#[test]
 fn two_failed_messages_of_one_id_do_not_take_each_others_place() {
     let bench = Bench::new();
     for body in [b"1", b"2"] {

@@ -5,6 +5,7 @@ use rusqlite::ffi::{SQLITE_FULL, SQLITE_IOERR_FSYNC, SQLITE_IOERR_WRITE};
 use super::vfs::{Call, fail, mend};
 use super::*;
 use crate::spool::faults::Point;
+use crate::spool::writer::Adopted;
 
 const ENOSPC: i32 = libc::ENOSPC;
 const EIO: i32 = libc::EIO;
@@ -86,6 +87,35 @@ fn a_commit_that_reaches_the_disk_although_it_failed_is_undone() {
     let names: Vec<String> =
         bench.spool.list(0, 9, false).unwrap().into_iter().map(|one| one.queued_id).collect();
     assert_eq!(names, ["before", "after"]);
+}
+
+#[test]
+fn the_marks_of_a_commit_that_failed_are_undone_with_it() {
+    let bench = Bench::new();
+    let taken = |id: i64, after: i64, gaps: &[(&str, i64)]| {
+        let gaps = gaps.iter().map(|(key, mark)| ((*key).to_owned(), *mark)).collect();
+        let key = "adopted 7".to_owned();
+        let adopted = Adopted { key, id, after, gaps, crc: 0, retry: None };
+        let entry = bench.mail("a", &id.to_string(), b"x");
+        bench.spool.shared.send(Job::Insert { entry, file: None, adopted: Some(adopted) });
+        bench.settled.recv_timeout(SOON).unwrap().1
+    };
+    assert_eq!(taken(3, 0, &[]), Ok(()));
+    let none = Connection::open_in_memory().unwrap();
+    drop(std::mem::replace(&mut *bench.spool.shared.reader.lock().unwrap(), none));
+    let wal = bench.spool.path().join("spool.db-wal");
+    fail(&wal, Call::Sync, 0, SQLITE_IOERR_FSYNC);
+    assert_eq!(taken(9, 3, &[("adopted 7 4 8", 3)]), Err(Refusal::Broken));
+    mend(&wal);
+    bench.wait_for("spool_broken", 0);
+    let path = bench.spool.path().join("spool.db");
+    *bench.spool.shared.reader.lock().unwrap() = database::open_to_read(&path).unwrap();
+    let mark = |key: &str| database::meta(&bench.spool.shared.reader.lock().unwrap(), key).unwrap();
+    assert_eq!((mark("adopted 7"), mark("adopted 7 4 8")), (3, 0));
+    // Or it would be deleted where it is, and be nowhere.
+    assert_eq!(taken(9, 3, &[("adopted 7 4 8", 3)]), Ok(()));
+    assert_eq!((mark("adopted 7"), mark("adopted 7 4 8")), (9, 3));
+    assert_eq!(bench.figure("spool_depth"), 2);
 }
 
 #[test]

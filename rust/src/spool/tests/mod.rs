@@ -1,13 +1,19 @@
 //! What a spool promises.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod asides;
 mod asking;
+mod bodies;
 mod broken;
 mod cycle;
 mod damage;
 mod folders;
 mod limits;
+mod odd;
 mod order;
+mod pages;
+mod replaying;
+mod salvaging;
 mod turns;
 pub(super) mod vfs;
 

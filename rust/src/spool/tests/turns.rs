@@ -35,6 +35,26 @@ fn what_was_put_off_before_the_clock_stepped_back_does_not_wait_behind_others() 
 }
 
 #[test]
+fn what_could_not_be_read_is_read_again_less_and_less_often() {
+    let lanes = Lanes::default();
+    lanes.found("b", 9, 9);
+    assert_eq!(take(&lanes, Duration::ZERO), Turn::Load(0));
+    for millis in [100, 200, 400] {
+        let before = Instant::now();
+        lanes.not_loaded("b");
+        assert_eq!(take(&lanes, Duration::ZERO), Turn::Nothing);
+        // What is due needs no reading.
+        lanes.deferred("b", millis, None, 0);
+        assert_eq!(ids(take(&lanes, Duration::ZERO)), [millis]);
+        assert_eq!(take(&lanes, SOON), Turn::Load(0));
+        assert!(before.elapsed() >= Duration::from_millis(millis.unsigned_abs()));
+    }
+    lanes.loaded("b", &[1], 1, false);
+    assert_eq!(ids(take(&lanes, Duration::ZERO)), [1]);
+    assert_eq!(take(&lanes, Duration::ZERO), Turn::Load(1));
+}
+
+#[test]
 fn no_more_is_given_out_than_can_be_held_until_some_of_it_is_answered() {
     let lanes = Lanes::default();
     let mut given = Vec::new();
@@ -102,7 +122,8 @@ fn what_nobody_waits_for_is_not_saved() {
 fn what_comes_behind_a_gap_is_not_taken_over() {
     let bench = Bench::new();
     let taken = |id: i64, after: i64| {
-        let adopted = Adopted { key: "adopted 7".to_owned(), id, after, crc: 0, retry: None };
+        let key = "adopted 7".to_owned();
+        let adopted = Adopted { key, id, after, gaps: Vec::new(), crc: 0, retry: None };
         let entry = bench.mail("b", &format!("mail {id}"), b"x");
         bench.spool.shared.send(Job::Insert { entry, file: None, adopted: Some(adopted) });
         bench.settled.recv_timeout(SOON).unwrap().1
