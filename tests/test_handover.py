@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from guerrilla.config import AppConfig
-from guerrilla.control import sockets
+from guerrilla.control import server, sockets
 from guerrilla.control.client import ask
 from guerrilla.control.server import Control
 from guerrilla.daemon import Daemon
 from guerrilla.errors import ConfigError, StartError, UpgradeError
-from guerrilla.processes import handover, upgrade
+from guerrilla.processes import handover
 from guerrilla.processes.estate import Estate
 from guerrilla.processes.handover import VARIABLE, Offer, Predecessor
 from guerrilla.processes.upgrade import Launch, Upgrade
@@ -263,6 +263,27 @@ def test_what_is_no_socket_is_not_replaced(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_only_root_and_its_own_user_may_ask_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, daemon = tmp_path / "x.sock", FakeDaemon()
+    control = Control(daemon, path)
+    control.start()
+    monkeypatch.setattr(server, "_peer", lambda client: (1, 1234))
+    monkeypatch.setattr(os, "geteuid", lambda: 1235)
+    answer = ask(path, "upgrade")
+    assert answer["errors"] == ["only root may have a program of root's started anew"]
+    assert ask(path, "status")["ok"]
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    assert ask(path, "upgrade")["result"] == {"pid": 1234, "version": "1.0"}
+    monkeypatch.setattr(server, "_peer", lambda client: (1, 0))
+    assert ask(path, "upgrade")["ok"]
+    assert daemon.did.count("upgrade") == 2
+    daemon.error = UpgradeError("a\nb")
+    assert ask(path, "upgrade") == {"ok": False, "errors": ["a", "b"]}
+    control.stop()
+
+
 class Served:
     """What could be upgraded."""
 
@@ -282,7 +303,7 @@ def test_one_that_does_not_run_is_not_replaced() -> None:
 
 
 def test_process_1_of_a_container_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upgrade.os, "getpid", lambda: 1)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
     with pytest.raises(UpgradeError, match="this is process 1 of its container"):
         Upgrade(Served(), Launch(("x",), "/", {})).run()
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import site
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -96,6 +97,7 @@ def test_three_in_a_row(make: Make, processes: int, tmp_path: Path) -> None:
     other = f'[[servers]]\nlisten_interface = "unix:{path}"\nhost_name = "mx.example.com"'
     daemon = make(processes, server=other)
     made = path.stat().st_ino
+    pid = daemon.pid
     with Senders(daemon.port) as senders:
         for _ in range(3):
             senders.more(20)
@@ -391,6 +393,31 @@ def test_who_has_become_another_user_hands_on_what_root_has_bound(
         # The parent of several stays root, and so does what comes after it.
         user = OTHER.pw_uid if IS_ROOT and processes == 1 else os.geteuid()
         assert Path(f"/proc/{pid}").stat().st_uid == user
+    finally:
+        daemon.end()
+
+
+ASKING = """\
+import socket, sys
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[1])
+client.sendall(b'{"command": "upgrade"}\\n')
+print(client.recv(1000).decode())
+"""
+
+
+def test_whom_root_has_given_the_control_socket_may_not_start_programs_of_roots(
+    folder: Path,
+) -> None:
+    daemon = of_another_user(folder, processes=2)
+    try:
+        python = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
+        user = OTHER.pw_uid if IS_ROOT else None
+        answer = subprocess.run(
+            [python, "-c", ASKING, daemon.control], user=user, capture_output=True, check=True
+        )
+        refused = b"only root may have a program of root's started anew"
+        assert (refused in answer.stdout) == IS_ROOT
     finally:
         daemon.end()
 

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -86,7 +85,7 @@ class Upgradable(RunningDaemon):
             with suppress(ProcessLookupError):
                 if is_there(pid):
                     os.kill(pid, signal.SIGKILL)
-            until(lambda pid=pid: not is_there(pid))
+            until(gone(pid))
 
 
 Make = Callable[..., Upgradable]
@@ -199,7 +198,7 @@ def is_there(pid: int) -> bool:
 
 
 def gone(pid: int) -> Callable[[], bool]:
-    return partial(lambda pid: not is_there(pid), pid)
+    return lambda: not is_there(pid)
 
 
 def subjects(daemon: RunningDaemon) -> list[str]:
