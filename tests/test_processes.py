@@ -430,6 +430,18 @@ def refused(daemon: RunningDaemon) -> bool:
     return False
 
 
+def test_what_takes_too_long_is_cut_off_by_its_own_process(make: Make) -> None:
+    daemon = make(top="shutdown_timeout = 1")
+    with Wire(daemon.port) as client:
+        in_data(client)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(TIMEOUT) == 1
+    log = daemon.log_text()
+    assert "sessions were cut off after 1 s" in log
+    assert "it is killed" not in log
+    assert log.count("guerrilla.daemon[0] stopped") == log.count("guerrilla.daemon[1] stopped") == 1
+
+
 def test_children_without_their_parent_end_gracefully(make: Make) -> None:
     daemon = make()
     children = pids(daemon)

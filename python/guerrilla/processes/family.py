@@ -96,7 +96,10 @@ class Family:
         for child in self.children:
             child.stop(timeout)
         between()
-        limit = time.monotonic() + timeout + (GRACE if timeout > AT_ONCE else 0.0)
+        firsts = [child.first for child in self.children]
+        # Those of a start that has failed have nothing to end.
+        has_started = all(first.done() and first.exception() is None for first in firsts)
+        limit = time.monotonic() + timeout + (GRACE if has_started else 0.0)
         late = [child for child in self.children if not child.join(limit - time.monotonic())]
         for child in late:
             log.error("process %d has not ended in time: it is killed", child.number)
