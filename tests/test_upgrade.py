@@ -138,6 +138,7 @@ def test_a_signal_does_it_too(make: Make, processes: int) -> None:
         ("hang", "not ready within 2 s"),
         ("dies-ready", "ended with status 9 before it was serving"),
         ("dies-go", "ended with status 9 before it was serving"),
+        ("dies-took", "ended with status 9 before it was serving"),
     ],
 )
 def test_one_that_fails_leaves_the_old_one(

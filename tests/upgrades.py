@@ -9,7 +9,7 @@ import smtplib
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,9 @@ from tests.running import RunningDaemon
 from tests.wire import until
 
 TIMEOUT = 30.0
+
+STOPS = 421
+"""What a client hears of a process that stops."""
 
 PROGRAM = Path(__file__).parent / "data" / "upgraded.py"
 """Runs `guerrillad`; one that takes another's place does what files beside its config say."""
@@ -167,20 +170,13 @@ class Senders:
                 return
 
     def _deliver(self, subject: str) -> bool:
-        answered = False
         try:
-            with smtplib.SMTP("127.0.0.1", self._port, "client.example.org", TIMEOUT) as client:
-                client.sendmail(
-                    "from@example.org", ["to@example.com"], f"Subject: {subject}\r\n\r\nbody\r\n"
-                )
-                answered = True
+            return deliver(self._port, subject)
         except ConnectionRefusedError:
             self._count(refused=1)
-        except smtplib.SMTPResponseException:
-            pass  # As 421, which may also be the answer to QUIT: it is told so.
         except (OSError, smtplib.SMTPServerDisconnected) as error:
             self._count(reset=f"{subject}: {error!r}")
-        return answered
+        return False
 
     def _count(self, refused: int = 0, reset: str = "") -> None:
         with self._lock:
@@ -206,8 +202,35 @@ def subjects(daemon: RunningDaemon) -> list[str]:
     return [row["subject"] for row in daemon.rows()]
 
 
+def deliver(port: int, subject: str) -> bool:
+    """One mail on a connection of its own; whether it was answered 250, and not 421 before.
+
+    Raises:
+        ConnectionRefusedError: nobody listens.
+        OSError: the connection was reset.
+        SMTPServerDisconnected: it ended without an answer.
+    """
+    try:
+        client = smtplib.SMTP("127.0.0.1", port, "client.example.org", TIMEOUT)
+        with closing(client):
+            code, text = client.ehlo()
+            if code != 250:
+                # By itself smtplib would say HELO then, to a connection that has ended.
+                raise smtplib.SMTPHeloError(code, text)
+            client.sendmail(
+                "from@example.org", ["to@example.com"], f"Subject: {subject}\r\n\r\nbody\r\n"
+            )
+    except smtplib.SMTPResponseException as error:
+        if error.smtp_code != STOPS:
+            raise
+        return False
+    except smtplib.SMTPRecipientsRefused as error:
+        if {code for code, _ in error.recipients.values()} != {STOPS}:
+            raise
+        return False
+    return True
+
+
 def send(port: int, subject: str = "hello") -> None:
-    """One mail, which has to be answered 250."""
-    client = smtplib.SMTP("127.0.0.1", port, "client.example.org", TIMEOUT)
-    client.sendmail("from@example.org", ["to@example.com"], f"Subject: {subject}\r\n\r\nbody\r\n")
-    client.close()
+    """One mail, until it is answered 250: at first one may come to a process that stops."""
+    until(lambda: deliver(port, subject))

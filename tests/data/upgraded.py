@@ -1,7 +1,8 @@
 """Runs `guerrillad`. Where it takes another's place, files in the working directory say what else.
 
-`crash`, `hang`: so it does at once. `dies-ready`, `dies-go`: it ends at once when it has said that
-it is ready, and when it is let go. `limit`: seconds that any gives the one after it.
+`crash`, `hang`: so it does at once. `dies-ready`, `dies-go`, `dies-took`: it ends at once when it
+has said that it is ready, when it is let go, and when pid file and control socket are its own.
+`limit`: seconds that any gives the one after it.
 """
 
 import os
@@ -22,6 +23,7 @@ from guerrilla.processes import handover, upgrade
 
 run = upgrade.Upgrade.run
 ready = handover.Predecessor.ready
+took = handover.Predecessor.took
 
 
 def limited(self: upgrade.Upgrade) -> dict[str, Any]:
@@ -40,6 +42,13 @@ def dying(self: handover.Predecessor) -> list[str]:
     return files
 
 
+def dying_late(self: handover.Predecessor, *_: object, **__: object) -> None:
+    if Path("dies-took").exists():
+        os._exit(9)
+    took(self, *_, **__)  # type: ignore[arg-type]
+
+
 upgrade.Upgrade.run = limited  # type: ignore[method-assign]
+handover.Predecessor.took = dying_late  # type: ignore[method-assign]
 handover.Predecessor.ready = dying  # type: ignore[method-assign]
 sys.exit(main())
