@@ -59,6 +59,10 @@ class FakeDaemon:
         self._do("reload")
         return self.report
 
+    def upgrader(self) -> dict[str, Any]:
+        self._do("upgrade")
+        return {"pid": 1234, "version": "1.0"}
+
     def reopen_logs(self) -> None:
         self._do("reopen")
 

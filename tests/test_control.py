@@ -144,7 +144,9 @@ def test_an_unknown_command(control: Control) -> None:
     with Client(control.path) as client:
         (error,) = client.ask("x" * 1000)["errors"]
     assert error.startswith("unknown command 'xxx")
-    assert "; known: reload, reopen-logs, stop, status, stats, config, spool-list, " in error
+    assert (
+        "; known: reload, upgrade, reopen-logs, stop, status, stats, config, spool-list, " in error
+    )
     assert len(error) < 300
 
 

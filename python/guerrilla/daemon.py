@@ -19,7 +19,7 @@ from guerrilla.engine.backend import backend_name
 from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.events import EventBus
-from guerrilla.processes.estate import Estate, not_within_a_program, take_over
+from guerrilla.processes.estate import Estate, not_within_a_program, settle, take_over
 from guerrilla.processes.place import ALONE
 from guerrilla.running.configwatch import ConfigWatch
 from guerrilla.running.parts import Plan, open_parts, wind_down
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from types import TracebackType
 
-    from guerrilla._core import Core, Spool
+    from guerrilla._core import Spool
     from guerrilla.control.server import Control
     from guerrilla.engine.backend import BackendFactory
     from guerrilla.engine.base import Processor
@@ -180,7 +180,7 @@ class Daemon(AsyncDaemon):
                     self._watch_config(parts)
                     self._parts, self._opened = parts, opened.pop_all()
                     if self._place.before is not None:
-                        self._place.before.taken()
+                        settle(self._place.before, parts.core)
             except StartError as error:
                 self._done.set()
                 raise StartError(self._named(error.problems)) from error
@@ -401,15 +401,13 @@ class Daemon(AsyncDaemon):
             raise RuntimeError(message)
         return Estate(parts.core.sockets(), parts.core, parts.pid, self._control)
 
-    def _take_over(
-        self, opened: ExitStack, core: Core, addresses: Sequence[str], pid: HeldPid
-    ) -> None:
+    def _take_over(self, opened: ExitStack, addresses: Sequence[str], pid: HeldPid) -> None:
         """Waits until the process before this one lets it begin, where there is one."""
         before = self._place.before
         if before is not None:
             control = open_control(self, self.config_file, opened, before.offer.control)
             self._control = control
-            take_over(before, core, addresses, pid, control)
+            take_over(before, addresses, pid, control)
 
     def _watch_config(self, parts: Parts) -> None:
         """Begins or ends to look at the config file, as `watch_config` says."""

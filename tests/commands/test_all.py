@@ -38,7 +38,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             "cert",
             "password",
         ),
-        *("reload", "reopen-logs", "stop", "status", "stats"),
+        *("reload", "upgrade", "reopen-logs", "stop", "status", "stats"),
         *("mail", "mail list", "mail show", "mail export", "mail purge"),
         *("spool", "spool list", "spool show", "spool retry", "spool drop", "spool replay"),
     ],

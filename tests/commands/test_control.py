@@ -1,4 +1,4 @@
-"""`reload`, `reopen-logs`, `stop`, `status`, `stats` and `config --running`, over a real socket."""
+"""Every command that asks a running daemon, over a real socket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from guerrilla.control.server import Control
 from guerrilla.errors import ConfigError
 from tests.control import FakeDaemon, FakeReport, started
 
-COMMANDS = ["reload", "reopen-logs", "stop", "status", "stats", "config --running"]
+COMMANDS = ["reload", "upgrade", "reopen-logs", "stop", "status", "stats", "config --running"]
 
 
 @pytest.fixture

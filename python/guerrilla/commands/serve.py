@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
             before = Predecessor.find()
             with nullcontext() if before is None else before.told():
                 daemon = _daemon(args, before)
-                served = _Served(daemon, launch)
+                served = _Served(daemon, launch, follows=before is not None)
                 served.start(signals)
             return served.run(signals)
     except StoppedEarly as error:
@@ -96,11 +96,13 @@ class _Served:
     Args:
         daemon: what is to run.
         launch: how this program was started.
+        follows: it takes the place of another one, which is the service until it has started.
     """
 
-    def __init__(self, daemon: Daemon | Parent, launch: Launch) -> None:
+    def __init__(self, daemon: Daemon | Parent, launch: Launch, *, follows: bool) -> None:
         """Starts nothing."""
         self._daemon = daemon
+        self._is_service = not follows
         self._manager = ServiceManager()
         self._upgrade = Upgrade(daemon, launch, self._manager.replaced_by)
         # Whoever asks for it: a signal, the control socket, a change of the file.
@@ -118,7 +120,7 @@ class _Served:
             signals.last = self._daemon.kill
         try:
             self._daemon.start()
-            signals.queued = True
+            signals.queued = self._is_service = True
         except BaseException:
             self._end()
             raise
@@ -172,9 +174,9 @@ class _Served:
             yield
 
     def _stopping(self) -> None:
-        """The service stops, but where it goes on in another process."""
+        """The service stops, but where another process is it: the one before, or after."""
         self._upgrade.stop()
-        if not self._upgrade.is_done:
+        if self._is_service and not self._upgrade.is_done:
             self._manager.stopping()
 
 

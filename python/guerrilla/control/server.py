@@ -352,11 +352,21 @@ class Control:
         name = request.command
         level = logging.INFO if name in _DOING else logging.DEBUG
         log.log(level, "%s, as %s asks", name, _who(client))
-        answer = self._run_command(request, desk)
+        answer = self._refusal(name, client) or self._run_command(request, desk)
         client.sendall(_line(answer))
         if name == "stop" and answer["ok"]:
             # The end of the connection says that the daemon has stopped.
             self._ended.wait(self._daemon.config.shutdown_timeout + STOP_GRACE)
+
+    def _refusal(self, name: str, client: socket.socket) -> Answer | None:
+        """What is not for everybody who may open the socket.
+
+        That may be the user whose rights the processes of root's have that receive mail: a program
+        that root starts anew is not to be started by who may have changed what it finds.
+        """
+        if name != "upgrade" or _peer(client)[1] in (0, os.geteuid()):
+            return None
+        return _bad("only root may have a program of root's started anew")
 
     def _run_command(self, request: Request, desk: Desk) -> Answer:
         name, arguments = request
@@ -459,7 +469,13 @@ def _line(answer: Answer) -> bytes:
 
 def _who(client: socket.socket) -> str:
     """Process and user at the other end, for the log."""
+    pid, uid = _peer(client)
+    return f"process {pid} of user {uid}"
+
+
+def _peer(client: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end, as the kernel knows them."""
     size = struct.calcsize("3i")
     found = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     pid, uid, _ = struct.unpack("3i", found)
-    return f"process {pid} of user {uid}"
+    return pid, uid

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from os import PathLike
 
-    from guerrilla._core import Core
     from guerrilla.config import AppConfig
     from guerrilla.processes.place import Place
     from guerrilla.running.parts import HeldPid
@@ -104,10 +103,8 @@ class ChildDaemon(Daemon):
             if prepared is not None:
                 prepared.reload.abandon()
 
-    def _take_over(
-        self, opened: ExitStack, core: Core, addresses: Sequence[str], pid: HeldPid
-    ) -> None:
-        del opened, core, addresses, pid  # The parent takes over.
+    def _take_over(self, opened: ExitStack, addresses: Sequence[str], pid: HeldPid) -> None:
+        del opened, addresses, pid  # The parent takes over.
         self.before_serving()
 
     def _stop(self, timeout: float) -> None:

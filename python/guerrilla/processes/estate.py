@@ -38,18 +38,13 @@ def not_within_a_program() -> dict[str, Any]:
 
 
 def take_over(
-    before: Predecessor,
-    listeners: Listeners,
-    addresses: Sequence[str],
-    pid: HeldPid,
-    control: Control | None,
+    before: Predecessor, addresses: Sequence[str], pid: HeldPid, control: Control | None
 ) -> None:
     """Waits until the process before this one lets it begin, and has all that was that one's.
 
     Args:
         before: that process.
-        listeners: what listens here.
-        addresses: where.
+        addresses: where this one listens.
         pid: the pid file, maybe one that was handed over.
         control: the control socket, maybe beside the one before.
 
@@ -57,7 +52,6 @@ def take_over(
         StartError: it has not let it begin, or something cannot be had.
     """
     files = [file for file in before.ready() if file in addresses]
-    listeners.own_files(files)
     file = pid.file
     try:
         if file is not None and file.was_handed_over:
@@ -67,6 +61,12 @@ def take_over(
     except OSError as error:
         raise StartError(f"what was handed over cannot be had: {error}") from error
     before.took(files, has_pid_file=file is not None and file.was_handed_over)
+
+
+def settle(before: Predecessor, listeners: Listeners) -> None:
+    """After `take_over`, and once it serves: files of unix sockets are its own; the other stops."""
+    listeners.own_files(before.files)
+    before.taken()
 
 
 class Estate:

@@ -97,7 +97,9 @@ class Predecessor:
         """Waits for the offer."""
         self._wire = Wire(end, takes_descriptors=True)
         self.is_open = True
-        self._took: dict[str, Any] = {}
+        self.files: list[str] = []
+        """As `took` was told."""
+        self._has_pid_file = False
         try:
             self.offer = self._taken_offer()
         except BaseException:
@@ -176,14 +178,22 @@ class Predecessor:
             files: the addresses of the unix sockets whose files it removes at its end.
             has_pid_file: it goes on with the file that was handed over.
         """
-        self._took = {"files": list(files), "has_pid_file": has_pid_file}
+        self.files = list(files)
+        self._has_pid_file = has_pid_file
 
     def taken(self) -> None:
         """Says that it serves, and waits until the one before has let go."""
         # Whoever is gone need not be told.
         with suppress(WireError):
-            here = {"event": "taken", "pid": os.getpid(), "version": VERSION}
-            self._wire.send(here | self._took)
+            self._wire.send(
+                {
+                    "event": "taken",
+                    "pid": os.getpid(),
+                    "version": VERSION,
+                    "files": self.files,
+                    "has_pid_file": self._has_pid_file,
+                }
+            )
             self._wire.receive(_LEAVE_LIMIT)
         self.close()
 

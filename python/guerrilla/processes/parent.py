@@ -31,7 +31,7 @@ from guerrilla.processes.channel import (
     readable_lines,
 )
 from guerrilla.processes.children import READY_LIMIT
-from guerrilla.processes.estate import Estate, not_within_a_program, take_over
+from guerrilla.processes.estate import Estate, not_within_a_program, settle, take_over
 from guerrilla.processes.family import AT_ONCE, FIGURES_LIMIT, GRACE, Family
 from guerrilla.processes.lives import Life
 from guerrilla.processes.place import Place, by_interface
@@ -353,9 +353,9 @@ class Parent:
         with self._naming():
             self.own.open_control(self, opened, before.offer.control)
         addresses = [address for _, address in self.servers]
-        take_over(before, sockets, addresses, self.own.pid, self.own.control)
+        take_over(before, addresses, self.own.pid, self.own.control)
         answer = self._family.release()
-        before.taken()
+        settle(before, sockets)
         return answer
 
     def _checked(self, opened: ExitStack) -> Life | None:

@@ -214,7 +214,8 @@ class Upgrade:
                 with there:
                     new = self._start(there.fileno())
                 try:
-                    offer.send(wire)
+                    with suppress(WireError):  # What it says, or how it ends, tells more.
+                        offer.send(wire)
                     _await(wire, new, "ready", READY_LIMIT)
                     return self._let_go(wire, new, estate)
                 except (UpgradeError, WireError) as error:
@@ -225,7 +226,8 @@ class Upgrade:
             finally:
                 wire.close()
         except OSError as error:
-            raise UpgradeError(f"the new program cannot be started: {error}") from error
+            problem = f"the new program cannot be started: {error}"
+            raise UpgradeError("\n".join([problem, *self._advice()])) from error
         finally:
             offer.close()
 
@@ -244,7 +246,8 @@ class Upgrade:
                 raise UpgradeError("this process stops")
             self._is_let_go = True
         try:
-            wire.send({"event": "go", "files": estate.leave()})
+            with suppress(WireError):
+                wire.send({"event": "go", "files": estate.leave()})
             said = _await(wire, new, "taken", TAKEN_LIMIT)
         except (UpgradeError, WireError):
             _end(new, 0)
@@ -273,14 +276,20 @@ class Upgrade:
         _end(new, _END_LIMIT if isinstance(error, _ToldError) else 0)
         if self._stopping.is_set():
             return UpgradeError("this process stops, and the new program was ended with it")
-        problems = [str(error)]
-        user = self._daemon.config.user or self._daemon.config.group
-        if isinstance(error, _ToldError) and user is not None and os.geteuid() != 0:
-            problems.append(
-                f"the new program is started by {user}, which this process has become: what only "
-                "root may bind or read has to be there for that user, or stop it and start it anew"
-            )
-        return UpgradeError("\n".join(problems))
+        advice = self._advice() if isinstance(error, _ToldError) else []
+        return UpgradeError("\n".join([str(error), *advice]))
+
+    def _advice(self) -> list[str]:
+        """What to do where root has started this process, which is somebody else since."""
+        config = self._daemon.config
+        user = config.user or config.group
+        if user is None or os.geteuid() == 0:
+            return []
+        advice = (
+            f"the new program is started by {user}, which this process has become: what only root "
+            "may run, read or bind has to be that user's too, or stop this one and start the other"
+        )
+        return [advice]
 
 
 class _ToldError(UpgradeError):
@@ -294,14 +303,15 @@ def _await(wire: Wire, new: subprocess.Popen[bytes], event: str, patience: float
         UpgradeError: it says something else, nothing, or has ended.
     """
     limit = time.monotonic() + patience
+    state = "ready" if event == "ready" else "serving"
     try:
         received = wire.receive(patience)
     except WireError as error:
-        what = f"not {event} within {patience:g} s" if time.monotonic() >= limit else str(error)
+        what = f"not {state} within {patience:g} s" if time.monotonic() >= limit else str(error)
         raise UpgradeError(f"the new program (process {new.pid}): {what}") from error
     if received is None:
         raise UpgradeError(
-            f"the new program (process {new.pid}) {_how_it_ended(new)} before it was {event}; "
+            f"the new program (process {new.pid}) {_how_it_ended(new)} before it was {state}; "
             "it may have said why on stderr"
         )
     if read_event(received.value) == "failed":

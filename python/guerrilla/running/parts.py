@@ -256,7 +256,7 @@ def open_parts(
     *,
     lock: RLock,
     place: Place,
-    before_serving: Callable[[Core, Sequence[str], HeldPid], object],
+    before_serving: Callable[[Sequence[str], HeldPid], object],
 ) -> Parts:
     """Opens everything; `opened` undoes it, the last first: see `Daemon.shutdown`.
 
@@ -294,7 +294,7 @@ def open_parts(
     supervisor = Supervisor(pools)
     opened.callback(supervisor.stop)
     open_pools(pools, opened, at_start=True)
-    before_serving(core, [address for _, address in servers], pid)
+    before_serving([address for _, address in servers], pid)
     serve(core)
     supervisor.start()
     begin_pools(pools, core)
