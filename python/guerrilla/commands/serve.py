@@ -129,7 +129,7 @@ def _daemon(args: argparse.Namespace) -> Daemon | Parent:
     processes = count_processes(config)
     if processes > 1:
         return Parent(config, path, processes, overrides=overrides, given=sockets)
-    return Daemon(config, path, overrides=overrides, place=Place(sockets=sockets))
+    return Daemon(config, path, overrides=overrides, place=Place(sockets=sockets, passed=sockets))
 
 
 def _status(daemon: Daemon | Parent) -> str:

@@ -152,7 +152,11 @@ class _Child:
         """See `ChildDaemon.prepare`."""
         sockets = list(zip(arguments["addresses"], descriptors, strict=True))
         self._now.prepare(
-            unpack(arguments["config"]), arguments["config_file"], sockets, arguments["resolved"]
+            unpack(arguments["config"]),
+            arguments["config_file"],
+            sockets,
+            arguments["resolved"],
+            arguments["ours"],
         )
 
     def _commit(
@@ -221,6 +225,7 @@ def _place(arguments: Mapping[str, Any], descriptors: Sequence[int]) -> Place:
         sockets = descriptors[1:]
     return Place(
         sockets=tuple(zip(addresses, sockets, strict=True)),
+        ours=frozenset(arguments["ours"]),
         number=arguments["number"],
         processes=arguments["processes"],
         memory=memory,

@@ -12,7 +12,7 @@ from guerrilla.running.parts import Plan
 from guerrilla.running.reloading import Reload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from os import PathLike
 
     from guerrilla.config import AppConfig
@@ -42,6 +42,7 @@ class ChildDaemon(Daemon):
         file: str | PathLike[str] | None,
         sockets: Sequence[tuple[str, int]],
         resolved: Mapping[str, Sequence[str]],
+        ours: Collection[str] = (),
     ) -> None:
         """Opens what another config needs; nothing else changes. One that was prepared is dropped.
 
@@ -50,6 +51,7 @@ class ChildDaemon(Daemon):
             file: where it came from.
             sockets: of servers that are new, as `Place.sockets`.
             resolved: as `Place.resolved`.
+            ours: as `Place.ours`.
 
         Raises:
             ConfigError: something in it is wrong.
@@ -69,7 +71,7 @@ class ChildDaemon(Daemon):
                 raise ConfigError(_named(path, problems))
             reload = Reload(parts, plan)
             try:
-                reload.prepare(sockets)
+                reload.prepare(sockets, ours)
             except StartError as error:
                 raise StartError(_named(path, error.problems)) from error
             self._prepared = _Prepared(reload, path, replace(self._place, resolved=resolved))

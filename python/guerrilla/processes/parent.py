@@ -264,6 +264,7 @@ class Parent:
                 "number": number,
                 "processes": self.processes,
                 "addresses": [address for address, _ in sockets],
+                "ours": [] if self.sockets is None else self.sockets.ours(),
                 "has_memory": bool(memory),
             }
             descriptors = [*memory, *(descriptor for _, descriptor in sockets)]
