@@ -71,7 +71,7 @@ impl Listener {
         for _ in ALL {
             let next = poll_fn(|context| match self.poll_accept(context) {
                 Poll::Pending => rest.as_mut().poll(context).map(|()| None),
-                ready => ready.map(Some),
+                ready @ Poll::Ready(_) => ready.map(Some),
             });
             match next.await {
                 Some(Ok(accepted)) => take(accepted),

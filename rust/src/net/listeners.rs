@@ -264,7 +264,9 @@ impl Listeners {
             }
         }
         self.shared.shutdown.tell();
-        ending.into_iter().for_each(|one| self.end(one));
+        for one in ending {
+            self.end(one);
+        }
     }
 
     /// Waits until one is closed here.
@@ -346,7 +348,9 @@ impl Listeners {
         }
         self.shared.shutdown.tell();
         let closed = !gone.is_empty();
-        gone.into_iter().for_each(|one| self.end(one));
+        for one in gone {
+            self.end(one);
+        }
         closed
     }
 }

@@ -178,6 +178,7 @@ impl Drop for Tenant {
 
 /// For tests and tools that count and are no core.
 impl Default for Part<Stats> {
+    #[allow(clippy::unwrap_used)]
     fn default() -> Self {
         Tenant::alone().unwrap().stats()
     }
