@@ -419,7 +419,8 @@ def test_a_server_that_cannot_move_is_put_back_on_its_socket(opened: ExitStack) 
     core = made(opened, "systemd:smtp", given=[("systemd:smtp", one)])
     for nowhere in ("192.0.2.1:25", f"0.0.0.0:{one.getsockname()[1]}"):
         (problem,) = core.reload(settings(nowhere))
-        assert problem.startswith(f"{nowhere}: ") and "cannot listen" in problem
+        assert problem.startswith(f"{nowhere}: ")
+        assert "cannot listen" in problem
         early = connection(opened, address)
         assert core.reload(settings("systemd:smtp")) == []
         assert hears(early).startswith(b"220 ")

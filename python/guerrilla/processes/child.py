@@ -156,7 +156,7 @@ class _Child:
             arguments["config_file"],
             sockets,
             arguments["resolved"],
-            arguments["ours"],
+            arguments.get("ours", ()),
         )
 
     def _commit(
@@ -225,7 +225,7 @@ def _place(arguments: Mapping[str, Any], descriptors: Sequence[int]) -> Place:
         sockets = descriptors[1:]
     return Place(
         sockets=tuple(zip(addresses, sockets, strict=True)),
-        ours=frozenset(arguments["ours"]),
+        ours=frozenset(arguments.get("ours", ())),
         number=arguments["number"],
         processes=arguments["processes"],
         memory=memory,
