@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from guerrilla.cli import main
 from guerrilla.config import AppConfig, from_mapping
+from guerrilla.control.client import ask
 from guerrilla.errors import StartError
 from guerrilla.processes.activation import Passed, for_servers, passed_sockets, take_passed
 from tests.running import DaemonError, RunningDaemon
@@ -207,6 +209,57 @@ def test_several_servers_and_what_they_were_passed(opened: ExitStack, tmp_path: 
         for address in daemon.addresses:
             with Wire(address) as client:
                 assert client.deliver(MAIL).startswith("250 ")
+
+
+def reloaded(daemon: Service, *interfaces: str) -> int:
+    daemon.config_file.write_text(text(daemon.folder, *interfaces))
+    return main(["reload", "-c", str(daemon.config_file)])
+
+
+def test_a_server_that_cannot_move_stays_on_its_socket(opened: ExitStack, tmp_path: Path) -> None:
+    one = listening(opened)
+    address = address_of(one)
+    with Service(tmp_path, [one], "systemd:smtp", names="smtp") as daemon:
+        for nowhere in ("192.0.2.1:25", f"0.0.0.0:{one.getsockname()[1]}"):
+            assert reloaded(daemon, nowhere) == 1
+            with Wire(address) as client:
+                assert client.deliver(MAIL).startswith("250 ")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_server_that_is_taken_out_leaves_its_socket_to_who_keeps_it(
+    opened: ExitStack, tmp_path: Path, processes: int
+) -> None:
+    one = listening(opened)
+    address = address_of(one)
+    both = (address, "127.0.0.1:0")
+    with Service(tmp_path, [one], *both, processes=processes) as daemon:
+        daemon.config_file.write_text(text(tmp_path, both[1], processes=processes))
+        assert main(["reload", "-c", str(daemon.config_file)]) == 0
+        waits = opened.enter_context(socket.create_connection(one.getsockname()[:2], 20))
+    (tmp_path / "next").mkdir()
+    with Service(tmp_path / "next", [one], address):
+        assert waits.recv(1000).startswith(b"220 ")
+
+
+def test_a_server_that_was_taken_out_can_come_back(opened: ExitStack, tmp_path: Path) -> None:
+    one = listening(opened)
+    with Service(tmp_path, [one], "systemd:smtp", names="smtp") as daemon:
+        assert reloaded(daemon, "127.0.0.1:0") == 0
+        waits = opened.enter_context(socket.create_connection(one.getsockname()[:2], 20))
+        assert reloaded(daemon, "systemd:smtp") == 0
+        assert waits.recv(1000).startswith(b"220 ")
+        assert reloaded(daemon, "systemd:smtp", "127.0.0.1:0") == 0
+
+
+def test_status_says_which_server_has_which_addresses(opened: ExitStack, tmp_path: Path) -> None:
+    one, two = listening(opened), listening(opened, "::1")
+    with Service(tmp_path, [one, two], "systemd:smtp", "127.0.0.1:0", names="smtp:smtp") as daemon:
+        told = ask(f"{daemon.config_file}.sock", "status")
+        first, second = told["result"]["servers"]
+    assert first["addresses"] == [address_of(one), address_of(two)]
+    assert second["addresses"] == daemon.addresses[2:]
+    assert len(second["addresses"]) == 1
 
 
 # --- What goes wrong ------------------------------------------------------------------------------

@@ -376,6 +376,86 @@ def test_a_server_that_moves_to_more_or_fewer_addresses_listens_all_the_time(
             client.close()
 
 
+def test_a_socket_that_somebody_else_keeps_still_takes_clients(opened: ExitStack) -> None:
+    one = listening(opened)
+    address = address_of(one)
+    core = made(opened, "127.0.0.1:0", address, given=[(address, one)])
+    assert core.reload(settings("127.0.0.1:0")) == []
+    # They wait for the next one that has it.
+    late = connection(opened, address)
+    assert opened.enter_context(one.accept()[0]).getpeername() == late.getsockname()
+    again = made(opened, address, given=[(address, one)])
+    assert hears(connection(opened, address)).startswith(b"220 ")
+    assert again.addresses() == [address]
+
+
+def test_a_socket_of_two_addresses_goes_on_at_one_of_them(opened: ExitStack) -> None:
+    one = listening(opened, "::", IPV6_V6ONLY=0)
+    port = one.getsockname()[1]
+    both = [f"[::]:{port}", f"0.0.0.0:{port}"]
+    core = made(opened, *both, given=[(address, one) for address in both])
+    assert core.reload(settings(moved=both[0])) == []
+    assert hears(connection(opened, f"[::1]:{port}")).startswith(b"220 ")
+
+
+def test_a_socket_that_nobody_else_keeps_takes_no_more_clients(opened: ExitStack) -> None:
+    """As one of the process above, which has bound it for its children."""
+    one = listening(opened)
+    address = address_of(one)
+    core = Core(settings("127.0.0.1:0", address))
+    opened.callback(core.close)
+    core.inherit([(address, one.fileno())], kept=False)
+    core.bind()
+    core.start()
+    assert core.reload(settings("127.0.0.1:0")) == []
+    with pytest.raises(ConnectionRefusedError):
+        connection(opened, address)
+
+
+def test_a_server_that_cannot_move_is_put_back_on_its_socket(opened: ExitStack) -> None:
+    """Though nobody but who has bound it could do so again."""
+    one = listening(opened)
+    address = address_of(one)
+    core = made(opened, "systemd:smtp", given=[("systemd:smtp", one)])
+    for nowhere in ("192.0.2.1:25", f"0.0.0.0:{one.getsockname()[1]}"):
+        (problem,) = core.reload(settings(nowhere))
+        assert problem.startswith(f"{nowhere}: ")
+        assert "cannot listen" in problem
+        early = connection(opened, address)
+        assert core.reload(settings("systemd:smtp")) == []
+        assert hears(early).startswith(b"220 ")
+    assert core.drop_inherited() == []
+
+
+def test_a_server_that_cannot_move_keeps_a_socket_of_its_own_too(opened: ExitStack) -> None:
+    core = made(opened, "127.0.0.1:0")
+    (address,) = core.addresses()
+    before = inodes(core)
+    (problem,) = core.reload(settings("192.0.2.1:25"))
+    assert "cannot listen" in problem
+    early = connection(opened, address)
+    assert core.reload(settings("127.0.0.1:0")) == []
+    assert inodes(core) == before
+    assert hears(early).startswith(b"220 ")
+
+
+def test_the_mode_of_a_file_of_somebody_else_stays(opened: ExitStack, tmp_path: Path) -> None:
+    path = tmp_path / "mail.sock"
+    unix = opened.enter_context(socket.socket(socket.AF_UNIX))
+    unix.bind(str(path))
+    unix.listen()
+    path.chmod(0o600)
+    address = f"unix:{path}"
+    core = made(opened, address, given=[(address, unix)])
+    wanted = settings(address)
+    wanted["servers"][0]["unix_mode"] = 0o666
+    assert core.reload(wanted) == []
+    assert path.stat().st_mode & 0o777 == 0o600
+    core.own_files([address])
+    assert core.reload(wanted) == []
+    assert path.stat().st_mode & 0o777 == 0o666
+
+
 @contextmanager
 def without_descriptors() -> Iterator[None]:
     """Nobody can open anything: an accept loop waits, for longer and longer."""
@@ -406,7 +486,8 @@ def test_who_waits_at_a_server_that_goes_hears_why(
             client.settimeout(20)
             client.connect(where)
         until(lambda: core.stats()["accept_errors"] >= 8)  # it looks again in a second
-    assert core.reload(settings("127.0.0.2:0")) == []
+        # One after the other is told, by the descriptor that the listener has left.
+        assert core.reload(settings("127.0.0.2:0")) == []
     assert not path.exists()
     for client in clients:
         heard = b""

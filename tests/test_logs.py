@@ -333,6 +333,26 @@ def test_records_of_the_core_obey_levels_and_cannot_forge_lines(tmp_path: Path) 
     assert line.endswith("HELO a\\r\\nb")
 
 
+@pytest.mark.parametrize(("process", "writes"), [(None, 1), (3, 2)])
+def test_only_who_shares_a_stream_writes_it_in_parts(
+    monkeypatch: pytest.MonkeyPatch, process: int | None, writes: int
+) -> None:
+    found: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            found.append(text)
+            return len(text)
+
+    monkeypatch.setattr("sys.stderr", Stream())
+    output = LogOutput("stderr", "info", process=process)
+    (handler,) = [one for one in logging.getLogger("guerrilla").handlers if one.filters]
+    assert isinstance(handler, StreamHandler)
+    handler.write(("x" * 3_000 + "\n") * 2)
+    output.close()
+    assert len(found) == writes
+
+
 def test_a_record_that_cannot_be_logged_does_not_stop_the_others(written: Written) -> None:
     lines = written(
         lambda: pumped([Record("x", "smtp", "bad", 0.0)], [Record(20, "smtp", "good", 0.0)])  # type: ignore[arg-type]

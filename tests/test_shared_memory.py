@@ -6,6 +6,8 @@ import base64
 import os
 import ssl
 import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -347,3 +349,24 @@ def test_there_are_not_so_many_processes(processes: int) -> None:
 def test_one_for_many_processes_takes_what_is_used() -> None:
     memory = SharedMemory.create(64)
     assert os.stat(memory.fileno()).st_blocks * 512 < 1 << 16
+
+
+NO_ROOM = """
+import resource
+from guerrilla import _core
+from tests.test_inherited import settings
+(line,) = [line for line in open("/proc/self/status") if line.startswith("VmSize:")]
+most = int(line.split()[1]) * 1024 + 20_000_000
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+try:
+    _core.Core(settings("127.0.0.1:0"))
+except MemoryError as error:
+    print(error)
+"""
+
+
+def test_a_core_without_room_for_its_tables_is_an_error_and_no_end() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", NO_ROOM], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.startswith("no memory for the tables of a core: ")

@@ -1040,6 +1040,7 @@ class Core:
         ValueError: a setting that cannot be obeyed, or a TLS file that cannot be used; a line each,
             `NAME: KEY: what is wrong`, where NAME is the server's name and KEY as `tls.KEY`. Or
             another core has its place in the memory, or the memory has no place for it.
+        MemoryError: there is none for what it counts.
     """
 
     def __new__(cls, settings: CoreSettings, memory: SharedMemory | None = None) -> Self:
@@ -1051,7 +1052,7 @@ class Core:
                 until `close`. With it `max_clients`, limits per address and failed logins count
                 over all of them, and a TLS session that began at one goes on at another.
         """
-    def inherit(self, sockets: Sequence[tuple[str, int]]) -> None:
+    def inherit(self, sockets: Sequence[tuple[str, int]], kept: bool = True) -> None:
         """Has sockets ready that somebody else has bound, and listens on.
 
         The next `bind` or `reload` that has a server at such an address serves all of them, and
@@ -1061,6 +1062,9 @@ class Core:
             sockets: an address each, as `ServerSettings` has it, and a descriptor, which stays
                 the caller's: the core has one of its own. Of one address there may be several; of
                 port 0 those of one port are one server's, in their order.
+            kept: somebody else has them too, and goes on with them: a reload that takes their
+                server out closes them here, and changes nothing of them. Else whoever connects is
+                turned away first, for all who have them, and who waits in the queue hears `421`.
 
         Raises:
             ValueError: no address; or, behind the address, why what was handed over is not of it:
@@ -1171,7 +1175,9 @@ class Core:
 
         Returns:
             A line for each server that could not be bound, or whose TLS could not be loaded, which
-            then keeps what it had; as the lines of the errors of `Core` and `bind`.
+            then keeps what it had; as the lines of the errors of `Core` and `bind`. Sockets of
+            servers that are gone may wait then, as inherited ones, for another reload that puts
+            them back: `drop_inherited` closes them.
 
         Raises:
             ValueError: a setting that cannot be obeyed; nothing was changed.
@@ -1189,6 +1195,8 @@ class Core:
         """The spool, once it is open."""
     def addresses(self) -> list[str]:
         """Where it listens now, in the order of `servers`; empty when it does not run."""
+    def addresses_by_server(self) -> list[tuple[str, list[str]]]:
+        """The same by the name of each server, each address once."""
     def clients(self) -> list[tuple[str, int]]:
         """How many connections each server has, by name."""
     def reload_tls(self) -> list[tuple[str, str | None]]:

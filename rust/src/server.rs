@@ -197,9 +197,9 @@ pub enum StartError {
 }
 
 impl Server {
-    /// A core with these settings; nothing is bound yet.
-    pub fn new(config: CoreConfig) -> Self {
-        Self::with_tenant(config, Tenant::alone())
+    /// A core with these settings; nothing is bound yet. An error: there is no memory for what it counts.
+    pub fn new(config: CoreConfig) -> io::Result<Self> {
+        Ok(Self::with_tenant(config, Tenant::alone()?))
     }
 
     /// The same, that counts with other processes.
@@ -249,12 +249,14 @@ impl Server {
     }
 
     /// Sockets that somebody else has bound to addresses of the settings: the next [`Self::bind`] or
-    /// [`Self::reload`] that has a server there serves them. All of them, or none where one does not fit.
+    /// [`Self::reload`] that has a server there serves them. All of them, or none where one does not fit. What is
+    /// `kept` is closed here without a word: somebody else goes on with it, and with who waits in its queue.
     pub fn inherit(
         &self,
         sockets: Vec<(ListenAddress, OwnedFd)>,
+        kept: bool,
     ) -> Result<(), (ListenAddress, io::Error)> {
-        let adopt = |(address, socket)| match Bound::adopt(&address, socket) {
+        let adopt = |(address, socket)| match Bound::adopt(&address, socket, kept) {
             Ok(bound) => Ok((address, bound)),
             Err(error) => Err((address, error)),
         };
@@ -361,6 +363,13 @@ impl Server {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State::Running(_, listeners) = &*state else { return Vec::new() };
         listeners.addresses(&self.shared.config.load().servers)
+    }
+
+    /// The same by the name of each server; none when it does not run.
+    pub fn addresses_by_server(&self) -> Vec<(String, Vec<String>)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State::Running(_, listeners) = &*state else { return Vec::new() };
+        listeners.addresses_by_server(&self.shared.config.load().servers)
     }
 
     /// How many connections each server has.

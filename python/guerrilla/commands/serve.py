@@ -211,7 +211,7 @@ def _daemon(args: argparse.Namespace, before: Predecessor | None) -> Daemon | Pa
     processes = count_processes(config)
     if processes > 1:
         return Parent(config, path, processes, overrides=overrides, given=sockets, before=before)
-    place = Place(sockets=sockets, before=before)
+    place = Place(sockets=sockets, passed=sockets, before=before)
     return Daemon(config, path, overrides=overrides, place=place)
 
 

@@ -45,6 +45,8 @@ class StreamHandler(logging.StreamHandler[TextIO]):
 
     lost = 0
     """Records that could not be written: at most so many, as part of them may have gone through."""
+    is_shared = False
+    """Other processes write to it as well."""
     _failed = False
     _told = False
 
@@ -72,8 +74,8 @@ class StreamHandler(logging.StreamHandler[TextIO]):
             self.release()
 
     def _at_once(self, lines: str) -> Iterable[str]:
-        """Whole lines that a pipe takes together, whoever else writes to it (pipe(7))."""
-        return whole_lines(lines, select.PIPE_BUF)
+        """Whole lines that a pipe takes together, where others write to it too (pipe(7))."""
+        return whole_lines(lines, select.PIPE_BUF) if self.is_shared else (lines,)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name there
         """Tells of a disk that is full; the record is lost, and counted."""

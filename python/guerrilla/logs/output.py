@@ -138,6 +138,7 @@ class LogOutput:
             for handler in handlers.values():
                 if isinstance(handler, StreamHandler):
                     handler.setFormatter(make_formatter(settings.format, self.process))
+                    handler.is_shared = self.process is not None
             gone = [found for name, found in self._handlers.items() if name not in handlers]
             main = handlers[identity(settings.file)]
             main.addFilter(self._own)

@@ -145,6 +145,7 @@ class Agreement:
             "config": pack(wanted.config),
             "config_file": None if wanted.file is None else str(wanted.file),
             "addresses": [address for address, _ in sockets],
+            "ours": change.ours(),
             "resolved": wanted.resolved(),
         }
         return arguments, [descriptor for _, descriptor in sockets]

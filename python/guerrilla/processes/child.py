@@ -174,7 +174,11 @@ class _Child:
         """See `ChildDaemon.prepare`."""
         sockets = list(zip(arguments["addresses"], descriptors, strict=True))
         self._now.prepare(
-            unpack(arguments["config"]), arguments["config_file"], sockets, arguments["resolved"]
+            unpack(arguments["config"]),
+            arguments["config_file"],
+            sockets,
+            arguments["resolved"],
+            arguments.get("ours", ()),
         )
 
     def _commit(
@@ -243,6 +247,7 @@ def _place(arguments: Mapping[str, Any], descriptors: Sequence[int]) -> Place:
         sockets = descriptors[1:]
     return Place(
         sockets=tuple(zip(addresses, sockets, strict=True)),
+        ours=frozenset(arguments.get("ours", ())),
         number=arguments["number"],
         processes=arguments["processes"],
         memory=memory,

@@ -12,7 +12,7 @@ from guerrilla.running.parts import Plan
 from guerrilla.running.reloading import Reload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import ExitStack
     from os import PathLike
 
@@ -47,6 +47,7 @@ class ChildDaemon(Daemon):
         file: str | PathLike[str] | None,
         sockets: Sequence[tuple[str, int]],
         resolved: Mapping[str, Sequence[str]],
+        ours: Collection[str] = (),
     ) -> None:
         """Opens what another config needs; nothing else changes. One that was prepared is dropped.
 
@@ -55,6 +56,7 @@ class ChildDaemon(Daemon):
             file: where it came from.
             sockets: of servers that are new, as `Place.sockets`.
             resolved: as `Place.resolved`.
+            ours: as `Place.ours`.
 
         Raises:
             ConfigError: something in it is wrong.
@@ -74,7 +76,7 @@ class ChildDaemon(Daemon):
                 raise ConfigError(_named(path, problems))
             reload = Reload(parts, plan)
             try:
-                reload.prepare(sockets)
+                reload.prepare(sockets, ours)
             except StartError as error:
                 raise StartError(_named(path, error.problems)) from error
             self._prepared = _Prepared(reload, path, replace(self._place, resolved=resolved))

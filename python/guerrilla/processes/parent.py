@@ -288,6 +288,7 @@ class Parent:
                 "number": number,
                 "processes": self.processes,
                 "addresses": [address for address, _ in sockets],
+                "ours": [] if self.sockets is None else self.sockets.ours(),
                 "has_memory": bool(memory),
                 "hold": self._before is not None and self._before.is_open,
             }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from guerrilla._core import SharedMemory
     from guerrilla.config import AppConfig, ServerConfig
@@ -21,6 +21,10 @@ class Place:
     Attributes:
         sockets: those that somebody else has bound, as `Core.inherit` takes them: of the process
             above it, of the one before it, or of systemd. Their descriptors stay the giver's.
+        ours: addresses whose sockets nobody has but the process above it and its children: a server
+            that goes may turn away who connects there. Else it changes nothing of the socket.
+        passed: those of `sockets` whose descriptors stay open as long as the process runs, as those
+            of systemd do: a reload may come back to them.
         number: of this process, from 0.
         processes: how many share what the config allows for all of them.
         memory: what they have in common; None for one alone.
@@ -31,6 +35,8 @@ class Place:
     """
 
     sockets: Sequence[tuple[str, int]] = ()
+    ours: Collection[str] = ()
+    passed: Sequence[tuple[str, int]] = ()
     number: int = 0
     processes: int = 1
     memory: SharedMemory | None = None

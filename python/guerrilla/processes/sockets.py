@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from guerrilla.config import parse_listen_interface
@@ -30,7 +30,7 @@ from guerrilla.running.settings import place
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from guerrilla.config import AppConfig, ServerConfig
     from guerrilla.running.privileges import Identity
@@ -62,6 +62,8 @@ class _Held:
     sockets: list[socket.socket]
     file: tuple[int, int] | None = None
     """What tells the file of a unix socket, where it is ours."""
+    was_given: bool = False
+    """Somebody else may have them too, and go on with them."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -116,7 +118,11 @@ class ListeningSockets:
         self._held: list[_Held] = []
 
     def open(
-        self, config: AppConfig, servers: Servers, given: Iterable[tuple[str, int]] = ()
+        self,
+        config: AppConfig,
+        servers: Servers,
+        given: Iterable[tuple[str, int]] = (),
+        ours: Collection[str] = (),
     ) -> None:
         """Binds what is not given.
 
@@ -126,12 +132,15 @@ class ListeningSockets:
             given: sockets that somebody else has bound, as `Core.inherit` takes them; their
                 descriptors stay the giver's. All of an address are served. One whose address no
                 server has is not taken, and warned of.
+            ours: addresses of those whose giver does not go on with them.
 
         Raises:
             StartError: what cannot be bound, by the place it has in the config; nothing is then.
         """
         given = list(given)
         change = self._change(config, servers, given)
+        for held in change.fresh:
+            held.was_given = held.was_given and held.address not in ours
         for address in dict.fromkeys(address for address, _ in given):
             if address not in {address for _, address in servers}:
                 log.warning("%s: no server listens there: what was handed over is closed", address)
@@ -148,6 +157,10 @@ class ListeningSockets:
     def for_child(self, number: int) -> Sockets:
         """Those of a process, whose descriptors stay ours."""
         return self.shares(self._held, number)
+
+    def ours(self) -> list[str]:
+        """The addresses whose sockets nobody else has: see `own_addresses`."""
+        return own_addresses(self._held)
 
     def all(self) -> Sockets:
         """All of them, for who comes after us; the descriptors stay ours."""
@@ -248,7 +261,7 @@ class ListeningSockets:
             return
         sockets = given.take(address)
         if sockets:
-            held = _Held(server.name, address, sockets)
+            held = _Held(server.name, address, sockets, was_given=True)
             change.add(held)
             self._add_more(held)
             return
@@ -256,7 +269,7 @@ class ListeningSockets:
         if before is not None:
             # Who waits in its queue notices nothing.
             change.gone.remove(before)
-            change.held.append(_Held(server.name, address, before.sockets, before.file))
+            change.held.append(replace(before, server=server.name, address=address))
             return
         change.add(self._bind(server, address, change.gone))
 
@@ -312,6 +325,15 @@ class ListeningSockets:
                     break
 
 
+def own_addresses(held: Sequence[_Held]) -> list[str]:
+    """Where a process that stops serving may turn away who connects, for all who have the socket.
+
+    Not where one of the address was handed over to us: its owner goes on with it.
+    """
+    given = {one.address for one in held if one.was_given and one.file is None}
+    return list(dict.fromkeys(one.address for one in held if one.address not in given))
+
+
 @dataclass(slots=True)
 class SocketChange:
     """What is bound for another config, and what is to be closed: `commit` or `abandon` it."""
@@ -335,6 +357,10 @@ class SocketChange:
         the core goes on with what it has.
         """
         return self.sockets.shares(self.fresh, number)
+
+    def ours(self) -> list[str]:
+        """As `ListeningSockets.ours`, of what there is to be."""
+        return own_addresses(self.held)
 
     def commit(self) -> None:
         """It is in force: what is gone closes. After the processes have let go of it."""

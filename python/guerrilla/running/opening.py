@@ -119,7 +119,9 @@ def make_core(
     except ValueError as error:
         problems = [*placed(config, str(error)), *unusable(config, servers, place)]
         raise StartError(dict.fromkeys(problems)) from error
-    inherit(config, servers, core, place.sockets)
+    except MemoryError as error:
+        raise StartError(str(error)) from error
+    inherit(config, servers, core, place.sockets, place.ours)
     return core
 
 
@@ -128,14 +130,23 @@ def inherit(
     servers: Sequence[tuple[ServerConfig, str]],
     core: Core,
     sockets: Sequence[tuple[str, int]],
+    ours: Collection[str] = (),
 ) -> None:
     """Has a core take sockets that somebody else has bound, for the next time that it listens.
 
+    Args:
+        config: whose servers they are for.
+        servers: with their addresses.
+        core: which takes them.
+        sockets: as `Core.inherit` takes them.
+        ours: as `Place.ours`.
+
     Raises:
-        StartError: one is not what its server needs; none was taken.
+        StartError: one is not what its server needs.
     """
     try:
-        core.inherit(sockets)
+        core.inherit([one for one in sockets if one[0] not in ours])
+        core.inherit([one for one in sockets if one[0] in ours], kept=False)
     except ValueError as error:
         raise StartError(at_address(config, servers, str(error))) from error
 

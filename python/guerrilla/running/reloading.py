@@ -32,7 +32,7 @@ from guerrilla.running.staying import kept_until_start, servers_in_force
 from guerrilla.running.tlswatch import make_watch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from guerrilla._core import CoreSettings
     from guerrilla.config import AppConfig, ServerConfig
@@ -92,7 +92,7 @@ class Reload:
         self._opened = self._open_pools(self._open_spool())
         return self._obey_now()
 
-    def prepare(self, sockets: Sequence[tuple[str, int]] = ()) -> None:
+    def prepare(self, sockets: Sequence[tuple[str, int]] = (), ours: Collection[str] = ()) -> None:
         """Opens what is new and replaces nothing: `commit` or `abandon` is to follow.
 
         For one of several processes, of which all obey or none: what cannot start here refuses all
@@ -100,12 +100,13 @@ class Reload:
 
         Args:
             sockets: as `Core.inherit` takes them, for servers that are new.
+            ours: as `Place.ours`.
 
         Raises:
             StartError: everything that cannot be; nothing is left of it.
         """
         self._keeps = False
-        self._failures += self._unready(sockets)
+        self._failures += self._unready(sockets, ours)
         self._opened = self._open_pools(self._open_spool())
         if self._failures:
             self.abandon()
@@ -126,7 +127,7 @@ class Reload:
         # Which has the new limits; it is open, so that nothing can fail.
         open_spool(self._parts.config, self._parts.core, self._parts.place.processes)
 
-    def _unready(self, sockets: Sequence[tuple[str, int]]) -> list[str]:
+    def _unready(self, sockets: Sequence[tuple[str, int]], ours: Collection[str]) -> list[str]:
         """What of the config cannot be obeyed on this machine, but for chains and the spool."""
         parts = self._parts
         servers, problems = resolve_servers(self._new, self._plan.resolved)
@@ -137,7 +138,7 @@ class Reload:
         except ValueError as error:
             problems += placed(self._new, str(error))
         try:
-            inherit(self._new, servers, parts.core, sockets)
+            inherit(self._new, servers, parts.core, sockets, ours)
         except StartError as error:
             problems += error.problems
         try:
@@ -285,6 +286,7 @@ class Reload:
         if unresolved:
             servers = self._stay_in_place(servers)
         told = parts.core.reload_tls()
+        self._take_passed(servers)
         problems = self._obey(servers)
         # By their places in the config that was asked for.
         self._fail(*placed(asked, "\n".join(problems)))
@@ -296,6 +298,8 @@ class Reload:
             servers, _ = self._resolved()
             self._fail(*placed(self._new, "\n".join(self._obey(servers))))
             self._replace_log()
+        # Sockets of servers that are gone, which might have had to go on: see `Core.reload`.
+        parts.core.drop_inherited()
         parts.servers = servers
         return [name for name, reason in told if reason is None]
 
@@ -324,6 +328,12 @@ class Reload:
         self._keep(servers=kept)
         self._replace_log()
         return self._resolved()[0]
+
+    def _take_passed(self, servers: list[tuple[ServerConfig, str]]) -> None:
+        """Sockets that were passed at the start, for a server that was taken out and is back."""
+        parts = self._parts
+        wanted = {address for _, address in servers} - {address for _, address in parts.servers}
+        parts.core.inherit([one for one in parts.place.passed if one[0] in wanted])
 
     def _obey(self, servers: list[tuple[ServerConfig, str]]) -> list[str]:
         """Tells the core; what it could not obey."""

@@ -91,6 +91,8 @@ def _core_refuses(config: AppConfig) -> list[str]:
         Core(settings).close()
     except ValueError as error:
         return placed(config, str(error))
+    except MemoryError as error:
+        return [str(error)]
     return []
 
 

@@ -90,8 +90,7 @@ def _servers(parts: Parts | None, config: AppConfig) -> list[dict[str, Any]]:
     addresses: dict[str, list[str]] = {}
     if parts is not None:
         clients = dict(parts.core.clients())
-        for (server, _), address in zip(parts.servers, parts.addresses(), strict=False):
-            addresses.setdefault(server.name, []).append(address)
+        addresses = dict(parts.core.addresses_by_server())
     return [
         {
             "name": server.name,

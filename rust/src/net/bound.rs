@@ -22,6 +22,8 @@ pub(crate) struct Bound {
     /// Goes first: nobody finds it once the socket is closed.
     file: Option<SocketFile>,
     socket: Listening,
+    /// Somebody else has it too, and goes on with it when nobody serves it here.
+    kept: bool,
 }
 
 /// A listening socket with where it listens.
@@ -52,8 +54,8 @@ impl Bound {
     }
 
     /// A socket that somebody else has bound to this address, and listens on. The file of a unix socket stays
-    /// that one's.
-    pub(crate) fn adopt(address: &ListenAddress, socket: OwnedFd) -> io::Result<Self> {
+    /// that one's, and so is the socket where it is `kept`.
+    pub(crate) fn adopt(address: &ListenAddress, socket: OwnedFd, kept: bool) -> io::Result<Self> {
         let socket = Socket::from(socket);
         if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
             return unfit("what was handed over does not listen for connections");
@@ -79,16 +81,12 @@ impl Bound {
                 return unfit(&format!("the socket that was handed over is of {what}"));
             }
         }
-        Ok(Self { file: None, socket })
+        Ok(Self { file: None, socket, kept })
     }
 
-    /// Of ours again, with the file that goes with it.
-    pub(super) fn again(
-        address: &ListenAddress,
-        socket: OwnedFd,
-        file: Option<SocketFile>,
-    ) -> io::Result<Self> {
-        Ok(Self { file, ..Self::adopt(address, socket)? })
+    /// One that was served here, for who goes on with it.
+    pub(super) fn again(address: &ListenAddress, left: Left) -> io::Result<Self> {
+        Ok(Self { file: left.file, ..Self::adopt(address, left.socket, left.kept)? })
     }
 
     /// The address as `listen_interface` writes it, with the port that was really taken.
@@ -96,9 +94,17 @@ impl Bound {
         self.socket.address()
     }
 
-    pub(super) fn split(self) -> (Listening, Option<SocketFile>) {
-        (self.socket, self.file)
+    pub(super) fn split(self) -> (Listening, Option<SocketFile>, bool) {
+        (self.socket, self.file, self.kept)
     }
+}
+
+/// A socket that is no longer served, with what goes with it: see [`Bound`].
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) file: Option<SocketFile>,
+    pub(super) socket: OwnedFd,
+    pub(super) kept: bool,
 }
 
 fn unfit<T>(text: &str) -> io::Result<T> {
@@ -154,10 +160,10 @@ impl Listening {
 const NOWHERE: Option<NonZeroU32> = NonZeroU32::new(0x7fff_ffff);
 
 /// Has the kernel bring it no more connections: it is as if it listened at an interface that is not there. Who
-/// waits in its queue still does, and is not reset as by closing it.
-pub(super) fn turn_away(socket: &OwnedFd) {
-    // Where it cannot be, some come until it is closed.
-    let _ = SockRef::from(socket).bind_device_by_index_v4(NOWHERE);
+/// waits in its queue still does, and is not reset as by closing it. This is for all who have the socket, and who is
+/// not root cannot undo it. Whether it is so: where it cannot be, some come until it is closed.
+pub(super) fn turn_away(socket: &OwnedFd) -> bool {
+    SockRef::from(socket).bind_device_by_index_v4(NOWHERE).is_ok()
 }
 
 /// Lets others of this user bind addresses that this socket covers, or that cover its own.
@@ -180,7 +186,7 @@ fn bind_tcp(address: SocketAddr, beside: bool) -> io::Result<Bound> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    Ok(Bound { file: None, socket: Listening::new(socket)? })
+    Ok(Bound { file: None, socket: Listening::new(socket)?, kept: false })
 }
 
 fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Bound> {
@@ -194,7 +200,8 @@ fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Bound> {
         set_mode(path, mode)?;
     }
     socket.listen(BACKLOG)?;
-    Ok(Bound { file, socket: Listening::Unix(socket.into(), path.to_owned()) })
+    let socket = Listening::Unix(socket.into(), path.to_owned());
+    Ok(Bound { file, socket, kept: false })
 }
 
 /// Says who may connect to a unix socket. By a descriptor: whoever can write to the folder could else put

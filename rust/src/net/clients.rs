@@ -91,7 +91,7 @@ mod tests {
     const FAST: AddressLimits = AddressLimits { connections: 0, rate: 2, ipv6_prefix: 64 };
 
     fn clients() -> Arc<Clients> {
-        Arc::new(Clients::new(&Arc::new(Tenant::alone()), "test"))
+        Arc::new(Clients::new(&Arc::new(Tenant::alone().unwrap()), "test"))
     }
 
     fn seat(clients: &Arc<Clients>, from: &str, limits: &AddressLimits) -> Result<Seat, Refusal> {
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn servers_and_their_addresses_are_counted_apart() {
-        let tenant = Arc::new(Tenant::alone());
+        let tenant = Arc::new(Tenant::alone().unwrap());
         let [one, other] = ["one", "other"].map(|name| Arc::new(Clients::new(&tenant, name)));
         let _seats = [(); 2].map(|()| seat(&one, "192.0.2.1", &MANY).unwrap());
         assert_eq!(seat(&one, "192.0.2.1", &MANY).unwrap_err(), Refusal::TooMany);

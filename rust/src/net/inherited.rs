@@ -64,7 +64,7 @@ mod tests {
     }
 
     fn adopt(wanted: &str, socket: impl Into<OwnedFd>) -> Result<String, String> {
-        let bound = Bound::adopt(&address(wanted), socket.into());
+        let bound = Bound::adopt(&address(wanted), socket.into(), true);
         bound.map(|bound| bound.address()).map_err(|error| error.to_string())
     }
 
@@ -75,7 +75,7 @@ mod tests {
         let mut inherited = Inherited::default();
         for listener in [one.try_clone().unwrap(), other, one] {
             let wanted = address("127.0.0.1:0");
-            let bound = Bound::adopt(&wanted, listener.into()).unwrap();
+            let bound = Bound::adopt(&wanted, listener.into(), true).unwrap();
             inherited.add(wanted, bound);
         }
         let mut take = || -> Vec<String> {

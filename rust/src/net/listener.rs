@@ -13,17 +13,21 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::bound::{BACKLOG, Listening, SocketFile, allow_beside, turn_away};
+use super::bound::{BACKLOG, Left, Listening, SocketFile, allow_beside, turn_away};
 use super::connection::{self, Connection};
-use super::live::{Live, Place};
+use super::live::{Live, Place, refuse};
 use super::stream::Stream;
 use crate::delivery::Client;
 use crate::log::Level;
 use crate::server::Shared;
+use crate::smtp::Reply;
 
 /// After a failed accept: long enough not to spin, short enough not to be missed.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the answer may be under way of somebody who connects, and was answered already.
+const LAST_ACKS: Duration = Duration::from_millis(300);
 
 /// A connection and its peer, which one of a unix socket has not.
 type Accepted = (Stream, Option<SocketAddr>);
@@ -53,29 +57,74 @@ impl Listener {
         }
     }
 
-    /// Those that wait at this moment, whether or not the runtime knows of them. Then it is closed.
-    fn accept_rest(self, mut take: impl FnMut(Accepted)) -> io::Result<()> {
-        // More can come all the time: who would take them is no longer there.
-        let all = 0..BACKLOG;
+    /// Whether clients come to it over a network, which takes time.
+    fn is_remote(&self) -> bool {
         match self {
-            Self::Tcp(listener) => {
-                let listener = listener.into_std()?;
-                for _ in all {
-                    let (stream, peer) = listener.accept()?;
-                    stream.set_nonblocking(true)?;
-                    take((Stream::Tcp(TcpStream::from_std(stream)?), Some(canonical(peer))));
-                }
-            }
-            Self::Unix(listener) => {
-                let listener = listener.into_std()?;
-                for _ in all {
-                    let (stream, _) = listener.accept()?;
-                    stream.set_nonblocking(true)?;
-                    take((Stream::Unix(UnixStream::from_std(stream)?), None));
-                }
+            Self::Tcp(listener) => listener.local_addr().is_ok_and(|at| !at.ip().is_loopback()),
+            Self::Unix(_) => false,
+        }
+    }
+
+    /// Those that are connecting at this moment.
+    async fn accept_late(&self, mut take: impl FnMut(Accepted)) {
+        let mut rest = pin!(tokio::time::sleep(LAST_ACKS));
+        for _ in ALL {
+            let next = poll_fn(|context| match self.poll_accept(context) {
+                Poll::Pending => rest.as_mut().poll(context).map(|()| None),
+                ready @ Poll::Ready(_) => ready.map(Some),
+            });
+            match next.await {
+                Some(Ok(accepted)) => take(accepted),
+                Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                _ => return,
             }
         }
-        Ok(())
+    }
+
+    /// Those that wait at this moment, whether or not the runtime knows of them. Then it is closed.
+    fn accept_rest(self, mut take: impl FnMut(Accepted)) {
+        match self {
+            Self::Tcp(listener) => {
+                let Ok(listener) = listener.into_std() else { return };
+                accept_all_of(
+                    || listener.accept(),
+                    |(stream, peer)| {
+                        stream.set_nonblocking(true)?;
+                        take((Stream::Tcp(TcpStream::from_std(stream)?), Some(canonical(peer))));
+                        Ok(())
+                    },
+                );
+            }
+            Self::Unix(listener) => {
+                let Ok(listener) = listener.into_std() else { return };
+                accept_all_of(
+                    || listener.accept(),
+                    |(stream, _)| {
+                        stream.set_nonblocking(true)?;
+                        take((Stream::Unix(UnixStream::from_std(stream)?), None));
+                        Ok(())
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// More can come all the time: who would take them is no longer there. The kernel queues one more than it was asked.
+const ALL: std::ops::RangeInclusive<i32> = 0..=BACKLOG;
+
+/// Until nobody waits, or nobody more can be accepted.
+fn accept_all_of<T>(
+    mut accept: impl FnMut() -> io::Result<T>,
+    mut take: impl FnMut(T) -> io::Result<()>,
+) {
+    for _ in ALL {
+        match accept() {
+            // An error is of that one alone.
+            Ok(accepted) => drop(take(accepted)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => return,
+        }
     }
 }
 
@@ -94,6 +143,8 @@ const HANDED_OVER: u8 = 2;
 #[derive(Debug)]
 pub(super) struct Door {
     state: AtomicU8,
+    /// Somebody else has the socket too, and goes on with it.
+    kept: bool,
     /// As long as it is served.
     held: Mutex<Held>,
 }
@@ -107,8 +158,12 @@ struct Held {
 }
 
 impl Door {
-    pub(super) fn new(socket: Option<OwnedFd>, file: Option<SocketFile>) -> Self {
-        Self { state: AtomicU8::new(OPEN), held: Mutex::new(Held { file, socket }) }
+    pub(super) fn new(socket: Option<OwnedFd>, file: Option<SocketFile>, kept: bool) -> Self {
+        Self { state: AtomicU8::new(OPEN), kept, held: Mutex::new(Held { file, socket }) }
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -117,17 +172,19 @@ impl Door {
 
     /// Has to be followed by a word that wakes the loop.
     pub(super) fn close(&self) {
+        // Who keeps it has its queue too: to turn clients away would be for all who have the socket.
+        let end = if self.kept { HANDED_OVER } else { CLOSING };
         // One that was handed over stays so.
-        let _ = self.state.compare_exchange(OPEN, CLOSING, Ordering::SeqCst, Ordering::SeqCst);
+        let _ = self.state.compare_exchange(OPEN, end, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// Closes, and gives socket and file to who goes on with them; none where there is no socket to give.
     /// Has to be followed by a word that wakes the loop.
-    pub(super) fn hand_over(&self) -> Option<(OwnedFd, Option<SocketFile>)> {
+    pub(super) fn hand_over(&self) -> Option<Left> {
         let mut held = self.held();
         let socket = held.socket.take()?;
         self.state.store(HANDED_OVER, Ordering::SeqCst);
-        Some((socket, held.file.take()))
+        Some(Left { file: held.file.take(), socket, kept: self.kept })
     }
 
     /// Its socket once more, to be handed over; none where it is not served any more.
@@ -135,14 +192,19 @@ impl Door {
         self.held().socket.as_ref().and_then(|socket| socket.try_clone().ok())
     }
 
-    /// Lets another socket be bound beside it; whether that is so.
+    /// Lets another socket be bound beside it; whether that is so. One of somebody else's stays as it is.
     pub(super) fn allow_beside(&self) -> bool {
-        self.held().socket.as_ref().is_some_and(|socket| allow_beside(socket).is_ok())
+        !self.kept && self.held().socket.as_ref().is_some_and(|socket| allow_beside(socket).is_ok())
     }
 
     /// The file of its unix socket stays; whether it would have been removed.
     pub(super) fn leave_file(&self) -> bool {
         self.held().file.take().map(SocketFile::leave).is_some()
+    }
+
+    /// Whether the file of its unix socket is for us to change: not that of somebody who keeps the socket.
+    pub(super) fn has_file(&self) -> bool {
+        !self.kept || self.held().file.is_some()
     }
 
     /// The file of its unix socket is removed with it.
@@ -153,17 +215,21 @@ impl Door {
         }
     }
 
-    /// Nobody comes any more; who waits in the queue stays there.
-    fn turn_away(&self) {
+    /// Nobody comes any more; who waits in the queue stays there. Whether that is so.
+    fn turn_away(&self) -> bool {
         let mut held = self.held();
         held.file = None;
-        if let Some(socket) = &held.socket {
-            turn_away(socket);
-        }
+        // Not kept for longer: where descriptors are short, it is the one that the next client needs.
+        held.socket.take().is_some_and(|socket| turn_away(&socket))
     }
+}
 
-    fn is_shut(&self) {
-        let mut held = self.held();
+/// Shuts a door, however its loop ends: a socket that nobody serves is not to look as if somebody did.
+struct Shut(Arc<Door>);
+
+impl Drop for Shut {
+    fn drop(&mut self) {
+        let mut held = self.0.held();
         held.file = None;
         held.socket = None;
     }
@@ -176,6 +242,8 @@ pub(super) async fn serve(
     door: Arc<Door>,
     shared: Arc<Shared>,
 ) {
+    // Goes after the listener.
+    let _shut = Shut(Arc::clone(&door));
     match Listener::new(socket) {
         Ok(listener) => accept_all(listener, &live, &door, &shared).await,
         Err(error) => shared.log.write(
@@ -184,7 +252,6 @@ pub(super) async fn serve(
             format_args!("{}: cannot be served: {error}", live.name()),
         ),
     }
-    door.is_shut();
 }
 
 async fn accept_all(listener: Listener, live: &Arc<Live>, door: &Door, shared: &Arc<Shared>) {
@@ -193,9 +260,18 @@ async fn accept_all(listener: Listener, live: &Arc<Live>, door: &Door, shared: &
         let changed = shared.shutdown.changed();
         let state = door.state.load(Ordering::SeqCst);
         if state == CLOSING {
-            door.turn_away();
-            // They hear 421, instead of a reset. An error says that no more are there.
-            let _ = listener.accept_rest(|(stream, peer)| take(stream, peer, live, shared));
+            // They hear 421, instead of a reset.
+            let end = |(stream, peer)| {
+                if live.is_leaving() {
+                    tell_gone(&stream, live, shared);
+                } else {
+                    take(stream, peer, live, shared);
+                }
+            };
+            if door.turn_away() && listener.is_remote() {
+                listener.accept_late(end).await;
+            }
+            listener.accept_rest(end);
             return;
         }
         if state == HANDED_OVER || shared.shutdown.is_stopping() {
@@ -234,6 +310,12 @@ async fn accept_all(listener: Listener, live: &Arc<Live>, door: &Door, shared: &
             }
         }
     }
+}
+
+/// Nobody serves a client any more: one descriptor is enough for all that are told so.
+fn tell_gone(stream: &Stream, live: &Live, shared: &Shared) {
+    shared.stats.connections_refused.add();
+    refuse(&live.config(), stream, &Reply::server_gone(), shared);
 }
 
 fn take(stream: Stream, peer: Option<SocketAddr>, live: &Arc<Live>, shared: &Arc<Shared>) {

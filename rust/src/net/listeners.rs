@@ -91,8 +91,8 @@ impl Listeners {
             let live = self.servers.entry(config.name.clone());
             let new = || Arc::new(Live::new(config, &self.shared.tenant));
             let live = Arc::clone(live.or_insert_with(new));
-            let (socket, file) = bound.split();
-            let door = Arc::new(Door::new(socket.share().ok(), file));
+            let (socket, file, kept) = bound.split();
+            let door = Arc::new(Door::new(socket.share().ok(), file, kept));
             let (end, ended): (Sender<()>, _) = channel();
             let (shared, ours) = (Arc::clone(&self.shared), Arc::clone(&door));
             self.runtime.spawn(async move {
@@ -109,6 +109,25 @@ impl Listeners {
         let mut addresses: Vec<String> = running.flatten().map(|one| one.address.clone()).collect();
         addresses.dedup();
         addresses
+    }
+
+    /// The same by the names of the servers.
+    pub(crate) fn addresses_by_server(
+        &self,
+        servers: &[ServerConfig],
+    ) -> Vec<(String, Vec<String>)> {
+        let mut found: Vec<(String, Vec<String>)> = Vec::new();
+        for server in servers {
+            let addresses = self.addresses(std::slice::from_ref(server));
+            match found.iter_mut().find(|(name, _)| *name == server.name) {
+                Some((_, known)) => known.extend(addresses),
+                None => found.push((server.name.clone(), addresses)),
+            }
+        }
+        for (_, addresses) in &mut found {
+            addresses.dedup();
+        }
+        found
     }
 
     /// The sockets of each of `servers` once more, to be handed over, by the addresses of the settings.
@@ -144,7 +163,8 @@ impl Listeners {
 
     /// Runs these servers and no others: those that stay obey their new config, those that are new are
     /// bound, those that are gone close, and their sessions end where a transaction does. A socket of one that is
-    /// gone serves one that is new at the same address: who waits in its queue notices nothing.
+    /// gone serves one that is new at the same address: who waits in its queue notices nothing. Where something
+    /// fails, those that are gone and could not be bound again stay in `inherited`: who asked decides.
     pub(crate) fn reload(
         &mut self,
         servers: &[ServerConfig],
@@ -166,6 +186,12 @@ impl Listeners {
         self.serve(bound);
         for server in &new {
             self.admit(server);
+        }
+        if !failed.is_empty() {
+            // Only an address that is taken becomes free by closing; as root alone may bind some, it may not be
+            // there again.
+            let is_cured = failed.iter().all(|(_, error)| error.kind() == io::ErrorKind::AddrInUse);
+            self.keep(&gone, inherited, |door| !is_cured || door.is_kept());
         }
         let closed = self.close(&gone, servers);
         // What stood in the way may have been one of those that have just been closed.
@@ -206,7 +232,7 @@ impl Listeners {
                     let socket = running.door.hand_over();
                     running.door.close();
                     ending.push(running);
-                    let again = |(socket, file)| Bound::again(&server.address, socket, file).ok();
+                    let again = |left| Bound::again(&server.address, left).ok();
                     found.extend(socket.and_then(again).map(|bound| (bound, (*server).clone())));
                 }
             }
@@ -217,6 +243,37 @@ impl Listeners {
         self.shared.shutdown.tell();
         ending.into_iter().for_each(Running::wait);
         (found, left)
+    }
+
+    /// Those of `gone` of which this is true are no longer served, and wait for who serves them again.
+    fn keep(&mut self, gone: &[Key], inherited: &mut Inherited, is: impl Fn(&Door) -> bool) {
+        let mut ending = Vec::new();
+        for key in gone {
+            let Some(running) = self.running.get_mut(key) else { continue };
+            let (kept, left) = std::mem::take(running).into_iter().partition(|one| is(&one.door));
+            let kept: Vec<Running> = kept;
+            *running = left;
+            for one in kept {
+                if let Some(left) = one.door.hand_over()
+                    && let Ok(bound) = Bound::again(&key.1, left)
+                {
+                    inherited.add(key.1.clone(), bound);
+                }
+                one.door.close();
+                ending.push(one);
+            }
+        }
+        self.shared.shutdown.tell();
+        for one in ending {
+            self.end(one);
+        }
+    }
+
+    /// Waits until one is closed here.
+    fn end(&self, running: Running) {
+        let what = format_args!("no longer listening on {}", running.address);
+        self.shared.log.write(Level::Info, "net", what);
+        running.wait();
     }
 
     /// Those at an address, of the first of `gone` that has any.
@@ -263,7 +320,9 @@ impl Listeners {
         let (ListenAddress::Unix(path), Some(mode)) = (&server.address, server.unix_mode) else {
             return;
         };
-        if self.running.contains_key(&key(server))
+        // Somebody else's file has the mode that he has given it.
+        let mut running = self.running.get(&key(server)).into_iter().flatten();
+        if running.any(|one| one.door.has_file())
             && let Err(error) = set_mode(path, mode)
         {
             let name = &server.name;
@@ -276,9 +335,7 @@ impl Listeners {
     fn close(&mut self, gone: &[Key], servers: &[ServerConfig]) -> bool {
         let gone: Vec<Running> =
             gone.iter().filter_map(|key| self.running.remove(key)).flatten().collect();
-        for running in &gone {
-            running.door.close();
-        }
+        // First: who is accepted from now on is told.
         self.servers.retain(|name, live| {
             let stays = servers.iter().any(|server| server.name == *name);
             if !stays {
@@ -286,15 +343,13 @@ impl Listeners {
             }
             stays
         });
+        for running in &gone {
+            running.door.close();
+        }
         self.shared.shutdown.tell();
         let closed = !gone.is_empty();
-        for running in gone {
-            self.shared.log.write(
-                Level::Info,
-                "net",
-                format_args!("no longer listening on {}", running.address),
-            );
-            running.wait();
+        for one in gone {
+            self.end(one);
         }
         closed
     }

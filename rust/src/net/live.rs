@@ -167,12 +167,12 @@ impl Live {
 
 /// Whether the peer takes the reply is its own affair; the accept loop does not wait. Where TLS comes
 /// first, nothing can be said.
-fn refuse(config: &ServerConfig, stream: &Stream, reply: &Reply, shared: &Shared) {
+pub(super) fn refuse(config: &ServerConfig, stream: &Stream, reply: &Reply, shared: &Shared) {
     if config.tls.as_ref().is_none_or(|tls| !tls.always_on) {
         let mut refusal = Vec::new();
         reply.write_as(config.session.form(), &mut refusal);
         shared.replies.count(&refusal);
-        let _ = stream.try_write(&refusal);
+        let _ = stream.write_now(&refusal);
     }
 }
 
@@ -355,7 +355,8 @@ mod tests {
             spill_size: 0,
             backends: Vec::new(),
             log_level: 0,
-        });
+        })
+        .unwrap();
         let shared = Arc::clone(core.shared());
         let place = Place::take(Admitted::to(server, &shared).unwrap(), &shared);
         (shared, place)

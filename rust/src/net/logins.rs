@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn failures_of_a_network_count_for_ten_minutes() {
-        let logins = Logins::new(&Arc::new(Tenant::alone()), "test");
+        let logins = Logins::new(&Arc::new(Tenant::alone().unwrap()), "test");
         let start = now();
         let ip = |text: &str| text.parse().unwrap();
         let fail =

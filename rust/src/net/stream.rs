@@ -46,6 +46,15 @@ impl Stream {
         }
     }
 
+    /// Also where the runtime has not yet heard that it takes anything.
+    pub(super) fn write_now(&self, octets: &[u8]) -> io::Result<usize> {
+        let socket = match self {
+            Self::Tcp(stream) => socket2::SockRef::from(stream),
+            Self::Unix(stream) => socket2::SockRef::from(stream),
+        };
+        socket.send_with_flags(octets, libc::MSG_NOSIGNAL)
+    }
+
     pub(super) fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(context),

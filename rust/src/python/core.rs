@@ -4,7 +4,7 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -122,20 +122,24 @@ impl PyCore {
     #[pyo3(signature = (settings, memory = None))]
     fn new(settings: CoreSettings, memory: Option<PyRef<'_, PySharedMemory>>) -> PyResult<Self> {
         let Some(memory) = memory else {
-            return Ok(Self(Server::new(settings.into_config(None)?)));
+            let made = Server::new(settings.into_config(None)?);
+            return made.map(Self).map_err(|error| {
+                PyMemoryError::new_err(format!("no memory for the tables of a core: {error}"))
+            });
         };
         let config = settings.into_config(Some(memory.memory()))?;
         Ok(Self(Server::with_tenant(config, memory.claim()?)))
     }
 
-    fn inherit(&self, sockets: Vec<(String, i32)>) -> PyResult<()> {
+    #[pyo3(signature = (sockets, kept = true))]
+    fn inherit(&self, sockets: Vec<(String, i32)>, kept: bool) -> PyResult<()> {
         let mut taken = Vec::with_capacity(sockets.len());
         for (text, number) in sockets {
             let address = parse_address(&text)?;
             let socket = duplicate(number).map_err(|error| misfit(&address, &error))?;
             taken.push((address, socket));
         }
-        self.0.inherit(taken).map_err(|(address, error)| misfit(&address, &error))
+        self.0.inherit(taken, kept).map_err(|(address, error)| misfit(&address, &error))
     }
 
     fn leave_files(&self, py: Python<'_>) -> Vec<String> {
@@ -285,6 +289,10 @@ impl PyCore {
     fn addresses(&self, py: Python<'_>) -> Vec<String> {
         // A stop holds its lock for as long as the disk of the spool takes.
         py.detach(|| self.0.addresses())
+    }
+
+    fn addresses_by_server(&self, py: Python<'_>) -> Vec<(String, Vec<String>)> {
+        py.detach(|| self.0.addresses_by_server())
     }
 
     fn clients(&self, py: Python<'_>) -> Vec<(String, usize)> {

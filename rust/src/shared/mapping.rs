@@ -6,7 +6,6 @@
 // is not there. And every reference keeps the mapping that it leads to (`Part`), or is borrowed from it.
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout as Size, handle_alloc_error};
 use std::fmt::{self, Debug, Formatter};
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,14 +41,11 @@ pub(super) struct Mapping {
 
 impl Mapping {
     /// Of this process alone.
-    pub(super) fn own(size: usize) -> Self {
-        let Ok(mapped) = MmapMut::map_anon(size) else {
-            // As any other that has no room: there is no core without it.
-            handle_alloc_error(Size::array::<u8>(size).unwrap_or(Size::new::<u8>()));
-        };
+    pub(super) fn own(size: usize) -> io::Result<Self> {
+        let mapped = MmapMut::map_anon(size)?;
         // Tables are touched here and there: a large page for each of them would fill the memory.
         let _ = mapped.advise(Advice::NoHugePage);
-        Self { raw: mapped.into(), file: None }
+        Ok(Self { raw: mapped.into(), file: None })
     }
 
     /// A new file without a name, of zeros, which nobody can make shorter or longer.

@@ -128,11 +128,11 @@ impl From<io::Error> for Trouble {
 
 impl Memory {
     /// Of this process alone.
-    fn own() -> Self {
+    fn own() -> io::Result<Self> {
         let layout = Layout { places: 1 };
-        let made = Self::over(Mapping::own(layout.size()), layout);
+        let made = Self::over(Mapping::own(layout.size())?, layout);
         made.begin();
-        made
+        Ok(made)
     }
 
     /// For so many processes, with keys for TLS tickets.

@@ -47,8 +47,8 @@ impl Tenant {
     }
 
     /// In a memory of its own.
-    pub fn alone() -> Self {
-        Self::new(&Arc::new(Memory::own()), 0)
+    pub fn alone() -> std::io::Result<Self> {
+        Ok(Self::new(&Arc::new(Memory::own()?), 0))
     }
 
     /// What it has in common with other processes; none where that is nothing.
@@ -178,7 +178,8 @@ impl Drop for Tenant {
 
 /// For tests and tools that count and are no core.
 impl Default for Part<Stats> {
+    #[allow(clippy::unwrap_used)]
     fn default() -> Self {
-        Tenant::alone().stats()
+        Tenant::alone().unwrap().stats()
     }
 }

@@ -129,7 +129,8 @@ pub(super) mod tests {
             spill_size: 0,
             backends: Vec::new(),
             log_level: 0,
-        });
+        })
+        .unwrap();
         let shared = Arc::clone(core.shared());
         let (stream, client) = UnixStream::pair().unwrap();
         let place = Place::take(Admitted::to(config(), &shared).unwrap(), &shared);

@@ -53,7 +53,8 @@ fn slow(save_timeout: Duration) -> Slow {
         spill_size: 1_000,
         backends: vec![(backend, limits)],
         log_level: 0,
-    });
+    })
+    .unwrap();
     let disk = server.shared().budget.by_hand().unwrap();
     let address = server.bind().unwrap().remove(0);
     server.start().unwrap();
@@ -122,7 +123,8 @@ fn wait(poll: impl FnMut(&mut Context<'_>) -> Poll<()>, closing: bool) -> Result
         spill_size: 0,
         backends: Vec::new(),
         log_level: 0,
-    });
+    })
+    .unwrap();
     let shared = server.shared();
     if closing {
         shared.shutdown.close();
