@@ -15,7 +15,8 @@ if "GUERRILLA_UPGRADE" in os.environ:
     if Path("crash").exists():
         sys.exit("crashed")
     if Path("hang").exists():
-        Path("hangs").write_text(str(os.getpid()))
+        Path("hangs.new").write_text(str(os.getpid()))
+        Path("hangs.new").rename("hangs")
         time.sleep(600)
 
 from guerrilla.cli import main  # a crash comes before
