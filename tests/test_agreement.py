@@ -177,6 +177,16 @@ def test_senders_hear_nothing_of_reloads(make: Make) -> None:
     assert len(daemon.rows()) == len(answers_)
 
 
+def test_a_change_of_the_file_is_seen_by_the_parent_alone(make: Make) -> None:
+    """A child that obeyed it by itself would be alone with it."""
+    daemon = make(2, top="watch_config = true")
+    text = daemon.config_file.read_text()
+    daemon.config_file.write_text(text.replace("mx.example.com", "new.example.com"))
+    until(lambda: asked(daemon)["reloads"] == 1)
+    assert greetings(daemon, daemon.port) == {"new.example.com"}
+    assert daemon.log_text().count("has changed") == 1
+
+
 def test_a_config_that_does_not_parse_changes_nothing(make: Make) -> None:
     daemon = make(2)
     good = daemon.config_file.read_text()

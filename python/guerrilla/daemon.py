@@ -411,7 +411,9 @@ class Daemon(AsyncDaemon):
 
     def _watch_config(self, parts: Parts) -> None:
         """Begins or ends to look at the config file, as `watch_config` says."""
-        wanted = self.config_file if self.config.watch_config else None
+        # Of several processes the parent looks at it: all of them obey another config, or none.
+        watches = self.config.watch_config and not self._place.is_child
+        wanted = self.config_file if watches else None
         if parts.watched_config == wanted:
             return
         parts.stop_config_watch()

@@ -238,10 +238,12 @@ class Parent:
         agreement = Agreement(self.children, sockets, asked)
         change = agreement.prepare()
         report = agreement.commit()
-        change.commit()
-        failures = [*report.failures, *self.own.replace(self.config, asked.config)]
-        self.config, self.config_file, self.servers = asked.config, asked.file, asked.servers
+        # First: whatever becomes of the rest, a successor has to start with what the others obey.
+        old, self.config = self.config, asked.config
+        self.config_file, self.servers = asked.file, asked.servers
         self.generation += 1
+        change.commit()
+        failures = [*report.failures, *self.own.replace(old, self.config)]
         self.reloads += 1
         self.reload_failures += bool(failures)
         self._warnings = list(report.warnings)
