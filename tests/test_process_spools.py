@@ -44,9 +44,11 @@ IMPATIENT = (
 SHUTTING = (
     "\n    def open(self):\n"
     "        if os.path.exists('shut'):\n"
-    "            raise guerrilla.StartError('Fate: shut')\n"
+    "            raise guerrilla.ConfigError('Fate: shut')\n"
 )
-"""More of the stage `Fate`: it does not open any more once a file `shut` is there."""
+"""More of the stage `Fate`: it does not open any more once a file `shut` is there.
+
+Not as a store that is away, which a start does without where it stands right of the spool."""
 
 Say = Callable[..., list[str]]
 
