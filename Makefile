@@ -17,7 +17,7 @@ PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
 .PHONY: help serve build test lint rust-lint python-lint rust-test python-test fuzz-dialogues \
-	abuse faults bench bench-edge bench-processors bench-spool instructions fuzz deny wheel lock clean
+	abuse faults processes bench bench-edge bench-processors bench-spool instructions fuzz deny wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -83,6 +83,10 @@ abuse: $(STAMPS)/core $(STAMPS)/test  ## 20,000 connections of each kind of abus
 faults: $(STAMPS)/core $(STAMPS)/test  ## every fault in full, and what was lost: 30 minutes; WRITE=1 puts the table into docs/reliability.md
 	sh scripts/test-tools.sh
 	$(if $(WRITE),GUERRILLA_WRITE_FAULTS=1) $(BIN)/python -m pytest tests/faults --faults full $(ARGS)
+
+processes: $(STAMPS)/core $(STAMPS)/test  ## upgrades, moves, limits and deaths of several processes, in full: ten minutes
+	sh scripts/test-tools.sh
+	$(BIN)/python -m pytest -m long --faults full $(ARGS)
 
 # --- the rest ------------------------------------------------------------------------------------
 

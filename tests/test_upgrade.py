@@ -409,6 +409,8 @@ def test_who_has_become_another_user_hands_on_what_root_has_bound(
 
 ASKING = """\
 import socket, sys
+
+pytestmark = pytest.mark.long
 client = socket.socket(socket.AF_UNIX)
 client.connect(sys.argv[1])
 client.sendall(b'{"command": "upgrade"}\\n')
