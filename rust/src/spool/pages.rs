@@ -16,10 +16,6 @@ use crate::log::Level;
 
 /// Rows that are looked at in one transaction, whosever they are.
 const ROWS: usize = 10 * PAGE;
-/// So many ids are tried one by one, behind what cannot be read: a page of the database has fewer rows. What
-/// is above such pages may have very many, so that steps grow from there.
-const SINGLE: i64 = 1_000;
-
 /// `>=`, since what is behind a damaged page can only be found from its first id on, not from that page's
 /// last one.
 const IDS: &str = "SELECT id, backend, EXISTS(SELECT 1 FROM retry WHERE retry.id = msg.id)
@@ -144,27 +140,11 @@ fn page(reader: &Connection, wanted: &Wanted<'_>, cursor: i64) -> rusqlite::Resu
 fn behind(reader: &Connection, cursor: i64) -> rusqlite::Result<Option<i64>> {
     let end = database::meta(reader, "last")?.saturating_add(1);
     let mut select = reader.prepare(IDS)?;
-    let mut reads = |from: i64| match select.query_row((from, 1), |_| Ok(())).optional() {
-        Ok(_) => Ok(true),
-        Err(error) if is_damage(&error) => Ok(false),
-        Err(error) => Err(error),
-    };
-    let (mut bad, mut good) = (cursor, cursor.saturating_add(1));
-    while !reads(good)? {
-        if good >= end {
-            return Ok(None);
+    salvage::behind(cursor.saturating_add(1), end, |from| {
+        match select.query_row((from, 1), |_| Ok(())).optional() {
+            Ok(_) => Ok(true),
+            Err(error) if is_damage(&error) => Ok(false),
+            Err(error) => Err(error),
         }
-        bad = good;
-        good = good.saturating_add(1 + (good - cursor) / SINGLE).min(end);
-    }
-    // What the last step went past.
-    while good - bad > 1 {
-        let middle = bad + (good - bad) / 2;
-        if reads(middle)? {
-            good = middle;
-        } else {
-            bad = middle;
-        }
-    }
-    Ok(Some(good))
+    })
 }

@@ -5,6 +5,11 @@ use std::ops::RangeInclusive;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error, ErrorCode, OptionalExtension, Row};
 
+use super::database;
+
+/// So many ids are tried one by one behind what cannot be read.
+const SINGLE: i64 = 1_000;
+
 /// A part of a page of rows.
 #[derive(Debug)]
 pub(super) enum Piece<T> {
@@ -72,9 +77,13 @@ fn each<T>(
                 one(connection, selects, id, &read)?
             }
             Err(error) if is_damage(&error) => {
-                let last = last_lost(connection, at);
-                from = last.checked_add(1);
-                Some(Piece::Lost(at..=last, error))
+                let end = database::meta(connection, "last")?.saturating_add(1);
+                from = behind(at, end, |id| match first_id(connection, id) {
+                    Ok(_) => Ok(true),
+                    Err(error) if is_damage(&error) => Ok(false),
+                    Err(error) => Err(error),
+                })?;
+                Some(Piece::Lost(at..=from.map_or(i64::MAX, |from| from - 1), error))
             }
             Err(error) => return Err(error),
         };
@@ -113,28 +122,34 @@ fn first_id(connection: &Connection, from: i64) -> rusqlite::Result<Option<i64>>
         .optional()
 }
 
-/// The last id before rows can be read again; the last that there can be where none can. A damaged page
-/// of the tree hides a range of ids, and nothing tells its end: steps that double go beyond it, and half
-/// as long ones back. What lies between two such pages may be passed over with them.
-fn last_lost(connection: &Connection, first: i64) -> i64 {
-    let is_readable = |at| first_id(connection, at).is_ok();
-    let (mut lost, mut step) = (first, 1_i64);
-    let mut found = loop {
-        let Some(at) = lost.checked_add(step) else { return i64::MAX };
-        if is_readable(at) {
-            break at;
+/// The first id, of those from `lost` on, from which on rows can be read again; none where that is not before
+/// `end`. `lost` itself cannot be read, and `reads` says of an id whether what is from it on can.
+///
+/// Nothing tells how many ids a damaged page hides. One of rows has fewer than are tried one by one; what is
+/// above such pages may hide very many, so that steps grow from there, and what the last one went past is
+/// looked for by halves.
+pub(super) fn behind(
+    lost: i64,
+    end: i64,
+    mut reads: impl FnMut(i64) -> rusqlite::Result<bool>,
+) -> rusqlite::Result<Option<i64>> {
+    let (mut bad, mut good) = (lost, lost.saturating_add(1));
+    while !reads(good)? {
+        if good >= end {
+            return Ok(None);
         }
-        (lost, step) = (at, step.saturating_mul(2));
-    };
-    while found - lost > 1 {
-        let middle = lost + (found - lost) / 2;
-        if is_readable(middle) {
-            found = middle;
+        bad = good;
+        good = good.saturating_add(1 + (good - lost) / SINGLE).min(end);
+    }
+    while good - bad > 1 {
+        let middle = bad + (good - bad) / 2;
+        if reads(middle)? {
+            good = middle;
         } else {
-            lost = middle;
+            bad = middle;
         }
     }
-    lost
+    Ok(Some(good))
 }
 
 /// What is lost, as a log line and a list say it.
