@@ -14,6 +14,8 @@ fn failed(names: &[&str]) -> Bench {
         fail_next(&bench);
     }
     bench.wait_for("spool_failed", names.len() as u64);
+    // The files that their rows had go behind that: no fault of a test is to meet them.
+    bench.wait(|| bench.bodies() == 0);
     bench
 }
 
