@@ -37,6 +37,8 @@ from tests.wire import HELLO, TRANSACTION, Wire, until
 
 __all__ = ["make"]
 
+pytestmark = pytest.mark.long
+
 IS_ROOT = os.geteuid() == 0
 OTHER = pwd.getpwnam("nobody")
 PACKAGE = Path(guerrilla.__file__).parent.parent
@@ -409,8 +411,6 @@ def test_who_has_become_another_user_hands_on_what_root_has_bound(
 
 ASKING = """\
 import socket, sys
-
-pytestmark = pytest.mark.long
 client = socket.socket(socket.AF_UNIX)
 client.connect(sys.argv[1])
 client.sendall(b'{"command": "upgrade"}\\n')
