@@ -27,10 +27,11 @@ from guerrilla.processes.channel import (
     VERSION,
     ChannelError,
     RefusedError,
+    TooLargeError,
     pack,
     readable_lines,
 )
-from guerrilla.processes.children import READY_LIMIT
+from guerrilla.processes.children import READY_LIMIT, too_large
 from guerrilla.processes.estate import Estate, not_within_a_program, settle, take_over
 from guerrilla.processes.family import AT_ONCE, FIGURES_LIMIT, GRACE, Family
 from guerrilla.processes.lives import Life
@@ -373,6 +374,8 @@ class Parent:
             life.asking.ask("check", self._told(), timeout=READY_LIMIT)
         except RefusedError as error:
             raise StartError(error.errors) from error
+        except TooLargeError as error:
+            raise self._named([too_large(error)]) from error
         except ChannelError:
             # It has died: the places of children know what to do.
             life.discard()
@@ -415,8 +418,10 @@ class Parent:
         return self._family.end(timeout, self._close_sockets)
 
     def _close_sockets(self) -> None:
-        if self.sockets is not None:
-            self.sockets.close()
+        # Not beside a start, which passes their numbers on: they may be somebody else's by then.
+        with self.changing:
+            if self.sockets is not None:
+                self.sockets.close()
 
     @contextmanager
     def _naming(self) -> Iterator[None]:

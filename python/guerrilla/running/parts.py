@@ -267,10 +267,11 @@ def open_parts(
         StartError: everything that could not start.
     """
     config = plan.config
-    logs = open_log(config, opened, place.number if place.is_child else None)
+    number = place.number if place.is_child else None
+    logs = open_log(config, opened, number, checked.identity)
     begin_stream(plan.backend, opened)
     held = None if place.before is None else place.before.offer.pid_file
-    pid = HeldPid(None if place.is_child else take_pid_file(config, held))
+    pid = HeldPid(None if place.is_child else take_pid_file(config, held, checked.identity))
     opened.callback(pid.remove)
     watch = make_watch(config, watched)
     servers, kinds = checked.servers, plan.tasks
@@ -286,7 +287,7 @@ def open_parts(
         # Before any other thread, and anything of the chains: all that is the new user's.
         given = {address for address, _ in place.sockets}
         ours = [address for _, address in servers if address not in given]
-        drop_privileges(checked.identity, logs, pid.file, ours)
+        drop_privileges(checked.identity, pid.file, ours)
     pump.start()
     open_spool(config, core, place.processes)
     book = StageBook()
