@@ -19,6 +19,7 @@ from guerrilla.processes.binding import BACKLOG
 from guerrilla.processes.sockets import ListeningSockets
 from guerrilla.running.privileges import Identity
 from guerrilla.running.startup import resolve_servers
+from tests.services.base import free_port
 
 
 @pytest.fixture
@@ -50,11 +51,6 @@ def both(*interfaces: str, **keys: Any) -> tuple[AppConfig, Any]:
 
 def inodes(sockets: list[tuple[str, int]]) -> list[int]:
     return [os.fstat(fd).st_ino for _, fd in sockets]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def connection(opened: ExitStack, port: int) -> socket.socket:
@@ -261,6 +257,35 @@ def test_a_change_binds_what_is_new_first_and_closes_at_its_commit(opened: ExitS
     assert not is_open(goes)
     assert made.for_child(1) == [new, before[0]]
     assert made.addresses() == [f"127.0.0.1:{comes}", f"127.0.0.1:{stays}"]
+
+
+def test_what_is_to_close_takes_nobody_any_more_and_keeps_who_waits(
+    opened: ExitStack, tmp_path: Path
+) -> None:
+    """Before any process has let go of it: to what is new they come."""
+    port, path = free_port(), tmp_path / "sock"
+    made = held(opened, 2, f"127.0.0.1:{port}", f"unix:{path}")
+    for _ in range(20):
+        connection(opened, port)
+    change = made.change(*both(f"0.0.0.0:{port}"))
+    change.turn_away()
+    for _ in range(20):
+        connection(opened, port)
+    assert not path.exists()
+    assert sum(waiting(made, 2)) == 20
+    change.commit()
+    assert sum(waiting(made, 2)) == 20
+
+
+def test_what_somebody_else_goes_on_with_is_not_turned_away_from(opened: ExitStack) -> None:
+    ((address, one),) = listening(opened, 1)
+    made = ListeningSockets(2)
+    opened.callback(made.close)
+    made.open(*both(address), [(address, one.fileno())])
+    change = made.change(*both("127.0.0.1:0"))
+    change.turn_away()
+    change.commit()
+    assert is_open(int(address.rpartition(":")[2]))
 
 
 def test_a_change_that_is_abandoned_or_fails_changes_nothing(

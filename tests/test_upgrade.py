@@ -265,6 +265,7 @@ def test_a_stop_ends_the_new_one_too(make: Make, processes: int) -> None:
         daemon.ask("status")
 
 
+@pytest.mark.timeout(150)
 @several
 def test_what_waits_in_the_spool_is_stored_once(make: Make, processes: int) -> None:
     daemon = make(

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from guerrilla.config import parse_address
@@ -23,12 +24,19 @@ __all__ = [
     "share_port",
     "shares_port",
     "takes_both",
+    "turn_away",
 ]
 
 BACKLOG: Final = 4096
 """Connections that the kernel holds until they are accepted; it caps this at `somaxconn`."""
 
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
+
+_SO_BINDTOIFINDEX: Final = 62
+"""Of Linux; Python 3.11 has no name for it."""
+
+_NOWHERE: Final = 0x7FFF_FFFF
+"""The number of an interface that no machine has."""
 
 
 def bind_tcp(address: ListenAddress, *, share: bool = False) -> socket.socket:
@@ -70,6 +78,15 @@ def share_port(listener: socket.socket) -> None:
 def shares_port(listener: socket.socket) -> bool:
     """Whether others may be bound to its address."""
     return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+
+
+def turn_away(listener: socket.socket) -> None:
+    """Has the kernel bring it no more connections: see `turn_away` of the core.
+
+    Where it cannot be, some come until it is closed.
+    """
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NOWHERE)
 
 
 def bind_unix(path: str, mode: int | None) -> socket.socket:

@@ -238,6 +238,7 @@ class Parent:
     def _obey(self, asked: Wanted, sockets: ListeningSockets) -> Agreed:
         agreement = Agreement(self.children, sockets, asked)
         change = agreement.prepare()
+        change.turn_away()
         report = agreement.commit()
         # First: whatever becomes of the rest, a successor has to start with what the others obey.
         old, self.config = self.config, asked.config

@@ -24,6 +24,7 @@ from guerrilla.processes.binding import (
     is_at,
     share_port,
     shares_port,
+    turn_away,
 )
 from guerrilla.running.privileges import give_socket
 from guerrilla.running.settings import place
@@ -85,8 +86,15 @@ class _Held:
         """Whether a server that listens at `address` needs these, whatever they are for now."""
         return self.address == address or all(address_of(one) == address for one in self.sockets)
 
-    def close(self) -> None:
+    def turn_away(self) -> None:
+        """Nobody comes to them any more; who waits in their queues still does."""
         # The file first: nobody finds it once the socket is closed.
+        remove(self.path, self.file)
+        self.file = None
+        for one in self.sockets:
+            turn_away(one)
+
+    def close(self) -> None:
         remove(self.path, self.file)
         for one in self.sockets:
             one.close()
@@ -361,6 +369,18 @@ class SocketChange:
     def ours(self) -> list[str]:
         """As `ListeningSockets.ours`, of what there is to be."""
         return own_addresses(self.held)
+
+    def turn_away(self) -> None:
+        """It will be in force: who comes from now on comes to what is new.
+
+        Before the processes let go of what is gone, each in its own time: of sockets that share a
+        port the kernel picks one by a hash as long as any of them takes clients. Who comes to one
+        that takes none gets no answer, and asks again after a second.
+        """
+        ours = own_addresses(self.gone)
+        for held in self.gone:
+            if held.address in ours:
+                held.turn_away()
 
     def commit(self) -> None:
         """It is in force: what is gone closes. After the processes have let go of it."""
