@@ -1,8 +1,8 @@
 """Whether the simulation comes to what was measured.
 
-What it is told of a machine are measured costs: CPU a message of daemon and client, at one and at
-100 connections; of a store, CPU and rate at two points. What it then says of all other points is
-compared with what was measured there.
+What it is told of a machine are measured costs: CPU a message of daemon and client with 100
+connections, and the rate of one connection; of a store, CPU and rate at two points. What it then
+says of all other points is compared with what was measured there.
 """
 
 from __future__ import annotations
@@ -274,13 +274,14 @@ def of_spool(base: Setup) -> Iterator[Comparison]:
     yield Comparison(title, figure("Python, 250"), rate(through))
 
 
-def compare(told: Measured) -> list[Comparison]:
+@functools.cache
+def compare(told: Measured) -> tuple[Comparison, ...]:
     """All of it."""
     base = null(told)
-    return [
+    return (
         *of_null(told, base),
         *of_python(told, base),
         *of_slow(told, base),
         *of_stores(base),
         *of_spool(base),
-    ]
+    )

@@ -58,7 +58,7 @@ class Plan:
     """Before memory is read, and of a load before its window."""
     tries: int = 5
     """Of few connections, and of each point."""
-    short: float = 1.0
+    short: float = 0.8
     """Seconds of a window of those."""
     spreads: int = 15
     """Times that connections are opened, for each count."""
@@ -288,12 +288,16 @@ def main() -> int:
     except (BenchError, OSError, subprocess.SubprocessError, ValueError) as error:
         print(f"scaling.py: {error}", file=sys.stderr)
         return 1
-    print("\n".join(report(told)))
-    if args.json:
-        args.json.write_text(told.text(), encoding="utf-8")
-    if args.write:
-        FILE.write_text(told.text(), encoding="utf-8")
-        write(told)
+    print("\n".join(report(told)), flush=True)
+    try:
+        if args.json:
+            args.json.write_text(told.text(), encoding="utf-8")
+        if args.write:
+            FILE.write_text(told.text(), encoding="utf-8")
+            write(told)
+    except (OSError, LookupError) as error:
+        print(f"scaling.py: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -2,7 +2,7 @@
 
     python benches/simulate.py --confirm                  # against what was measured
     python benches/simulate.py --rate 2000 --sync-ms 5    # mails that come by chance
-    python benches/simulate.py --rate 200 --burst 5000 --every 10 --store sqlite --queue 2000
+    python benches/simulate.py --rate 200 --burst 5000 --every 10 --store sqlite --queue 500
     python benches/simulate.py --connections 20 --processes 4 --stages-us 400    # at full speed
 
 What is not said is as it was measured on the machine of benches/scaling.json. Without --rate and

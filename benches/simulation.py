@@ -91,7 +91,7 @@ class Load:
     """Mails a second that come by chance, each by itself (Poisson)."""
     burst: int = 0
     every: float = 1.0
-    """So many at once, every so many seconds."""
+    """So many at once, every so many seconds; the first after half of them."""
 
     @property
     def closed(self) -> bool:
@@ -343,7 +343,7 @@ class _Run:
         if self._load.rate:
             self._arrive()
         if self._load.burst:
-            self._burst()
+            self._burst(self._load.every / 2)
         self.clock.run(self._end)
         self.wait_for_worker(0)
         return self._result
@@ -377,13 +377,13 @@ class _Run:
 
         self.clock.after(self._random.expovariate(self._load.rate), come)
 
-    def _burst(self) -> None:
+    def _burst(self, wait: float) -> None:
         def come() -> None:
             for _ in range(self._load.burst):
                 self._come()
-            self._burst()
+            self._burst(self._load.every)
 
-        self.clock.after(self._load.every, come)
+        self.clock.after(wait, come)
 
     def _come(self) -> None:
         if self.clock.now >= self._begin:
