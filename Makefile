@@ -19,7 +19,7 @@ PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
 .PHONY: help serve build test lint rust-lint python-lint rust-test python-test fuzz-dialogues \
-	abuse faults bench bench-edge bench-processors bench-spool instructions fuzz deny wheel lock clean
+	abuse faults bench bench-edge bench-processors bench-spool bench-scaling instructions fuzz deny wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -101,6 +101,9 @@ bench-processors: build  ## what storing costs: each chain with a server of its 
 
 bench-spool: build  ## what a sync before the 250 costs, beside a chain that keeps nothing; ARGS as above
 	PYTHONPATH=. $(BIN)/python benches/spool.py $(ARGS)
+
+bench-scaling: build  ## one process against as many as there are cores, eight minutes; ARGS=--quick is one, ARGS=--write fills the documents
+	$(BIN)/python benches/scaling.py $(ARGS)
 
 instructions:  ## instructions a command and a message cost the parser and the session (valgrind)
 	sh scripts/instructions.sh
