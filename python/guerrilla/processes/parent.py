@@ -221,6 +221,8 @@ class Parent:
         """
         file = self.config_file if path is None else Path(path)
         if file is None:
+        # Not with the lock: a stop has no need to wait for this.
+        self._family.settle()
             message = "reload_config_file needs a path: it was started without a file"
             raise RuntimeError(message)
         with self.around_reload(), self._lock:
