@@ -164,6 +164,18 @@ def test_one_that_fails_leaves_the_old_one(
     assert sorted(subjects(daemon)) == sorted([*senders.sent, "hello", "hello"])
 
 
+def test_one_that_fails_with_more_processes_loses_nobody(make: Make) -> None:
+    daemon = make(2)
+    text = daemon.config_file.read_text()
+    daemon.config_file.write_text(text.replace("processes = 2", "processes = 4"))
+    daemon.other_does("dies-ready")
+    with Senders(daemon.port) as senders:
+        senders.more(20)
+        assert "ended with status 9 before it was serving" in daemon.refused()
+        senders.more(20)
+    stored_once(daemon, senders)
+
+
 @pytest.mark.parametrize(
     ("processes", "before", "after", "said"),
     [
