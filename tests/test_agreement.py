@@ -44,6 +44,23 @@ class OnlyOne(Processor):
         return None
 """
 
+SLOWLY = """
+import time
+from pathlib import Path
+import guerrilla
+
+@guerrilla.processor("Slowly")
+class Slowly(guerrilla.Processor):
+    '''Takes its time to open, once there is a file.'''
+
+    def open(self) -> None:
+        if Path("slow").exists():
+            time.sleep(0.5)
+
+    def save(self, envelope):
+        return None
+"""
+
 
 def reload(daemon: RunningDaemon, *changes: tuple[str, str]) -> dict[str, Any]:
     """Changes the text of the config file, and has it read; the answer."""
@@ -211,6 +228,19 @@ def test_senders_hear_nothing_of_reloads(make: Make) -> None:
             thread.join(30)
     assert set(answers_) == {250}
     assert len(daemon.rows()) == len(answers_)
+
+
+def test_reloads_that_come_faster_than_one_starts_do_not_keep_it_from_serving(make: Make) -> None:
+    daemon = make(2, module=SLOWLY, chain="HeadersParser|Slowly|SQL")
+    (daemon.folder / "slow").touch()
+    os.kill(pids(daemon)[0], signal.SIGKILL)
+    until(lambda: processes(daemon)[0]["state"] == "starting")
+    for number in range(20):
+        answer = reload(daemon, (f"mx{number or ''}.example.com", f"mx{number + 1}.example.com"))
+        assert answer["ok"], answer
+    found = processes(daemon)
+    assert [(one["state"], one["starts"]) for one in found] == [("serving", 2), ("serving", 1)]
+    assert greetings(daemon, daemon.port) == {"mx20.example.com"}
 
 
 def test_a_change_of_the_file_is_seen_by_the_parent_alone(make: Make) -> None:

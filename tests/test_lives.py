@@ -104,6 +104,7 @@ class FakeHub:
         self.arguments = {**told(**keys), "number": 0, "processes": 1, "addresses": []}
         self.arguments["has_memory"] = False
         self.generation = 1
+        self.changing = threading.RLock()
         self.ended = 0
         self.gave_up = threading.Event()
         self.cause = ""

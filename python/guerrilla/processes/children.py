@@ -19,6 +19,7 @@ from guerrilla.processes.lives import Life, ending
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from guerrilla.processes.channel import Asked, Asking
 
@@ -52,6 +53,10 @@ class State(StrEnum):
 
 class Hub(Protocol):
     """What a child needs of the parent. All may be called from any thread."""
+
+    @property
+    def changing(self) -> AbstractContextManager[object]:
+        """Held while the config of now is another one, and all that serve are asked to obey it."""
 
     def begin_start(self, number: int, asking: Asking) -> tuple[Asked, int]:
         """Asks for `start`, with the config of now; its generation."""
@@ -111,6 +116,11 @@ class Child:
     def state(self) -> State:
         """What it is doing."""
         return self._state
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether it has a process that is to serve soon."""
+        return self.starts > 0 and self._state is State.STARTING
 
     @property
     def life(self) -> Life | None:
@@ -251,7 +261,9 @@ class Child:
         except ChannelError as error:
             life.kill()  # It is dead already, or has no use.
             return (), False, "" if isinstance(error, GoneError) else str(error)
-        with self._lock:
+        # Between two reloads: it has the config of the last, and is asked along with the next.
+        with self._hub.changing, self._lock:
+            is_current = self._hub.is_current(generation)
             is_late = self._ending.is_set()
             self._state = State.STOPPING if is_late else State.SERVING
         if is_late:
@@ -262,7 +274,7 @@ class Child:
                 self.first.set_result(answer)
         else:
             log.warning("process %d (pid %d) serves", self.number, life.pid)
-        if not self._hub.is_current(generation):
+        if not is_current:
             self.replace()  # A reload came between: another one starts with what it has brought.
         return (), True, ""
 

@@ -15,7 +15,7 @@ from guerrilla.engine.breaker import Breaker
 from guerrilla.engine.worker import PoolSettings, WorkerPool
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs.output import LogOutput, LogSettings, log_problem
-from guerrilla.processes.place import ALONE
+from guerrilla.processes.place import ALONE, passed_for
 from guerrilla.running.pidfile import PidFile
 from guerrilla.running.privileges import become, give_file, give_socket
 from guerrilla.running.rights import log_opener
@@ -131,7 +131,7 @@ def make_core(
         raise StartError(dict.fromkeys(problems)) from error
     except MemoryError as error:
         raise StartError(str(error)) from error
-    inherit(config, servers, core, place.sockets, place.ours)
+    inherit_all(config, servers, core, place)
     return core
 
 
@@ -159,6 +159,15 @@ def inherit(
         core.inherit([one for one in sockets if one[0] in ours], kept=False)
     except ValueError as error:
         raise StartError(at_address(config, servers, str(error))) from error
+
+
+def inherit_all(
+    config: AppConfig, servers: Sequence[tuple[ServerConfig, str]], core: Core, place: Place
+) -> None:
+    """Has a core take all that its servers are given; arguments and errors as `inherit`."""
+    inherit(config, servers, core, place.sockets, place.ours)
+    passed = passed_for(place.passed, [address for _, address in servers])
+    inherit(config, servers, core, passed)
 
 
 def at_address(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]], problem: str) -> str:
@@ -293,7 +302,7 @@ def unusable(
         except ValueError:
             return problems
     try:
-        inherit(config, servers, core, place.sockets)
+        inherit_all(config, servers, core, place)
         listen(config, core)
     except StartError as error:
         problems += error.problems

@@ -23,7 +23,8 @@ from guerrilla.engine.supervisor import Supervisor
 from guerrilla.errors import StartError
 from guerrilla.eventpump import EventPump
 from guerrilla.logs.pump import LogPump
-from guerrilla.processes.place import ALONE, count_processes
+from guerrilla.processes.activation import tell_unserved
+from guerrilla.processes.place import ALONE, count_processes, passed_for
 from guerrilla.running.filesystems import spool_warnings
 from guerrilla.running.opening import (
     GRACE,
@@ -283,10 +284,12 @@ def open_parts(
     opened.callback(core.close)
     bound = listen(config, core)
     drop_inherited(core)
+    tell_unserved(place.passed, [address for _, address in servers])
     if checked.identity is not None:
         # Before any other thread, and anything of the chains: all that is the new user's.
-        given = {address for address, _ in place.sockets}
-        ours = [address for _, address in servers if address not in given]
+        asked = [address for _, address in servers]
+        given = {address for address, _ in (*place.sockets, *passed_for(place.passed, asked))}
+        ours = [address for address in asked if address not in given]
         drop_privileges(checked.identity, pid.file, ours)
     pump.start()
     open_spool(config, core, place.processes)
