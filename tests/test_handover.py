@@ -28,8 +28,6 @@ from guerrilla.running.pidfile import PidFile
 from tests.control import FakeDaemon
 from tests.daemons import Make, config
 
-pytestmark = pytest.mark.long
-
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Wire, socket.socket]]:

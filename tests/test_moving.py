@@ -15,8 +15,6 @@ from guerrilla.cli import main
 from tests.reloads import free_port
 from tests.running import RunningDaemon, listeners
 
-pytestmark = pytest.mark.long
-
 
 class Clients:
     """Clients of a port that come all the time, and what they hear first."""

@@ -37,8 +37,6 @@ from tests.wire import HELLO, TRANSACTION, Wire, until
 
 __all__ = ["make"]
 
-pytestmark = pytest.mark.long
-
 IS_ROOT = os.geteuid() == 0
 OTHER = pwd.getpwnam("nobody")
 PACKAGE = Path(guerrilla.__file__).parent.parent
