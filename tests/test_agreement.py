@@ -44,7 +44,7 @@ class OnlyOne(Processor):
         return None
 """
 
-SLOWLY = """
+OPENS_SLOWLY = """
 import time
 from pathlib import Path
 import guerrilla
@@ -231,7 +231,7 @@ def test_senders_hear_nothing_of_reloads(make: Make) -> None:
 
 
 def test_reloads_that_come_faster_than_one_starts_do_not_keep_it_from_serving(make: Make) -> None:
-    daemon = make(2, module=SLOWLY, chain="HeadersParser|Slowly|SQL")
+    daemon = make(2, module=OPENS_SLOWLY, chain="HeadersParser|Slowly|SQL")
     (daemon.folder / "slow").touch()
     os.kill(pids(daemon)[0], signal.SIGKILL)
     until(lambda: processes(daemon)[0]["state"] == "starting")
