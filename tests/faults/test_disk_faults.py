@@ -178,7 +178,10 @@ def test_power_fails_after_a_failed_sync_and_a_restart(
                 ledger.most = None
                 before = ledger.refusals
                 wait_for(lambda before=before: ledger.refusals >= before + 20)  # type: ignore[misc]
+                ledger.most = 0
+                disk.wait_until_quiet()
                 lives.kill()
+                ledger.most = None
                 disk.heal()
                 lives.start()
                 goes_on(ledger)
