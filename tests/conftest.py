@@ -27,12 +27,24 @@ from tests.services.redis import empty_redis, own_redis, redis_server  # fixture
 from tests.shelves import shelf, spooling  # fixtures  # noqa: F401
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 # The same few examples each time; `make fuzz-dialogues` takes many others.
 hypothesis.settings.register_profile("short", max_examples=500, derandomize=True, deadline=None)
 hypothesis.settings.register_profile("long", max_examples=10_000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("short")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Has each report go from process to process: surrogates, which a test may log, do not."""
+    report = yield
+    report.sections = [(name, _encodable(text)) for name, text in report.sections]
+    return report
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
