@@ -83,7 +83,7 @@ fuzz-dialogues: $(STAMPS)/core $(STAMPS)/test  ## 10,000 random dialogues with a
 abuse: $(STAMPS)/core $(STAMPS)/test  ## 20,000 connections of each kind of abuse, which must leave nothing: ten minutes
 	$(BIN)/python -m pytest tests/test_abuse.py -s --abuse 20000 --timeout 3600 $(ARGS)
 
-faults: $(STAMPS)/core $(STAMPS)/test  ## every fault in full, and what was lost: 30 minutes; WRITE=1 puts the table into docs/reliability.md
+faults: $(STAMPS)/core $(STAMPS)/test  ## every fault in full, and what was lost: 20 minutes; WRITE=1 puts the table into docs/reliability.md
 	sh scripts/test-tools.sh
 	$(if $(WRITE),GUERRILLA_WRITE_FAULTS=1) $(BIN)/python -m pytest tests/faults --faults full $(ARGS)
 

@@ -36,14 +36,12 @@ class Given:
     """CPU µs a message of the chain that parses with `email` (scaling.py)"""
     large_us: float
     """of the same chain with mails of 50 KiB"""
-    null_us: float
-    """of the null chain"""
     share: float
     """of cores / (CPU a message) that several processes reached"""
     session_us: float
     """of a message a connection (load.py, a)"""
     kept_us: float
-    """of a message on a kept connection (load.py, b)"""
+    """of a message of the null chain on a kept connection (load.py, b)"""
     tls_us: float
     """of a session with STARTTLS and without a mail (edge.py)"""
     plain_us: float
@@ -96,7 +94,6 @@ class Given:
         found = {
             "python_us": alone.server_us,
             "large_us": told.of("large", 1).server_us,
-            "null_us": told.of("null", 1).server_us,
             "share": min(1.0, many.share),
             "session_us": figure("a  a message a connection, 4 KiB  guerrilla"),
             "kept_us": figure("b  kept connections, 4 KiB        guerrilla"),
@@ -149,7 +146,7 @@ def parsed(sheet: Sheet, given: Given) -> float:
 def core(given: Given) -> list[str]:
     """What one core takes."""
     sheet = Sheet()
-    null = sheet.measured("CPU a message, null chain, 4 KiB, kept connections", given.null_us, "µs")
+    null = sheet.measured("CPU a message, null chain, 4 KiB, kept connections", given.kept_us, "µs")
     sheet.gives(f"1,000,000 / {number(null)}", 1e6 / null, "messages/s on one core")
     all_of_it = message(sheet, given)
     one = sheet.gives(f"1,000,000 / {number(all_of_it)}", 1e6 / all_of_it, "messages/s on one core")
@@ -201,6 +198,12 @@ def machine(given: Given) -> list[str]:
 def network(given: Given) -> list[str]:
     """What that asks of the network and the kernel."""
     sheet = Sheet()
+    _packets(sheet, given)
+    return sheet.lines
+
+
+def _packets(sheet: Sheet, given: Given) -> float:
+    """The lines of `network`; messages a second that the card takes."""
     rate = sheet.gives("one machine, by CPU", cpu_rate(given), "messages/s")
     size = sheet.assumed("a message", given.size_kib, "KiB")
     segments = sheet.gives(
@@ -221,7 +224,7 @@ def network(given: Given) -> list[str]:
     text = f"{number(rate)} * ({number(size)} * 1,024 + {number(segments + turns)} * {FRAME}) * 8"
     gbit = sheet.gives(f"{text} / 10^9", bits, "Gbit/s in")
     link = sheet.assumed("the network card", given.link_gbit, "Gbit/s")
-    sheet.gives(
+    card = sheet.gives(
         f"{number(link)} / {number(gbit)} * {number(rate)}", link / gbit * rate,
         "messages/s by the card",
     )  # fmt: skip
@@ -230,7 +233,7 @@ def network(given: Given) -> list[str]:
         f"({number(came)} + {number(went)}) / {number(takes)}", (came + went) / takes,
         "cores for packets: of those to spare",
     )  # fmt: skip
-    return sheet.lines
+    return card
 
 
 def kernel(given: Given) -> list[str]:
@@ -285,9 +288,8 @@ def stores(given: Given) -> list[str]:
 def ten(given: Given) -> list[str]:
     """Several machines."""
     sheet = Sheet()
-    card = link_rate(given)
     rate = sheet.gives("one machine, by CPU", cpu_rate(given), "messages/s")
-    card = sheet.gives("one machine, by its network card", card, "messages/s")
+    card = sheet.gives("one machine, by its network card", link_rate(given), "messages/s")
     least = sheet.gives("the smaller of both", min(rate, card), "messages/s")
     machines = sheet.assumed("machines", given.machines, "")
     left = sheet.gives(f"{number(machines)} - 1: one is always away", max(1, machines - 1), "")
@@ -312,9 +314,7 @@ def cpu_rate(given: Given) -> float:
 
 def link_rate(given: Given) -> float:
     """The same by its network card."""
-    segments = math.ceil(given.size_kib * 1_024 / SEGMENT)
-    octets = given.size_kib * 1_024 + (segments + TURNS) * FRAME
-    return given.link_gbit * 1e9 / 8 / octets
+    return _packets(Sheet(), given)
 
 
 SHEETS: Final[Mapping[str, Callable[[Given], list[str]]]] = {

@@ -187,6 +187,16 @@ def test_each_line_of_a_sheet_is_reckoned_from_those_above() -> None:
     assert reckoned == sum(line.startswith("calculated") for line in lines) - named
 
 
+def test_one_figure_is_the_same_in_all_sheets() -> None:
+    """What a machine takes by its cores, and by its card."""
+    given = capacity.Given.of(Measured.read(FILE))
+    lines = [line for make in capacity.SHEETS.values() for line in make(given)]
+    for what in (r"one machine, by CPU|messages/s by CPU", r"by its network card|by the card"):
+        found = [line[87:101].strip() for line in lines if re.search(what, line)]
+        assert len(found) > 1
+        assert len(set(found)) == 1
+
+
 def test_other_figures_may_be_put_in() -> None:
     told = Measured.read(FILE)
     small = capacity.cpu_rate(capacity.Given.of(told, **capacity.others(["cores=16"])))

@@ -18,6 +18,8 @@ import pytest
 
 from guerrilla.cli import main
 from guerrilla.config import AppConfig
+from guerrilla.processes.children import DELAYS, MAX_EARLY
+from guerrilla.processes.place import GRACE
 from guerrilla.running.systemd import ServiceManager
 from tests.daemons import Make, Until
 from tests.running import RunningDaemon
@@ -187,8 +189,8 @@ def test_a_stop_is_told_once_and_a_reload_that_fails_ends_too(manager: Manager) 
 # --- The unit file --------------------------------------------------------------------------------
 
 
-def unit() -> dict[str, list[str]]:
-    """The keys of [Service], each with its values."""
+def unit(section: str = "Service") -> dict[str, list[str]]:
+    """The keys of a section, each with its values."""
     parser = configparser.RawConfigParser(strict=False, delimiters=("=",))
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     # A key may come several times: so each has its number.
@@ -198,7 +200,7 @@ def unit() -> dict[str, list[str]]:
     parser.read_string("\n".join(numbered))
     assert parser.sections() == ["Unit", "Service", "Install"]
     found: dict[str, list[str]] = {}
-    for key, value in parser.items("Service"):
+    for key, value in parser.items(section):
         found.setdefault(key.partition(":")[2], []).append(value)
     return found
 
@@ -217,7 +219,8 @@ def test_the_unit_says_what_the_daemon_does() -> None:
         main([*arguments, "--help"])  # every argument is one that the command knows
     assert told.value.code == 0
     assert keys["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
-    assert seconds(keys["TimeoutStopSec"][0]) > AppConfig.default().shutdown_timeout
+    # As long as the parent of several processes waits before it kills one.
+    assert seconds(keys["TimeoutStopSec"][0]) > AppConfig.default().shutdown_timeout + GRACE
     assert seconds(keys["WatchdogSec"][0]) >= 10  # the supervisor looks once a second
     folders = {
         "ConfigurationDirectory": "/etc/guerrilla/",
@@ -229,6 +232,15 @@ def test_the_unit_says_what_the_daemon_does() -> None:
     assert arguments[2].startswith(folders["ConfigurationDirectory"])
     assert arguments[4].startswith(folders["RuntimeDirectory"])
     assert keys["WorkingDirectory"] == [folders["StateDirectory"]]
+
+
+def test_systemd_does_not_start_for_ever_what_gives_up_at_each_start() -> None:
+    """Not even several processes, of which each has been tried for some times before."""
+    limits, restart = unit("Unit"), unit()["RestartSec"][0]
+    a_start = 2.0
+    a_try = sum(DELAYS[: MAX_EARLY - 1]) + MAX_EARLY * a_start + seconds(restart)
+    starts = int(limits["StartLimitBurst"][0])
+    assert seconds(limits["StartLimitIntervalSec"][0]) > starts * a_try
 
 
 def test_the_unit_is_hardened() -> None:
