@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import smtplib
+import socket
 import sys
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -17,6 +18,7 @@ from guerrilla.processes.agreement import said_by
 from guerrilla.processes.channel import StopsError
 from guerrilla.processes.childdaemon import ChildDaemon
 from guerrilla.processes.place import Place
+from guerrilla.running.reloading import Reload
 from tests.running import RunningDaemon
 from tests.services.base import free_port
 from tests.test_moving import Clients
@@ -408,6 +410,27 @@ def test_what_comes_too_late_is_not_put_in_force() -> None:
         daemon.commit(3)
 
 
+def test_what_cannot_be_prepared_for_any_reason_leaves_no_socket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that listened on would have connections that nobody accepts."""
+
+    def without_threads(*_: object) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    config = from_mapping({"servers": [{"listen_interface": "127.0.0.1:0"}], "log_file": "off"})
+    with ChildDaemon(config, place=Place(is_child=True)) as daemon:
+        monkeypatch.setattr(Reload, "_open_pools", without_threads)
+        with socket.create_server(("127.0.0.1", 0)) as new:
+            port = new.getsockname()[1]
+            address = f"127.0.0.1:{port}"
+            other = from_mapping({"servers": [{"listen_interface": address}], "log_file": "off"})
+            with pytest.raises(RuntimeError, match="thread"):
+                daemon.prepare(other, None, [(address, new.fileno())], {}, turn=1)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port)).close()
+
+
 def test_a_config_that_does_not_parse_changes_nothing(make: Make) -> None:
     daemon = make(2)
     good = daemon.config_file.read_text()
@@ -426,6 +449,7 @@ def test_a_config_that_does_not_parse_changes_nothing(make: Make) -> None:
         ({0: ["a"], 1: ["a"]}, ["a"]),
         ({0: ["a"]}, ["process 0: a"]),
         ({0: ["a", "b"], 1: ["b"]}, ["process 0: a", "b"]),
+        ({1: ["process 1 has not answered"]}, ["process 1 has not answered"]),
     ],
 )
 def test_who_says_what(problems: dict[int, list[str]], lines: list[str]) -> None:

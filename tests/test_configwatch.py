@@ -96,6 +96,25 @@ def test_what_cannot_be_taken_over_yet_is_told_of_again(path: Path, until: Until
         watch.stop()
 
 
+def test_what_was_there_before_the_watch_is_told_of_where_it_may_not_be_in_force(
+    path: Path, until: Until
+) -> None:
+    """As behind an upgrade, while which nobody obeys a change."""
+    told: list[str] = []
+
+    def changed() -> None:
+        told.append(path.read_text(encoding="utf-8"))
+
+    watch = ConfigWatch(path, changed, settle=0.02, interval=0.05, known=False)
+    watch.start()
+    try:
+        until(lambda: told == ["one"])
+        path.write_text("two", encoding="utf-8")
+        until(lambda: told == ["one", "two"])
+    finally:
+        watch.stop()
+
+
 @pytest.fixture
 def mounted(tmp_path: Path) -> Path:
     """A folder as Kubernetes mounts a ConfigMap."""

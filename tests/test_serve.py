@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn, cast
 
 import pytest
 
+from guerrilla.commands import serve
+from guerrilla.daemon import Daemon
 from tests.wire import until
 
 PROGRAM = [sys.executable, "-m", "guerrilla"]
@@ -124,3 +127,18 @@ def test_a_signal_ends_a_start_that_hangs(
         said = process.stderr.read().decode()
     assert (status, said) == (0, f"guerrillad: {number.name}: stopped before it had started\n")
     assert not (tmp_path / "guerrilla.pid").exists()
+
+
+def test_a_reload_that_fails_for_any_reason_is_not_the_last() -> None:
+    asked: list[int] = []
+
+    class Broken:
+        def reload_config_file(self) -> NoReturn:
+            asked.append(len(asked))
+            raise OSError("no memory")
+
+    reader = serve._Reader(cast("Daemon", Broken()))
+    reader.ask()
+    until(lambda: asked)
+    reader.ask()
+    until(lambda: len(asked) == 2)

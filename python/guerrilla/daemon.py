@@ -421,7 +421,8 @@ class Daemon(AsyncDaemon):
         parts.watched_config = wanted
         if wanted is not None:
             read = partial(read_again, self, "watch_config")
-            parts.config_watch = ConfigWatch(wanted, read)
+            is_first = self._place.before is None
+            parts.config_watch = ConfigWatch(wanted, read, known=is_first)
             parts.config_watch.start()
 
     @property

@@ -201,7 +201,11 @@ class _Reader:
 
     def _run(self) -> None:
         while self._has_more():
-            read_again(self._daemon, "SIGHUP")
+            try:
+                read_again(self._daemon, "SIGHUP")
+            except Exception:
+                # The next signal is to be obeyed.
+                log.exception("SIGHUP: the config could not be read again")
 
     def _has_more(self) -> bool:
         with self._lock:

@@ -149,13 +149,13 @@ class Agreement:
             return
         gone = [child for child, error in refused.items() if self._is_gone(child, error)]
         self._ask("abandon", COMMIT_LIMIT)
-        lines = {child.number: lines_of(error) for child, error in refused.items()}
-        problems = said_by(lines, len(answers))
-        if len(gone) == len(refused):
+        # That one is gone says nothing of what the others say.
+        told = [child for child in refused if child not in gone]
+        lines = {child.number: lines_of(refused[child]) for child in told or gone}
+        problems = said_by(lines, len(answers) - (len(gone) if told else 0))
+        if not told:
             raise LostError(problems)
-        answered = any(
-            isinstance(error, RefusedError | TooLargeError) for error in refused.values()
-        )
+        answered = any(isinstance(refused[child], RefusedError | TooLargeError) for child in told)
         raise ConfigError(problems) if answered else NotNowError(problems)
 
     def commit(self) -> Agreed:
@@ -262,6 +262,11 @@ def said_by(problems: Mapping[int, Sequence[str]], children: int) -> list[str]:
         for line in lines:
             found.setdefault(line, []).append(number)
     return [
-        line if len(numbers) == children else f"process {', '.join(map(str, numbers))}: {line}"
+        line if len(numbers) == children else _named_by(numbers, line)
         for line, numbers in found.items()
     ]
+
+
+def _named_by(numbers: Sequence[int], line: str) -> str:
+    who = f"process {', '.join(map(str, numbers))}"
+    return line if line.startswith(f"{who} ") else f"{who}: {line}"

@@ -30,6 +30,10 @@ class Owner(Controlled, Protocol):
     config_file: Path | None
     """Where its config came from."""
 
+    @property
+    def before(self) -> object | None:
+        """The process whose place it takes, where there is one."""
+
 
 class Belongings:
     """They are opened in this order: `open`, `open_control`, `watch_config`."""
@@ -76,7 +80,8 @@ class Belongings:
         self._stop_watch()
         self._watched = wanted
         if wanted is not None:
-            self._watch = ConfigWatch(wanted, partial(read_again, owner, "watch_config"))
+            read = partial(read_again, owner, "watch_config")
+            self._watch = ConfigWatch(wanted, read, known=owner.before is None)
             self._watch.start()
 
     def reopen_logs(self) -> None:

@@ -93,6 +93,10 @@ class ChildDaemon(Daemon):
                 reload.prepare(sockets, ours)
             except StartError as error:
                 raise StartError(_named(path, error.problems)) from error
+            except BaseException:
+                # What it was given would listen, and nobody accept.
+                reload.abandon()
+                raise
             place = replace(self._place, resolved=resolved)
             self._prepared = _Prepared(turn, reload, path, place)
 

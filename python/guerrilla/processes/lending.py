@@ -7,7 +7,8 @@ the same: the kernel knows nothing of it. So another one takes them meanwhile, b
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Protocol
+import time
+from typing import TYPE_CHECKING, Final, Protocol
 
 from guerrilla.processes.channel import ChannelError, RefusedError
 
@@ -31,7 +32,13 @@ AFTER = 3.0
 constant: tests have less patience."""
 
 _LIMIT = 5.0
-"""Seconds for an answer."""
+"""Seconds for all answers of a look."""
+
+_PATIENCE = 1.0
+"""Seconds to wait for a start or another config: whoever looks is looked at itself."""
+
+_UNKNOWN: Final = (-1, frozenset[int]())
+"""Of one that has not answered: it may do it all the same, and is told anew."""
 
 
 class Lender(Protocol):
@@ -63,7 +70,7 @@ class Lending:
 
         While another config comes into force nothing is lent: a later look finds it.
         """
-        if not self._parent.changing.acquire(blocking=False):
+        if not self._parent.changing.acquire(timeout=_PATIENCE):
             return
         try:
             alive, wanted = self._wanted()
@@ -71,12 +78,13 @@ class Lending:
             asked = [one for one in map(self._tell, alive, wanted) if one is not None]
         finally:
             self._parent.changing.release()
+        end = time.monotonic() + _LIMIT
         for number, asking, told, request in asked:
             try:
-                asking.answer(request, _LIMIT)
+                asking.answer(request, max(0.0, end - time.monotonic()), of=_LIMIT)
             except (ChannelError, RefusedError) as error:
                 log.info("process %d does not serve for others: %s", number, error)
-                self._told.pop(asking, None)
+                self._told[asking] = _UNKNOWN
                 continue
             self._told[asking] = told
             for place in sorted(told[1] - self.served_by.keys()):

@@ -103,7 +103,7 @@ class Parent:
         self.cause: str | None = None
         """Why it has given up, where it has."""
         self._lock = threading.RLock()
-        """Held while it starts and while it stops: one waits for the other."""
+        """Held while it starts, obeys another config, and stops: one waits for the other."""
         self._started = False
         self._graceful = True
         self._done = threading.Event()

@@ -115,7 +115,7 @@ class ListeningSockets:
         identity: who gets the files of unix sockets.
         passed: what systemd has passed, whose descriptors stay open: a server may come back to it.
 
-    Nothing here waits; it is used by one thread.
+    Nothing here waits. Who changes it, or takes sockets of it, holds `changing` of the parent.
     """
 
     def __init__(

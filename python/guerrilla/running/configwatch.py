@@ -55,6 +55,8 @@ class ConfigWatch:
         interval: seconds between looks without an event.
         settle: seconds that the file has to stay as it is.
         again: seconds until it is called again.
+        known: whether the file has what is in force. It may not after an upgrade, in which the
+            program before this one obeys no change any more; `changed` is called once then.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ConfigWatch:
         interval: float = INTERVAL,
         settle: float = SETTLE,
         again: float = AGAIN,
+        known: bool = True,
     ) -> None:
         """Takes the first look: `changed` follows what differs from it."""
         # Not normalised: behind a link, `..` is another folder than the text says.
@@ -75,8 +78,8 @@ class ConfigWatch:
         self._again = again
         self._due: float | None = None
         """When what is there is told of once more, though it may be what it was."""
-        self._seen = see(self._path)
-        self._loaded = _digest(self._path)
+        self._seen = see(self._path) if known else None
+        self._loaded = _digest(self._path) if known else None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="guerrilla-config", daemon=True)
 
@@ -107,8 +110,8 @@ class ConfigWatch:
         content = self._settled()
         if content is None or content == self._loaded:
             return
+        log.info("%s has changed" if self._loaded else "%s is read again", self._path)
         self._loaded, self._due = content, None
-        log.info("%s has changed", self._path)
         try:
             if self._changed() is False:
                 self._due = time.monotonic() + self._again

@@ -26,7 +26,7 @@ fn key(server: &ServerConfig) -> Key {
 /// Which servers could not be bound, and why.
 pub(crate) type Failures = Vec<(String, io::Error)>;
 
-/// What runs. Only the thread that starts, reloads and stops a core uses it.
+/// What runs. One thread at a time uses it: behind the lock of the core that it is of.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     runtime: Handle,
