@@ -24,7 +24,7 @@ from measured import FILE, Measured
 from setups import Load, Result, Setup, Store
 from simulation import MOST_ARRIVALS, run
 
-ERROR: Final = 0.35
+ERROR: Final = 0.4
 """The simulation is as far from what was measured, at most; a test holds it to that."""
 AVERAGE: Final = 0.15
 """The same of all points together."""
