@@ -88,7 +88,7 @@ def summary(asked: Asked, figures: LoadFigures, cpu: float | None) -> dict[str, 
         "refusals": [
             {"at": at, "code": code, "count": count, "text": text}
             for at, code, count, text in figures["replies"]
-            if code >= _REFUSES
+            if code >= _REFUSES and at != "quit"  # where all is said and done
         ],
         "errors": [
             {"kind": kind, "at": at, "count": count, "text": text}
@@ -106,10 +106,8 @@ def has_failed(told: Mapping[str, Any]) -> bool:
     """Whether anything was not as it should be."""
     messages = told["messages"]
     is_whole = told["ended"] in ("done", "duration", "stopped") and messages["accepted"] > 0
-    # At QUIT all is said and done.
-    refusals = [one for one in told["refusals"] if one["at"] != "quit"]
     return not is_whole or bool(
-        messages["refused"] or messages["failed"] or told["errors"] or refusals
+        messages["refused"] or messages["failed"] or told["errors"] or told["refusals"]
     )
 
 

@@ -308,7 +308,9 @@ impl Load {
             _ if tally.begun >= self.run.plan.messages => End::Done,
             (_, Some(tickets)) if Instant::now() >= tickets.end() => End::Duration,
             // At a rate nobody waits for what would be due after the end.
-            (_, Some(tickets)) if tally.begun >= tickets.due_by(tickets.end()).max(1) => {
+            (_, Some(tickets))
+                if tickets.is_paced() && tally.begun >= tickets.due_by(tickets.end()) =>
+            {
                 End::Duration
             }
             _ => End::GaveUp,

@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_made_message_has_exactly_its_size() {
-        let header = 9 + 14 + 7 + 24;
+        let header = 9 + 15 + 7 + 24;
         for size in (header + 2..header + 400).chain([4_096, 1 << 20, 65_520 + 60, 65_520 * 3]) {
             let mails = made(size..=size);
             let octets = whole(&mails, 7);
