@@ -4,14 +4,19 @@
 //! [`Client::due`] what comes next. Whatever a server says, memory stays bounded and every reply moves the
 //! client on or is a [`Fault`].
 
+mod fault;
 mod replies;
+mod script;
+mod stage;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::sync::Arc;
 
+pub use fault::Fault;
 pub use replies::{MAX_LINE, MAX_LINES};
+pub use script::Script;
+pub use stage::Stage;
 
 use crate::smtp::Protocol;
 use replies::Replies;
@@ -22,117 +27,6 @@ const READY: u16 = 220;
 const GO_AHEAD: u16 = 354;
 /// Characters of a reply that are kept, of those that refuse.
 const MAX_TEXT: usize = 200;
-
-/// Where in a session something happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// Before a connection is there.
-    Connect,
-    /// STARTTLS, and the handshake.
-    Tls,
-    /// The server's first word.
-    Greeting,
-    /// EHLO or LHLO.
-    Helo,
-    /// MAIL.
-    Mail,
-    /// RCPT.
-    Rcpt,
-    /// DATA, up to its 354.
-    Data,
-    /// The message, its final dot, and the reply to that.
-    Message,
-    /// RSET, after a refusal.
-    Rset,
-    /// QUIT.
-    Quit,
-}
-
-impl Stage {
-    /// Its name in figures.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Tls => "tls",
-            Self::Greeting => "greeting",
-            Self::Helo => "helo",
-            Self::Mail => "mail",
-            Self::Rcpt => "rcpt",
-            Self::Data => "data",
-            Self::Message => "message",
-            Self::Rset => "rset",
-            Self::Quit => "quit",
-        }
-    }
-}
-
-/// What a server did that no server may; the connection is of no use after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// A line of more than [`MAX_LINE`] octets.
-    LongLine,
-    /// A reply of more than [`MAX_LINES`] lines.
-    ManyLines,
-    /// A line that does not begin with a code of 200 to 599.
-    NoCode,
-    /// The lines of a reply have different codes.
-    MixedCodes,
-    /// A code that has no place here.
-    Wrong(u16),
-    /// Something behind the reply to STARTTLS, which is not encrypted (RFC 3207 §4).
-    Plaintext,
-    /// STARTTLS is wanted and not offered.
-    NoStartTls,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LongLine => write!(f, "a reply line of more than {MAX_LINE} octets"),
-            Self::ManyLines => write!(f, "a reply of more than {MAX_LINES} lines"),
-            Self::NoCode => f.write_str("a line that is no reply"),
-            Self::MixedCodes => f.write_str("a reply with different codes"),
-            Self::Wrong(code) => write!(f, "a reply that has no place there: {code}"),
-            Self::Plaintext => f.write_str("plaintext behind the reply to STARTTLS"),
-            Self::NoStartTls => f.write_str("STARTTLS is not offered"),
-        }
-    }
-}
-
-/// What every connection says.
-#[derive(Debug)]
-pub struct Script {
-    protocol: Protocol,
-    hello: String,
-    start_tls: bool,
-    pipelining: bool,
-    mail: String,
-    recipients: Vec<String>,
-}
-
-impl Script {
-    /// What is said for a mail from `sender` to `recipients`, each without brackets. They come from whoever
-    /// runs this, and have been checked to be addresses.
-    pub fn new(
-        protocol: Protocol,
-        helo: &str,
-        start_tls: bool,
-        pipelining: bool,
-        sender: &str,
-        recipients: &[String],
-    ) -> Self {
-        let verb = if protocol == Protocol::Lmtp { "LHLO" } else { "EHLO" };
-        let recipient = |to: &String| format!("RCPT TO:<{to}>\r\n");
-        Self {
-            protocol,
-            hello: format!("{verb} {helo}\r\n"),
-            start_tls,
-            pipelining,
-            mail: format!("MAIL FROM:<{sender}>"),
-            recipients: recipients.iter().map(recipient).collect(),
-        }
-    }
-}
 
 /// What its driver does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
