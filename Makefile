@@ -11,13 +11,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PIP    := $(BIN)/python -m pip install --quiet --require-hashes
+# Tests wait more than they compute. What measures (`alone`) has the machine for itself, afterwards.
+BESIDE := --numprocesses 3 --dist worksteal -m "not alone"
 PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 
 # Python sources need no build: the package in .venv is the one in python/.
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
 .PHONY: help serve build test lint rust-lint python-lint rust-test python-test fuzz-dialogues \
-	abuse faults processes bench bench-edge bench-processors bench-spool instructions fuzz deny wheel lock clean
+	abuse faults bench bench-edge bench-processors bench-spool bench-scaling instructions fuzz deny wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -72,7 +74,8 @@ rust-test: $(STAMPS)/venv  ## cargo test, without Python
 python-test: $(STAMPS)/core $(STAMPS)/test  ## pytest; one file: make python-test ARGS=tests/test_docs.py
 	sh scripts/test-tools.sh
 	sh scripts/build-test-clients.sh
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),$(BESIDE))
+	$(if $(ARGS),,$(BIN)/python -m pytest -m alone)
 
 fuzz-dialogues: $(STAMPS)/core $(STAMPS)/test  ## 10,000 random dialogues with a daemon, others each time: minutes
 	$(BIN)/python -m pytest tests/test_dialogues.py --hypothesis-profile=long --timeout 1800 $(ARGS)
@@ -83,10 +86,6 @@ abuse: $(STAMPS)/core $(STAMPS)/test  ## 20,000 connections of each kind of abus
 faults: $(STAMPS)/core $(STAMPS)/test  ## every fault in full, and what was lost: 30 minutes; WRITE=1 puts the table into docs/reliability.md
 	sh scripts/test-tools.sh
 	$(if $(WRITE),GUERRILLA_WRITE_FAULTS=1) $(BIN)/python -m pytest tests/faults --faults full $(ARGS)
-
-processes: $(STAMPS)/core $(STAMPS)/test  ## upgrades, moves, limits and deaths of several processes, in full: ten minutes
-	sh scripts/test-tools.sh
-	$(BIN)/python -m pytest -m long --faults full $(ARGS)
 
 # --- the rest ------------------------------------------------------------------------------------
 
@@ -102,6 +101,9 @@ bench-processors: build  ## what storing costs: each chain with a server of its 
 
 bench-spool: build  ## what a sync before the 250 costs, beside a chain that keeps nothing; ARGS as above
 	PYTHONPATH=. $(BIN)/python benches/spool.py $(ARGS)
+
+bench-scaling: build  ## one process against as many as there are cores, eight minutes; ARGS=--quick is one, ARGS=--write fills the documents
+	$(BIN)/python benches/scaling.py $(ARGS)
 
 instructions:  ## instructions a command and a message cost the parser and the session (valgrind)
 	sh scripts/instructions.sh

@@ -2,6 +2,10 @@
 
 They cost more than the server. So only the server's CPU time is compared, and the same client on a
 plain connection stands beside each figure of TLS.
+
+    python benches/clients.py PORT CONNECTIONS
+
+sends mails over so many connections until it is ended.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import itertools
 import selectors
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -196,3 +201,7 @@ class Kept:
         if text[:1] not in (b"2", b"3") or not text.endswith(b"\r\n"):
             raise BenchError(f"a message was answered {text!r}")
         return True
+
+
+if __name__ == "__main__":
+    Kept(int(sys.argv[1]), int(sys.argv[2])).send(sys.maxsize)

@@ -40,6 +40,13 @@ class Postfix:
     sink: str
     environment: Mapping[str, str]
 
+    def sending(self, port: int, load: Load) -> list[str]:
+        """The command that sends the messages."""
+        command = [self.source, "-s", str(load.sessions), "-m", str(load.messages)]
+        command += ["-l", str(load.size), "-M", "client.example", "-f", "a@example.com"]
+        kept = ["-d"] if load.kept else []
+        return [*command, "-t", "b@example.net", *kept, f"inet:127.0.0.1:{port}"]
+
     def send(self, port: int, load: Load) -> tuple[float, float]:
         """Sends the messages.
 
@@ -49,14 +56,11 @@ class Postfix:
         Raises:
             BenchError: the client failed, or took longer than `RUN_LIMIT`.
         """
-        command = [self.source, "-s", str(load.sessions), "-m", str(load.messages)]
-        command += ["-l", str(load.size), "-M", "client.example", "-f", "a@example.com"]
-        command += ["-t", "b@example.net", *(["-d"] if load.kept else []), f"inet:127.0.0.1:{port}"]
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         begin = time.perf_counter()
         try:
             done = subprocess.run(
-                command,
+                self.sending(port, load),
                 env=dict(self.environment),
                 capture_output=True,
                 text=True,

@@ -47,7 +47,11 @@ class Receiver:
 
 @contextlib.contextmanager
 def guerrillad(
-    folder: Path, server: str = "max_clients = 1500", log: str = SILENT, backend: str = BACKEND
+    folder: Path,
+    server: str = "max_clients = 1500",
+    log: str = SILENT,
+    backend: str = BACKEND,
+    top: str = "",
 ) -> Iterator[Receiver]:
     """Runs the daemon, with the chain of the targets unless told otherwise.
 
@@ -56,10 +60,11 @@ def guerrillad(
         server: more lines of TOML for the server.
         log: the keys of the log, as TOML.
         backend: `backend_config`, as TOML.
+        top: more keys of the config itself, as TOML.
     """
     config = folder / "load.toml"
     config.write_text(
-        f'allowed_hosts = ["."]\n{log}\n'
+        f'allowed_hosts = ["."]\n{log}\n{top}\n'
         f'[[servers]]\nlisten_interface = "127.0.0.1:0"\n{server}\n'
         f"[backend_config]\n{backend}\n"
     )

@@ -35,16 +35,6 @@ hypothesis.settings.register_profile("long", max_examples=10_000, deadline=None,
 hypothesis.settings.load_profile("short")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what is long, but in a full session."""
-    if config.getoption("--faults") == "full":
-        return
-    left = [item for item in items if item.get_closest_marker("long") is not None]
-    if left:
-        config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in set(left)]
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds what makes a test a long one."""
     parser.addoption("--abuse", default=40, type=int, help="connections of each kind of abuse")

@@ -108,11 +108,6 @@ def reload(daemon: Daemon, new: AppConfig) -> None:
     assert daemon.config == new
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
 def is_closed(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) != 0

@@ -211,17 +211,21 @@ def test_several_servers_and_what_they_were_passed(opened: ExitStack, tmp_path: 
                 assert client.deliver(MAIL).startswith("250 ")
 
 
-def reloaded(daemon: Service, *interfaces: str) -> int:
-    daemon.config_file.write_text(text(daemon.folder, *interfaces))
+def reloaded(daemon: Service, *interfaces: str, processes: int = 1) -> int:
+    daemon.config_file.write_text(text(daemon.folder, *interfaces, processes=processes))
     return main(["reload", "-c", str(daemon.config_file)])
 
 
-def test_a_server_that_cannot_move_stays_on_its_socket(opened: ExitStack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_server_that_cannot_move_stays_on_its_socket(
+    opened: ExitStack, tmp_path: Path, processes: int
+) -> None:
     one = listening(opened)
     address = address_of(one)
-    with Service(tmp_path, [one], "systemd:smtp", names="smtp") as daemon:
+    with Service(tmp_path, [one], "systemd:smtp", names="smtp", processes=processes) as daemon:
         for nowhere in ("192.0.2.1:25", f"0.0.0.0:{one.getsockname()[1]}"):
-            assert reloaded(daemon, nowhere) == 1
+            assert reloaded(daemon, nowhere, processes=processes) == 1
+            assert not one.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
             with Wire(address) as client:
                 assert client.deliver(MAIL).startswith("250 ")
 
@@ -242,14 +246,55 @@ def test_a_server_that_is_taken_out_leaves_its_socket_to_who_keeps_it(
         assert waits.recv(1000).startswith(b"220 ")
 
 
-def test_a_server_that_was_taken_out_can_come_back(opened: ExitStack, tmp_path: Path) -> None:
-    one = listening(opened)
-    with Service(tmp_path, [one], "systemd:smtp", names="smtp") as daemon:
-        assert reloaded(daemon, "127.0.0.1:0") == 0
-        waits = opened.enter_context(socket.create_connection(one.getsockname()[:2], 20))
-        assert reloaded(daemon, "systemd:smtp") == 0
-        assert waits.recv(1000).startswith(b"220 ")
-        assert reloaded(daemon, "systemd:smtp", "127.0.0.1:0") == 0
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_server_that_was_taken_out_can_come_back(
+    opened: ExitStack, tmp_path: Path, processes: int
+) -> None:
+    """With all that was passed by its name, however often, and by another address as well."""
+    one, two = listening(opened), listening(opened)
+    sockets = [one, two, listening(opened, "::1")]
+    name, places = "systemd:smtp", [each.getsockname()[:2] for each in sockets]
+    addresses = [address_of(each) for each in sockets]
+    names = ":".join(["smtp"] * 3)
+    with Service(tmp_path, sockets, name, names=names, processes=processes) as daemon:
+
+        def served(*wanted: str) -> list[str]:
+            assert reloaded(daemon, *wanted, processes=processes) == 0
+            answer = ask(f"{daemon.config_file}.sock", "status")
+            servers = answer["result"]["servers"]
+            return [address for server in servers for address in server["addresses"]]
+
+        for _ in range(2):
+            assert served("127.0.0.2:0")[0].startswith("127.0.0.2:")
+            waiting = [
+                opened.enter_context(socket.create_connection(place, 20)) for place in places * 3
+            ]
+            assert served(name) == addresses
+            assert {client.recv(1000)[:4] for client in waiting} == {b"220 "}
+        assert served(address_of(two)) == [address_of(two)]
+        with Wire(address_of(two)) as client:
+            assert client.deliver(MAIL).startswith("250 ")
+        early = opened.enter_context(socket.create_connection(places[0], 20))
+        assert served(name, "127.0.0.1:0")[:3] == addresses
+        assert early.recv(1000).startswith(b"220 ")
+
+
+def test_a_server_gets_back_what_another_one_had_meanwhile(
+    opened: ExitStack, tmp_path: Path
+) -> None:
+    one, two = listening(opened), listening(opened)
+    name, nowhere = "systemd:smtp", "192.0.2.1:25"
+    with Service(tmp_path, [one, two], name, names="smtp:smtp") as daemon:
+        for _ in range(2):
+            # It stays in the place of the one that cannot be, without the socket of the other.
+            assert reloaded(daemon, nowhere, address_of(one)) == 1
+            assert reloaded(daemon, name) == 0
+            answer = ask(f"{daemon.config_file}.sock", "status")
+            (server,) = answer["result"]["servers"]
+            assert sorted(server["addresses"]) == sorted(map(address_of, (one, two)))
+            for address in server["addresses"]:
+                with Wire(address) as client:
+                    assert client.deliver(MAIL).startswith("250 ")
 
 
 def test_status_says_which_server_has_which_addresses(opened: ExitStack, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import smtplib
-import socket
+import sys
 import threading
 from typing import Any
 
@@ -14,6 +14,8 @@ import pytest
 from guerrilla.control.client import ask
 from guerrilla.processes.agreement import said_by
 from tests.running import RunningDaemon
+from tests.services.base import free_port
+from tests.test_moving import Clients
 from tests.test_processes import Make, asked, make, pids, processes, replaced, send
 from tests.wire import until
 
@@ -37,6 +39,23 @@ class OnlyOne(Processor):
         finally:
             if place.read_text() != str(os.getpid()):
                 raise StartError(f"OnlyOne: taken by {place.read_text()}")
+
+    def save(self, envelope):
+        return None
+"""
+
+SLOWLY = """
+import time
+from pathlib import Path
+import guerrilla
+
+@guerrilla.processor("Slowly")
+class Slowly(guerrilla.Processor):
+    '''Takes its time to open, once there is a file.'''
+
+    def open(self) -> None:
+        if Path("slow").exists():
+            time.sleep(0.5)
 
     def save(self, envelope):
         return None
@@ -129,6 +148,40 @@ def test_a_new_address_is_served_by_all_and_an_old_one_by_none(make: Make) -> No
         client.close()
 
 
+SLOWLY = """\
+import sys, time
+from guerrilla.processes.channel import Asking
+
+begin = Asking.begin
+
+def slowly(asking, command, *arguments, **keys):
+    if command == "commit":
+        time.sleep(0.3)
+    return begin(asking, command, *arguments, **keys)
+
+Asking.begin = slowly
+from guerrilla.cli import main
+sys.exit(main())
+"""
+"""A parent that asks one child after the other, with a pause between, to obey another config."""
+
+
+def test_who_comes_while_one_process_obeys_and_the_other_does_not_yet(make: Make) -> None:
+    """To the kernel their sockets are one as long as one of them takes clients."""
+    port = free_port()
+    places = [f'"127.0.0.1:{port}"', f'"0.0.0.0:{port}"']
+    daemon = make(2, command=(sys.executable, "-c", SLOWLY))
+    assert reload(daemon, ('"127.0.0.1:0"', places[0]))["ok"]
+    with Clients(port) as clients:
+        for before, after in (places, places[::-1]):
+            clients.more(20)
+            answer = reload(daemon, (before, after))
+            assert answer["ok"], answer
+        clients.more(20)
+    assert clients.heard.keys() <= {"220 ", "421 "}
+    assert clients.tries.keys() == {0}
+
+
 def test_an_address_that_somebody_has_changes_nothing(make: Make) -> None:
     daemon, other = make(2), make(2)
     answer = reload(
@@ -177,6 +230,19 @@ def test_senders_hear_nothing_of_reloads(make: Make) -> None:
     assert len(daemon.rows()) == len(answers_)
 
 
+def test_reloads_that_come_faster_than_one_starts_do_not_keep_it_from_serving(make: Make) -> None:
+    daemon = make(2, module=SLOWLY, chain="HeadersParser|Slowly|SQL")
+    (daemon.folder / "slow").touch()
+    os.kill(pids(daemon)[0], signal.SIGKILL)
+    until(lambda: processes(daemon)[0]["state"] == "starting")
+    for number in range(20):
+        answer = reload(daemon, (f"mx{number or ''}.example.com", f"mx{number + 1}.example.com"))
+        assert answer["ok"], answer
+    found = processes(daemon)
+    assert [(one["state"], one["starts"]) for one in found] == [("serving", 2), ("serving", 1)]
+    assert greetings(daemon, daemon.port) == {"mx20.example.com"}
+
+
 def test_a_change_of_the_file_is_seen_by_the_parent_alone(make: Make) -> None:
     """A child that obeyed it by itself would be alone with it."""
     daemon = make(2, top="watch_config = true")
@@ -209,12 +275,6 @@ def test_a_config_that_does_not_parse_changes_nothing(make: Make) -> None:
 )
 def test_who_says_what(problems: dict[int, list[str]], lines: list[str]) -> None:
     assert said_by(problems, 2) == lines
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def answers(port: int) -> bool:

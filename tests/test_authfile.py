@@ -241,7 +241,7 @@ def test_a_password_reaches_no_log(users: Path, caplog: pytest.LogCaptureFixture
     assert SECRET not in "".join(repr(vars(record)) for record in caplog.records)
 
 
-@pytest.mark.parametrize("made", [quick_bcrypt(cost=8), quick_bcrypt(cost=9)])
+@pytest.mark.parametrize("made", [quick_bcrypt(cost=8), quick_bcrypt(cost=9)], ids=["8", "9"])
 def test_an_unknown_user_takes_the_time_of_a_wrong_password(made: str, tmp_path: Path) -> None:
     """By the processor time of this thread, which a busy machine does not stretch."""
     stage = opened(write_users(tmp_path / "users", f"alice:{made}"))

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import scaling
+from family import by_python, family, load
+from postfix import BenchError
+
 ROOT = Path(__file__).parent.parent
 EDGE = ROOT / "benches" / "edge.py"
 PROCESSORS = ROOT / "benches" / "processors.py"
@@ -80,6 +84,47 @@ def test_the_spool_is_measured_in_small(tmp_path: Path) -> None:
     assert [one["chain"] for one in samples] == ["null", "250", "Python, 250"]
     assert all(one["rate"] > 0 and one["server_us"] > 0 for one in samples)
     assert "Python, 250 / null" in done.stdout
+
+
+def test_several_processes_are_measured_in_small(tmp_path: Path) -> None:
+    """A daemon of two: what each has, all CPU of both sides, memory of each and of the parent."""
+    plan = scaling.Plan(2, seconds=0.5, settle=0.1)
+    bench = scaling.Bench(plan, by_python, tmp_path, cores=2)
+    rounds = [scaling.one_round(bench, "python", processes) for processes in (1, 2)]
+    for found, processes in zip(rounds, (1, 3), strict=True):
+        assert len(found.rest) == len(found.load) == processes
+        assert all(0 < one.own <= one.pss <= one.rss for one in (*found.rest, *found.load))
+        assert found.window.rate > 0
+        # A mail takes some 0.2 ms of Python on any machine, and no client sends for nothing.
+        assert found.window.server_us > 50
+        assert found.window.client_us > 5
+    assert rounds[0].window.busiest == 1.0
+    assert 1.0 <= rounds[1].window.busiest < 2.0
+    told = scaling.summary(2, "python", 2, rounds[1:])
+    assert told.share == pytest.approx(told.rate * (told.server_us + told.client_us) / 2e6)
+
+
+def test_connections_are_counted_where_they_fall(tmp_path: Path) -> None:
+    for shared in (False, True):
+        with family(tmp_path, 2, shared=shared) as daemon:
+            assert scaling.spread(daemon, 1) == 2.0  # one of two has it alone
+            assert 1.0 <= scaling.spread(daemon, 40) <= 2.0
+            assert daemon.clients() == [0, 0]
+
+
+def test_a_sender_that_ends_is_said(tmp_path: Path) -> None:
+    """It is to send until it is ended: what stops it would be measured as idleness."""
+
+    def start(_port: int, _connections: int, _size: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", "raise SystemExit('it is over')"]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    with (
+        family(tmp_path, 1) as daemon,
+        pytest.raises(BenchError, match="a sender ended: it is over"),
+        load(daemon, start, 1, 1),
+    ):
+        pytest.fail("nothing was sent")
 
 
 def test_the_figures_of_storing_are_what_the_program_writes() -> None:

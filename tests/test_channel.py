@@ -13,13 +13,16 @@ import pytest
 
 from guerrilla.config import from_mapping
 from guerrilla.errors import StartError
+from guerrilla.processes import channel
 from guerrilla.processes.channel import (
     MAX_ANSWER,
     MAX_UNDER_WAY,
     Answering,
     Asking,
     ChannelError,
+    GoneError,
     RefusedError,
+    TooLargeError,
     pack,
     unpack,
 )
@@ -192,7 +195,7 @@ def test_requests_are_answered_as_they_are_done(pair: Pair) -> None:
     release.set()
     assert both.asking.answer(slow) is True
     both.end()
-    with pytest.raises(ChannelError, match="process 1 cannot be asked: it is gone"):
+    with pytest.raises(GoneError, match="process 1 cannot be asked: it is gone"):
         both.asking.ask("echo")
 
 
@@ -262,6 +265,50 @@ def test_only_so_many_requests_are_under_way(pair: Pair) -> None:
     release.set()
     assert [both.asking.answer(one) for one in asked] == [True] * MAX_UNDER_WAY
     both.end()
+
+
+def test_a_request_that_is_too_large_is_not_sent(pair: Pair) -> None:
+    both = Both(pair, {"echo": lambda arguments, _: dict(arguments)})
+    with pytest.raises(TooLargeError, match="process 1 cannot be asked for echo: a line would"):
+        both.asking.ask("echo", {"a": "x" * channel.MAX_REQUEST})
+    assert both.asking.ask("echo", {"a": 1}) == {"a": 1}
+    both.end()
+
+
+ANSWER = b'{"id": 1, "ok": true, "result": 7}\n'
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_request_has_one_answer(pair: Pair, *, is_late: bool) -> None:
+    """Else a child could keep a thread of its parent busy for as long as it likes."""
+    ended = threading.Event()
+    asking = Asking(pair[0], "process 1", ended.set)
+    asked = asking.begin("status")
+    if is_late:
+        with pytest.raises(ChannelError, match="has not answered"):
+            asking.answer(asked, 0.0)
+    other = asking.begin("stats")
+    pair[1].sendall(ANSWER + b'{"id": 2, "ok": true, "result": 8}\n')
+    assert asking.answer(other, PATIENCE) == 8
+    assert is_late or asking.answer(asked, PATIENCE) == 7
+    assert not ended.is_set()
+    pair[1].sendall(ANSWER)
+    assert ended.wait(PATIENCE)
+    with pytest.raises(ChannelError, match="what came is no answer to any request"):
+        asking.ask("status")
+
+
+def test_a_child_that_answers_nothing_is_asked_no_more(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "MAX_LATE", 3)
+    ended = threading.Event()
+    asking = Asking(pair[0], "process 1", ended.set)
+    for _ in range(4):
+        assert not ended.is_set()
+        with pytest.raises(ChannelError, match="has not answered"):
+            asking.ask("status", timeout=0.0)
+    assert ended.wait(PATIENCE)
 
 
 @pytest.mark.parametrize(

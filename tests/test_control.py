@@ -236,7 +236,7 @@ def test_a_place_is_free_again_when_its_client_has_gone(control: Control, until:
 
 @pytest.mark.parametrize("sent", [b"", b'{"command": "sta'])
 def test_who_sends_nothing_whole_is_closed(daemon: FakeDaemon, tmp_path: Path, sent: bytes) -> None:
-    with started(daemon, tmp_path / "c.sock", timeout=0.1) as control:
+    with started(daemon, tmp_path / "c.sock", timeout=1.0) as control:
         with Client(control.path) as client:
             client.send(sent)
             assert client.has_ended()

@@ -64,15 +64,15 @@ def test_a_batch_is_one_call_and_its_time_counts_once(mail: Mail) -> None:
 
 def test_time_is_of_the_stage_that_took_it(mail: Mail) -> None:
     def sleep(envelope: Envelope) -> None:
-        time.sleep(0.03)
+        time.sleep(0.2)
 
     class Quick(Stage):
         pass
 
     found = _book(Stage(sleep), Quick(), mails=[mail("a"), mail("b")])
-    assert found["Stage"]["seconds"] >= 0.06
-    assert found["Quick"]["seconds"] < 0.01
-    assert found["Quick"]["buckets"]["0.01"] == 2
+    assert found["Stage"]["seconds"] >= 0.4
+    assert found["Quick"]["seconds"] < 0.2
+    assert found["Quick"]["buckets"]["0.2"] == 2
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_async_stages_have_a_time_each(mail: Mail) -> None:
             return [None for _ in envelopes]
 
     mails = [mail("a"), mail("b"), mail("away"), mail("late")]
-    found = _book(Slow(), Stage(), Together(Processor.Options()), mails=mails, save_timeout=0.5)
+    found = _book(Slow(), Stage(), Together(Processor.Options()), mails=mails, save_timeout=2)
     assert _counts(found["Slow"]) == (4, 2, 4)
     # Side by side, and yet each has its own.
-    assert found["Slow"]["seconds"] >= 0.5 + 2 * 0.05
+    assert found["Slow"]["seconds"] >= 2 + 2 * 0.05
     assert _counts(found["Stage"]) == (2, 0, 2)
     assert _counts(found["Together"]) == (2, 0, 1)
     assert found["Together"]["seconds"] >= 0.05

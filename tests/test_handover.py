@@ -6,8 +6,9 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,15 @@ from guerrilla.control.server import Control
 from guerrilla.daemon import Daemon
 from guerrilla.errors import ConfigError, StartError, UpgradeError
 from guerrilla.processes import handover
+from guerrilla.processes.binding import passed_socket
 from guerrilla.processes.estate import Estate
-from guerrilla.processes.handover import VARIABLE, Offer, Predecessor
+from guerrilla.processes.handover import PROTOCOL, VARIABLE, Offer, Predecessor
 from guerrilla.processes.upgrade import Launch, Upgrade
 from guerrilla.processes.wire import Wire
+from guerrilla.running.parts import HeldPid
 from guerrilla.running.pidfile import PidFile
 from tests.control import FakeDaemon
 from tests.daemons import Make, config
-
-pytestmark = pytest.mark.long
 
 
 @pytest.fixture
@@ -39,6 +40,16 @@ def pair() -> Iterator[tuple[Wire, socket.socket]]:
     yield wire, new
     wire.close()
     new.close()
+
+
+class Nobody:
+    """Listeners without a file."""
+
+    def leave_files(self) -> list[str]:
+        return []
+
+    def own_files(self, addresses: Sequence[str]) -> None:
+        assert not addresses
 
 
 def heard(wire: Wire) -> dict[str, Any]:
@@ -64,10 +75,10 @@ def test_another_protocol(
     pair: tuple[Wire, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire, new = pair
-    monkeypatch.setattr(handover, "PROTOCOL", 2)
+    monkeypatch.setattr(handover, "PROTOCOL", 1)
     Offer([]).send(wire)
     monkeypatch.undo()
-    with pytest.raises(StartError, match=r"by protocol 2, and the new one .* knows 1 alone"):
+    with pytest.raises(StartError, match=r"by protocol 1, and the new one .* knows 2 alone"):
         Predecessor(new)
     said = heard(wire)
     assert said["event"] == "failed"
@@ -76,9 +87,9 @@ def test_another_protocol(
 
 def test_an_offer_that_lacks_descriptors(pair: tuple[Wire, socket.socket]) -> None:
     wire, new = pair
-    offer = {"event": "offer", "protocol": 1, "addresses": ["127.0.0.1:25"]}
+    offer = {"event": "offer", "protocol": PROTOCOL, "addresses": ["127.0.0.1:25"], "passed": ["x"]}
     wire.send(offer)
-    with pytest.raises(StartError, match="0 sockets were handed over, and 1 addresses were told"):
+    with pytest.raises(StartError, match="0 sockets were handed over, and 2 addresses were told"):
         Predecessor(new)
 
 
@@ -139,6 +150,39 @@ def test_what_was_handed_over_and_not_taken_is_closed(pair: tuple[Wire, socket.s
         for one in (descriptor, pid_file):
             with pytest.raises(OSError, match="Bad file descriptor"):
                 os.fstat(one)
+
+
+def test_what_systemd_has_passed_goes_on_as_that(pair: tuple[Wire, socket.socket]) -> None:
+    wire, new = pair
+    with (
+        socket.create_server(("127.0.0.1", 0)) as own,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as other,
+    ):
+        theirs = passed_socket(other.fileno(), "smtp")
+        again = [("127.0.0.1:0", os.dup(own.fileno())), ("[::1]:25", os.dup(other.fileno()))]
+        estate = Estate(again, Nobody(), HeldPid(None), None, [theirs])
+        offer = estate.offer()
+        assert [address for address, _ in offer.sockets] == ["127.0.0.1:0"]
+        offer.send(wire)
+        offer.close()
+        before = Predecessor(new)
+        before.close()
+        (passed,) = before.offer.passed
+        assert passed == replace(theirs, fd=passed.fd)
+        # It stays, as that of the one before.
+        assert os.fstat(passed.fd).st_ino == os.fstat(other.fileno()).st_ino
+        assert not os.get_inheritable(passed.fd)
+        os.close(passed.fd)
+
+
+def test_what_systemd_would_not_have_passed(pair: tuple[Wire, socket.socket]) -> None:
+    wire, new = pair
+    with socket.socket() as deaf:
+        offer = {"event": "offer", "protocol": PROTOCOL, "addresses": [], "passed": ["smtp"]}
+        wire.send(offer, [deaf.fileno()])
+    with pytest.raises(StartError, match="as systemd's cannot be used: it does not listen"):
+        Predecessor(new)
+    assert heard(wire)["event"] == "failed"
 
 
 def test_a_pid_file_goes_from_hand_to_hand(tmp_path: Path) -> None:

@@ -326,6 +326,7 @@ def hostility(daemon: RunningDaemon, drippers: int, newcomers: int) -> Iterator[
     print(told.strip())  # noqa: T201 - shown when the test fails, or with -s
 
 
+@pytest.mark.alone
 def test_a_good_sender_beside_hostile_ones_keeps_its_rate(tmp_path: Path) -> None:
     """In small, and on a machine that may be busy; `benches/edge.py` has the figures."""
     with RunningDaemon(

@@ -19,6 +19,7 @@ from guerrilla.errors import StartError
 from guerrilla.processes.place import Place
 from tests.cores import BACKEND, MIB, SERVER, Client, until
 from tests.cores import close_clients as _close_clients  # an automatic fixture  # noqa: F401
+from tests.services.base import free_port
 
 GONE = b"421 4.3.2 Not accepting mail here any more, please connect again\r\n"
 
@@ -68,11 +69,6 @@ def listening(
     one.bind((host, port))
     one.listen()
     return one
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def address_of(one: socket.socket) -> str:
@@ -473,7 +469,7 @@ def without_descriptors() -> Iterator[None]:
 def test_who_waits_at_a_server_that_goes_hears_why(
     opened: ExitStack, tmp_path: Path, kind: str
 ) -> None:
-    """Those too that nobody has accepted yet."""
+    """Those too that nobody has accepted yet; who has said something already is not reset."""
     family = socket.AF_INET if kind == "tcp" else socket.AF_UNIX
     path = tmp_path / "mail.sock"
     wanted = "127.0.0.1:0" if kind == "tcp" else f"unix:{path}"
@@ -485,6 +481,8 @@ def test_who_waits_at_a_server_that_goes_hears_why(
         for client in clients:
             client.settimeout(20)
             client.connect(where)
+            if kind == "tcp":
+                client.sendall(b"QUIT\r\n")
         until(lambda: core.stats()["accept_errors"] >= 8)  # it looks again in a second
         # One after the other is told, by the descriptor that the listener has left.
         assert core.reload(settings("127.0.0.2:0")) == []
@@ -495,6 +493,7 @@ def test_who_waits_at_a_server_that_goes_hears_why(
             octets = hears(client)
             assert octets, heard
             heard += octets
+        assert hears(client) == b""
 
 
 def test_a_port_of_somebody_else_stays_an_error(opened: ExitStack) -> None:

@@ -203,6 +203,7 @@ def rate_beside_drippers(daemon: RunningDaemon, octets: int) -> tuple[float, dic
     return beside, {code: int(count) for count, _, code in counted}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("spill_size", "octets"), [(0, 9 * MIB), (MIB, 3 * MIB // 2)], ids=["in memory", "in files"]
 )

@@ -15,10 +15,11 @@ import pytest
 from guerrilla.config import AppConfig, from_mapping
 from guerrilla.errors import StartError
 from guerrilla.processes import sockets as sockets_module
-from guerrilla.processes.binding import BACKLOG
+from guerrilla.processes.binding import BACKLOG, passed_socket
 from guerrilla.processes.sockets import ListeningSockets
 from guerrilla.running.privileges import Identity
 from guerrilla.running.startup import resolve_servers
+from tests.services.base import free_port
 
 
 @pytest.fixture
@@ -50,11 +51,6 @@ def both(*interfaces: str, **keys: Any) -> tuple[AppConfig, Any]:
 
 def inodes(sockets: list[tuple[str, int]]) -> list[int]:
     return [os.fstat(fd).st_ino for _, fd in sockets]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def connection(opened: ExitStack, port: int) -> socket.socket:
@@ -263,6 +259,35 @@ def test_a_change_binds_what_is_new_first_and_closes_at_its_commit(opened: ExitS
     assert made.addresses() == [f"127.0.0.1:{comes}", f"127.0.0.1:{stays}"]
 
 
+def test_what_is_to_close_takes_nobody_any_more_and_keeps_who_waits(
+    opened: ExitStack, tmp_path: Path
+) -> None:
+    """Before any process has let go of it: to what is new they come."""
+    port, path = free_port(), tmp_path / "sock"
+    made = held(opened, 2, f"127.0.0.1:{port}", f"unix:{path}")
+    for _ in range(20):
+        connection(opened, port)
+    change = made.change(*both(f"0.0.0.0:{port}"))
+    change.turn_away()
+    for _ in range(20):
+        connection(opened, port)
+    assert not path.exists()
+    assert sum(waiting(made, 2)) == 20
+    change.commit()
+    assert sum(waiting(made, 2)) == 20
+
+
+def test_what_somebody_else_goes_on_with_is_not_turned_away_from(opened: ExitStack) -> None:
+    ((address, one),) = listening(opened, 1)
+    made = ListeningSockets(2)
+    opened.callback(made.close)
+    made.open(*both(address), [(address, one.fileno())])
+    change = made.change(*both("127.0.0.1:0"))
+    change.turn_away()
+    change.commit()
+    assert is_open(int(address.rpartition(":")[2]))
+
+
 def test_a_change_that_is_abandoned_or_fails_changes_nothing(
     opened: ExitStack, tmp_path: Path
 ) -> None:
@@ -358,25 +383,73 @@ def test_all_that_is_handed_over_is_served_whatever_their_number(
     assert theirs <= set.union(*served)
     assert all(served)
     assert set(inodes(made.all())) == set.union(*served)
-    added = max(0, processes - given) if may_share and not shared else 0
-    assert len(made.all()) == given + added
-    if not shared and given + added >= processes:
-        assert sum(map(len, served)) == given + added  # no two have the same
+    assert len(made.all()) == given
+    if not shared and given >= processes:
+        assert sum(map(len, served)) == given  # no two have the same
     # Who waited already, waits on.
     for _, one in found:
         one.close()
     assert is_open(int(address.rpartition(":")[2]))
 
 
+def passed(opened: ExitStack, *interfaces: str, names: str) -> tuple[ListeningSockets, list[str]]:
+    """What serves sockets of systemd, of so many names; and their addresses."""
+    found = [(listening(opened, 1)[0], name) for name in names.split(":")]
+    theirs = [passed_socket(one.fileno(), name) for (_, one), name in found]
+    made = ListeningSockets(2, passed=theirs)
+    opened.callback(made.close)
+    made.open(*both(*interfaces))
+    return made, [address for (address, _), _ in found]
+
+
 def test_sockets_of_a_name_are_spread_by_their_addresses(opened: ExitStack) -> None:
     """Each process serves each address."""
-    (_, one), (_, other) = listening(opened, 1)[0], listening(opened, 1)[0]
-    made = ListeningSockets(2)
-    opened.callback(made.close)
-    made.open(*both("systemd:smtp"), [("systemd:smtp", each.fileno()) for each in (one, other)])
+    made, addresses = passed(opened, "systemd:smtp", names="smtp:smtp")
     assert len(made.for_child(0)) == len(made.for_child(1)) == 2
     assert {text for text, _ in made.for_child(1)} == {"systemd:smtp"}
-    assert len(made.addresses()) == 2
+    assert made.addresses() == addresses
+    assert made.ours() == []
+
+
+def test_what_systemd_has_passed_is_there_as_often_as_it_is_asked_for(opened: ExitStack) -> None:
+    made, addresses = passed(opened, "systemd:smtp", "127.0.0.2:0", names="smtp:smtp")
+    first, second = addresses
+    assert made.ours() == ["127.0.0.2:0"]
+    for _ in range(2):
+        made.change(*both("127.0.0.2:0")).commit()
+        assert is_open(int(first.rpartition(":")[2]))
+        made.change(*both("127.0.0.2:0", second)).commit()
+        assert made.addresses()[1:] == [second]
+        assert made.ours() == ["127.0.0.2:0"]
+        made.change(*both("systemd:smtp")).commit()
+        assert made.addresses() == addresses
+    made.change(*both("systemd:smtp")).abandon()
+    assert made.addresses() == addresses
+    # It is not moved beside: systemd would go on listening there.
+    with pytest.raises(StartError, match="Address already in use"):
+        made.change(*both(f"0.0.0.0:{first.rpartition(':')[2]}", second))
+
+
+def test_what_systemd_has_passed_and_no_server_wants_is_told(
+    opened: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, addresses = passed(opened, "systemd:smtp", names="smtp:other")
+    assert f"'other' of {addresses[1]}: no server listens at what systemd has passed" in caplog.text
+
+
+def test_what_the_one_before_has_bound_is_ours(opened: ExitStack) -> None:
+    ((address, one),) = listening(opened, 1)
+    made = ListeningSockets(2)
+    opened.callback(made.close)
+    made.open(*both(address), [(address, one.fileno())])
+    assert made.ours() == [address]
+    one.close()
+    port = int(address.rpartition(":")[2])
+    change = made.change(*both(f"0.0.0.0:{port}"))
+    assert change.ours() == [f"0.0.0.0:{port}"]
+    change.commit()
+    made.change(*both("127.0.0.1:0")).commit()
+    assert not is_open(port)
 
 
 def test_what_is_handed_over_for_port_0_is_a_port_each(opened: ExitStack) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -13,10 +14,11 @@ import pytest
 
 from guerrilla.config import from_mapping
 from guerrilla.errors import StartError
-from guerrilla.processes import children
+from guerrilla.processes import channel, children
 from guerrilla.processes.channel import VERSION, Asked, Asking, RefusedError, pack
 from guerrilla.processes.children import DELAYS, Child, State
 from guerrilla.processes.lives import Life, ending
+from guerrilla.processes.parent import Parent
 from tests.wire import until
 
 TIMEOUT = 30.0
@@ -102,6 +104,7 @@ class FakeHub:
         self.arguments = {**told(**keys), "number": 0, "processes": 1, "addresses": []}
         self.arguments["has_memory"] = False
         self.generation = 1
+        self.changing = threading.RLock()
         self.ended = 0
         self.gave_up = threading.Event()
         self.cause = ""
@@ -190,6 +193,55 @@ def test_it_gives_up_on_what_dies_before_it_is_ready(
     assert child.join(TIMEOUT)
 
 
+def test_a_config_that_is_too_large_is_an_error_at_once(
+    made: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "MAX_REQUEST", 1_000)
+    made.append(child := Child(0, FakeHub()))
+    child.begin()
+    problem = "the config is too large for several processes: .* more than 1000 bytes"
+    with pytest.raises(StartError, match=problem):
+        child.first.result(TIMEOUT)
+    assert child.join(TIMEOUT)
+    assert child.starts == 1
+
+
+def test_why_a_start_came_to_nothing_is_told(
+    made: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "READY_LIMIT", 0.0)
+    made.append(child := Child(0, FakeHub()))
+    child.begin()
+    cause = (
+        r"process 0 was killed by SIGKILL \(process 0 has not answered start within 0 s\) before "
+        "it was ready, 5 times in a row"
+    )
+    with pytest.raises(StartError, match=cause):
+        child.first.result(TIMEOUT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, None])
+def test_how_one_ended_that_is_replaced_is_told(
+    made: list[Child], caplog: pytest.LogCaptureFixture, number: signal.Signals | None
+) -> None:
+    caplog.set_level(logging.INFO, "guerrilla.processes")
+    made.append(child := Child(0, FakeHub()))
+    child.begin()
+    child.first.result(TIMEOUT)
+    life = child.life
+    assert life is not None
+    if number is not None:
+        os.kill(life.pid, signal.SIGSTOP)  # It would end well.
+    child.replace()
+    if number is not None:
+        os.kill(life.pid, number)
+    until(lambda: child.starts == 2 and child.state is State.SERVING)
+    how = "ended with status 0" if number is None else "was killed by SIGKILL"
+    what = f"process 0 (pid {life.pid}), which is replaced, {how}; another takes its place at once"
+    (record,) = [found for found in caplog.records if found.getMessage() == what]
+    assert record.levelno == (logging.INFO if number is None else logging.CRITICAL)
+
+
 def test_what_cannot_even_be_started(made: list[Child], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     made.append(child := Child(0, FakeHub()))
@@ -227,3 +279,25 @@ def test_who_dies_soon_waits_longer_each_time() -> None:
         30.0,
     ]
     assert [child._delay(61.0), child._delay(1.0), child._delay(1.0)] == [0.0, 1.0, 2.0]
+
+
+class Sockets:
+    """Sockets that say when they are closed."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_no_socket_is_closed_beside_a_start_that_passes_it_on() -> None:
+    """Its number may be somebody else's file by then, which the child would be given."""
+    parent, sockets = Parent(from_mapping({}), None, 2), Sockets()
+    parent.sockets = sockets  # type: ignore[assignment]
+    thread = threading.Thread(target=parent._close_sockets)
+    with parent.changing:
+        thread.start()
+        assert not sockets.closed.wait(0.2)
+    thread.join(TIMEOUT)
+    assert sockets.closed.is_set()

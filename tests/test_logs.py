@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from guerrilla.config import from_mapping
 from guerrilla.logs.form import make_formatter
 from guerrilla.logs.handlers import StreamHandler, whole_lines
-from guerrilla.logs.output import LEVELS, LogOutput, LogSettings
+from guerrilla.logs.output import LEVELS, LogOutput, LogSettings, log_problem
 from guerrilla.logs.pump import LogPump
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [A-Z]+ guerrilla[\w.]* ")
@@ -385,3 +387,41 @@ def test_lines_of_one_of_several_processes_say_which() -> None:
     entry = json.loads(make_formatter("json", 12).format(record))
     assert (entry["logger"], entry["process"], entry["message"]) == ("guerrilla.smtp", 12, "hi")
     assert "process" not in json.loads(make_formatter("json").format(record))
+
+
+def test_a_pipe_that_nobody_reads_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match=r"is a pipe that nobody reads: start its reader first: .*a"):
+        LogOutput(str(path), "debug")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        output = LogOutput(str(path), "debug")
+        log.info("one")
+        ((descriptor, _),) = output.files
+        # What its reader does not take at once is waited for, as of a pipe that is stdout.
+        assert os.get_blocking(descriptor)
+        assert os.read(reader, 1000).endswith(b" one\n")
+    finally:
+        os.close(reader)
+    with pytest.raises(OSError, match="is a pipe that nobody reads"):
+        output.reopen()
+    output.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(2, "gone", "a.log"), "log_file: a.log: gone"),
+        (OSError(2, "gone", os.path.abspath("b.log")), f"servers[1].log_file: {os.getcwd()}/b.log"),
+        (OSError(2, "gone"), "log_file: a.log: gone"),
+        (OSError(2, "gone", "off.log"), "log_file: off.log: gone"),
+    ],
+)
+def test_a_log_that_cannot_be_opened_is_told_with_its_key(error: OSError, line: str) -> None:
+    servers = [
+        {"listen_interface": "127.0.0.1:0", "log_file": "off.log", "is_enabled": False},
+        {"listen_interface": "127.0.0.2:0", "log_file": "b.log"},
+    ]
+    config = from_mapping({"log_file": "a.log", "servers": servers})
+    assert log_problem(config, error).startswith(line)

@@ -53,6 +53,7 @@ def test_backends_and_stages_are_added_each() -> None:
         [],
         {"backends": 3, "stages": {"a": 1}},
         {"backends": {"a": 3}, "stages": [3, {}, {"stage": "SQL"}, stage(task=None)]},
+        {"stages": 7, "clients": {}},
         {"Bad name": 1, "": 2, "x" * 65: 3, "a\n": 4, "flag": True, "text": "7", "list": [1]},
         ValueError("no answer"),
     ],
@@ -64,7 +65,7 @@ def test_what_is_no_figure_counts_for_nothing(told: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [True, None, "1", -1, 2**63, float("nan"), float("inf"), [1], -0.5]
+    "value", [True, None, "1", -1, 2**63, 10**400, float("nan"), float("inf"), [1], -0.5]
 )
 def test_what_is_no_number(value: object) -> None:
     assert number(value) == 0
@@ -79,3 +80,25 @@ def test_a_child_cannot_fill_the_memory() -> None:
     assert [len(one["stage"]) for one in found["stages"]] == [200] * 3
     assert all(len(one["buckets"]) <= 1_000 for one in found["stages"])
     assert len(found["backends"]) <= 1_000
+
+
+@pytest.mark.parametrize("buckets", [5, 5.0, "5", None, [5], True, {"1": {}}])
+def test_steps_that_are_none_leave_those_of_others(buckets: object) -> None:
+    good = stage(buckets={"1": 2})
+    for rows in ([stage(buckets=buckets), good], [good, stage(buckets=buckets)]):
+        (found,) = merge_stats([{"stages": rows[:1]}, {"stages": rows[1:]}])["stages"]
+        assert found["count"] == 2
+        assert found["buckets"]["1"] == 2
+
+
+def test_names_can_be_printed() -> None:
+    evil = "a\x1b[2J\n\u202e\ud800"
+    shown = "a\\x1b[2J\\n\\u202e\\ud800"
+    one = {
+        "backends": {evil: {"save_workers": 1}},
+        "stages": [stage(stage=evil, buckets={evil: 1})],
+    }
+    found = merge_stats([one])
+    assert list(found["backends"]) == [shown]
+    (row,) = found["stages"]
+    assert (row["stage"], list(row["buckets"])) == (shown, [shown])

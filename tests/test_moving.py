@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections import Counter
@@ -12,10 +13,8 @@ from typing import Self
 import pytest
 
 from guerrilla.cli import main
-from tests.reloads import free_port
 from tests.running import RunningDaemon, listeners
-
-pytestmark = pytest.mark.long
+from tests.services.base import free_port
 
 
 class Clients:
@@ -23,6 +22,8 @@ class Clients:
 
     def __init__(self, port: int) -> None:
         self.heard: Counter[str] = Counter()
+        self.tries: Counter[int] = Counter()
+        """How often each had to ask again to be connected, which is after a second at first."""
         self._port = port
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(3)]
@@ -47,6 +48,7 @@ class Clients:
         while not self._ended.is_set():
             try:
                 with socket.create_connection(("127.0.0.1", self._port), 30) as client:
+                    self.tries[_repeats(client)] += 1
                     self.heard[client.recv(1000)[:4].decode() or "closed"] += 1
                     client.sendall(b"QUIT\r\n")
                     while client.recv(1000):
@@ -54,6 +56,12 @@ class Clients:
             except OSError as error:
                 self.heard[repr(error)] += 1
             time.sleep(0.002)  # not to use up all ports
+
+
+def _repeats(client: socket.socket) -> int:
+    """What the kernel has sent again on a connection: `tcpi_total_retrans`, behind 23 others."""
+    info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return int(struct.unpack_from("=I", info, 100)[0])
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -46,7 +46,11 @@ OTHERS = {
 # Hashes
 
 
-@pytest.mark.parametrize("made", [quick_argon2(), quick_bcrypt(), quick_bcrypt(kind="2a")])
+@pytest.mark.parametrize(
+    "made",
+    [quick_argon2(), quick_bcrypt(), quick_bcrypt(kind="2a")],
+    ids=["argon2id", "bcrypt 2y", "bcrypt 2a"],
+)
 def test_a_password_is_right_or_wrong(made: str) -> None:
     check(made)
     assert verify(made, SECRET)
@@ -94,6 +98,7 @@ def test_a_hash_that_cannot_be_checked_is_no_wrong_password() -> None:
 @pytest.mark.parametrize(
     ("module", "package", "hashed"),
     [("bcrypt", "bcrypt", quick_bcrypt()), ("argon2", "argon2-cffi", quick_argon2())],
+    ids=["bcrypt", "argon2"],
 )
 def test_a_library_that_is_missing_is_named(
     module: str, package: str, hashed: str, monkeypatch: pytest.MonkeyPatch

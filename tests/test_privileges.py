@@ -285,6 +285,9 @@ def test_only_a_socket_is_given_as_one(tmp_path: Path, monkeypatch: pytest.Monke
         made.bind(str(path))
         give_socket(SOMEBODY, str(path))
         give_socket(SOMEBODY, str(tmp_path / "file"))
+        # That of somebody else, to which the owner of the folder has put another name.
+        (tmp_path / "hard.sock").hardlink_to(path)
+        give_socket(SOMEBODY, str(tmp_path / "hard.sock"))
     assert found == [str(path)]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from guerrilla.errors import StartError
-from guerrilla.running import opening
+from guerrilla.running import opening, rights
 from guerrilla.running.privileges import Identity
 from tests.daemons import Keeper, Make, Until, config, problems, send, where
 from tests.running import DaemonError, RunningDaemon
@@ -56,7 +56,10 @@ def test_it_binds_then_becomes_another_then_opens_its_chains(
 
     monkeypatch.setattr("guerrilla.running.parts.wanted_identity", lambda config: SOMEBODY)
     monkeypatch.setattr(opening, "become", look)
-    monkeypatch.setattr(opening, "give_file", lambda who, fd, path: order.append(Path(path).name))
+    for module in (opening, rights):
+        monkeypatch.setattr(
+            module, "give_file", lambda who, fd, path: order.append(Path(path).name)
+        )
     monkeypatch.setattr(opening, "give_socket", lambda who, path: order.append(Path(path).name))
     raw = config()
     own = str(tmp_path / "own.log")

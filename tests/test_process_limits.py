@@ -18,8 +18,6 @@ from tests.certificates import self_signed, unverified
 from tests.running import RunningDaemon
 from tests.wire import HELLO, Wire, until
 
-pytestmark = pytest.mark.long
-
 MOST: Final = 8
 
 HASTY: Final = (

@@ -288,6 +288,17 @@ def test_children_that_die_at_every_start_stop_the_daemon(make: Make) -> None:
     assert "[1] SIGTERM" not in log
 
 
+SMALL = "from guerrilla.processes import channel\nchannel.MAX_REQUEST = 1_000\n"
+
+
+def test_a_config_that_no_child_can_be_given_stops_the_start(make: Make) -> None:
+    with pytest.raises(DaemonError) as caught:
+        make(command=[sys.executable, "-c", SMALL + QUICKLY])
+    (line,) = str(caught.value).splitlines()
+    problem = "the config is too large for several processes: process 0 cannot be asked for check"
+    assert f"guerrilla.toml: {problem}: a line would have more than 1000 bytes" in line
+
+
 def test_a_successor_that_cannot_start_is_tried_again(make: Make) -> None:
     refusing = DYING.replace(
         "os.kill(os.getpid(), signal.SIGSEGV)", 'raise LookupError("no driver")'

@@ -21,13 +21,13 @@ from tests.reloads import (
     MAIL,
     backend,
     changed,
-    free_port,
     is_closed,
     reload,
     server,
     shows,
     with_second,
 )
+from tests.services.base import free_port
 from tests.wire import HELLO, Wire, until
 
 GONE = "421 4.3.2 Not accepting mail here any more, please connect again"

@@ -58,7 +58,7 @@ def test_max_clients_is_resized_and_drops_nobody(running: Daemon) -> None:
 
 def test_timeout_changes_for_who_is_connected(running: Daemon) -> None:
     with connect(running) as wire:
-        reload(running, server(timeout="200ms"))
+        reload(running, server(timeout="1s"))
         assert wire.ask(b"NOOP\r\n").startswith("250 ")
         assert wire.rest() == ["421 4.4.2 Timeout, closing the connection"]
 
@@ -116,7 +116,7 @@ def test_the_network_that_is_one_client_changes(make: Make) -> None:
 def is_closed_idle(wire: Wire) -> bool:
     """Who says nothing more is told so."""
     wire.ask(b"NOOP\r\n")
-    wire.socket.settimeout(2)
+    wire.socket.settimeout(3)
     try:
         return wire.rest() == ["421 4.4.2 Timeout, closing the connection"]
     except TimeoutError:
@@ -136,7 +136,7 @@ HOPS: Final = b"Received: a\r\nReceived: b\r\n\r\ntext"
 BETWEEN: Final[dict[str, tuple[Any, Probe]]] = {
     "host_name": ("new.example.com", ehlo("new.example.com")),
     "max_size": (500, ehlo("SIZE 500")),
-    "timeout": ("300ms", is_closed_idle),
+    "timeout": ("1s", is_closed_idle),
     "xclient_on": (True, ehlo("XCLIENT")),
     "bare_newline": ("reject", refuses(b"a\nb")),
     "extensions": ({"CHUNKING": False}, lambda wire: not ehlo("CHUNKING")(wire)),

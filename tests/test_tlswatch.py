@@ -132,7 +132,14 @@ def test_the_thread_goes_on_after_an_error_and_ends_when_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "key.pem"
-    file.write_text("1")
+
+    def write(text: str) -> None:
+        # Whole at once: a look in the middle of it would find two changes.
+        fresh = tmp_path / "fresh"
+        fresh.write_text(text)
+        fresh.rename(file)
+
+    write("1")
     called = [threading.Event(), threading.Event()]
     pending = list(called)
 
@@ -143,9 +150,9 @@ def test_the_thread_goes_on_after_an_error_and_ends_when_told(
     watch = TLSWatch([str(file)], reload, interval=0.01)
     watch.start()
     with caplog.at_level(logging.ERROR, "guerrilla.tls"):
-        file.write_text("22")
+        write("22")
         assert called[0].wait(10)
-        file.write_text("333")
+        write("333")
         assert called[1].wait(10)
         watch.stop()
     assert not watch._thread.is_alive()

@@ -37,8 +37,6 @@ from tests.wire import HELLO, TRANSACTION, Wire, until
 
 __all__ = ["make"]
 
-pytestmark = pytest.mark.long
-
 IS_ROOT = os.geteuid() == 0
 OTHER = pwd.getpwnam("nobody")
 PACKAGE = Path(guerrilla.__file__).parent.parent
@@ -164,6 +162,18 @@ def test_one_that_fails_leaves_the_old_one(
     assert sorted(subjects(daemon)) == sorted([*senders.sent, "hello", "hello"])
 
 
+def test_one_that_fails_with_more_processes_loses_nobody(make: Make) -> None:
+    daemon = make(2)
+    text = daemon.config_file.read_text()
+    daemon.config_file.write_text(text.replace("processes = 2", "processes = 4"))
+    daemon.other_does("dies-ready")
+    with Senders(daemon.port) as senders:
+        senders.more(20)
+        assert "ended with status 9 before it was serving" in daemon.refused()
+        senders.more(20)
+    stored_once(daemon, senders)
+
+
 @pytest.mark.parametrize(
     ("processes", "before", "after", "said"),
     [
@@ -267,6 +277,7 @@ def test_a_stop_ends_the_new_one_too(make: Make, processes: int) -> None:
         daemon.ask("status")
 
 
+@pytest.mark.timeout(150)
 @several
 def test_what_waits_in_the_spool_is_stored_once(make: Make, processes: int) -> None:
     daemon = make(
@@ -451,3 +462,27 @@ def test_what_root_alone_may_read_is_told(folder: Path) -> None:
         daemon.ended()
     finally:
         daemon.end()
+
+
+def test_another_environment_that_stands_in_the_same_place_takes_over(
+    make: Make, tmp_path: Path
+) -> None:
+    for name in ("old", "new"):
+        folder = tmp_path / name
+        folder.mkdir()
+        python, script = folder / "python", folder / "guerrillad"
+        python.symlink_to(sys.executable)
+        script.write_text(
+            f"#!{python}\nimport sys\nfrom guerrilla.cli import main\nsys.exit(main())\n"
+        )
+        script.chmod(0o755)
+    (link := tmp_path / "now").symlink_to("old")
+    paths = os.pathsep.join([os.fspath(PACKAGE), *site.getsitepackages()])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    daemon = make(command=[os.fspath(link / "guerrillad")], environment=environment)
+    link.unlink()
+    link.symlink_to("new")
+    program = Path(f"/proc/{daemon.upgrade()}/cmdline").read_bytes().split(b"\0")[0]
+    assert program == os.fsencode(tmp_path / "new/python")
+    daemon.ended()
+    send(daemon.port)

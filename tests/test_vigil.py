@@ -17,8 +17,6 @@ from guerrilla.control.client import ask
 from tests.running import RunningDaemon
 from tests.wire import Wire, until
 
-pytestmark = pytest.mark.long
-
 IMPATIENT = (
     "import sys\n"
     "from guerrilla.processes import vigil\n"

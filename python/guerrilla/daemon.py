@@ -399,7 +399,8 @@ class Daemon(AsyncDaemon):
         if parts is None or not self._runs:
             message = "it does not run"
             raise RuntimeError(message)
-        return Estate(parts.core.sockets(), parts.core, parts.pid, self._control)
+        sockets, passed = parts.core.sockets(), self._place.passed
+        return Estate(sockets, parts.core, parts.pid, self._control, passed)
 
     def _take_over(self, opened: ExitStack, addresses: Sequence[str], pid: HeldPid) -> None:
         """Waits until the process before this one lets it begin, where there is one."""

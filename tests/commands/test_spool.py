@@ -209,6 +209,9 @@ def test_what_is_damaged_can_only_be_looked_at_and_dropped(
     daemon: RunningDaemon, say: Say, tmp_path: Path
 ) -> None:
     (large,) = deliver(daemon, "later", body=b"x" * 300_000)
+    with Asked(daemon) as ask:
+        # A stop before its first try would leave it due, and not waiting for the next one.
+        until(lambda: ask.states() == {large: "deferred"})
     daemon.stop()
     (body,) = (path for path in (tmp_path / "spool/0/bodies").rglob("*") if path.is_file())
     octets = bytearray(body.read_bytes())

@@ -22,8 +22,6 @@ from tests.faults.tally import Tally
 from tests.ledger import deliver, mixed_mails
 from tests.wire import Wire, until
 
-pytestmark = pytest.mark.long
-
 SECONDS: Final = {False: 8.0, True: 60.0}
 CONNECTIONS: Final = 50
 STILL: Final = 4.0

@@ -165,6 +165,7 @@ def sample(daemon: RunningDaemon, grown: Mapping[str, Flat], at: float) -> None:
         grown[name].samples.append((at / 60, value))
 
 
+@pytest.mark.alone
 def test_nothing_grows(
     tmp_path: Path,
     full: bool,

@@ -36,6 +36,7 @@ from guerrilla.running.systemd import ServiceManager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from guerrilla.commands.common import Subparsers
     from guerrilla.config import ServerConfig
@@ -207,12 +208,21 @@ def _daemon(args: argparse.Namespace, before: Predecessor | None) -> Daemon | Pa
         overrides["pid_file"] = args.pid_file
     if args.verbose:
         overrides["log_level"] = "debug"
-    sockets = passed_sockets(config, path) if before is None else before.offer.sockets
+    place = _place(config, path, before)
     processes = count_processes(config)
     if processes > 1:
-        return Parent(config, path, processes, overrides=overrides, given=sockets, before=before)
-    place = Place(sockets=sockets, passed=sockets, before=before)
+        return Parent(config, path, processes, overrides=overrides, place=place)
     return Daemon(config, path, overrides=overrides, place=place)
+
+
+def _place(config: AppConfig, path: Path | None, before: Predecessor | None) -> Place:
+    """Its sockets: of the process before it, and of systemd."""
+    if before is None:
+        return Place(passed=passed_sockets(config, path))
+    sockets = before.offer.sockets
+    # Once it has started, the one before has let go of them.
+    ours = frozenset(address for address, _ in sockets)
+    return Place(sockets=sockets, ours=ours, passed=before.offer.passed, before=before)
 
 
 def _status(daemon: Daemon | Parent) -> str:

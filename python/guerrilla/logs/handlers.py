@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import select
+import stat
 import sys
 from io import StringIO, TextIOWrapper
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    Opener = Callable[[str, int], int]
+    """Opens a file for appending, by its path and the flags of `os.open`: its descriptor."""
 
 _FILE_MODE: Final = 0o640
 """Of a log that is made, less what the umask takes: not everybody is to read who writes to whom."""
 
 
-def make_handler(log_file: str) -> logging.Handler:
-    """For a path, `stderr`, `stdout` or `off`.
+def open_file(path: str, flags: int) -> int:
+    """Opens a log, or makes it; the mode of one that is there stays. It waits for no reader.
+
+    Raises:
+        OSError: it cannot be, or is a pipe that nobody reads: to open that would wait for ever.
+    """
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK, _FILE_MODE)
+    except OSError as error:
+        if error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode):
+            what = "is a pipe that nobody reads: start its reader first"
+            raise OSError(errno.ENXIO, what, path) from None
+        raise
+    os.set_blocking(fd, True)
+    return fd
+
+
+def make_handler(log_file: str, opener: Opener = open_file) -> logging.Handler:
+    """For a path, `stderr`, `stdout` or `off`; `opener` opens the path.
 
     Raises:
         OSError: the file cannot be opened for appending; `filename` is the path.
@@ -31,7 +53,7 @@ def make_handler(log_file: str) -> logging.Handler:
         case "stdout":
             return StreamHandler(sys.stdout)
         case _:
-            return FileHandler(log_file)
+            return FileHandler(log_file, opener)
 
 
 def identity(log_file: str) -> str:
@@ -97,8 +119,9 @@ class StreamHandler(logging.StreamHandler[TextIO]):
 class FileHandler(StreamHandler, logging.FileHandler):
     """A file that can be opened anew while it is written to."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, opener: Opener = open_file) -> None:
         """Opens it for appending."""
+        self._opener = opener
         logging.FileHandler.__init__(self, path, encoding="utf-8", errors="backslashreplace")
 
     @property
@@ -107,13 +130,12 @@ class FileHandler(StreamHandler, logging.FileHandler):
         return None if self.stream is None else (self.stream.fileno(), self.baseFilename)
 
     def _open(self) -> TextIOWrapper:
-        """Opens it, or makes it; the mode of one that is there stays."""
         return open(
             self.baseFilename,
             "a",
             encoding=self.encoding,
             errors=self.errors,
-            opener=lambda path, flags: os.open(path, flags, _FILE_MODE),
+            opener=self._opener,
         )
 
     def _at_once(self, lines: str) -> Iterable[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from guerrilla.logs.form import MAIL, OUTPUT, make_formatter
-from guerrilla.logs.handlers import FileHandler, StreamHandler, identity, make_handler
+from guerrilla.logs.handlers import FileHandler, StreamHandler, identity, make_handler, open_file
 from guerrilla.logs.sharing import SHARED, OwnRecords
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from guerrilla._core import LogBatch, LogRecord
     from guerrilla.config import AppConfig
     from guerrilla.logs.form import LogFormat
+    from guerrilla.logs.handlers import Opener
 
 ROOT: Final = "guerrilla"
 
@@ -92,6 +93,7 @@ class LogOutput:
         log_format: `text` or `json`, of every log.
         servers: those that may have a file or a level of their own.
         process: the number of this one among several that share the logs; each line has it then.
+        opener: opens files, also later.
 
     Raises:
         OSError: a file cannot be opened for appending; `filename` is its path, as it was given.
@@ -104,9 +106,12 @@ class LogOutput:
         log_format: LogFormat = "text",
         servers: Sequence[ServerLog] = (),
         process: int | None = None,
+        *,
+        opener: Opener = open_file,
     ) -> None:
         """Attaches to the logger `guerrilla`."""
         self.process = process
+        self._opener = opener
         self._logger = logging.getLogger(ROOT)
         self._own = OwnRecords(self)
         self._lock = threading.RLock()
@@ -123,9 +128,12 @@ class LogOutput:
         self.change(LogSettings(log_file, log_level, log_format, tuple(servers)))
 
     @classmethod
-    def from_settings(cls, settings: LogSettings, process: int | None = None) -> LogOutput:
+    def from_settings(
+        cls, settings: LogSettings, process: int | None = None, opener: Opener = open_file
+    ) -> LogOutput:
         """As the class."""
-        return cls(settings.file, settings.level, settings.format, settings.servers, process)
+        where = (settings.file, settings.level, settings.format, settings.servers)
+        return cls(*where, process, opener=opener)
 
     def change(self, settings: LogSettings) -> None:
         """Does as the settings say from the next record on; a file that stays is not opened anew.
@@ -255,13 +263,20 @@ class LogOutput:
             for log_file in wanted:
                 name = identity(log_file)
                 if name not in handlers:
-                    handlers[name] = self._handlers.get(name) or _opened(log_file)
+                    handlers[name] = self._handlers.get(name) or self._opened(log_file)
         except BaseException:
             for name, handler in handlers.items():
                 if name not in self._handlers:
                     _close(handler)
             raise
         return handlers
+
+    def _opened(self, log_file: str) -> logging.Handler:
+        try:
+            return make_handler(log_file, self._opener)
+        except OSError as error:
+            error.filename = log_file
+            raise
 
     def _apply_levels(self) -> None:
         settings = self.settings
@@ -306,10 +321,16 @@ def log_problem(config: AppConfig, error: OSError) -> str:
         config: what `LogSettings.of` was given.
         error: what `LogOutput` raised.
     """
-    path, key = error.filename, "log_file"
-    if path != config.log_file:
-        files = [server.log_file if server.is_enabled else None for server in config.servers]
-        key = f"servers[{files.index(path)}].log_file"
+    path, key = error.filename or config.log_file, "log_file"
+    if identity(path) != identity(config.log_file):
+        for index, server in enumerate(config.servers):
+            if (
+                server.is_enabled
+                and server.log_file
+                and identity(server.log_file) == identity(path)
+            ):
+                key = f"servers[{index}].log_file"
+                break
     return f"{key}: {path}: {error.strerror or error}"
 
 
@@ -329,14 +350,6 @@ def made(batch: LogBatch, record: LogRecord, owner: object = None) -> logging.Lo
     if record.members is not None:
         found.__dict__[MAIL] = json.loads(f"{{{record.members}}}")
     return found
-
-
-def _opened(log_file: str) -> logging.Handler:
-    try:
-        return make_handler(log_file)
-    except OSError as error:
-        error.filename = log_file
-        raise
 
 
 def _close(handler: logging.Handler) -> None:

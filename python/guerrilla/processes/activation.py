@@ -5,21 +5,24 @@ It keeps them while the service restarts: who connects meanwhile waits, and nobo
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from guerrilla.errors import StartError
-from guerrilla.processes.binding import address_of, handed_over, takes_both
+from guerrilla.processes.binding import passed_socket
+from guerrilla.processes.place import Passed, passed_for
 from guerrilla.running.startup import resolve_servers
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import Collection, MutableMapping, Sequence
     from pathlib import Path
 
     from guerrilla.config import AppConfig
 
-__all__ = ["Passed", "for_servers", "passed_sockets", "take_passed"]
+__all__ = ["Passed", "for_servers", "passed_sockets", "take_passed", "tell_unserved"]
+
+log = logging.getLogger("guerrilla.processes")
 
 _FIRST: Final = 3
 """The descriptor of the first."""
@@ -30,33 +33,12 @@ _MOST: Final = 1000
 _VARIABLES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """A socket that was passed.
-
-    Attributes:
-        fd: its descriptor.
-        name: its `FileDescriptorName`; by default the name of the socket unit.
-        address: where it listens.
-        takes_both: it listens on all addresses of IPv6, and takes clients of IPv4 as well.
-    """
-
-    fd: int
-    name: str
-    address: str
-    takes_both: bool = False
-
-    def __str__(self) -> str:
-        """For errors."""
-        return f"{self.name!r} of {self.address}"
-
-
 def passed_sockets(
     config: AppConfig,
     file: Path | None = None,
     environment: MutableMapping[str, str] | None = None,
-) -> list[tuple[str, int]]:
-    """What systemd has passed, by the addresses of the servers it is for, as `Place` has it.
+) -> list[Passed]:
+    """What systemd has passed, all of which servers listen at.
 
     Args:
         config: whose servers they are for.
@@ -70,10 +52,24 @@ def passed_sockets(
     """
     variables = os.environ if environment is None else environment
     try:
-        return for_servers(config, take_passed(variables))
+        passed = take_passed(variables)
+        for_servers(config, passed)
     except StartError as error:
         prefix = "" if file is None else f"{file}: "
         raise StartError(f"{prefix}{problem}" for problem in error.problems) from error
+    return passed
+
+
+def tell_unserved(passed: Sequence[Passed], addresses: Collection[str]) -> None:
+    """Warns of those that no server listens at: a start refuses that, a reload and who follows not.
+
+    Args:
+        passed: what systemd has passed.
+        addresses: of all servers.
+    """
+    for one in passed:
+        if not one.addresses(addresses):
+            log.warning("%s: no server listens at what systemd has passed: clients wait there", one)
 
 
 def take_passed(environment: MutableMapping[str, str]) -> list[Passed]:
@@ -100,7 +96,7 @@ def take_passed(environment: MutableMapping[str, str]) -> list[Passed]:
     problems: list[str] = []
     for fd, name in enumerate(names, _FIRST):
         try:
-            found.append(_look_at(fd, name))
+            found.append(passed_socket(fd, name))
         except ValueError as error:
             problems.append(f"systemd has passed {name!r}, which cannot be used: {error}")
     if problems:
@@ -118,17 +114,14 @@ def for_servers(config: AppConfig, passed: Sequence[Passed]) -> list[tuple[str, 
         return []
     servers, _ = resolve_servers(config)  # What is wrong with names is told by the start.
     asked = list(dict.fromkeys(address for _, address in servers))
-    found: list[tuple[str, int]] = []
-    problems: list[str] = []
-    for one in passed:
-        mine = _addresses(one, asked)
-        found += [(address, one.fd) for address in mine]
-        if not mine:
-            problems.append(
-                f"systemd has passed the socket {one}, and no server listens there, but on "
-                f"{', '.join(asked) or 'nothing'}: give one that listen_interface, or "
-                f"'systemd:{one.name}'"
-            )
+    found = passed_for(passed, asked)
+    problems = [
+        f"systemd has passed the socket {one}, and no server listens there, but on "
+        f"{', '.join(asked) or 'nothing'}: give one that listen_interface, or "
+        f"'systemd:{one.name}'"
+        for one in passed
+        if not one.addresses(asked)
+    ]
     there = {address for address, _ in found}
     problems += [
         f"servers[{index}].listen_interface: {server.listen_interface}: systemd has passed no "
@@ -141,29 +134,6 @@ def for_servers(config: AppConfig, passed: Sequence[Passed]) -> list[tuple[str, 
     if problems:
         raise StartError(problems)
     return found
-
-
-def _addresses(one: Passed, asked: Sequence[str]) -> list[str]:
-    """Of those that servers listen at: which it is for."""
-    name = f"systemd:{one.name}"
-    if name in asked:
-        return [name]
-    if one.address not in asked:
-        return []
-    v4 = f"0.0.0.0:{one.address.rpartition(':')[2]}"
-    # `:25` asks for both, and `ListenStream=25` is both in one.
-    return [one.address, v4] if one.takes_both and v4 in asked else [one.address]
-
-
-def _look_at(fd: int, name: str) -> Passed:
-    """What was passed.
-
-    Raises:
-        ValueError: no socket that listens.
-    """
-    with handed_over(fd) as listener:
-        os.set_inheritable(fd, False)
-        return Passed(fd, name, address_of(listener), takes_both(listener))
 
 
 def _number(variable: str, text: str) -> int:

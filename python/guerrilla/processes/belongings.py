@@ -11,11 +11,10 @@ from guerrilla.logs.output import LogSettings, log_problem
 from guerrilla.running.configwatch import ConfigWatch
 from guerrilla.running.opening import open_log, take_pid_file
 from guerrilla.running.parts import HeldPid
-from guerrilla.running.privileges import as_user, give_socket, keep_logs, wanted_identity
+from guerrilla.running.privileges import give_socket, take_groups, wanted_identity
 from guerrilla.running.reloading import read_again
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -52,11 +51,11 @@ class Belongings:
             StartError: what cannot be.
         """
         self.identity = wanted_identity(config)
-        self.logs = open_log(config, opened)
-        self.pid.file = take_pid_file(config, held)
-        opened.callback(self.pid.remove)
         if self.identity is not None:
-            keep_logs(self.identity, self.logs)
+            take_groups(self.identity)
+        self.logs = open_log(config, opened, identity=self.identity)
+        self.pid.file = take_pid_file(config, held, self.identity)
+        opened.callback(self.pid.remove)
 
     def open_control(self, owner: Owner, opened: ExitStack, replaced: str | None = None) -> None:
         """Takes requests; `opened` ends it. `replaced` as `open_control` of the socket has it.
@@ -87,7 +86,7 @@ class Belongings:
             OSError: as `LogOutput.reopen`.
         """
         if self.logs is not None:
-            self._as_children(self.logs.reopen)
+            self.logs.reopen()
 
     def replace(self, old: AppConfig, new: AppConfig) -> list[str]:
         """Log and pid file of another config; a line for each that stays as it was."""
@@ -95,12 +94,12 @@ class Belongings:
         logs = self.logs
         if logs is not None:
             try:
-                self._as_children(lambda: logs.change(LogSettings.of(new)))
+                logs.change(LogSettings.of(new))
             except OSError as error:
                 failures.append(log_problem(new, error))
         if new.pid_file != old.pid_file:
             try:
-                fresh = take_pid_file(new)
+                fresh = take_pid_file(new, identity=self.identity)
             except StartError as error:
                 failures += error.problems
             else:
@@ -119,16 +118,6 @@ class Belongings:
         """Who becomes the user of one process has its control socket too."""
         if self.control is not None and self.identity is not None:
             give_socket(self.identity, self.control.file)
-
-    def _as_children(self, run: Callable[[], object]) -> None:
-        """With their rights: a link may be in the folder of a log, to a file that root can write.
-
-        Whoever has the user's rights can put it there.
-        """
-        if self.identity is None:
-            run()
-        else:
-            as_user(self.identity, run)
 
     def _stop_watch(self) -> None:
         watch, self._watch = self._watch, None

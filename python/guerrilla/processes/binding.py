@@ -6,29 +6,41 @@ import errno
 import os
 import socket
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from guerrilla.config import parse_address
+from guerrilla.config import parse_address, parse_listen_interface
 from guerrilla.control.sockets import identity, remove
+from guerrilla.processes.place import Passed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from guerrilla.config import ListenAddress
 
 __all__ = [
+    "Given",
     "address_of",
     "bind_tcp",
     "bind_unix",
     "handed_over",
     "is_at",
+    "passed_socket",
     "share_port",
-    "shares_port",
     "takes_both",
+    "turn_away",
 ]
 
 BACKLOG: Final = 4096
 """Connections that the kernel holds until they are accepted; it caps this at `somaxconn`."""
 
 _TCP: Final = (socket.AF_INET, socket.AF_INET6)
+
+_SO_BINDTOIFINDEX: Final = 62
+"""Of Linux; Python 3.11 has no name for it."""
+
+_NOWHERE: Final = 0x7FFF_FFFF
+"""The number of an interface that no machine has."""
 
 
 def bind_tcp(address: ListenAddress, *, share: bool = False) -> socket.socket:
@@ -67,9 +79,13 @@ def share_port(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
-def shares_port(listener: socket.socket) -> bool:
-    """Whether others may be bound to its address."""
-    return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+def turn_away(listener: socket.socket) -> None:
+    """Has the kernel bring it no more connections: see `turn_away` of the core.
+
+    Where it cannot be, some come until it is closed.
+    """
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NOWHERE)
 
 
 def bind_unix(path: str, mode: int | None) -> socket.socket:
@@ -125,6 +141,17 @@ def handed_over(fd: int) -> socket.socket:
     return listener
 
 
+def passed_socket(fd: int, name: str) -> Passed:
+    """What systemd has passed, whose descriptor is closed in programs that are started.
+
+    Raises:
+        ValueError: it is something else than a listening socket; the text says what.
+    """
+    with handed_over(fd) as listener:
+        os.set_inheritable(fd, False)
+        return Passed(fd, name, address_of(listener), takes_both(listener))
+
+
 def address_of(listener: socket.socket) -> str:
     """Where it listens, as `listen_interface` writes it."""
     where = listener.getsockname()
@@ -158,6 +185,59 @@ def is_at(listener: socket.socket, address: str) -> bool:
     found = parse_address(bound)
     is_any = wanted.host == "0.0.0.0"  # compared with, not bound  # noqa: S104
     return found.host == wanted.host or (is_any and takes_both(listener))
+
+
+class Given:
+    """Sockets that somebody else has bound, until a server asks for them.
+
+    Args:
+        given: of who does not go on with them, as `Core.inherit` takes them.
+        kept: of who does, likewise.
+    """
+
+    def __init__(
+        self, given: Iterable[tuple[str, int]], kept: Iterable[tuple[str, int]] = ()
+    ) -> None:
+        kept = list(kept)
+        self._kept = {address for address, _ in kept}
+        self._left = [*given, *kept]
+        self._open: list[socket.socket] = []
+
+    def take(self, address: str) -> list[socket.socket]:
+        """All that there are of an address; of port 0 those of one port, as the core does.
+
+        Raises:
+            ValueError: one is not of it.
+        """
+        mine: list[socket.socket] = []
+        left: list[tuple[str, int]] = []
+        for text, fd in self._left:
+            if text != address:
+                left.append((text, fd))
+                continue
+            one = handed_over(fd)
+            self._open.append(one)
+            bound = address_of(one)
+            if parse_listen_interface(address).kind != "systemd" and not is_at(one, address):
+                message = f"the socket that was handed over is of {bound}"
+                raise ValueError(message)
+            is_any = parse_listen_interface(address).is_of_the_system
+            if is_any and mine and address_of(mine[0]) != bound:
+                left.append((text, fd))
+            else:
+                mine.append(one)
+        self._left = left
+        self._open = [one for one in self._open if one not in mine]
+        return mine
+
+    def is_kept(self, address: str) -> bool:
+        """Whether somebody goes on with those of an address."""
+        return address in self._kept
+
+    def close(self) -> None:
+        """Closes what nobody has taken; not the giver's descriptors."""
+        for one in self._open:
+            one.close()
 
 
 def _misfit(listener: socket.socket) -> str | None:

@@ -44,6 +44,9 @@ MAX_ANSWER: Final = 4 * 2**20
 MAX_UNDER_WAY: Final = 64
 """Requests of one child that are not answered yet."""
 
+MAX_LATE: Final = 1_000
+"""Requests that nobody waits for any more and that one child may leave unanswered."""
+
 _MAX_ERRORS: Final = 200
 _MAX_ERROR: Final = 4_000
 """Characters of an error that is repeated."""
@@ -51,6 +54,14 @@ _MAX_ERROR: Final = 4_000
 
 class ChannelError(GuerrillaError):
     """The child is gone, does not answer in time, or not as it should."""
+
+
+class GoneError(ChannelError):
+    """The child has closed its end: it has ended, or is about to."""
+
+
+class TooLargeError(ChannelError):
+    """A request is more than a child takes; it was not sent, and others still can be."""
 
 
 class RefusedError(GuerrillaError):
@@ -94,6 +105,8 @@ class Asking:
         self._lock = threading.Lock()
         self._last = 0
         self._waiting: dict[int, Future[Any]] = {}
+        self._late: set[int] = set()
+        """Requests whose answers are for nobody any more, and may still come."""
         self._ended: ChannelError | None = None
         self._thread = threading.Thread(target=self._run, name=f"guerrilla-{name}", daemon=True)
         self._thread.start()
@@ -123,12 +136,13 @@ class Asking:
         """Asks, and does not wait: to ask several children at once. The descriptors stay ours.
 
         Raises:
+            TooLargeError: it takes no request as large as that.
             ChannelError: the child is gone, or has not read for `timeout` seconds.
         """
         answer: Future[Any] = Future()
         with self._lock:
             if self._ended is not None:
-                raise ChannelError(str(self._ended))
+                raise type(self._ended)(str(self._ended))
             if len(self._waiting) >= MAX_UNDER_WAY:
                 raise ChannelError(f"{self._name} has {MAX_UNDER_WAY} requests to answer")
             self._last += 1
@@ -138,8 +152,9 @@ class Asking:
         try:
             self._wire.send(request, descriptors, timeout)
         except WireError as error:
-            self._forget(asked)
-            raise ChannelError(f"{self._name} cannot be asked for {command}: {error}") from error
+            self._forget(asked, was_sent=False)
+            kind = TooLargeError if isinstance(error, TooLongError) else ChannelError
+            raise kind(f"{self._name} cannot be asked for {command}: {error}") from error
         return asked
 
     def answer(self, asked: Asked, timeout: float = TIMEOUT) -> Any:
@@ -156,26 +171,31 @@ class Asking:
         """Ends it: to the child, its parent is gone. What is under way has no answer."""
         self._wire.end()
 
-    def _forget(self, asked: Asked) -> None:
+    def _forget(self, asked: Asked, *, was_sent: bool = True) -> None:
         """An answer that comes late is for nobody."""
         with self._lock:
-            self._waiting.pop(asked.id, None)
+            if self._waiting.pop(asked.id, None) is not None and was_sent:
+                self._late.add(asked.id)
+            is_silent = len(self._late) > MAX_LATE
+        if is_silent:
+            log.error("%s has left %d requests unanswered", self._name, MAX_LATE)
+            self._wire.end()
 
     def _run(self) -> None:
-        reason = "it is gone"
+        ended: ChannelError = GoneError(f"{self._name} cannot be asked: it is gone")
         try:
             while (received := self._wire.receive()) is not None:
                 self._take(received.value)
         except WireError as error:
-            reason = str(error)
-            log.error("%s does not speak as it should: %s", self._name, reason)  # noqa: TRY400
+            ended = ChannelError(f"{self._name} cannot be asked: {error}")
+            log.error("%s does not speak as it should: %s", self._name, error)  # noqa: TRY400
         finally:
             self._wire.end()
             with self._lock:
-                self._ended = ChannelError(f"{self._name} cannot be asked: {reason}")
+                self._ended = ended
                 waiting, self._waiting = self._waiting, {}
             for answer in waiting.values():
-                answer.set_exception(self._ended)
+                answer.set_exception(ended)
             self._on_end()
             self._wire.close()
 
@@ -183,13 +203,16 @@ class Asking:
         """Gives an answer to who waits for it.
 
         Raises:
-            WireError: it is none.
+            WireError: it is none, or to a request that was answered.
         """
         number, ok = answer.get("id"), answer.get("ok")
-        if type(number) is not int or type(ok) is not bool or not 0 < number <= self._last:
-            raise WireError("what came is no answer to any request")
+        if type(number) is not int or type(ok) is not bool:
+            raise WireError("what came is no answer")
         with self._lock:
             waiting = self._waiting.pop(number, None)
+            if waiting is None and number not in self._late:
+                raise WireError("what came is no answer to any request")
+            self._late.discard(number)
         if waiting is None:
             return
         if ok:
@@ -329,8 +352,14 @@ def unpack(text: str) -> AppConfig:
 def readable_lines(value: object) -> list[str]:
     """Lines that a child says, each bounded and printable; what is no text is left out."""
     found = value if isinstance(value, list) else []
-    texts = [text[:_MAX_ERROR] for text in found[:_MAX_ERRORS] if text and isinstance(text, str)]
-    return ["".join(c if c.isprintable() else _escaped(c) for c in text) for text in texts]
+    return [
+        readable(text, _MAX_ERROR) for text in found[:_MAX_ERRORS] if text and isinstance(text, str)
+    ]
+
+
+def readable(text: str, most: int) -> str:
+    """The first so many characters of a text, each of them printable, or escaped."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in text[:most])
 
 
 def _escaped(character: str) -> str:

@@ -6,6 +6,7 @@ A successor has the same number, and the same sockets, in whose queues connectio
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
@@ -13,11 +14,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from guerrilla.errors import StartError
-from guerrilla.processes.channel import ChannelError, RefusedError
+from guerrilla.processes.channel import ChannelError, GoneError, RefusedError, TooLargeError
 from guerrilla.processes.lives import Life, ending
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from guerrilla.processes.channel import Asked, Asking
 
@@ -51,6 +53,10 @@ class State(StrEnum):
 
 class Hub(Protocol):
     """What a child needs of the parent. All may be called from any thread."""
+
+    @property
+    def changing(self) -> AbstractContextManager[object]:
+        """Held while the config of now is another one, and all that serve are asked to obey it."""
 
     def begin_start(self, number: int, asking: Asking) -> tuple[Asked, int]:
         """Asks for `start`, with the config of now; its generation."""
@@ -110,6 +116,11 @@ class Child:
     def state(self) -> State:
         """What it is doing."""
         return self._state
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether it has a process that is to serve soon."""
+        return self.starts > 0 and self._state is State.STARTING
 
     @property
     def life(self) -> Life | None:
@@ -199,7 +210,7 @@ class Child:
             life = self._begin()
         except OSError as error:
             return self._died_early(f"cannot be started: {error.strerror or error}")
-        problems, is_ready = self._start(life)
+        problems, is_ready, cause = self._start(life)
         status = life.wait()
         with self._lock:
             self._life = None
@@ -208,14 +219,19 @@ class Child:
         if self._ending.is_set():
             self.graceful = status == 0 or not is_ready
             return None
+        how = ending(status)
         if self._replaced:
             self._replaced = False
+            level = logging.CRITICAL if status else logging.INFO
+            what = f"process {self.number} (pid {life.pid}), which is replaced, {how}"
+            log.log(level, "%s; another takes its place at once", what)
             return 0.0
         if problems:
             return self._refused(problems, life.uptime)
-        how = ending(status)
         if not is_ready:
-            return self._died_early(how)
+            # By our hand, where there is more to be told of it.
+            by_us = cause and status == -signal.SIGKILL
+            return self._died_early(f"{how} ({cause})" if by_us else how)
         self._early = 0
         delay = self._delay(life.uptime)
         what = f"process {self.number} (pid {life.pid}) {how} after {life.uptime:.1f} s"
@@ -232,19 +248,22 @@ class Child:
             life.terminate()
         return life
 
-    def _start(self, life: Life) -> tuple[Sequence[str], bool]:
-        """Has it start; the problems that it tells, and whether it serves."""
+    def _start(self, life: Life) -> tuple[Sequence[str], bool, str]:
+        """Has it start; the problems that it tells, whether it serves, why it cannot be asked."""
         try:
             asked, generation = self._hub.begin_start(self.number, life.asking)
             answer = self._let_go(life, life.asking.answer(asked, READY_LIMIT))
         except RefusedError as error:
-            return error.errors, False
+            return error.errors, False, ""
+        except TooLargeError as error:
+            life.kill()
+            return [too_large(error)], False, ""
         except ChannelError as error:
-            if life.uptime >= READY_LIMIT:
-                log.critical("%s: it is killed", error)
             life.kill()  # It is dead already, or has no use.
-            return (), False
-        with self._lock:
+            return (), False, "" if isinstance(error, GoneError) else str(error)
+        # Between two reloads: it has the config of the last, and is asked along with the next.
+        with self._hub.changing, self._lock:
+            is_current = self._hub.is_current(generation)
             is_late = self._ending.is_set()
             self._state = State.STOPPING if is_late else State.SERVING
         if is_late:
@@ -255,9 +274,9 @@ class Child:
                 self.first.set_result(answer)
         else:
             log.warning("process %d (pid %d) serves", self.number, life.pid)
-        if not self._hub.is_current(generation):
+        if not is_current:
             self.replace()  # A reload came between: another one starts with what it has brought.
-        return (), True
+        return (), True, ""
 
     def _let_go(self, life: Life, answer: object) -> Mapping[str, Any]:
         """Has one serve that is ready, as soon as that may be; its last answer.
@@ -306,6 +325,11 @@ class Child:
         quick = 0 if lived >= QUICK else self._quick
         self._quick = quick + 1
         return DELAYS[min(quick, len(DELAYS) - 1)]
+
+
+def too_large(error: TooLargeError) -> str:
+    """What is wrong with a config that cannot be given to a child."""
+    return f"the config is too large for several processes: {error}"
 
 
 def _when(delay: float) -> str:

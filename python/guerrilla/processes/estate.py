@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from guerrilla.control.server import Control
     from guerrilla.processes.handover import Predecessor
+    from guerrilla.processes.place import Passed
     from guerrilla.running.parts import HeldPid
 
 
@@ -73,10 +74,12 @@ class Estate:
     """It is offered, left once the other one is ready, and taken back where that has failed.
 
     Args:
-        sockets: addresses with a descriptor each, which are the estate's from now on.
+        sockets: addresses with a descriptor each of all that is served, which are the estate's from
+            now on.
         listeners: whose they are.
         pid: the pid file of now.
         control: the control socket.
+        passed: what systemd has passed, served or not: the next one has it as this one had.
     """
 
     def __init__(
@@ -85,8 +88,10 @@ class Estate:
         listeners: Listeners,
         pid: HeldPid,
         control: Control | None,
+        passed: Sequence[Passed] = (),
     ) -> None:
-        self._sockets = sockets
+        self._passed = passed
+        self._sockets = _but_passed(sockets, passed)
         self._listeners = listeners
         self._pid = pid
         self._control = control
@@ -100,7 +105,8 @@ class Estate:
         except OSError:
             offer.close()
             raise
-        return Offer(self._sockets, pid_file, None if self._control is None else self._control.path)
+        control = None if self._control is None else self._control.path
+        return Offer(self._sockets, pid_file, control, self._passed)
 
     def leave(self) -> list[str]:
         """Files of unix sockets are the other's; their addresses."""
@@ -134,3 +140,17 @@ class Estate:
         finally:
             if self._control is not None:
                 self._control.take_back()
+
+
+def _but_passed(
+    sockets: Sequence[tuple[str, int]], passed: Sequence[Passed]
+) -> list[tuple[str, int]]:
+    """Those that systemd has not passed, at whatever address they are served; closes the others."""
+    theirs = {os.fstat(one.fd).st_ino for one in passed}
+    found: list[tuple[str, int]] = []
+    for address, descriptor in sockets:
+        if os.fstat(descriptor).st_ino in theirs:
+            os.close(descriptor)
+        else:
+            found.append((address, descriptor))
+    return found

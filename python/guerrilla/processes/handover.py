@@ -4,8 +4,8 @@ Both are this program, maybe of other versions. The one that runs starts the oth
 a socket pair, whose descriptor `GUERRILLA_UPGRADE` names. Over it go lines of JSON, each with its
 `event`:
 
-    old: offer    the protocol, the version, sockets with their addresses, the pid file; their
-                  descriptors come with it
+    old: offer    the protocol, the version, sockets with their addresses, those of systemd with
+                  their names, the pid file; their descriptors come with it
     new: failed   with its problems: the old one goes on as if nothing had been; at any time
     new: ready    everything is open; it takes no connection yet
     old: go       with the unix sockets whose files are the new one's now
@@ -23,18 +23,21 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from guerrilla.errors import GuerrillaError, StartError
+from guerrilla.processes.binding import passed_socket
 from guerrilla.processes.channel import VERSION, readable_lines
 from guerrilla.processes.wire import Wire, WireError, close_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping, Sequence
 
+    from guerrilla.processes.place import Passed
+
 __all__ = ["GO_LIMIT", "PROTOCOL", "VARIABLE", "Offer", "Predecessor", "read_event"]
 
 VARIABLE: Final = "GUERRILLA_UPGRADE"
 """Of the environment: the descriptor. Only of the new program, which passes it on to nobody."""
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Changes with what the lines mean: two programs that do not understand each other say so."""
 
 OFFER_LIMIT: Final = 30.0
@@ -51,14 +54,18 @@ class Offer(NamedTuple):
     """What is handed over.
 
     Attributes:
-        sockets: addresses with a descriptor each, as `Core.inherit` takes them.
+        sockets: addresses with a descriptor each, as `Core.inherit` takes them: those that the new
+            one has alone once the old one is gone.
         pid_file: the descriptor that holds its lock; None where there is none.
         control: the path of the control socket, which the new one takes; None likewise.
+        passed: what systemd has passed, also where no server listens there now. It is not closed
+            with the offer: who has it has it as long as the process runs.
     """
 
     sockets: Sequence[tuple[str, int]]
     pid_file: int | None = None
     control: str | None = None
+    passed: Sequence[Passed] = ()
 
     def send(self, wire: Wire) -> None:
         """Makes the offer; the descriptors stay the giver's.
@@ -71,14 +78,16 @@ class Offer(NamedTuple):
             "protocol": PROTOCOL,
             "version": VERSION,
             "addresses": [address for address, _ in self.sockets],
+            "passed": [one.name for one in self.passed],
             "has_pid_file": self.pid_file is not None,
             "control": self.control,
         }
         pid_file = [] if self.pid_file is None else [self.pid_file]
-        wire.send(offer, [*pid_file, *(descriptor for _, descriptor in self.sockets)])
+        sockets = [descriptor for _, descriptor in self.sockets]
+        wire.send(offer, [*pid_file, *sockets, *(one.fd for one in self.passed)])
 
     def close(self) -> None:
-        """Closes all descriptors."""
+        """Closes the descriptors."""
         close_all([descriptor for _, descriptor in self.sockets])
         close_all([] if self.pid_file is None else [self.pid_file])
 
@@ -244,19 +253,25 @@ def _read_offer(value: dict[str, Any], descriptors: Sequence[int]) -> Offer:
             f"{str(protocol)[:20]}, and the new one ({VERSION}) knows {PROTOCOL} alone: "
             "stop the one and start the other"
         )
-    addresses = value.get("addresses")
-    texts = (
-        [one for one in addresses if isinstance(one, str)] if isinstance(addresses, list) else []
-    )
+    addresses, names = _texts(value.get("addresses")), _texts(value.get("passed"))
     has_pid_file = value.get("has_pid_file") is True
     sockets = descriptors[1:] if has_pid_file else descriptors
-    if len(texts) != len(sockets):
-        raise StartError(
-            f"{len(sockets)} sockets were handed over, and {len(texts)} addresses were told"
-        )
+    told = len(addresses) + len(names)
+    if told != len(sockets):
+        raise StartError(f"{len(sockets)} sockets were handed over, and {told} addresses were told")
+    own, theirs = sockets[: len(addresses)], sockets[len(addresses) :]
     control = value.get("control")
+    try:
+        passed = tuple(map(passed_socket, theirs, names))
+    except ValueError as error:
+        raise StartError(f"what was handed over as systemd's cannot be used: {error}") from error
     return Offer(
-        tuple(zip(texts, sockets, strict=True)),
+        tuple(zip(addresses, own, strict=True)),
         descriptors[0] if has_pid_file else None,
         control if isinstance(control, str) else None,
+        passed,
     )
+
+
+def _texts(value: object) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []

@@ -6,11 +6,11 @@ off the largest counts.
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from guerrilla.processes.channel import readable
 from guerrilla.running.status import status as of_one
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _LARGEST: Final = frozenset({"breaker_open", "spool_broken"})
 _AGE: Final = "_age_ms"
 
 _STAGE: Final = ("backend", "task", "stage")
+_BUCKETS: Final = "buckets"
 
 
 def status(parent: Parent, answers: Mapping[int, object]) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def number(value: object) -> Number:
     """A number that can be shown and added; 0 for what is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
-    return value if math.isfinite(value) and 0 <= value < _MAX_NUMBER else 0
+    return value if 0 <= value < _MAX_NUMBER else 0
 
 
 def _add(to: dict[str, Any], values: Mapping[str, Any]) -> None:
@@ -136,18 +137,19 @@ def _add(to: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 def _add_stage(stages: dict[tuple[str, ...], dict[str, Any]], row: Mapping[str, Any]) -> None:
     place = [row.get(key) for key in _STAGE]
-    texts = [text[:_MAX_TEXT] for text in place if isinstance(text, str)]
+    texts = [readable(text, _MAX_TEXT) for text in place if isinstance(text, str)]
     if len(texts) != len(_STAGE):
         return
     whole = stages.setdefault(tuple(texts), {**dict(zip(_STAGE, texts, strict=True))})
-    _add(whole, row)
-    buckets = whole.setdefault("buckets", {})
-    for bound, count in _items(row.get("buckets")):
+    _add(whole, {name: value for name, value in row.items() if name != _BUCKETS})
+    buckets = whole.setdefault(_BUCKETS, {})
+    for bound, count in _items(row.get(_BUCKETS)):
         buckets[bound] = buckets.get(bound, 0) + number(count)
 
 
 def _items(value: object) -> list[tuple[str, Any]]:
-    return [(name[:_MAX_TEXT], one) for name, one in list(_table(value).items())[:_MAX_NAMES]]
+    items = list(_table(value).items())[:_MAX_NAMES]
+    return [(readable(name, _MAX_TEXT), one) for name, one in items]
 
 
 def _table(value: object) -> Mapping[str, Any]:

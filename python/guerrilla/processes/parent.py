@@ -27,14 +27,15 @@ from guerrilla.processes.channel import (
     VERSION,
     ChannelError,
     RefusedError,
+    TooLargeError,
     pack,
     readable_lines,
 )
-from guerrilla.processes.children import READY_LIMIT
+from guerrilla.processes.children import READY_LIMIT, too_large
 from guerrilla.processes.estate import Estate, not_within_a_program, settle, take_over
 from guerrilla.processes.family import AT_ONCE, FIGURES_LIMIT, GRACE, Family
 from guerrilla.processes.lives import Life
-from guerrilla.processes.place import Place, by_interface
+from guerrilla.processes.place import ALONE, by_interface
 from guerrilla.processes.rotation import rotating
 from guerrilla.processes.sockets import ListeningSockets
 from guerrilla.processes.spools import FamilyDesk
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from guerrilla.config import AppConfig, ServerConfig
     from guerrilla.processes.agreement import Wanted
     from guerrilla.processes.channel import Asked, Asking
-    from guerrilla.processes.handover import Predecessor
+    from guerrilla.processes.place import Place
 
 log = logging.getLogger("guerrilla.processes")
 
@@ -65,8 +66,7 @@ class Parent:
         config_file: where it came from.
         processes: how many children.
         overrides: fields of `AppConfig` that go before those of the file, at each reload too.
-        given: listening sockets that somebody else has bound, as `Place.sockets`.
-        before: the process whose place it takes, as `Place.before`.
+        place: what it is given rather than opens itself, by the process before it or by systemd.
     """
 
     def __init__(
@@ -76,12 +76,11 @@ class Parent:
         processes: int,
         *,
         overrides: Mapping[str, Any] | None = None,
-        given: Sequence[tuple[str, int]] = (),
-        before: Predecessor | None = None,
+        place: Place = ALONE,
     ) -> None:
         """Opens nothing."""
-        self._given = given
-        self._before = before
+        self._place = place
+        self._before = place.before
         self.overrides = dict(overrides or {})
         self.config = config.model_copy(update=self.overrides) if self.overrides else config
         self.config_file = Path(config_file) if config_file is not None else None
@@ -223,6 +222,8 @@ class Parent:
         if file is None:
             message = "reload_config_file needs a path: it was started without a file"
             raise RuntimeError(message)
+        # Not with the lock: a stop has no need to wait for this.
+        self._family.settle()
         with self.around_reload(), self._lock:
             if not self._started or self._done.is_set() or self.sockets is None:
                 message = "reload_config_file needs a daemon that runs"
@@ -237,6 +238,7 @@ class Parent:
     def _obey(self, asked: Wanted, sockets: ListeningSockets) -> Agreed:
         agreement = Agreement(self.children, sockets, asked)
         change = agreement.prepare()
+        change.turn_away()
         report = agreement.commit()
         # First: whatever becomes of the rest, a successor has to start with what the others obey.
         old, self.config = self.config, asked.config
@@ -268,7 +270,8 @@ class Parent:
                 message = "it does not run"
                 raise RuntimeError(message)
             sockets = [(address, os.dup(fd)) for address, fd in self.sockets.all()]
-            return Estate(sockets, self.sockets, self.own.pid, self.own.control)
+            own = self.own
+            return Estate(sockets, self.sockets, own.pid, own.control, self._place.passed)
 
     def stats(self) -> dict[str, Any]:
         """As `Daemon.stats`, of all children."""
@@ -373,6 +376,8 @@ class Parent:
             life.asking.ask("check", self._told(), timeout=READY_LIMIT)
         except RefusedError as error:
             raise StartError(error.errors) from error
+        except TooLargeError as error:
+            raise self._named([too_large(error)]) from error
         except ChannelError:
             # It has died: the places of children know what to do.
             life.discard()
@@ -389,13 +394,14 @@ class Parent:
             self.processes,
             shared=self.config.shared_sockets,
             identity=self.own.identity,
+            passed=self._place.passed,
         )
         opened.callback(self.sockets.close)
         try:
-            self.sockets.open(self.config, self.servers, self._given)
+            self.sockets.open(self.config, self.servers, self._place.sockets)
         except StartError as error:
             # What a start of one process would tell, which reads the files of TLS first.
-            problems = unusable(self.config, self.servers, Place(sockets=self._given))
+            problems = unusable(self.config, self.servers, self._place)
             self._refuse(problems or error.problems)
 
     def _stop(self, timeout: float) -> None:
@@ -415,8 +421,10 @@ class Parent:
         return self._family.end(timeout, self._close_sockets)
 
     def _close_sockets(self) -> None:
-        if self.sockets is not None:
-            self.sockets.close()
+        # Not beside a start, which passes their numbers on: they may be somebody else's by then.
+        with self.changing:
+            if self.sockets is not None:
+                self.sockets.close()
 
     @contextmanager
     def _naming(self) -> Iterator[None]:

@@ -15,16 +15,54 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """A socket that systemd has passed: it keeps it, and so does this process as long as it runs.
+
+    Attributes:
+        fd: its descriptor.
+        name: its `FileDescriptorName`; by default the name of the socket unit.
+        address: where it listens.
+        takes_both: it listens on all addresses of IPv6, and takes clients of IPv4 as well.
+    """
+
+    fd: int
+    name: str
+    address: str
+    takes_both: bool = False
+
+    def __str__(self) -> str:
+        """For errors."""
+        return f"{self.name!r} of {self.address}"
+
+    def addresses(self, asked: Collection[str]) -> list[str]:
+        """Of those that servers listen at: which it is for, by its name, else by where it is."""
+        name = f"systemd:{self.name}"
+        if name in asked:
+            return [name]
+        if self.address not in asked:
+            return []
+        v4 = f"0.0.0.0:{self.address.rpartition(':')[2]}"
+        # `:25` asks for both, and `ListenStream=25` is both in one.
+        return [self.address, v4] if self.takes_both and v4 in asked else [self.address]
+
+
+def passed_for(passed: Iterable[Passed], asked: Collection[str]) -> list[tuple[str, int]]:
+    """What of it is for servers at these addresses, which are all that there are."""
+    return [(address, one.fd) for one in passed for address in one.addresses(asked)]
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """What a daemon is given rather than opens itself.
 
     Attributes:
         sockets: those that somebody else has bound, as `Core.inherit` takes them: of the process
-            above it, of the one before it, or of systemd. Their descriptors stay the giver's.
-        ours: addresses whose sockets nobody has but the process above it and its children: a server
-            that goes may turn away who connects there. Else it changes nothing of the socket.
-        passed: those of `sockets` whose descriptors stay open as long as the process runs, as those
-            of systemd do: a reload may come back to them.
+            above it, or of the one before it. Their descriptors stay the giver's.
+        ours: addresses of `sockets` that nobody else goes on with, once the process before it is
+            gone: a server that goes may turn away who connects there. Else it changes nothing of
+            the socket.
+        passed: what systemd has passed, to this process or to the one before it. Their descriptors
+            stay open as long as the process runs: a reload may come back to them.
         number: of this process, from 0.
         processes: how many share what the config allows for all of them.
         memory: what they have in common; None for one alone.
@@ -36,7 +74,7 @@ class Place:
 
     sockets: Sequence[tuple[str, int]] = ()
     ours: Collection[str] = ()
-    passed: Sequence[tuple[str, int]] = ()
+    passed: Sequence[Passed] = ()
     number: int = 0
     processes: int = 1
     memory: SharedMemory | None = None

@@ -16,23 +16,25 @@ from guerrilla.config import parse_listen_interface
 from guerrilla.control.sockets import identity as file_identity
 from guerrilla.control.sockets import remove
 from guerrilla.errors import StartError
+from guerrilla.processes.activation import tell_unserved
 from guerrilla.processes.binding import (
+    Given,
     address_of,
     bind_tcp,
     bind_unix,
-    handed_over,
-    is_at,
     share_port,
-    shares_port,
+    turn_away,
 )
+from guerrilla.processes.place import passed_for
 from guerrilla.running.privileges import give_socket
 from guerrilla.running.settings import place
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from guerrilla.config import AppConfig, ServerConfig
+    from guerrilla.processes.place import Passed
     from guerrilla.running.privileges import Identity
 
 __all__ = ["ListeningSockets", "SocketChange"]
@@ -62,8 +64,8 @@ class _Held:
     sockets: list[socket.socket]
     file: tuple[int, int] | None = None
     """What tells the file of a unix socket, where it is ours."""
-    was_given: bool = False
-    """Somebody else may have them too, and go on with them."""
+    kept: bool = False
+    """Somebody else has them too, and goes on with them: systemd."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -85,8 +87,15 @@ class _Held:
         """Whether a server that listens at `address` needs these, whatever they are for now."""
         return self.address == address or all(address_of(one) == address for one in self.sockets)
 
-    def close(self) -> None:
+    def turn_away(self) -> None:
+        """Nobody comes to them any more; who waits in their queues still does."""
         # The file first: nobody finds it once the socket is closed.
+        remove(self.path, self.file)
+        self.file = None
+        for one in self.sockets:
+            turn_away(one)
+
+    def close(self) -> None:
         remove(self.path, self.file)
         for one in self.sockets:
             one.close()
@@ -97,24 +106,31 @@ class ListeningSockets:
 
     Each process has a socket of its own of an address, which the kernel gives its share of the
     connections (`SO_REUSEPORT`). Unix sockets are shared by all, and so is what was handed over
-    where it are too few that nobody else may be bound beside.
+    where it are too few.
 
     Args:
         processes: how many; of the socket of number n of an address, process n is served.
         shared: one socket an address, shared by all: for few connections, which hashing spreads
             unevenly.
         identity: who gets the files of unix sockets.
+        passed: what systemd has passed, whose descriptors stay open: a server may come back to it.
 
     Nothing here waits; it is used by one thread.
     """
 
     def __init__(
-        self, processes: int, *, shared: bool = False, identity: Identity | None = None
+        self,
+        processes: int,
+        *,
+        shared: bool = False,
+        identity: Identity | None = None,
+        passed: Sequence[Passed] = (),
     ) -> None:
         """Binds nothing."""
         self._processes = processes
         self._shared = shared
         self._identity = identity
+        self._passed = passed
         self._held: list[_Held] = []
 
     def open(
@@ -122,28 +138,26 @@ class ListeningSockets:
         config: AppConfig,
         servers: Servers,
         given: Iterable[tuple[str, int]] = (),
-        ours: Collection[str] = (),
     ) -> None:
-        """Binds what is not given.
+        """Binds what is neither given nor passed.
 
         Args:
             config: whose servers they are, for errors.
             servers: each with each of its addresses.
-            given: sockets that somebody else has bound, as `Core.inherit` takes them; their
-                descriptors stay the giver's. All of an address are served. One whose address no
-                server has is not taken, and warned of.
-            ours: addresses of those whose giver does not go on with them.
+            given: sockets that the process before this one has bound, as `Core.inherit` takes
+                them, and does not go on with; their descriptors stay the giver's. All of an address
+                are served. One whose address no server has is not taken, and warned of.
 
         Raises:
             StartError: what cannot be bound, by the place it has in the config; nothing is then.
         """
         given = list(given)
         change = self._change(config, servers, given)
-        for held in change.fresh:
-            held.was_given = held.was_given and held.address not in ours
+        asked = [address for _, address in servers]
         for address in dict.fromkeys(address for address, _ in given):
-            if address not in {address for _, address in servers}:
+            if address not in asked:
                 log.warning("%s: no server listens there: what was handed over is closed", address)
+        tell_unserved(self._passed, asked)
         change.commit()
 
     def change(self, config: AppConfig, servers: Servers) -> SocketChange:
@@ -224,24 +238,25 @@ class ListeningSockets:
     ) -> SocketChange:
         wanted = {(server.name, address) for server, address in servers}
         gone = [held for held in self._held if held.key not in wanted]
-        change, taken = SocketChange(self, gone=gone), _Given(given)
+        kept = passed_for(self._passed, [address for _, address in servers])
+        change, there = SocketChange(self, gone=gone), Given(given, kept)
         with ExitStack() as undo:
             undo.callback(change.abandon)
-            problems = self._find_all(change, config, servers, taken)
-            taken.close()
+            problems = self._find_all(change, config, servers, there)
+            there.close()
             if problems:
                 raise StartError(dict.fromkeys(problems))
             undo.pop_all()
         return change
 
     def _find_all(
-        self, change: SocketChange, config: AppConfig, servers: Servers, given: _Given
+        self, change: SocketChange, config: AppConfig, servers: Servers, there: Given
     ) -> list[str]:
         """Sockets for all servers, and what is wrong where there are none."""
         problems: list[str] = []
         for server, address in servers:
             try:
-                self._find(change, server, address, given)
+                self._find(change, server, address, there)
             except (OSError, ValueError) as error:
                 what = error.strerror if isinstance(error, OSError) else None
                 problems.append(
@@ -250,26 +265,24 @@ class ListeningSockets:
                 )
         return problems
 
-    def _find(
-        self, change: SocketChange, server: ServerConfig, address: str, given: _Given
-    ) -> None:
-        """The sockets of a server at an address: those it has, what is given, or new ones."""
+    def _find(self, change: SocketChange, server: ServerConfig, address: str, there: Given) -> None:
+        """The sockets of a server at an address: those it has, what is there, or new ones."""
         key = (server.name, address)
         same = next((held for held in self._held if held.key == key), None)
         if same is not None:
             change.held.append(same)
-            return
-        sockets = given.take(address)
-        if sockets:
-            held = _Held(server.name, address, sockets, was_given=True)
-            change.add(held)
-            self._add_more(held)
             return
         before = next((held for held in change.gone if held.is_at(address)), None)
         if before is not None:
             # Who waits in its queue notices nothing.
             change.gone.remove(before)
             change.held.append(replace(before, server=server.name, address=address))
+            return
+        sockets = there.take(address)
+        if sockets:
+            # However few: who waits in one that is new beside them would be lost where an upgrade
+            # fails, and with systemd's at each restart.
+            change.add(_Held(server.name, address, sockets, kept=there.is_kept(address)))
             return
         change.add(self._bind(server, address, change.gone))
 
@@ -304,34 +317,14 @@ class ListeningSockets:
             raise
         return held
 
-    def _add_more(self, held: _Held) -> None:
-        """Binds what is missing beside what was given, where it allows that.
-
-        Not beside one that was bound alone, as systemd's are: it stays when this process ends, and
-        who waits in the queue of another beside it would be reset.
-        """
-        for group in held.by_port():
-            where = parse_listen_interface(address_of(group[0]))
-            if self._shared or where.kind != "tcp" or not all(map(shares_port, group)):
-                continue
-            for _ in range(self._processes - len(group)):
-                try:
-                    held.sockets.append(bind_tcp(where, share=True))
-                except OSError as error:
-                    log.warning(
-                        "%s: %d processes share %d sockets, as no more can be bound: %s",
-                        *(held.address, self._processes, len(group), error.strerror),
-                    )
-                    break
-
 
 def own_addresses(held: Sequence[_Held]) -> list[str]:
     """Where a process that stops serving may turn away who connects, for all who have the socket.
 
-    Not where one of the address was handed over to us: its owner goes on with it.
+    Not where systemd has one of the address: it goes on with it.
     """
-    given = {one.address for one in held if one.was_given and one.file is None}
-    return list(dict.fromkeys(one.address for one in held if one.address not in given))
+    kept = {one.address for one in held if one.kept}
+    return list(dict.fromkeys(one.address for one in held if one.address not in kept))
 
 
 @dataclass(slots=True)
@@ -362,6 +355,18 @@ class SocketChange:
         """As `ListeningSockets.ours`, of what there is to be."""
         return own_addresses(self.held)
 
+    def turn_away(self) -> None:
+        """It will be in force: who comes from now on comes to what is new.
+
+        Before the processes let go of what is gone, each in its own time: of sockets that share a
+        port the kernel picks one by a hash as long as any of them takes clients. Who comes to one
+        that takes none gets no answer, and asks again after a second.
+        """
+        ours = own_addresses(self.gone)
+        for held in self.gone:
+            if held.address in ours:
+                held.turn_away()
+
     def commit(self) -> None:
         """It is in force: what is gone closes. After the processes have let go of it."""
         self.sockets.commit(self)
@@ -372,51 +377,12 @@ class SocketChange:
             held.close()
 
 
-class _Given:
-    """Sockets that somebody else has bound, until a server asks for them."""
-
-    def __init__(self, sockets: Iterable[tuple[str, int]]) -> None:
-        self._left = list(sockets)
-        self._open: list[socket.socket] = []
-
-    def take(self, address: str) -> list[socket.socket]:
-        """All that there are of an address; of port 0 those of one port, as the core does.
-
-        Raises:
-            ValueError: one is not of it.
-        """
-        mine: list[socket.socket] = []
-        left: list[tuple[str, int]] = []
-        for text, fd in self._left:
-            if text != address:
-                left.append((text, fd))
-                continue
-            one = handed_over(fd)
-            self._open.append(one)
-            bound = address_of(one)
-            if parse_listen_interface(address).kind != "systemd" and not is_at(one, address):
-                message = f"the socket that was handed over is of {bound}"
-                raise ValueError(message)
-            is_any = parse_listen_interface(address).is_of_the_system
-            if is_any and mine and address_of(mine[0]) != bound:
-                left.append((text, fd))
-            else:
-                mine.append(one)
-        self._left = left
-        self._open = [one for one in self._open if one not in mine]
-        return mine
-
-    def close(self) -> None:
-        """Closes what nobody has taken; not the giver's descriptors."""
-        for one in self._open:
-            one.close()
-
-
 def _allow_beside(gone: list[_Held], port: int) -> bool:
     """Lets others be bound on the port of what is to be closed; whether there is any such."""
     found = False
     for held in gone:
-        for one in held.sockets:
+        # One of systemd's stays as it is: it would go on listening, and nobody be served there.
+        for one in held.sockets if not held.kept else ():
             if address_of(one).endswith(f":{port}") and not held.address.startswith(_UNIX):
                 share_port(one)
                 found = True

@@ -40,6 +40,9 @@ TAKEN_LIMIT: Final = 30.0
 _END_LIMIT: Final = 5.0
 """Seconds that one which has said why it failed has to end by itself."""
 
+_MAX_SHEBANG: Final = 4096
+"""Octets of the first line of a script; Linux takes 255."""
+
 _OURS: Final = (VARIABLE, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 """Variables of this process alone: the new one has its sockets over the wire."""
 
@@ -79,7 +82,7 @@ class Launch(NamedTuple):
             # Who takes our place is watched as we are.
             left_out.add("WATCHDOG_PID")
         environment = {name: text for name, text in os.environ.items() if name not in left_out}
-        return cls((sys.executable, *sys.orig_argv[1:]), os.getcwd(), environment)
+        return cls(_command(), os.getcwd(), environment)
 
     def start(self, descriptor: int) -> subprocess.Popen[bytes]:
         """Starts the new program, which has that descriptor.
@@ -290,6 +293,20 @@ class Upgrade:
             "may run, read or bind has to be that user's too, or stop this one and start the other"
         )
         return [advice]
+
+
+def _command() -> tuple[str, ...]:
+    """What this process was started as.
+
+    A script that names its Python is started by itself: another environment may stand where this
+    one did by then, whose script names another Python.
+    """
+    interpreter, *arguments = sys.orig_argv
+    if arguments and "/" in arguments[0]:
+        with suppress(OSError), open(arguments[0], "rb") as script:
+            if script.readline(_MAX_SHEBANG).rstrip() == b"#!" + os.fsencode(interpreter):
+                return tuple(arguments)
+    return (sys.executable, *arguments)
 
 
 class _ToldError(UpgradeError):

@@ -15,9 +15,10 @@ from guerrilla.engine.breaker import Breaker
 from guerrilla.engine.worker import PoolSettings, WorkerPool
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs.output import LogOutput, LogSettings, log_problem
-from guerrilla.processes.place import ALONE
+from guerrilla.processes.place import ALONE, passed_for
 from guerrilla.running.pidfile import PidFile
 from guerrilla.running.privileges import become, give_file, give_socket
+from guerrilla.running.rights import log_opener
 from guerrilla.running.settings import core_settings, placed
 from guerrilla.running.settings import place as place_of
 
@@ -43,22 +44,35 @@ _OPEN_LIMIT: Final = 60.0
 _UNIX: Final = "unix:"
 
 
-def open_log(config: AppConfig, opened: ExitStack, process: int | None = None) -> LogOutput:
-    """Opens `log_file`, and those of servers; `process` is the number of this one among several.
+def open_log(
+    config: AppConfig,
+    opened: ExitStack,
+    process: int | None = None,
+    identity: Identity | None = None,
+) -> LogOutput:
+    """Opens `log_file`, and those of servers.
+
+    Args:
+        config: what names them.
+        opened: closes them.
+        process: the number of this one among several.
+        identity: who gets them, as this process becomes it, or others do.
 
     Raises:
         StartError: one cannot be written.
     """
     try:
-        logs = LogOutput.from_settings(LogSettings.of(config), process)
+        logs = LogOutput.from_settings(LogSettings.of(config), process, log_opener(identity))
     except OSError as error:
         raise StartError(log_problem(config, error)) from error
     opened.callback(logs.close)
     return logs
 
 
-def take_pid_file(config: AppConfig, held: int | None = None) -> PidFile | None:
-    """Takes `pid_file`, where there is one; `held` as `PidFile` has it.
+def take_pid_file(
+    config: AppConfig, held: int | None = None, identity: Identity | None = None
+) -> PidFile | None:
+    """Takes `pid_file`, where there is one; `held` and `identity` as `PidFile` has them.
 
     Raises:
         StartError: it cannot be written, or a live daemon has it.
@@ -66,23 +80,19 @@ def take_pid_file(config: AppConfig, held: int | None = None) -> PidFile | None:
     if not config.pid_file:
         return None
     try:
-        return PidFile(config.pid_file, held)
+        return PidFile(config.pid_file, held, identity)
     except FileExistsError as error:
         raise StartError(f"pid_file: {error}") from error
     except OSError as error:
         raise StartError(f"pid_file: {config.pid_file}: {error.strerror or error}") from error
 
 
-def drop_privileges(
-    identity: Identity, logs: LogOutput, pid_file: PidFile | None, addresses: Sequence[str]
-) -> None:
-    """Becomes the user of the config, who gets what was opened as root before.
+def drop_privileges(identity: Identity, pid_file: PidFile | None, addresses: Sequence[str]) -> None:
+    """Becomes the user of the config, who gets what was opened as root before, beside the logs.
 
     Raises:
         StartError: it cannot be, or not for good.
     """
-    for fd, path in logs.files:
-        give_file(identity, fd, path)
     if pid_file is not None:
         give_file(identity, pid_file.fileno(), str(pid_file.path))
     for address in addresses:
@@ -121,7 +131,7 @@ def make_core(
         raise StartError(dict.fromkeys(problems)) from error
     except MemoryError as error:
         raise StartError(str(error)) from error
-    inherit(config, servers, core, place.sockets, place.ours)
+    inherit_all(config, servers, core, place)
     return core
 
 
@@ -149,6 +159,15 @@ def inherit(
         core.inherit([one for one in sockets if one[0] in ours], kept=False)
     except ValueError as error:
         raise StartError(at_address(config, servers, str(error))) from error
+
+
+def inherit_all(
+    config: AppConfig, servers: Sequence[tuple[ServerConfig, str]], core: Core, place: Place
+) -> None:
+    """Has a core take all that its servers are given; arguments and errors as `inherit`."""
+    inherit(config, servers, core, place.sockets, place.ours)
+    passed = passed_for(place.passed, [address for _, address in servers])
+    inherit(config, servers, core, passed)
 
 
 def at_address(config: AppConfig, servers: Sequence[tuple[ServerConfig, str]], problem: str) -> str:
@@ -283,7 +302,7 @@ def unusable(
         except ValueError:
             return problems
     try:
-        inherit(config, servers, core, place.sockets)
+        inherit_all(config, servers, core, place)
         listen(config, core)
     except StartError as error:
         problems += error.problems

@@ -23,7 +23,8 @@ from guerrilla.engine.supervisor import Supervisor
 from guerrilla.errors import StartError
 from guerrilla.eventpump import EventPump
 from guerrilla.logs.pump import LogPump
-from guerrilla.processes.place import ALONE, count_processes
+from guerrilla.processes.activation import tell_unserved
+from guerrilla.processes.place import ALONE, count_processes, passed_for
 from guerrilla.running.filesystems import spool_warnings
 from guerrilla.running.opening import (
     GRACE,
@@ -267,10 +268,11 @@ def open_parts(
         StartError: everything that could not start.
     """
     config = plan.config
-    logs = open_log(config, opened, place.number if place.is_child else None)
+    number = place.number if place.is_child else None
+    logs = open_log(config, opened, number, checked.identity)
     begin_stream(plan.backend, opened)
     held = None if place.before is None else place.before.offer.pid_file
-    pid = HeldPid(None if place.is_child else take_pid_file(config, held))
+    pid = HeldPid(None if place.is_child else take_pid_file(config, held, checked.identity))
     opened.callback(pid.remove)
     watch = make_watch(config, watched)
     servers, kinds = checked.servers, plan.tasks
@@ -282,11 +284,13 @@ def open_parts(
     opened.callback(core.close)
     bound = listen(config, core)
     drop_inherited(core)
+    tell_unserved(place.passed, [address for _, address in servers])
     if checked.identity is not None:
         # Before any other thread, and anything of the chains: all that is the new user's.
-        given = {address for address, _ in place.sockets}
-        ours = [address for _, address in servers if address not in given]
-        drop_privileges(checked.identity, logs, pid.file, ours)
+        asked = [address for _, address in servers]
+        given = {address for address, _ in (*place.sockets, *passed_for(place.passed, asked))}
+        ours = [address for address in asked if address not in given]
+        drop_privileges(checked.identity, pid.file, ours)
     pump.start()
     open_spool(config, core, place.processes)
     book = StageBook()

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from guerrilla.running.rights import with_rights
+
+if TYPE_CHECKING:
+    from guerrilla.running.privileges import Identity
 
 __all__ = ["PidFile"]
 
@@ -20,15 +29,19 @@ class PidFile:
         held: a descriptor of the process before this one, with the lock of the file that it has
             now; it stays the giver's. If it is that of `path`, it is taken over with its lock, and
             is the other's in all else until `write`.
+        identity: who the process becomes, or others beside it, as of `with_rights`.
 
     Raises:
         OSError: it cannot be written.
         FileExistsError: a live daemon holds it; the message has its pid.
     """
 
-    def __init__(self, path: str | Path, held: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, held: int | None = None, identity: Identity | None = None
+    ) -> None:
         """Takes and writes the file."""
         self.path = Path(path)
+        self._identity = identity
         self.was_handed_over = held is not None and self._is_current(held)
         """Whether the process before this one had it."""
         self._is_ours = not self.was_handed_over
@@ -83,16 +96,20 @@ class PidFile:
         # Unlinked while locked, so that nobody's new file is removed.
         try:
             if self._is_ours and self._is_current(self._fd):
-                self.path.unlink(missing_ok=True)
-        except PermissionError:
-            # The folder is not ours any more since we became another user: so it names nobody.
-            os.ftruncate(self._fd, 0)
+                with_rights(self._identity, str(self.path), self.path.unlink)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            # As where the folder is not ours any more since we became another user: so it names
+            # nobody.
+            with suppress(OSError):
+                os.ftruncate(self._fd, 0)
         finally:
             os.close(self._fd)
 
     def _take(self) -> int:
         while True:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fd = with_rights(self._identity, str(self.path), self._open, os.close)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -108,8 +125,28 @@ class PidFile:
             # Its last owner removed it between our open and our lock.
             os.close(fd)
 
+    def _open(self) -> int:
+        """Opens it, or makes it; no link is followed, which would have any file written to.
+
+        Raises:
+            OSError: it cannot be, or is no plain file.
+        """
+        try:
+            # Not to wait, where it is some device.
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            fd = os.open(self.path, flags, 0o644)
+        except OSError as error:
+            if error.errno == errno.ELOOP and self.path.is_symlink():
+                what = "is a link, which is not followed: name the file itself"
+                raise OSError(errno.ELOOP, what, str(self.path)) from None
+            raise
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "is no plain file", str(self.path))
+        return fd
+
     def _is_current(self, fd: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(fd), self.path.stat())
+            return os.path.samestat(os.fstat(fd), self.path.lstat())
         except FileNotFoundError:
             return False

@@ -5,14 +5,11 @@ Ports below 1024 need root; receiving mail does not. The change is for good, and
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import grp
 import logging
 import os
 import pwd
 import stat
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from guerrilla.config import AppConfig, ServerConfig
-    from guerrilla.logs.output import LogOutput
 
 log = logging.getLogger("guerrilla.privileges")
 
@@ -110,44 +106,16 @@ def become(identity: Identity) -> None:
     log.info("runs as %s now", identity)
 
 
-def as_user(identity: Identity, call: Callable[[], object]) -> None:
-    """Calls it in a thread that has the user's rights to files, and not root's: setfsuid(2).
+def take_groups(identity: Identity) -> None:
+    """Gives a process that stays root the user's groups, so that a thread can have its rights.
 
-    For a process that stays root. It has to have the user's groups by then.
+    Raises:
+        StartError: the system refuses it.
     """
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            library = ctypes.CDLL(None)
-            # Of this thread alone, which ends with them. The second call of each says whether the
-            # first has worked.
-            library.setfsgid(identity.gid)
-            library.setfsuid(identity.uid)
-            now = library.setfsuid(-1) & 2**32 - 1, library.setfsgid(-1) & 2**32 - 1
-            _refuse_unless(now == (identity.uid, identity.gid), identity)
-            call()
-        except BaseException as error:  # noqa: BLE001  # raised by who has asked
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="guerrilla-user", daemon=True)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-
-
-def keep_logs(identity: Identity, logs: LogOutput) -> None:
-    """Gives the logs of a process that stays root to those who become the user beside it."""
-    for fd, path in logs.files:
-        give_file(identity, fd, path)
-    # With them a thread of ours has the user's rights, and no more: see `as_user`.
-    os.setgroups(identity.groups)
-
-
-def _refuse_unless(done: bool, identity: Identity) -> None:
-    if not done:
-        raise PermissionError(errno.EPERM, f"cannot open files as {identity}")
+    try:
+        os.setgroups(identity.groups)
+    except OSError as error:
+        raise StartError(f"{_cannot(identity)}: {error.strerror}") from error
 
 
 def give_file(identity: Identity, fd: int, path: str) -> None:
@@ -167,12 +135,17 @@ def give_file(identity: Identity, fd: int, path: str) -> None:
 
 
 def give_socket(identity: Identity, path: str) -> None:
-    """Gives the file of a unix socket to the new user, whose programs may connect then."""
+    """Gives the file of a unix socket to the new user, whose programs may connect then.
+
+    Only one of ours with this one name, as of files.
+    """
     try:
         # By a descriptor: what stands there when it is looked at is what is given.
         fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            found = os.fstat(fd)
+            is_ours = found.st_uid == os.geteuid() and found.st_nlink == 1
+            if stat.S_ISSOCK(found.st_mode) and is_ours:
                 os.chown(f"/proc/self/fd/{fd}", identity.uid, identity.gid)
         finally:
             os.close(fd)

@@ -17,6 +17,7 @@ from guerrilla.config.diff import changes
 from guerrilla.engine.backends import backends_of, keep_backends
 from guerrilla.errors import ConfigError, StartError
 from guerrilla.logs.output import LogSettings, log_problem
+from guerrilla.processes.place import passed_for
 from guerrilla.running.opening import (
     GRACE,
     begin_pools,
@@ -330,10 +331,15 @@ class Reload:
         return self._resolved()[0]
 
     def _take_passed(self, servers: list[tuple[ServerConfig, str]]) -> None:
-        """Sockets that were passed at the start, for a server that was taken out and is back."""
+        """Sockets that were passed at the start, for a server that was taken out and is back.
+
+        For one at the address of a socket that had a name, too: should it come to nothing, the one
+        of that name goes on with all that it had.
+        """
         parts = self._parts
-        wanted = {address for _, address in servers} - {address for _, address in parts.servers}
-        parts.core.inherit([one for one in parts.place.passed if one[0] in wanted])
+        there = {address for _, address in parts.servers}
+        passed = passed_for(parts.place.passed, [address for _, address in servers])
+        parts.core.inherit([one for one in passed if one[0] not in there])
 
     def _obey(self, servers: list[tuple[ServerConfig, str]]) -> list[str]:
         """Tells the core; what it could not obey."""

@@ -161,9 +161,11 @@ const NOWHERE: Option<NonZeroU32> = NonZeroU32::new(0x7fff_ffff);
 
 /// Has the kernel bring it no more connections: it is as if it listened at an interface that is not there. Who
 /// waits in its queue still does, and is not reset as by closing it. This is for all who have the socket, and who is
-/// not root cannot undo it. Whether it is so: where it cannot be, some come until it is closed.
+/// not root can neither undo it nor do it again. Whether it is so: where it cannot be, some come until it is closed.
 pub(super) fn turn_away(socket: &OwnedFd) -> bool {
-    SockRef::from(socket).bind_device_by_index_v4(NOWHERE).is_ok()
+    let socket = SockRef::from(socket);
+    socket.bind_device_by_index_v4(NOWHERE).is_ok()
+        || socket.device_index_v4().is_ok_and(|index| index == NOWHERE)
 }
 
 /// Lets others of this user bind addresses that this socket covers, or that cover its own.

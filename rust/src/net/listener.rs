@@ -26,8 +26,10 @@ use crate::smtp::Reply;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long the answer may be under way of somebody who connects, and was answered already.
+/// How long the answer may be under way of somebody who connects, and was answered already: over a network, and
+/// within a machine, where a busy kernel leaves it to a thread of its own, which waits for its turn.
 const LAST_ACKS: Duration = Duration::from_millis(300);
+const LAST_ACKS_LOCAL: Duration = Duration::from_millis(50);
 
 /// A connection and its peer, which one of a unix socket has not.
 type Accepted = (Stream, Option<SocketAddr>);
@@ -57,17 +59,16 @@ impl Listener {
         }
     }
 
-    /// Whether clients come to it over a network, which takes time.
-    fn is_remote(&self) -> bool {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().is_ok_and(|at| !at.ip().is_loopback()),
-            Self::Unix(_) => false,
-        }
+    /// How long somebody may be connecting; who comes to a unix socket is in its queue at once.
+    fn last_acks(&self) -> Option<Duration> {
+        let Self::Tcp(listener) = self else { return None };
+        let is_local = listener.local_addr().is_ok_and(|at| at.ip().is_loopback());
+        Some(if is_local { LAST_ACKS_LOCAL } else { LAST_ACKS })
     }
 
     /// Those that are connecting at this moment.
-    async fn accept_late(&self, mut take: impl FnMut(Accepted)) {
-        let mut rest = pin!(tokio::time::sleep(LAST_ACKS));
+    async fn accept_late(&self, within: Duration, mut take: impl FnMut(Accepted)) {
+        let mut rest = pin!(tokio::time::sleep(within));
         for _ in ALL {
             let next = poll_fn(|context| match self.poll_accept(context) {
                 Poll::Pending => rest.as_mut().poll(context).map(|()| None),
@@ -268,8 +269,10 @@ async fn accept_all(listener: Listener, live: &Arc<Live>, door: &Door, shared: &
                     take(stream, peer, live, shared);
                 }
             };
-            if door.turn_away() && listener.is_remote() {
-                listener.accept_late(end).await;
+            if door.turn_away()
+                && let Some(within) = listener.last_acks()
+            {
+                listener.accept_late(within, end).await;
             }
             listener.accept_rest(end);
             return;

@@ -173,6 +173,9 @@ pub(super) fn refuse(config: &ServerConfig, stream: &Stream, reply: &Reply, shar
         reply.write_as(config.session.form(), &mut refusal);
         shared.replies.count(&refusal);
         let _ = stream.write_now(&refusal);
+        // Else who says something between this and the close, as QUIT, is reset, and so is who has said
+        // something already, maybe before it has read why.
+        stream.finish_writing();
     }
 }
 
