@@ -1,6 +1,6 @@
 //! Times, to within a hundredth, in memory that does not grow.
 //!
-//! Log-linear, as HdrHistogram: each power of two is divided into [`STEPS`] buckets of one width.
+//! Log-linear, as `HdrHistogram`: each power of two is divided into [`STEPS`] buckets of one width.
 
 use std::time::Duration;
 

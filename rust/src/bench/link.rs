@@ -86,13 +86,11 @@ impl Link {
             if octets.is_empty() {
                 return Poll::Ready(Err(Failure::closed()));
             }
-            Poll::Ready(match tls {
-                Some(tls) => open(tls, octets, client),
-                None => {
-                    client.receive(octets);
-                    Ok(true)
-                }
-            })
+            if let Some(tls) = tls {
+                return Poll::Ready(open(tls, octets, client));
+            }
+            client.receive(octets);
+            Poll::Ready(Ok(true))
         })
         .await
     }

@@ -167,7 +167,7 @@ fn lines() -> Vec<u8> {
     lines
 }
 
-/// The mixing of SplitMix64: numbers in a row become what looks like chance.
+/// The mixing of `SplitMix64`: numbers in a row become what looks like chance.
 fn mixed(number: u64) -> u64 {
     let mut z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
