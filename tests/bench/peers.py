@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import struct
 import threading
@@ -96,6 +97,13 @@ def stalls(connection: socket.socket) -> None:
     """Says nothing, until the other side has had enough."""
     while connection.recv(65_536):
         pass
+
+
+def hangs(connection: socket.socket) -> None:
+    """Reads nothing, and waits until the other side has closed."""
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    poll.poll(30_000)
 
 
 class Bench:

@@ -26,8 +26,13 @@ def start(*words: str, stderr: int) -> subprocess.Popen[str]:
     # Tests that a shell runs in the background have SIGINT ignored, and so would the program.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        command = [*COMMAND, *words]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        return subprocess.Popen(
+            [*COMMAND, *words],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            process_group=0,  # As a shell starts it: Ctrl-C is for all of its group.
+        )
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -66,7 +71,7 @@ def test_ctrl_c_ends_it_with_the_figures_so_far() -> None:
         words = ("--target", server.address, "--rate", "500", "--duration", "5m", "--json")
         process = start(*words, stderr=subprocess.PIPE)
         server.wait_for(100, 40)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "")
     told = json.loads(out)
@@ -80,9 +85,10 @@ def test_ctrl_c_ends_its_daemon_too() -> None:
     process = start("--duration", "5m", "--rate", "10", stderr=subprocess.PIPE)
     soon(lambda: sockets(process.pid) >= 10)
     [daemon] = descendants(process.pid)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "")
+    assert "errors    none\n" in out
     assert out.endswith("ended by Ctrl-C\n")
     assert not is_alive(daemon)
 
@@ -97,7 +103,7 @@ def test_ctrl_c_while_a_server_stalls() -> None:
     with serving(session({".": stalling})) as address:
         process = start("--target", address, "--connections", "3", stderr=subprocess.PIPE)
         soon(lambda: len(waiting) == 3)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "")
     assert "0 accepted, 3 unfinished in " in out

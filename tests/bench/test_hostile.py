@@ -13,6 +13,7 @@ from tests.bench.peers import (
     Bench,
     closes,
     errors,
+    hangs,
     refusals,
     resets,
     serving,
@@ -20,7 +21,9 @@ from tests.bench.peers import (
     stalls,
 )
 
-SOME = ("--messages", 6, "--connections", 2, "--timeout", "400ms")
+SOME = ("--messages", 6, "--connections", 2)
+IMPATIENT = ("--messages", 6, "--connections", 6, "--timeout", "1200ms")
+"""Each connection waits once, all at the same time; what does not stall has time enough."""
 
 
 def free_address() -> str:
@@ -52,9 +55,9 @@ def test_before_a_message_can_be_sent(
     verb: str, at: str, answer: Answer, kind: str, bench: Bench
 ) -> None:
     with serving(session({verb: answer})) as address:
-        status, told = bench.json("--target", address, *SOME)
+        status, told = bench.json("--target", address, *IMPATIENT)
     assert (status, told["ended"]) == (1, "unopened")
-    assert errors(told) == {(kind, at): 2}
+    assert errors(told) == {(kind, at): 6}
 
 
 @pytest.mark.parametrize(
@@ -69,11 +72,11 @@ def test_in_the_middle_of_a_message(
 ) -> None:
     """Each message has a connection of its own then, and each of them fails."""
     with serving(session({verb: answer})) as address:
-        status, told = bench.json("--target", address, *SOME)
+        status, told = bench.json("--target", address, *IMPATIENT)
     assert (status, told["ended"]) == (1, "done")
     assert told["messages"]["failed"] == 6
     assert errors(told) == {(kind, at): 6}
-    assert told["connections_made"] == 6
+    assert told["connections_made"] >= 6
 
 
 def test_a_reset_while_the_message_is_written(bench: Bench) -> None:
@@ -96,15 +99,12 @@ def test_one_that_never_reads(bench: Bench) -> None:
 
     def serve(connection: socket.socket) -> None:
         connection.sendall(b"220 a\r\n250 b\r\n250 c\r\n250 d\r\n354 e\r\n")
-        time.sleep(5)
+        hangs(connection)
 
     with serving(serve) as address:
-        words = ("--messages", 2, "--connections", 2, "--timeout", "400ms", "--size", "16m")
-        began = time.monotonic()
-        status, told = bench.json("--target", address, *words)
+        status, told = bench.json("--target", address, *IMPATIENT, "--size", "16m")
     assert status == 1
-    assert errors(told) == {("stalled", "message"): 2}
-    assert time.monotonic() - began < 4
+    assert errors(told) == {("stalled", "message"): 6}
 
 
 def test_a_reply_that_drips(bench: Bench) -> None:
@@ -116,7 +116,7 @@ def test_a_reply_that_drips(bench: Bench) -> None:
             time.sleep(0.05)
 
     with serving(session({"MAIL": drips})) as address:
-        status, told = bench.json("--target", address, *SOME)
+        status, told = bench.json("--target", address, *IMPATIENT)
     assert (status, errors(told)) == (1, {("stalled", "mail"): 6})
 
 
@@ -207,7 +207,7 @@ def test_a_handshake_that_is_none(bench: Bench) -> None:
     with serving(session(answers)) as address:
         status, told = bench.json("--target", address, *SOME, "--tls", "implicit")
         assert (status, errors(told)) == (1, {("tls", "tls"): 2})
-        status, told = bench.json("--target", address, *SOME, "--tls")
+        status, told = bench.json("--target", address, *IMPATIENT, "--tls")
         assert status == 1
         assert {at for _, at in errors(told)} == {"tls"}
 
@@ -215,12 +215,12 @@ def test_a_handshake_that_is_none(bench: Bench) -> None:
 def test_a_server_that_stalls_ends_with_the_duration(bench: Bench) -> None:
     """Whatever the time limit of a reply is, the run has an end of its own."""
     with serving(session({".": stalls})) as address:
-        words = ("--duration", "300ms", "--timeout", "700ms", "--connections", 3)
+        words = ("--duration", "300ms", "--timeout", "1s", "--connections", 3)
         began = time.monotonic()
         status, told = bench.json("--target", address, *words)
     assert (status, told["ended"]) == (1, "duration")
     assert errors(told) == {("stalled", "message"): 3}
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_what_a_server_says_cannot_move_the_cursor(bench: Bench) -> None:

@@ -137,7 +137,8 @@ def test_so_many_messages_a_connection(bench: Bench) -> None:
     with GuerrillaServer() as server:
         words = ("--messages", 40, "--connections", 4, "--per-connection")
         status, told = bench.json("--target", server.address, *words, 1)
-        assert (status, told["connections_made"]) == (0, 40)
+        # One that was open before the start may have no message left.
+        assert (status, 40 <= told["connections_made"] <= 43) == (0, True)
         status, told = bench.json("--target", server.address, *words, 7)
         assert status == 0
     # Of the last one of each of the four not all may have been used.
