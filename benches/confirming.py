@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from measured import Few, Measured, Point, Share, Stored, figure, middle, stored
-from simulation import TURNS, Load, Setup, Store, run
+from setups import Load, Setup, Store
+from simulation import TURNS, run
 
 STAGES_US: Final = 8.0
 """Of the µs of the null chain, those in Python: a queue that is pulled from, and three stages."""

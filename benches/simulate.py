@@ -21,7 +21,8 @@ from typing import Final
 
 from confirming import compare, null, of_store, python, spooled
 from measured import FILE, Measured
-from simulation import MOST_ARRIVALS, Load, Result, Setup, Store, run
+from setups import Load, Result, Setup, Store
+from simulation import MOST_ARRIVALS, run
 
 ERROR: Final = 0.35
 """The simulation is as far from what was measured, at most; a test holds it to that."""

@@ -54,6 +54,13 @@ class Ledger:
         self.other: list[str] = []
         """Anything else: what is no reply, or a code that has no place there."""
         self.lock = threading.Lock()
+        self.most: int | None = None
+        """Once so many mails are settled no sender begins another: see `is_held`."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether senders wait for what disturbs them, lest they are through before it begins."""
+        return self.most is not None and self.settled >= self.most
 
     @property
     def delivered(self) -> int:

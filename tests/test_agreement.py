@@ -11,13 +11,27 @@ from typing import Any
 
 import pytest
 
+from guerrilla.config import from_mapping
 from guerrilla.control.client import ask
 from guerrilla.processes.agreement import said_by
+from guerrilla.processes.channel import StopsError
+from guerrilla.processes.childdaemon import ChildDaemon
+from guerrilla.processes.place import Place
 from tests.running import RunningDaemon
 from tests.services.base import free_port
 from tests.test_moving import Clients
-from tests.test_processes import Make, asked, make, pids, processes, replaced, send
-from tests.wire import until
+from tests.test_processes import (
+    TIMEOUT,
+    Make,
+    asked,
+    in_data,
+    make,
+    pids,
+    processes,
+    replaced,
+    send,
+)
+from tests.wire import Wire, until
 
 __all__ = ["make"]
 
@@ -44,7 +58,7 @@ class OnlyOne(Processor):
         return None
 """
 
-SLOWLY = """
+OPENS_SLOWLY = """
 import time
 from pathlib import Path
 import guerrilla
@@ -148,7 +162,7 @@ def test_a_new_address_is_served_by_all_and_an_old_one_by_none(make: Make) -> No
         client.close()
 
 
-SLOWLY = """\
+SLOW_COMMITS = """\
 import sys, time
 from guerrilla.processes.channel import Asking
 
@@ -170,7 +184,7 @@ def test_who_comes_while_one_process_obeys_and_the_other_does_not_yet(make: Make
     """To the kernel their sockets are one as long as one of them takes clients."""
     port = free_port()
     places = [f'"127.0.0.1:{port}"', f'"0.0.0.0:{port}"']
-    daemon = make(2, command=(sys.executable, "-c", SLOWLY))
+    daemon = make(2, command=(sys.executable, "-c", SLOW_COMMITS))
     assert reload(daemon, ('"127.0.0.1:0"', places[0]))["ok"]
     with Clients(port) as clients:
         for before, after in (places, places[::-1]):
@@ -231,7 +245,7 @@ def test_senders_hear_nothing_of_reloads(make: Make) -> None:
 
 
 def test_reloads_that_come_faster_than_one_starts_do_not_keep_it_from_serving(make: Make) -> None:
-    daemon = make(2, module=SLOWLY, chain="HeadersParser|Slowly|SQL")
+    daemon = make(2, module=OPENS_SLOWLY, chain="HeadersParser|Slowly|SQL")
     (daemon.folder / "slow").touch()
     os.kill(pids(daemon)[0], signal.SIGKILL)
     until(lambda: processes(daemon)[0]["state"] == "starting")
@@ -251,6 +265,147 @@ def test_a_change_of_the_file_is_seen_by_the_parent_alone(make: Make) -> None:
     until(lambda: asked(daemon)["reloads"] == 1)
     assert greetings(daemon, daemon.port) == {"new.example.com"}
     assert daemon.log_text().count("has changed") == 1
+
+
+SLOW = """\
+import os, pathlib, time, guerrilla
+
+@guerrilla.processor("Slow")
+class Slow(guerrilla.Processor):
+    def open(self):
+        pathlib.Path(f"opens-{os.getpid()}").touch()
+        while pathlib.Path("wait").exists():
+            time.sleep(0.01)
+    def save(self, envelope):
+        return None
+"""
+TO_SLOW = (("HeadersParser|", "HeadersParser|Slow|"), ("mx.example.com", "new.example.com"))
+
+
+def opens(daemon: RunningDaemon) -> list[int]:
+    """Which processes have begun to open it."""
+    return [int(path.name[6:]) for path in daemon.folder.glob("opens-*")]
+
+
+class Reloading:
+    """A reload that waits, as each process opens a chain that waits."""
+
+    def __init__(self, daemon: RunningDaemon) -> None:
+        self.wait = daemon.folder / "wait"
+        self.wait.touch()
+        self.answer: dict[str, Any] = {}
+        self.thread = threading.Thread(target=self._run, args=(daemon,))
+        self.thread.start()
+        until(lambda: len(opens(daemon)) >= 2)
+
+    def _run(self, daemon: RunningDaemon) -> None:
+        self.answer |= reload(daemon, *TO_SLOW)
+
+    def end(self) -> dict[str, Any]:
+        self.wait.unlink()
+        self.thread.join(30)
+        return self.answer
+
+
+def test_one_that_dies_in_a_reload_does_not_refuse_it(make: Make) -> None:
+    daemon = make(2, module=SLOW)
+    first, second = pids(daemon)
+    reloading = Reloading(daemon)
+    os.kill(first, signal.SIGKILL)
+    # Nobody waits for the reload until somebody serves in its place.
+    replaced(daemon, 0, first)
+    answer = reloading.end()
+    assert answer["ok"], answer
+    assert pids(daemon)[1] == second
+    assert greetings(daemon, daemon.port) == {"new.example.com"}
+    assert "it is gone: the reload begins again" in daemon.log_text()
+    daemon.stop()
+
+
+def test_one_that_stops_by_itself_does_not_hold_up_a_reload(make: Make) -> None:
+    daemon = make(2, top="shutdown_timeout = 30")
+    first, second = pids(daemon)
+    clients = [Wire(daemon.port) for _ in range(12)]
+    for client in clients:
+        in_data(client)
+    os.kill(first, signal.SIGTERM)
+    until(lambda: "guerrilla.daemon[0] stopping" in daemon.log_text())
+    answer = reload(daemon, ("mx.example.com", "new.example.com"))
+    assert answer["ok"], answer
+    assert [one["state"] for one in processes(daemon)] == ["stopping", "serving"]
+    for client in clients:
+        assert client.ask(b"Subject: x\r\n\r\nx\r\n.\r\n").startswith("250 ")
+        client.close()
+    replaced(daemon, 0, first)
+    assert pids(daemon)[1] == second
+    assert greetings(daemon, daemon.port) == {"new.example.com"}
+    daemon.stop()
+
+
+def says(daemon: RunningDaemon, text: str) -> None:
+    """Waits until it has logged that."""
+    try:
+        until(lambda: text in daemon.log_text())
+    except AssertionError:
+        raise AssertionError(daemon.log_text()) from None
+
+
+def test_a_stop_waits_for_no_reload(make: Make) -> None:
+    daemon = make(2, module=SLOW)
+    (daemon.folder / "wait").touch()
+    text = daemon.config_file.read_text()
+    daemon.config_file.write_text(text.replace("HeadersParser|", "HeadersParser|Slow|"))
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: len(opens(daemon)) == 2)
+    daemon.process.send_signal(signal.SIGHUP)  # It is one of those that come meanwhile.
+    daemon.process.send_signal(signal.SIGTERM)
+    says(daemon, "SIGHUP: all processes stop")
+    says(daemon, "guerrilla.processes stopping")
+    (daemon.folder / "wait").unlink()
+    assert daemon.process.wait(TIMEOUT) == 0
+
+
+def test_a_change_that_is_refused_as_all_processes_end_is_read_again(make: Make) -> None:
+    daemon = make(2, module=SLOW, top="watch_config = true")
+    second = pids(daemon)[1]
+    (daemon.folder / "wait").touch()
+    text = daemon.config_file.read_text()
+    for before, after in TO_SLOW:
+        text = text.replace(before, after)
+    daemon.config_file.write_text(text)
+    until(lambda: len(opens(daemon)) == 2)
+    for pid in pids(daemon):
+        os.kill(pid, signal.SIGKILL)
+    (daemon.folder / "wait").unlink()
+    until(lambda: asked(daemon)["reloads"] == 1)
+    until(lambda: [one["state"] for one in processes(daemon)] == ["serving"] * 2)
+    assert second not in pids(daemon)
+    assert greetings(daemon, daemon.port) == {"new.example.com"}
+
+
+def test_what_comes_too_late_is_not_put_in_force() -> None:
+    """As where a child has stood still, and the reload was refused without it."""
+    config = from_mapping({"servers": [{"listen_interface": "127.0.0.1:0"}], "log_file": "off"})
+    other = config.model_copy(update={"shutdown_timeout": 77.0})
+    daemon = ChildDaemon(config, place=Place(is_child=True))
+    with pytest.raises(StopsError):
+        daemon.prepare(other, None, [], {}, turn=1)
+    with daemon:
+        daemon.abandon(1)
+        with pytest.raises(LookupError, match="it comes too late"):
+            daemon.prepare(other, None, [], {}, turn=1)
+        daemon.prepare(other, None, [], {}, turn=2)
+        with pytest.raises(LookupError, match="nothing was prepared"):
+            daemon.commit(1)
+        daemon.abandon(1)  # It is over.
+        daemon.prepare(config, None, [], {}, turn=3)
+        with pytest.raises(LookupError, match="it comes too late"):
+            daemon.prepare(other, None, [], {}, turn=2)
+        assert all("reopen" in change.event for change in daemon.commit(3).changes)
+        with pytest.raises(LookupError, match="nothing was prepared"):
+            daemon.commit(3)
+    with pytest.raises(StopsError):
+        daemon.commit(3)
 
 
 def test_a_config_that_does_not_parse_changes_nothing(make: Make) -> None:

@@ -78,6 +78,24 @@ def test_moved_away_and_written_anew(watched: Watched, until: Until) -> None:
     until(lambda: watched.told == ["two"])
 
 
+def test_what_cannot_be_taken_over_yet_is_told_of_again(path: Path, until: Until) -> None:
+    told: list[str] = []
+
+    def changed() -> bool:
+        told.append(path.read_text(encoding="utf-8"))
+        return len(told) > 2
+
+    watch = ConfigWatch(path, changed, settle=0.02, interval=0.05, again=0.1)
+    watch.start()
+    try:
+        path.write_text("two", encoding="utf-8")
+        until(lambda: told == ["two"] * 3)
+        path.write_text("three", encoding="utf-8")
+        until(lambda: told == ["two"] * 3 + ["three"])
+    finally:
+        watch.stop()
+
+
 @pytest.fixture
 def mounted(tmp_path: Path) -> Path:
     """A folder as Kubernetes mounts a ConfigMap."""

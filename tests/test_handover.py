@@ -245,7 +245,7 @@ def test_somebody_answers_at_the_path_at_every_moment(tmp_path: Path) -> None:
 
     def asking() -> None:
         while not ended.is_set():
-            answers.append(ask(path, "status")["ok"])
+            answers.append(ask(path, "status"))
 
     thread = threading.Thread(target=asking)
     with ExitStack() as opened:
@@ -267,7 +267,9 @@ def test_somebody_answers_at_the_path_at_every_moment(tmp_path: Path) -> None:
         ended.set()
         thread.join()
     assert list(tmp_path.iterdir()) == []
-    assert all(answers)
+    # Where one asks faster than connections end, that is an answer too.
+    crowded = f"more than {server.MAX_CLIENTS} connections at a time"
+    assert all(one["ok"] or one["errors"] == [crowded] for one in answers)
 
 
 def test_a_control_socket_that_was_not_taken_leaves_the_other(tmp_path: Path) -> None:

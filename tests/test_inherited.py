@@ -168,6 +168,61 @@ def test_one_of_all_addresses_serves_both_families(opened: ExitStack) -> None:
     assert hears(connection(opened, f"[::1]:{port}")).startswith(b"220 ")
 
 
+# --- What is served for others --------------------------------------------------------------------
+
+
+def test_sockets_of_another_process_are_served_until_they_are_given_back(
+    opened: ExitStack,
+) -> None:
+    own = listening(opened, SO_REUSEPORT=1)
+    address = address_of(own)
+    other = listening(opened, port=own.getsockname()[1], SO_REUSEPORT=1)
+    core = made(opened, address, given=[(address, own)])
+    early = [connection(opened, address) for _ in range(40)]
+    core.serve_also([(address, other.fileno())])
+    assert {hears(client)[:4] for client in early} == {b"220 "}
+    assert core.addresses() == [address]
+    fds = [fd for _, fd in core.sockets()]
+    assert [os.fstat(fd).st_ino for fd in fds] == [os.fstat(own.fileno()).st_ino]
+    for fd in fds:
+        os.close(fd)
+    core.serve_also([])
+    # Who comes to it now waits in its queue, for the process that it is of.
+    late = [connection(opened, address) for _ in range(40)]
+    other.settimeout(20)
+    taken, _ = other.accept()
+    opened.enter_context(taken)
+    # It is as good as before.
+    core.serve_also([(address, other.fileno())])
+    assert sum(hears(client)[:4] == b"220 " for client in late if not is_of(client, taken)) == 39
+
+
+def is_of(client: socket.socket, taken: socket.socket) -> bool:
+    """Whether these are two ends of a connection."""
+    return bool(client.getsockname() == taken.getpeername())
+
+
+def test_a_reload_takes_what_is_served_for_others(opened: ExitStack) -> None:
+    own, other = listening(opened), listening(opened)
+    first, second = address_of(own), address_of(other)
+    core = made(opened, first, given=[(first, own)])
+    core.serve_also([(second, other.fileno())])
+    # No server is there: it is closed.
+    waiting = connection(opened, second)
+    core.reload(settings(first))
+    core.serve_also([(first, own.fileno())])
+    core.reload(settings(first))
+    assert hears(connection(opened, first)).startswith(b"220 ")
+    other.settimeout(20)
+    opened.enter_context(other.accept()[0])
+    waiting.close()
+    core.close()
+    with pytest.raises(RuntimeError, match="it does not run"):
+        core.serve_also([(first, own.fileno())])
+    with pytest.raises(ValueError, match="the socket that was handed over is of"):
+        core.serve_also([(second, own.fileno())])
+
+
 # --- What does not fit ----------------------------------------------------------------------------
 
 

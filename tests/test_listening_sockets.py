@@ -278,10 +278,7 @@ def test_what_is_to_close_takes_nobody_any_more_and_keeps_who_waits(
 
 
 def test_what_somebody_else_goes_on_with_is_not_turned_away_from(opened: ExitStack) -> None:
-    ((address, one),) = listening(opened, 1)
-    made = ListeningSockets(2)
-    opened.callback(made.close)
-    made.open(*both(address), [(address, one.fileno())])
+    made, (address,) = passed(opened, "systemd:smtp", names="smtp")
     change = made.change(*both("127.0.0.1:0"))
     change.turn_away()
     change.commit()

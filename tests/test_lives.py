@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -14,11 +15,12 @@ import pytest
 
 from guerrilla.config import from_mapping
 from guerrilla.errors import StartError
-from guerrilla.processes import channel, children
+from guerrilla.processes import channel, children, vigil
 from guerrilla.processes.channel import VERSION, Asked, Asking, RefusedError, pack
 from guerrilla.processes.children import DELAYS, Child, State
-from guerrilla.processes.lives import Life, ending
+from guerrilla.processes.lives import _BOOT, Life, ending
 from guerrilla.processes.parent import Parent
+from guerrilla.processes.vigil import Vigil
 from tests.wire import until
 
 TIMEOUT = 30.0
@@ -71,6 +73,59 @@ def test_it_is_killed_when_it_does_not() -> None:
     assert life.wait() == -signal.SIGKILL
 
 
+HANGING = """\
+import threading, pathlib, guerrilla
+
+@guerrilla.processor("Hanging")
+class Hanging(guerrilla.Processor):
+    def open(self):
+        pathlib.Path(__file__).with_name("hanging").touch()
+        threading.Event().wait()
+    def save(self, envelope):
+        return None
+"""
+
+
+def test_a_start_that_hangs_ends_with_the_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the sockets, which another parent waits for."""
+    quick = "from guerrilla.processes import child; child.ORPHAN_LIMIT = 0.2; "
+    monkeypatch.setattr("guerrilla.processes.lives._BOOT", _BOOT.replace("from", quick + "from", 1))
+    (tmp_path / "hanging_stage.py").write_text(HANGING)
+    backend = {"import": ["hanging_stage"], "save_process": "Hanging"}
+    arguments = {
+        **told(backend_config=backend),
+        "config_file": os.fspath(tmp_path / "guerrilla.toml"),
+        **ALONE,
+    }
+    life = Life(0, lambda: PATIENCE)
+    life.asking.begin("start", arguments)
+    until((tmp_path / "hanging").exists)
+    life.asking.end()
+    assert life.wait() == 1
+
+
+def test_what_cannot_be_begun_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("guerrilla.processes.lives.Asking", fail)
+    spawned: list[int] = []
+
+    def opened(pid: int) -> int:
+        spawned.append(pid)
+        return os.pidfd_open(pid)
+
+    monkeypatch.setattr("guerrilla.processes.lives._pidfd", opened)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Life(0, lambda: PATIENCE)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    with pytest.raises(ProcessLookupError):
+        os.kill(spawned[0], 0)
+
+
 def test_it_does_not_import_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,12 +152,15 @@ def test_how_it_has_ended(status: int, text: str) -> None:
     assert ending(status) == text
 
 
+ALONE = {"number": 0, "processes": 1, "addresses": [], "has_memory": False}
+"""What one process is told of its place."""
+
+
 class FakeHub:
     """A parent that has its children start with a config, or with none that works."""
 
     def __init__(self, **keys: Any) -> None:
-        self.arguments = {**told(**keys), "number": 0, "processes": 1, "addresses": []}
-        self.arguments["has_memory"] = False
+        self.arguments = {**told(**keys), **ALONE}
         self.generation = 1
         self.changing = threading.RLock()
         self.ended = 0
@@ -159,6 +217,59 @@ def test_a_place_has_one_process_after_the_other(made: list[Child]) -> None:
     assert child.join(TIMEOUT)
     assert (child.state, child.graceful, hub.ended) == (State.ENDED, True, 3)
     assert child.life is None
+
+
+@pytest.mark.parametrize("says_so", [False, True])
+def test_one_that_is_to_end_and_does_not_is_killed(
+    made: list[Child], caplog: pytest.LogCaptureFixture, says_so: bool
+) -> None:
+    """Whether its parent has asked it to stop, or it says that somebody else has."""
+    hub = FakeHub()
+    made.append(child := Child(0, hub))
+    child.begin()
+    child.first.result(TIMEOUT)
+    life = child.life
+    assert life is not None
+    assert child.away == 0
+    os.kill(life.pid, signal.SIGSTOP)
+    child.leaves(life) if says_so else child.replace()
+    assert (child.state, child.asking) == (State.STOPPING, None)
+    child.end_if_late()
+    assert "it is killed" not in caplog.text
+    assert child._limit is not None
+    child._limit -= hub.patience()
+    child.end_if_late()
+    assert (
+        f"process 0 (pid {life.pid}) was to end, and has not in time: it is killed" in caplog.text
+    )
+    until(lambda: child.starts == 2 and child.state is State.SERVING)
+    child.leaves(life)  # It is of the one before.
+    assert (child.state, child.away) == (State.SERVING, 0)
+
+
+def test_a_process_that_the_system_does_not_give_is_tried_for_again(
+    made: list[Child], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = FakeHub()
+    made.append(child := Child(0, hub))
+    child.begin()
+    child.first.result(TIMEOUT)
+    errors: list[Exception] = [OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))] * 6
+    errors += [RuntimeError("can't start new thread")]
+    real = Life
+
+    def scarce(*arguments: Any) -> Life:
+        if errors:
+            raise errors.pop(0)
+        return real(*arguments)
+
+    monkeypatch.setattr(children, "Life", scarce)
+    child.kill()
+    until(lambda: child.state is State.SERVING and child.starts == 2)
+    assert not hub.gave_up.is_set()
+    what = "process 0 cannot be started: Resource temporarily unavailable; it is tried again"
+    assert caplog.text.count(what) == 6
+    assert "process 0 cannot be started: can't start new thread; it is tried again" in caplog.text
 
 
 def test_who_started_with_an_older_config_is_replaced(made: list[Child]) -> None:
@@ -263,6 +374,43 @@ def test_a_stop_while_it_waits_for_another_try(
     child.stop(5.0)
     assert child.join(TIMEOUT)
     assert (child.starts, child.graceful) == (1, True)
+
+
+def test_one_that_is_not_well_is_killed_alone(
+    made: list[Child], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It answers, and nobody looks after its workers."""
+    monkeypatch.setattr(vigil, "MOST", 2)
+    made.append(child := Child(0, FakeHub()))
+    child.begin()
+    child.first.result(TIMEOUT)
+    life = child.life
+    assert life is not None
+    begin = life.asking.begin
+    monkeypatch.setattr(
+        life.asking, "begin", lambda command, *_, **__: begin(command, {"within": -1.0})
+    )
+    watch = Vigil([child], lambda: None)
+    watch._look()
+    assert "it is killed" not in caplog.text
+    watch._look()
+    what = f"process 0 (pid {life.pid}) has given no sign of life for a while: it is killed"
+    assert what in caplog.text
+    until(lambda: child.starts == 2 and child.state is State.SERVING)
+
+
+def test_a_watch_that_is_not_kept_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(vigil, "EVERY", 0.01)
+    looks = threading.Semaphore(0)
+    watch = Vigil([], looks.release)
+    with watch.keeping():
+        assert looks.acquire(timeout=TIMEOUT)
+        assert watch.is_kept(1.0)
+        monkeypatch.setattr(watch, "_children", None)
+        until(lambda: not watch.is_kept(0.0))
+    assert "the processes cannot be watched over" in caplog.text
 
 
 def test_who_dies_soon_waits_longer_each_time() -> None:

@@ -670,16 +670,11 @@ def test_a_service_manager_hears_of_all_of_them(make: Make, tmp_path: Path) -> N
         assert said[0] == "READY=1"
         assert all(one["state"] == "serving" for one in processes(daemon))
         assert manager.recv(4096) == b"WATCHDOG=1"
+        # One that stands still is looked after, and no reason to end all others.
         first = pids(daemon)[0]
         os.kill(first, signal.SIGSTOP)
-        until(lambda: "no sign of life" in daemon.log_text())
+        assert [manager.recv(4096) for _ in range(3)] == [b"WATCHDOG=1"] * 3
         os.kill(first, signal.SIGCONT)
-        manager.settimeout(0.0)
-        with suppress(BlockingIOError):
-            while manager.recv(4096):
-                pass
-        manager.settimeout(TIMEOUT)
-        assert manager.recv(4096) == b"WATCHDOG=1"
         # All that was said came from the parent alone.
         for pid in pids(daemon):
             assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()

@@ -14,8 +14,9 @@ import capacity
 import scaling_report
 from confirming import compare
 from measured import FILE, Measured, by_chance, figure, stored
+from setups import Load, Setup, Store
 from simulate import AVERAGE, ERROR
-from simulation import Load, Setup, Store, run
+from simulation import run
 
 BENCHES = Path(__file__).parent.parent / "benches"
 

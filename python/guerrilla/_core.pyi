@@ -1177,6 +1177,19 @@ class Core:
             ValueError: no address; or, behind the address, why what was handed over is not of it:
                 no open descriptor, no socket that listens, one of another address. None was taken.
         """
+    def serve_also(self, sockets: Sequence[tuple[str, int]]) -> None:
+        """Serves sockets of another process, which does not do so now, beside its own.
+
+        Until the next call, or a reload; those of an earlier call no more: they are closed here,
+        and nothing is changed of them. Those that no server has are closed.
+
+        Args:
+            sockets: as `inherit` takes them.
+
+        Raises:
+            ValueError: as `inherit`.
+            RuntimeError: it does not run.
+        """
     def drop_inherited(self) -> list[str]:
         """Closes inherited sockets that no server has asked for, and says of which addresses."""
     def sockets(self) -> list[tuple[str, int]]:

@@ -42,6 +42,10 @@ class ConfigError(_ProblemsError, ValueError):
     """
 
 
+class NotNowError(ConfigError):
+    """A reload that was refused for the moment: the same config may be obeyed a little later."""
+
+
 class StartError(_ProblemsError):
     """A daemon that could not start.
 

@@ -268,6 +268,26 @@ impl Server {
         Ok(())
     }
 
+    /// Serves sockets of another process, which does not do so now, beside its own, until the next call or
+    /// [`Self::reload`]; those of an earlier call no more. As [`Self::inherit`] for what does not fit; `false` when it
+    /// does not run.
+    pub fn serve_also(
+        &self,
+        sockets: Vec<(ListenAddress, OwnedFd)>,
+    ) -> Result<bool, (ListenAddress, io::Error)> {
+        let mut lent = Inherited::default();
+        for (address, socket) in sockets {
+            match Bound::adopt(&address, socket, true) {
+                Ok(bound) => lent.add(address, bound),
+                Err(error) => return Err((address, error)),
+            }
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State::Running(_, listeners) = &mut *state else { return Ok(false) };
+        listeners.serve_also(lent, &self.shared.config.load().servers);
+        Ok(true)
+    }
+
     /// Closes the sockets that no server has asked for; their addresses.
     pub fn drop_inherited(&self) -> Vec<ListenAddress> {
         self.inherited().clear()

@@ -70,7 +70,7 @@ class Cuts:
         """Kills a process of the receiver at this moment, having seen what it has open."""
         os.kill(pid, signal.SIGSTOP)
         # It takes and closes nothing from here on.
-        until(lambda: _stands_still(pid))
+        until(lambda: stands_still(pid))
         ports = peers(pid, self._port)
         with self.lock:
             self.held += [Cut(port, time.monotonic()) for port in ports]
@@ -149,7 +149,7 @@ def peers(pid: int, port: int) -> set[int]:
     return ports
 
 
-def _stands_still(pid: int) -> bool:
+def stands_still(pid: int) -> bool:
     """Whether all of its threads have stopped."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):

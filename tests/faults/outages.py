@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tests.faults.behind import Behind
-from tests.ledger import Ledger
+from tests.ledger import Ledger, reach
 
 FELT: Final = 10
 """Attempts that must have failed before something comes back."""
@@ -82,7 +82,8 @@ def outages(behind: Behind, kinds: Sequence[Outage], *, seed: int = 1) -> Callab
         part = len(ledger.messages) * 8 // 10 // len(kinds)
         for turn, outage in enumerate(kinds):
             moment = turn * part + chance.randrange(1, part)
-            until(lambda: ledger.delivered >= moment)  # noqa: B023 - called at once
+            reach(ledger, moment)
+            ledger.most = None
             outage(behind, ledger)
 
     return disturb

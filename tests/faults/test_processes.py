@@ -7,13 +7,14 @@ import re
 import signal
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
+import apsw
 import pytest
 
-from tests.faults.cuts import Cuts
+from tests.faults.cuts import Cuts, stands_still
 from tests.faults.families import PROCESSES, Family, Orphans, SpooledByAll, Weather
 from tests.faults.load import sustain
 from tests.faults.rogues import Rogue, tokens
@@ -118,7 +119,7 @@ def test_a_process_stands_still(
         def stop_one() -> None:
             for turn in range(rounds):
                 pid = family.serving()[turn % PROCESSES]
-                os.kill(pid, signal.SIGSTOP)
+                halt(pid, store)
                 try:
                     before = sum_of_mails(store)
                     time.sleep(STILL)
@@ -135,6 +136,28 @@ def test_a_process_stands_still(
     only_cut_by_kills(family)
     note = f"{STILL:g} s each; {connections(family.cuts)}"
     tally("process: stands still", "SQLite").audit(sent, store.stored(), rounds=rounds, note=note)
+
+
+def halt(pid: int, store: SQLiteFile) -> None:
+    """Stops a process where it has no lock of the database: the other one would wait for that."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: stands_still(pid))
+        if is_writable(store):
+            return
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.1)
+
+
+def is_writable(store: SQLiteFile) -> bool:
+    """Whether nobody has its lock for longer than a commit takes."""
+    with closing(apsw.Connection(os.fspath(store.file))) as connection:
+        connection.set_busy_timeout(500)
+        try:
+            connection.execute("BEGIN IMMEDIATE; ROLLBACK")
+        except apsw.BusyError:
+            return False
+        return True
 
 
 def sum_of_mails(store: SQLiteFile) -> int:

@@ -77,8 +77,13 @@ class MariaDB(Service):
         return [program("mariadbd", "mysqld"), "--no-defaults", *flags, *_as_root()]
 
     def environment(self) -> Mapping[str, str] | None:
-        """See `Service`: a notify socket of the tests would be told of its start."""
-        return {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+        """See `Service`: a notify socket of the tests would be told of its start.
+
+        It begins with deleting the temporary tables that it finds, of whomever: those of one that
+        runs beside it too, where both have them in the same place.
+        """
+        own = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+        return {**own, "TMPDIR": str(self.folder)}
 
     def is_ready(self) -> bool:
         """See `Service`."""
@@ -130,6 +135,7 @@ class MariaDB(Service):
             ],
             check=False,
             capture_output=True,
+            env=self.environment(),
             timeout=60,
         )
         assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")

@@ -308,6 +308,8 @@ def _state(server: Mapping[str, Any]) -> str:
 def _process(process: Mapping[str, Any]) -> str:
     """What one of several does."""
     words = [f"{process['number']}: {process['state']}"]
+    if process.get("served_by") is not None:
+        words.append(f"process {process['served_by']} serves meanwhile")
     if process["pid"] is not None:
         words.append(f"pid {process['pid']}, up {elapsed(process['uptime'])}")
         words.append(f"{process['clients']} clients, {process['messages']} messages")

@@ -35,7 +35,7 @@ from guerrilla.running.signals import Signals, StoppedEarly
 from guerrilla.running.systemd import ServiceManager
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from guerrilla.commands.common import Subparsers
@@ -106,6 +106,7 @@ class _Served:
         self._is_service = not follows
         self._manager = ServiceManager()
         self._upgrade = Upgrade(daemon, launch, self._manager.replaced_by)
+        self._reader = _Reader(daemon)
         # Whoever asks for it: a signal, the control socket, a change of the file.
         daemon.around_reload = self._around_reload
         daemon.on_stop = self._stopping
@@ -148,18 +149,15 @@ class _Served:
 
     def _obey(self, number: int) -> None:
         if number == signal.SIGHUP:
-            # In the main thread: a signal to stop waits for its end, a second one does not.
-            read_again(self._daemon, "SIGHUP")
+            self._reader.ask()
         elif number == signal.SIGUSR1:
             _reopen_logs(self._daemon)
         elif number == signal.SIGUSR2:
             self._upgrade.run_beside()
         else:
             log.info("%s: stopping", signal.Signals(number).name)
-            # Beside the main thread, which has to stay free for a second signal.
-            threading.Thread(
-                target=self._daemon.shutdown, name="guerrilla-stop", daemon=True
-            ).start()
+            # The main thread has to stay free for a second signal.
+            _beside(self._daemon.shutdown, "guerrilla-stop")
 
     def _end(self) -> bool:
         """Stops; whether gracefully."""
@@ -179,6 +177,44 @@ class _Served:
         self._upgrade.stop()
         if self._is_service and not self._upgrade.is_done:
             self._manager.stopping()
+
+
+class _Reader:
+    """Reads the config file again, once for any number of signals that come meanwhile.
+
+    In a thread of its own: behind a reload, a signal to stop would wait in line.
+    """
+
+    def __init__(self, daemon: Daemon | Parent) -> None:
+        self._daemon = daemon
+        self._lock = threading.Lock()
+        self._is_wanted = self._is_under_way = False
+
+    def ask(self) -> None:
+        """Does not wait for it."""
+        with self._lock:
+            self._is_wanted = True
+            if self._is_under_way:
+                return
+            self._is_under_way = True
+        _beside(self._run, "guerrilla-reload")
+
+    def _run(self) -> None:
+        while self._has_more():
+            read_again(self._daemon, "SIGHUP")
+
+    def _has_more(self) -> bool:
+        with self._lock:
+            self._is_under_way, self._is_wanted = self._is_wanted, False
+            return self._is_under_way
+
+
+def _beside(run: Callable[[], object], name: str) -> None:
+    """Runs it in a thread of its own, or here where there is none to be had."""
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError:
+        run()
 
 
 class GivenUpError(GuerrillaError):

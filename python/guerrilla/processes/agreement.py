@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import logging
+import time
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from guerrilla.errors import ConfigError, StartError
-from guerrilla.processes.channel import ChannelError, RefusedError, pack, readable_lines
+from guerrilla.errors import ConfigError, NotNowError, StartError
+from guerrilla.processes.channel import (
+    STOPS,
+    ChannelError,
+    RefusedError,
+    TooLargeError,
+    pack,
+    readable_lines,
+)
 from guerrilla.processes.place import by_interface
 from guerrilla.running.startup import resolve_servers
 from guerrilla.running.staying import kept_until_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from guerrilla.config import AppConfig, ServerConfig
@@ -28,6 +38,17 @@ PREPARE_LIMIT: Final = 600.0
 
 COMMIT_LIMIT: Final = 60.0
 """Seconds until it has replaced what was there; one that takes longer is replaced itself."""
+
+_STEP: Final = 0.2
+"""Seconds between two looks whether all are to stop."""
+
+
+class LostError(NotNowError):
+    """A process has ended, or begun to, and said nothing: without it the others may agree."""
+
+
+class _StopsError(NotNowError):
+    """All are to stop, which waits for nobody's answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +101,27 @@ class Agreement:
         children: all of them. One that does not serve starts with what is in force by then.
         sockets: of all; those that are new are given to the children.
         wanted: what they are to obey.
+        turn: of this reload; each has a higher one.
+        stops: whether all are to stop: what is asked for is waited for no longer then.
 
-    Used by one thread, which holds what keeps children from starting meanwhile.
+    Used by one thread, which holds what keeps children from starting while it commits.
     """
 
     def __init__(
-        self, children: Sequence[Child], sockets: ListeningSockets, wanted: Wanted
+        self,
+        children: Sequence[Child],
+        sockets: ListeningSockets,
+        wanted: Wanted,
+        turn: int,
+        stops: Callable[[], bool],
     ) -> None:
         """Asks nobody."""
+        self._children = children
         self._asking = {child: asking for child in children if (asking := child.asking) is not None}
         self._sockets = sockets
         self._wanted = wanted
+        self._turn = turn
+        self._stops = stops
 
     def prepare(self) -> SocketChange:
         """Binds what is new, and has all children prepare; the change of sockets to be committed.
@@ -98,36 +129,53 @@ class Agreement:
         Raises:
             ConfigError: what is wrong, with the process that says so where not all do. Nothing has
                 changed then.
+            LostError: none of them is against it, and not all of them are there any more.
         """
         try:
             change = self._sockets.change(self._wanted.config, self._wanted.servers)
         except StartError as error:
             raise ConfigError(_named(self._wanted.file, error.problems)) from error
-        answers = self._ask("prepare", PREPARE_LIMIT, lambda child: self._told(child, change))
-        refused = {
-            child.number: lines_of(answer)
-            for child, answer in answers.items()
-            if isinstance(answer, Exception)
-        }
-        if refused:
-            self._ask("abandon", COMMIT_LIMIT)
+        try:
+            self._prepare(change)
+        except BaseException:
             change.abandon()
-            raise ConfigError(said_by(refused, len(answers)))
+            raise
         return change
+
+    def _prepare(self, change: SocketChange) -> None:
+        answers = self._ask("prepare", PREPARE_LIMIT, lambda child: self._told(child, change))
+        refused = {child: one for child, one in answers.items() if isinstance(one, Exception)}
+        if not refused:
+            return
+        gone = [child for child, error in refused.items() if self._is_gone(child, error)]
+        self._ask("abandon", COMMIT_LIMIT)
+        lines = {child.number: lines_of(error) for child, error in refused.items()}
+        problems = said_by(lines, len(answers))
+        if len(gone) == len(refused):
+            raise LostError(problems)
+        answered = any(
+            isinstance(error, RefusedError | TooLargeError) for error in refused.values()
+        )
+        raise ConfigError(problems) if answered else NotNowError(problems)
 
     def commit(self) -> Agreed:
         """Has all children obey what they have prepared.
 
-        One that does not is replaced by another, which starts with it.
+        One that does not is replaced by another, which starts with it. So is one that has begun to
+        serve since they were asked: with what was in force before.
         """
         answers = self._ask("commit", COMMIT_LIMIT)
         failed: dict[int, list[str]] = {}
         changes: list[str] = []
         warnings: dict[str, None] = {}
+        for child in self._children:
+            if child.asking not in (None, self._asking.get(child)):
+                child.replace()
         for child, answer in answers.items():
             if isinstance(answer, Exception):
-                log.error("process %d is replaced: %s", child.number, answer)
-                child.replace()
+                if not self._is_gone(child, answer):
+                    log.error("process %d is replaced: %s", child.number, answer)
+                    child.replace()
                 continue
             found = answer if isinstance(answer, dict) else {}
             changes = changes or readable_lines(found.get("changes"))
@@ -136,6 +184,15 @@ class Agreement:
                 failed[child.number] = failures
         failures = [*self._wanted.failures, *said_by(failed, len(answers))]
         return Agreed(tuple(changes), tuple(failures), tuple(warnings))
+
+    def _is_gone(self, child: Child, error: Exception) -> bool:
+        """Whether it has ended, or ends: then it has a successor anyway."""
+        if isinstance(error, RefusedError) and error.kind == STOPS:
+            life = child.life
+            if life is not None and life.asking is self._asking[child]:
+                child.leaves(life)
+            return True
+        return self._asking[child].has_ended
 
     def _told(self, child: Child, change: SocketChange) -> tuple[dict[str, Any], list[int]]:
         """What a child is asked to prepare."""
@@ -156,20 +213,37 @@ class Agreement:
         limit: float,
         told: Callable[[Child], tuple[Mapping[str, Any], Sequence[int]]] = lambda _: ({}, ()),
     ) -> dict[Child, Any]:
-        """Asks all at the same time; the result of each, or why there is none."""
+        """Asks all at the same time; the result of each, or why there is none.
+
+        Raises:
+            NotNowError: all are to stop.
+        """
+        end = time.monotonic() + limit
         begun: list[tuple[Child, Asking, Asked]] = []
         found: dict[Child, Any] = {}
         for child, asking in self._asking.items():
+            arguments, descriptors = told(child)
             try:
-                begun.append((child, asking, asking.begin(command, *told(child))))
+                asked = asking.begin(command, {**arguments, "turn": self._turn}, descriptors)
+                begun.append((child, asking, asked))
             except ChannelError as error:
                 found[child] = error
+        self._wait([asked.answer for *_, asked in begun], end)
         for child, asking, asked in begun:
             try:
-                found[child] = asking.answer(asked, limit)
+                found[child] = asking.answer(asked, 0, of=limit)
             except (ChannelError, RefusedError) as error:
                 found[child] = error
         return found
+
+    def _wait(self, answers: Sequence[Future[Any]], end: float) -> None:
+        """Until all are there, or it is too late."""
+        left = True
+        while left:
+            if self._stops():
+                raise _StopsError("all processes stop")
+            now = time.monotonic()
+            left = now < end and bool(wait(answers, min(_STEP, end - now)).not_done)
 
 
 def _named(file: Path | None, problems: Sequence[str]) -> list[str]:

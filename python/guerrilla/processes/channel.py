@@ -44,6 +44,9 @@ MAX_ANSWER: Final = 4 * 2**20
 MAX_UNDER_WAY: Final = 64
 """Requests of one child that are not answered yet."""
 
+STOPS: Final = "StopsError"
+"""The kind of what a child refuses because it stops: see `StopsError`."""
+
 MAX_LATE: Final = 1_000
 """Requests that nobody waits for any more and that one child may leave unanswered."""
 
@@ -76,6 +79,10 @@ class RefusedError(GuerrillaError):
         super().__init__("\n".join(errors))
         self.errors = tuple(errors)
         self.kind = kind
+
+
+class StopsError(GuerrillaError):
+    """The child stops by itself, or has: it does nothing more that it is asked for."""
 
 
 class Asked(NamedTuple):
@@ -157,15 +164,27 @@ class Asking:
             raise kind(f"{self._name} cannot be asked for {command}: {error}") from error
         return asked
 
-    def answer(self, asked: Asked, timeout: float = TIMEOUT) -> Any:
-        """Waits for the answer to what `begin` has asked; as `ask`."""
+    def answer(self, asked: Asked, timeout: float = TIMEOUT, of: float | None = None) -> Any:
+        """Waits for the answer to what `begin` has asked; as `ask`.
+
+        Args:
+            asked: what was asked.
+            timeout: seconds.
+            of: how many it had in all, where some of them have passed: for the error.
+        """
         try:
             return asked.answer.result(max(0.0, timeout))
         except TimeoutError:
-            what = f"{self._name} has not answered {asked.command} within {timeout:g} s"
+            within = timeout if of is None else of
+            what = f"{self._name} has not answered {asked.command} within {within:g} s"
             raise ChannelError(what) from None
         finally:
             self._forget(asked)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing can be asked any more."""
+        return self._wire.has_ended
 
     def end(self) -> None:
         """Ends it: to the child, its parent is gone. What is under way has no answer."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
+import select
 import signal
 import socket
 import threading
@@ -21,7 +22,7 @@ from guerrilla.engine.registry import DECORATED, Registry
 from guerrilla.errors import StartError
 from guerrilla.processes.channel import VERSION, Answering, unpack
 from guerrilla.processes.childdaemon import ChildDaemon
-from guerrilla.processes.place import Place
+from guerrilla.processes.place import GRACE, Place
 from guerrilla.processes.spools import ChildDesks
 from guerrilla.running.parts import Plan
 from guerrilla.running.signals import Signals, StoppedEarly
@@ -43,6 +44,9 @@ _PARENTS: Final = (
 )
 """Signals that the parent obeys, and passes on as requests."""
 
+ORPHAN_LIMIT: Final = 5.0
+"""Seconds that a start may take once the parent is gone: for one that is nearly done."""
+
 
 def main(descriptor: int) -> int:
     """Runs a child; its exit status.
@@ -56,7 +60,9 @@ def main(descriptor: int) -> int:
     end = socket.socket(fileno=descriptor)
     try:
         with Signals([signal.SIGTERM], (), _PARENTS) as signals:
-            return _Child(end).run(signals)
+            child = _Child(end)
+            threading.Thread(target=child.watch, args=(end,), daemon=True).start()
+            return child.run(signals)
     except StoppedEarly:
         return 0
 
@@ -66,6 +72,7 @@ class _Child:
 
     def __init__(self, end: socket.socket) -> None:
         self._daemon: ChildDaemon | None = None
+        self._serves = threading.Event()
         self._request: Request | None = None
         """The one that is done before it serves."""
         self._desks = ChildDesks(self._spool)
@@ -78,7 +85,8 @@ class _Child:
             "start": self._start,
             "prepare": self._prepare,
             "commit": self._commit,
-            "abandon": lambda *_: self._now.abandon(),
+            "abandon": lambda arguments, _: self._now.abandon(arguments["turn"]),
+            "serve-also": self._serve_also,
             "stop": self._stop,
             "reopen-logs": self._reopen_logs,
             "reload-tls": lambda *_: self._now.reload_tls(),
@@ -99,6 +107,7 @@ class _Child:
             if request.command == "start" and self._daemon is None:
                 return 1  # It has said why.
         daemon = self._daemon
+        self._serves.set()
         signals.queued = True
         threading.Thread(target=self._serve, name="guerrilla-parent", daemon=True).start()
         threading.Thread(target=_await_end, args=(daemon, signals), daemon=True).start()
@@ -108,6 +117,17 @@ class _Child:
                 self._stop_beside(None)
         # It only asks how it has ended.
         return 0 if daemon.shutdown() else 1
+
+    def watch(self, end: socket.socket) -> None:
+        """Ends a start whose parent is gone: with it the sockets, which another one waits for.
+
+        Nobody has been served; and what it waits for may never come.
+        """
+        poll = select.poll()
+        poll.register(end, select.POLLRDHUP)
+        poll.poll()
+        if not self._serves.wait(ORPHAN_LIMIT):
+            os._exit(1)
 
     @property
     def _now(self) -> ChildDaemon:
@@ -128,6 +148,9 @@ class _Child:
         if not self._now.wait(0):
             log.warning("the parent process is gone: stopping")
             self._stop_beside(None)
+            if not self._now.wait(self._now.config.shutdown_timeout + GRACE):
+                log.critical("it has not stopped in time: it ends at once")
+                os._exit(1)
 
     def _check(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         """Says what is wrong with the config, as far as a start tells before it opens anything.
@@ -179,19 +202,24 @@ class _Child:
             sockets,
             arguments["resolved"],
             arguments.get("ours", ()),
+            turn=arguments["turn"],
         )
 
     def _commit(
         self, arguments: Mapping[str, Any], descriptors: Sequence[int]
     ) -> dict[str, list[str]]:
         """See `ChildDaemon.commit`."""
-        del arguments, descriptors
-        report = self._now.commit()
+        del descriptors
+        report = self._now.commit(arguments["turn"])
         return {
             "changes": [str(change) for change in report.changes],
             "failures": list(report.failures),
             "warnings": list(report.warnings),
         }
+
+    def _serve_also(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        """See `ChildDaemon.serve_also`."""
+        self._now.serve_also(list(zip(arguments["addresses"], descriptors, strict=True)))
 
     def _stop(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         """Begins to stop; the end of the process says that it has."""
@@ -208,8 +236,13 @@ class _Child:
         self._now.reopen_logs()
 
     def _ping(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> bool:
-        """Whether it is well, as `Daemon.is_well`."""
+        """Whether it is well, as `Daemon.is_well`.
+
+        Raises:
+            StopsError: it stops.
+        """
         del descriptors
+        self._now.check_that_it_runs()
         return self._now.is_well(arguments["within"])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from concurrent.futures import Future
 from contextlib import suppress
 from enum import StrEnum
@@ -98,7 +99,10 @@ class Child:
         self._hub = hub
         self._lock = threading.Lock()
         self._state = State.STARTING
+        self._away_since: float | None = time.monotonic()
         self._life: Life | None = None
+        self._limit: float | None = None
+        """When its process has to have ended, where it is to."""
         self._ending = threading.Event()
         self._timeout: float | None = None
         """Of the stop."""
@@ -118,6 +122,12 @@ class Child:
         return self._state
 
     @property
+    def away(self) -> float:
+        """Seconds since it has last served; 0 while it does."""
+        since = self._away_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @property
     def is_starting(self) -> bool:
         """Whether it has a process that is to serve soon."""
         return self.starts > 0 and self._state is State.STARTING
@@ -131,8 +141,10 @@ class Child:
     def asking(self) -> Asking | None:
         """The channel to its process, while that serves."""
         with self._lock:
-            serves = self._state is State.SERVING
-            return self._life.asking if serves and self._life is not None else None
+            if self._state is not State.SERVING or self._life is None:
+                return None
+            asking = self._life.asking
+            return None if asking.has_ended else asking
 
     def hold(self) -> None:
         """Before it begins: a process that is ready serves nobody until `release`."""
@@ -152,21 +164,41 @@ class Child:
         with self._lock:
             self._ending.set()
             self._timeout = timeout
-            life, served = self._life, self._state is State.SERVING
+            life, state = self._life, self._state
             if life is not None:
-                self._state = State.STOPPING
-        if life is not None:
-            self._ask_to_stop(life, served=served)
+                self._enter(State.STOPPING)
+        # Not twice: a second signal would end it at once.
+        if life is not None and state is not State.STOPPING:
+            self._ask_to_stop(life, served=state is State.SERVING)
         self._go.set()
 
     def replace(self) -> None:
-        """Asks the process to stop gracefully, and starts another as soon as it has."""
+        """Asks the process to stop gracefully, and starts another as soon as it has.
+
+        It has as long for that as at a stop of all: see `end_if_late`.
+        """
         with self._lock:
             life = self._life
-            if life is None or self._state is not State.SERVING:
+            if life is None or not self._leave(life):
                 return
-            self._replaced, self._state = True, State.STOPPING
+            self._replaced = True
         self._ask_to_stop(life, served=True)
+
+    def leaves(self, life: Life) -> None:
+        """The process says that it stops: somebody else has told it so. It has as long for that."""
+        with self._lock:
+            self._leave(life)
+
+    def end_if_late(self) -> None:
+        """Kills the process where it was to end, and has had its time."""
+        with self._lock:
+            life, limit = self._life, self._limit
+            if life is None or limit is None or time.monotonic() < limit:
+                return
+            self._limit = None
+        what = f"process {self.number} (pid {life.pid})"
+        log.critical("%s was to end, and has not in time: it is killed", what)
+        life.kill()
 
     def kill(self) -> None:
         """Ends the process at once; a signal handler may call it."""
@@ -180,6 +212,21 @@ class Child:
             return True
         self._thread.join(None if timeout is None else max(0.0, timeout))
         return not self._thread.is_alive()
+
+    def _leave(self, life: Life) -> bool:
+        """One that serves is to end by itself, and then has a successor; whether it is one."""
+        if life is not self._life or self._state is not State.SERVING:
+            return False
+        self._enter(State.STOPPING)
+        self._limit = time.monotonic() + self._hub.patience()
+        return True
+
+    def _enter(self, state: State) -> None:
+        self._state = state
+        if state is State.SERVING:
+            self._away_since = None
+        elif self._away_since is None:
+            self._away_since = time.monotonic()
 
     def _ask_to_stop(self, life: Life, *, served: bool) -> None:
         if served:
@@ -200,7 +247,7 @@ class Child:
             log.exception("process %d cannot be looked after", self.number)
             self._hub.give_up(f"process {self.number} cannot be looked after")
         finally:
-            self._state = State.ENDED
+            self._enter(State.ENDED)
             if not self.first.done():
                 self.first.set_exception(StartError("stopped before it had started"))
 
@@ -208,13 +255,13 @@ class Child:
         """One process; seconds until the next, None for none."""
         try:
             life = self._begin()
-        except OSError as error:
-            return self._died_early(f"cannot be started: {error.strerror or error}")
+        except (OSError, RuntimeError) as error:
+            return self._not_begun(getattr(error, "strerror", None) or str(error))
         problems, is_ready, cause = self._start(life)
         status = life.wait()
         with self._lock:
-            self._life = None
-            self._state = State.WAITING
+            self._life = self._limit = None
+            self._enter(State.WAITING)
         self._hub.has_ended(self.number)
         if self._ending.is_set():
             self.graceful = status == 0 or not is_ready
@@ -242,7 +289,8 @@ class Child:
         with self._lock:
             life = self._life or Life(self.number, self._hub.patience)
             self.starts += 1
-            self._life, self._state = life, State.STARTING
+            self._life = life
+            self._enter(State.STARTING)
             is_late = self._ending.is_set()
         if is_late:
             life.terminate()
@@ -265,7 +313,7 @@ class Child:
         with self._hub.changing, self._lock:
             is_current = self._hub.is_current(generation)
             is_late = self._ending.is_set()
-            self._state = State.STOPPING if is_late else State.SERVING
+            self._enter(State.STOPPING if is_late else State.SERVING)
         if is_late:
             self._ask_to_stop(life, served=True)
         elif not self.serves.done():
@@ -303,6 +351,15 @@ class Child:
         for problem in problems:
             log.error("process %d cannot start: %s", self.number, problem)
         log.error("process %d is started again %s", self.number, _when(delay))
+        return delay
+
+    def _not_begun(self, why: str) -> float | None:
+        """The system gives no process, thread or descriptor: no fault of what is to be started."""
+        if not self.first.done():
+            return self._died_early(f"cannot be started: {why}")
+        delay = self._delay(0.0)
+        what = f"process {self.number} cannot be started: {why}"
+        log.critical("%s; it is tried again %s", what, _when(delay))
         return delay
 
     def _died_early(self, how: str) -> float | None:

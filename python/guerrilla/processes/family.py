@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from guerrilla.errors import StartError
 from guerrilla.processes.channel import ChannelError, RefusedError
 from guerrilla.processes.children import Child
+from guerrilla.processes.place import GRACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,20 +20,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("guerrilla.processes")
 
-GRACE: Final = 20.0
-"""Seconds over `shutdown_timeout` that a child has to end, for workers and chains that close."""
-
 AT_ONCE: Final = 2.0
 """Seconds that children have to end where the start has failed."""
 
-_LOOK: Final = 0.05
-"""Seconds between two looks at who starts."""
-
 _SERVING_LIMIT: Final = 10.0
 """Seconds that one which is ready has until it serves."""
-
-START_PATIENCE: Final = 30.0
-"""Seconds that a reload waits for a child which is just starting, to be asked along with others."""
 
 FIGURES_LIMIT: Final = 5.0
 """Seconds for what a child is asked for a status: one that hangs is shown without figures."""
@@ -76,16 +68,6 @@ class Family:
         if problems:
             raise StartError(problems)
         return answer
-
-    def settle(self) -> None:
-        """Waits until none is just starting, for `START_PATIENCE` at most.
-
-        One that a reload does not ask has to start once more: with reloads that come faster than
-        it starts it would never serve.
-        """
-        limit = time.monotonic() + START_PATIENCE
-        while any(child.is_starting for child in self.children) and time.monotonic() < limit:
-            time.sleep(_LOOK)
 
     def hold(self) -> None:
         """Before they begin: who is ready serves nobody until `release`."""

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 from guerrilla.processes.channel import Asking
+from guerrilla.processes.wire import close_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,7 @@ class Life:
 
     Raises:
         OSError: it cannot be started.
+        RuntimeError: there is no thread to be had for it.
     """
 
     def __init__(self, number: int, patience: Callable[[], float]) -> None:
@@ -56,15 +58,15 @@ class Life:
         self._over = threading.Event()
         self._waiting = threading.Lock()
         here, there = socket.socketpair()
-        with there:
-            try:
-                self._process = _spawn(there.fileno())
-            except BaseException:
-                here.close()
-                raise
-        self.pid = self._process.pid
-        self._pidfd = _pidfd(self.pid)
-        self.asking = Asking(here, f"process {number}", self._cut)
+        with there, ExitStack() as undo:
+            undo.callback(here.close)
+            self._process = _spawn(there.fileno())
+            undo.callback(_end, self._process)
+            self.pid = self._process.pid
+            self._pidfd = _pidfd(self.pid)
+            undo.callback(close_all, [self._pidfd])
+            self.asking = Asking(here, f"process {number}", self._cut)
+            undo.pop_all()
 
     @property
     def uptime(self) -> float:
@@ -138,6 +140,11 @@ def _spawn(descriptor: int) -> subprocess.Popen[bytes]:
         # Not the parent's: what a terminal says (Ctrl-C) is for the parent alone.
         process_group=0,
     )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 def _pidfd(pid: int) -> int:

@@ -54,11 +54,13 @@ def status(parent: Parent, answers: Mapping[int, object]) -> dict[str, Any]:
     figures = {number: _table(answer).get("stats") for number, answer in answers.items()}
     return found | {
         "uptime": round(time.monotonic() - parent.began, 3),
-        "reloads": parent.reloads,
+        "reloads": parent.reloads.count,
         "stats": stats(parent, figures.values()),
         "chain": parent.config.backend_config.save_process,
         "processes": [
-            _described(child, _table(figures.get(child.number))) for child in parent.children
+            _described(child, _table(figures.get(child.number)))
+            | {"served_by": parent.lending.served_by.get(child.number)}
+            for child in parent.children
         ],
     }
 
@@ -73,7 +75,7 @@ def stats(parent: Parent, answers: Iterable[object]) -> dict[str, Any]:
     if logs is not None and "log_records_dropped" in found:
         found["log_records_dropped"] += logs.lost
     # Each child counts them too.
-    return found | {"reloads": parent.reloads, "reload_failures": parent.reload_failures}
+    return found | {"reloads": parent.reloads.count, "reload_failures": parent.reloads.failures}
 
 
 def _described(child: Child, figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,29 +17,22 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guerrilla._core import SharedMemory
-from guerrilla.config import load
 from guerrilla.errors import StartError
 from guerrilla.processes import merging
-from guerrilla.processes.agreement import Agreed, Agreement, wanted
 from guerrilla.processes.belongings import Belongings
-from guerrilla.processes.channel import (
-    VERSION,
-    ChannelError,
-    RefusedError,
-    TooLargeError,
-    pack,
-    readable_lines,
-)
+from guerrilla.processes.channel import ChannelError, RefusedError, TooLargeError, readable_lines
 from guerrilla.processes.children import READY_LIMIT, too_large
 from guerrilla.processes.estate import Estate, not_within_a_program, settle, take_over
-from guerrilla.processes.family import AT_ONCE, FIGURES_LIMIT, GRACE, Family
+from guerrilla.processes.family import AT_ONCE, Family
+from guerrilla.processes.lending import Lending
 from guerrilla.processes.lives import Life
-from guerrilla.processes.place import ALONE, by_interface
+from guerrilla.processes.place import ALONE, GRACE, by_interface
+from guerrilla.processes.reloads import Reloads
 from guerrilla.processes.rotation import rotating
 from guerrilla.processes.sockets import ListeningSockets
 from guerrilla.processes.spools import FamilyDesk
-from guerrilla.processes.vigil import keeping
+from guerrilla.processes.starts import make_memory, starting, told
+from guerrilla.processes.vigil import Vigil
 from guerrilla.running.opening import unusable
 from guerrilla.running.startup import raise_file_limit, resolve_servers
 
@@ -48,8 +41,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from os import PathLike
 
+    from guerrilla._core import SharedMemory
     from guerrilla.config import AppConfig, ServerConfig
-    from guerrilla.processes.agreement import Wanted
+    from guerrilla.processes.agreement import Agreed
     from guerrilla.processes.channel import Asked, Asking
     from guerrilla.processes.place import Place
 
@@ -80,7 +74,7 @@ class Parent:
     ) -> None:
         """Opens nothing."""
         self._place = place
-        self._before = place.before
+        self.before = place.before
         self.overrides = dict(overrides or {})
         self.config = config.model_copy(update=self.overrides) if self.overrides else config
         self.config_file = Path(config_file) if config_file is not None else None
@@ -102,8 +96,10 @@ class Parent:
         self.own = Belongings()
         self._family = Family(processes, self)
         self.children = self._family.children
-        self.reloads = 0
-        self.reload_failures = 0
+        self.ask_all = self._family.ask_all
+        self.reloads = Reloads(self)
+        self.lending = Lending(self)
+        self._vigil = Vigil(self.children, self.lending.look)
         self.cause: str | None = None
         """Why it has given up, where it has."""
         self._lock = threading.RLock()
@@ -164,6 +160,7 @@ class Parent:
         Returns:
             Whether all of them ended by themselves, with nothing cut off.
         """
+        self.reloads.stops.set()
         with self._lock:
             if self._started and not self._done.is_set():
                 try:
@@ -177,21 +174,8 @@ class Parent:
         self._family.kill()
 
     def is_well(self, within: float) -> bool:
-        """Whether all children that serve are, as `Daemon.is_well`; asked of each.
-
-        One that is being started again is looked after, and no reason to end all others.
-        """
-        found = self.ask_all("ping", {"within": within}, timeout=within / 4)
-        return all(answer is True for answer in found.values())
-
-    def ask_all(
-        self,
-        command: str,
-        arguments: Mapping[str, Any] | None = None,
-        timeout: float = FIGURES_LIMIT,
-    ) -> dict[int, Any]:
-        """As `Family.ask_all`."""
-        return self._family.ask_all(command, arguments, timeout)
+        """Whether it looks after its children: those of them that are not well are ended alone."""
+        return self._vigil.is_kept(within)
 
     def reopen_logs(self) -> None:
         """Opens log files anew, its own and those of all children.
@@ -223,36 +207,14 @@ class Parent:
             message = "reload_config_file needs a path: it was started without a file"
             raise RuntimeError(message)
         # Not with the lock: a stop has no need to wait for this.
-        self._family.settle()
+        self.reloads.settle()
         with self.around_reload(), self._lock:
             if not self._started or self._done.is_set() or self.sockets is None:
                 message = "reload_config_file needs a daemon that runs"
                 raise RuntimeError(message)
-            config = load(file)
-            if self.overrides:
-                config = config.model_copy(update=self.overrides)
-            # A child that starts meanwhile waits, and starts with what is in force then.
-            with self.changing:
-                return self._obey(wanted(self.config, config, file), self.sockets)
-
-    def _obey(self, asked: Wanted, sockets: ListeningSockets) -> Agreed:
-        agreement = Agreement(self.children, sockets, asked)
-        change = agreement.prepare()
-        change.turn_away()
-        report = agreement.commit()
-        # First: whatever becomes of the rest, a successor has to start with what the others obey.
-        old, self.config = self.config, asked.config
-        self.config_file, self.servers = asked.file, asked.servers
-        self.generation += 1
-        change.commit()
-        failures = [*report.failures, *self.own.replace(old, self.config)]
-        self.reloads += 1
-        self.reload_failures += bool(failures)
-        self._warnings = list(report.warnings)
-        self.own.watch_config(self)
-        self.own.move_control(self.config, self.config_file)
-        log.info("reloaded: %d changes, %d failures", len(report.changes), len(failures))
-        return Agreed(report.changes, tuple(failures), report.warnings)
+            report = self.reloads.obey(file, self.sockets)
+            self._warnings = list(report.warnings)
+            return report
 
     def status(self) -> dict[str, Any]:
         """As `Daemon.status`, of all children, and `processes`: what each of them does."""
@@ -286,18 +248,7 @@ class Parent:
     def begin_start(self, number: int, asking: Asking) -> tuple[Asked, int]:
         """Asks a child to start with what is in force now."""
         with self.changing:
-            sockets = [] if self.sockets is None else self.sockets.for_child(number)
-            memory = [] if self.memory is None else [self.memory.fileno()]
-            arguments = {
-                **self._told(),
-                "number": number,
-                "processes": self.processes,
-                "addresses": [address for address, _ in sockets],
-                "ours": [] if self.sockets is None else self.sockets.ours(),
-                "has_memory": bool(memory),
-                "hold": self._before is not None and self._before.is_open,
-            }
-            descriptors = [*memory, *(descriptor for _, descriptor in sockets)]
+            arguments, descriptors = starting(self, number)
             return asking.begin("start", arguments, descriptors), self.generation
 
     def is_current(self, generation: int) -> bool:
@@ -332,23 +283,23 @@ class Parent:
         self._refuse([*unresolved, *raise_file_limit(self.servers)])
         with self._naming():
             self.own.open(
-                config, opened, None if self._before is None else self._before.offer.pid_file
+                config, opened, None if self.before is None else self.before.offer.pid_file
             )
         self._listen(opened)
-        self.memory = _make_memory(self.processes)
+        self.memory = make_memory(self.processes)
         opened.enter_context(rotating(self.memory))
         opened.callback(self._end_children, AT_ONCE)
         answer = self._begin(first, opened)
         self._warnings = readable_lines(answer.get("warnings"))
         self.own.watch_config(self, opened)
-        opened.enter_context(keeping(self.children))
+        opened.enter_context(self._vigil.keeping())
 
     def _begin(self, first: Life | None, opened: ExitStack) -> Mapping[str, Any]:
         """Has all children serve, and takes requests; what the first one answers.
 
         Where there is a process before this one, not before that lets it.
         """
-        before, sockets = self._before, self.sockets
+        before, sockets = self.before, self.sockets
         if before is None or sockets is None:
             answer = self._family.begin(first)
             with self._naming():
@@ -373,7 +324,7 @@ class Parent:
         life = Life(0, self.patience)
         opened.callback(life.discard)
         try:
-            life.asking.ask("check", self._told(), timeout=READY_LIMIT)
+            life.asking.ask("check", told(self), timeout=READY_LIMIT)
         except RefusedError as error:
             raise StartError(error.errors) from error
         except TooLargeError as error:
@@ -442,24 +393,3 @@ class Parent:
         if self.config_file is None:
             return StartError(problems)
         return StartError(f"{self.config_file}: {problem}" for problem in problems)
-
-    def _told(self) -> dict[str, Any]:
-        """What a child is told of the config."""
-        return {
-            "version": VERSION,
-            "config": pack(self.config),
-            "config_file": None if self.config_file is None else os.fspath(self.config_file),
-            "resolved": self.resolved(),
-        }
-
-
-def _make_memory(processes: int) -> SharedMemory:
-    """What all processes have in common.
-
-    Raises:
-        StartError: the system gives none.
-    """
-    try:
-        return SharedMemory.create(processes)
-    except (OSError, ValueError) as error:
-        raise StartError(f"the memory of all processes cannot be made: {error}") from error

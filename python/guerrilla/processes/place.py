@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from guerrilla.processes.handover import Predecessor
 
 
+GRACE: Final = 20.0
+"""Seconds over `shutdown_timeout` that a child has to end, for workers and chains that close."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passed:
     """A socket that systemd has passed: it keeps it, and so does this process as long as it runs.

@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from guerrilla.errors import ConfigError, GuerrillaError, UpgradeError
+from guerrilla.errors import GuerrillaError, NotNowError, UpgradeError
 from guerrilla.processes.channel import readable_lines
 from guerrilla.processes.handover import VARIABLE, read_event
 from guerrilla.processes.lives import ending
@@ -165,11 +165,11 @@ class Upgrade:
         """Around a reload: the new program has read the config of before it.
 
         Raises:
-            ConfigError: an upgrade is under way.
+            NotNowError: an upgrade is under way.
         """
         with self._lock:
             if self._is_under_way:
-                raise ConfigError("an upgrade is under way: reload when it has ended")
+                raise NotNowError("an upgrade is under way: reload when it has ended")
             self._reloads += 1
         try:
             yield

@@ -92,6 +92,8 @@ class Wire:
         """Octets of the data that have no line end."""
         self._waiting: deque[int] = deque()
         """Descriptors whose line has not come whole."""
+        self.has_ended = False
+        """Nothing can be sent any more, by either side."""
 
     def fileno(self) -> int:
         """Of the socket; -1 once it is closed."""
@@ -149,6 +151,7 @@ class Wire:
 
     def end(self) -> None:
         """Ends it for both sides; who waits in `receive` has None. The socket is still open."""
+        self.has_ended = True
         with suppress(OSError):
             self._end.shutdown(socket.SHUT_RDWR)
 

@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 from guerrilla.running.tlswatch import INTERVAL, see
@@ -24,6 +25,9 @@ _STEP: Final = 200
 """Milliseconds without an event that end a group of them, and that a stop may take."""
 _DEBOUNCE: Final = 1_000
 """Milliseconds after which a group of events ends anyway, as in a folder that is never quiet."""
+
+AGAIN: Final = 10.0
+"""Seconds until a change that could not be taken over for the moment is told of again."""
 
 _MAX_LINKS: Final = 40
 """As many as Linux follows."""
@@ -47,8 +51,10 @@ class ConfigWatch:
     Args:
         path: of the config file.
         changed: called in the watch's own thread; it may call `stop`. What it raises is logged.
+            Where it says False, it is called again for what is there by then.
         interval: seconds between looks without an event.
         settle: seconds that the file has to stay as it is.
+        again: seconds until it is called again.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class ConfigWatch:
         *,
         interval: float = INTERVAL,
         settle: float = SETTLE,
+        again: float = AGAIN,
     ) -> None:
         """Takes the first look: `changed` follows what differs from it."""
         # Not normalised: behind a link, `..` is another folder than the text says.
@@ -65,6 +72,9 @@ class ConfigWatch:
         self._changed = changed
         self._interval = interval
         self._settle = settle
+        self._again = again
+        self._due: float | None = None
+        """When what is there is told of once more, though it may be what it was."""
         self._seen = see(self._path)
         self._loaded = _digest(self._path)
         self._end = threading.Event()
@@ -87,17 +97,22 @@ class ConfigWatch:
             happened: something did, so that the content is read even if the file looks the same.
         """
         seen = see(self._path)
-        if not happened and seen == self._seen:
+        is_due = self._due is not None and time.monotonic() >= self._due
+        if not happened and seen == self._seen and not is_due:
             return
         # Before the content is read, which may be newer than this, and then differs at the next.
         self._seen = seen
+        if is_due:
+            self._loaded = self._due = None
         content = self._settled()
         if content is None or content == self._loaded:
             return
-        self._loaded = content
+        self._loaded, self._due = content, None
         log.info("%s has changed", self._path)
         try:
-            self._changed()
+            if self._changed() is False:
+                self._due = time.monotonic() + self._again
+                log.warning("%s is read once more in %g s", self._path, self._again)
         except Exception:
             log.exception("%s has changed and could not be taken over", self._path)
 

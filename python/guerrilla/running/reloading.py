@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from guerrilla._core import Core
 from guerrilla.config.diff import changes
 from guerrilla.engine.backends import backends_of, keep_backends
-from guerrilla.errors import ConfigError, StartError
+from guerrilla.errors import ConfigError, NotNowError, StartError
 from guerrilla.logs.output import LogSettings, log_problem
 from guerrilla.processes.place import passed_for
 from guerrilla.running.opening import (
@@ -416,12 +416,15 @@ class _Reads(Protocol):
         """As `Daemon.reload_config_file`."""
 
 
-def read_again(daemon: _Reads, why: str) -> None:
+def read_again(daemon: _Reads, why: str) -> bool:
     """Reloads the config file for a signal or a change, which wait for no answer: it is logged.
 
     Args:
         daemon: one that runs.
         why: what asked for it, for the log.
+
+    Returns:
+        Whether that is all: False where the same file may be obeyed a little later.
     """
     try:
         report = daemon.reload_config_file()
@@ -429,9 +432,10 @@ def read_again(daemon: _Reads, why: str) -> None:
         for problem in error.problems:
             log.error("%s: %s", why, problem)  # noqa: TRY400  # no fault of code
         log.error("%s: nothing of the config was applied", why)  # noqa: TRY400
-        return
+        return not isinstance(error, NotNowError)
     except RuntimeError as error:
         log.error("%s: %s", why, error)  # noqa: TRY400
-        return
+        return True
     for change in report.changes:
         log.info("%s: %s", why, change)
+    return True

@@ -69,7 +69,8 @@ class ServiceManager:
         try:
             yield
         finally:
-            self.ready(status())
+            if not self._stopping:  # For which a reload is not waited for.
+                self.ready(status())
 
     def stopping(self) -> None:
         """A stop begins; told once."""

@@ -33,6 +33,8 @@ pub(crate) struct Listeners {
     shared: Arc<Shared>,
     /// Of one address there may be several sockets.
     running: HashMap<Key, Vec<Running>>,
+    /// Of another process, which does not serve them now.
+    lent: Vec<Running>,
     servers: HashMap<String, Arc<Live>>,
 }
 
@@ -79,27 +81,58 @@ pub(crate) fn bind_all<'a>(
 
 impl Listeners {
     pub(crate) fn new(runtime: Handle, shared: Arc<Shared>) -> Self {
-        Self { runtime, shared, running: HashMap::new(), servers: HashMap::new() }
+        Self { runtime, shared, running: HashMap::new(), lent: Vec::new(), servers: HashMap::new() }
     }
 
     /// Serves what is bound.
     pub(crate) fn serve(&mut self, bound: Vec<(Bound, ServerConfig)>) {
         for (bound, config) in bound {
-            let address = bound.address();
             let key = key(&config);
-            self.shared.log.write(Level::Info, "net", format_args!("listening on {address}"));
-            let live = self.servers.entry(config.name.clone());
-            let new = || Arc::new(Live::new(config, &self.shared.tenant));
-            let live = Arc::clone(live.or_insert_with(new));
-            let (socket, file, kept) = bound.split();
-            let door = Arc::new(Door::new(socket.share().ok(), file, kept));
-            let (end, ended): (Sender<()>, _) = channel();
-            let (shared, ours) = (Arc::clone(&self.shared), Arc::clone(&door));
-            self.runtime.spawn(async move {
-                serve(socket, live, ours, shared).await;
-                drop(end);
-            });
-            self.running.entry(key).or_default().push(Running { address, door, ended });
+            let running = self.run(bound, config);
+            self.running.entry(key).or_default().push(running);
+        }
+    }
+
+    fn run(&mut self, bound: Bound, config: ServerConfig) -> Running {
+        let address = bound.address();
+        self.shared.log.write(Level::Info, "net", format_args!("listening on {address}"));
+        let live = self.servers.entry(config.name.clone());
+        let new = || Arc::new(Live::new(config, &self.shared.tenant));
+        let live = Arc::clone(live.or_insert_with(new));
+        let (socket, file, kept) = bound.split();
+        let door = Arc::new(Door::new(socket.share().ok(), file, kept));
+        let (end, ended): (Sender<()>, _) = channel();
+        let (shared, ours) = (Arc::clone(&self.shared), Arc::clone(&door));
+        self.runtime.spawn(async move {
+            serve(socket, live, ours, shared).await;
+            drop(end);
+        });
+        Running { address, door, ended }
+    }
+
+    /// Serves these beside its own, and no others of another process any more: they are `kept`, so that nobody is
+    /// turned away. What none of `servers` has is closed.
+    pub(crate) fn serve_also(&mut self, mut lent: Inherited, servers: &[ServerConfig]) {
+        self.give_back();
+        for server in servers {
+            for bound in lent.take(&server.address) {
+                let running = self.run(bound, server.clone());
+                self.lent.push(running);
+            }
+        }
+    }
+
+    fn give_back(&mut self) {
+        let lent = std::mem::take(&mut self.lent);
+        if lent.is_empty() {
+            return;
+        }
+        for one in &lent {
+            one.door.close();
+        }
+        self.shared.shutdown.tell();
+        for one in lent {
+            self.end(one);
         }
     }
 
@@ -170,6 +203,8 @@ impl Listeners {
         servers: &[ServerConfig],
         inherited: &mut Inherited,
     ) -> Failures {
+        // They may be of another server now: who lends them does so again.
+        self.give_back();
         for server in servers {
             if let Some(live) = self.servers.get(&server.name) {
                 self.admit(server);

@@ -1,6 +1,6 @@
 //! `Core`, `LogBatch` and `LogRecord`.
 
-use std::os::fd::IntoRawFd;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -116,6 +116,15 @@ fn misfit(address: &ListenAddress, error: &std::io::Error) -> PyErr {
     PyValueError::new_err(format!("{address}: {error}"))
 }
 
+fn duplicates(sockets: Vec<(String, i32)>) -> PyResult<Vec<(ListenAddress, OwnedFd)>> {
+    let each = sockets.into_iter().map(|(text, number)| {
+        let address = parse_address(&text)?;
+        let socket = duplicate(number).map_err(|error| misfit(&address, &error))?;
+        Ok((address, socket))
+    });
+    each.collect()
+}
+
 #[pymethods]
 impl PyCore {
     #[new]
@@ -133,13 +142,17 @@ impl PyCore {
 
     #[pyo3(signature = (sockets, kept = true))]
     fn inherit(&self, sockets: Vec<(String, i32)>, kept: bool) -> PyResult<()> {
-        let mut taken = Vec::with_capacity(sockets.len());
-        for (text, number) in sockets {
-            let address = parse_address(&text)?;
-            let socket = duplicate(number).map_err(|error| misfit(&address, &error))?;
-            taken.push((address, socket));
-        }
+        let taken = duplicates(sockets)?;
         self.0.inherit(taken, kept).map_err(|(address, error)| misfit(&address, &error))
+    }
+
+    fn serve_also(&self, py: Python<'_>, sockets: Vec<(String, i32)>) -> PyResult<()> {
+        let lent = duplicates(sockets)?;
+        match py.detach(|| self.0.serve_also(lent)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(PyRuntimeError::new_err("it does not run")),
+            Err((address, error)) => Err(misfit(&address, &error)),
+        }
     }
 
     fn leave_files(&self, py: Python<'_>) -> Vec<String> {

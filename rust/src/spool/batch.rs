@@ -123,9 +123,9 @@ impl Batch {
         let mut undone = Vec::new();
         for effect in self.effects {
             match effect {
-                Effect::Saved { job, .. } | Effect::Known(job) => {
-                    shared.refuse(job.into_job(), Refusal::Broken);
-                }
+                // Its file is looked after by `Suspects`.
+                Effect::Saved { job, .. } => shared.turn_down(job.into_job(), Refusal::Broken),
+                Effect::Known(job) => shared.refuse(job.into_job(), Refusal::Broken),
                 Effect::Deleted { held, why, .. } => undone.push(Job::Delete { held, why }),
                 Effect::Deferred { job, .. } => undone.push(job),
                 Effect::Forgot(marks) => undone.push(Job::Forget { marks }),
@@ -343,6 +343,11 @@ impl Shared {
         if let Job::Insert { file: Some(file), adopted: None, .. } = &job {
             self.files.push(FileJob::Remove(file.name.clone()));
         }
+        self.turn_down(job, refusal);
+    }
+
+    /// Refuses a message, whose file stays.
+    fn turn_down(&self, job: Job, refusal: Refusal) {
         self.figures.refused.add();
         job.refuse(refusal);
     }

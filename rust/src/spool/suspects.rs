@@ -11,12 +11,18 @@ pub(super) struct Suspects {
     ids: Vec<i64>,
     /// With what each was before; none where it was not there.
     marks: Vec<(String, Option<i64>)>,
+    /// Bodies in files, which stay as long as their rows may be there: a process that is started meanwhile would
+    /// else find a message without its body, as if it had been lost.
+    files: Vec<String>,
 }
 
 impl Suspects {
     /// In the order in which they were written.
     pub(super) fn add(&mut self, id: i64, saved: &Saved) {
         self.ids.push(id);
+        if saved.adopted.is_none() {
+            self.files.extend(saved.file.iter().map(|file| file.name.clone()));
+        }
         self.marks.extend(saved.entry.mark().map(|mark| (mark.to_owned(), None)));
         if let Some(adopted) = &saved.adopted {
             self.marks.extend(adopted.gaps.iter().map(|(key, _)| (key.clone(), None)));
@@ -38,7 +44,8 @@ impl Suspects {
         Ok(())
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    /// They are no more; the files that they had.
+    pub(super) fn clear(&mut self) -> Vec<String> {
+        std::mem::take(self).files
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::batch::Batch;
+use super::files::FileJob;
 use super::lease::Held;
 use super::statements::Statements;
 use super::suspects::Suspects;
@@ -314,7 +315,9 @@ impl Writer {
         let connection = database::open(&path).map_err(|error| error.to_string())?;
         self.forget_suspects(&connection)
             .map_err(|error| format!("{}: {error}", path.display()))?;
-        self.suspects.clear();
+        for name in self.suspects.clear() {
+            self.shared.files.push(FileJob::Remove(name));
+        }
         self.shared.recount(&connection).map_err(|error| format!("{}: {error}", path.display()))?;
         for job in std::mem::take(&mut self.waiting) {
             self.keep(job);

@@ -12,6 +12,7 @@ import os
 import random
 import struct
 import subprocess
+import time
 from pathlib import Path
 from typing import Final
 
@@ -129,6 +130,17 @@ class Disk:
     def wait_for_failures(self, count: int = 1) -> None:
         """Waits until so many operations have failed."""
         until(lambda: self.failed >= count)
+
+    def wait_until_quiet(self) -> None:
+        """Waits until nothing is written for a moment.
+
+        A process that is killed within a change leaves half a record of it in the journal, or none,
+        and another one that goes on there writes behind that.
+        """
+        before, size = -1, self._journal.stat().st_size
+        while size != before:
+            time.sleep(0.2)
+            before, size = size, self._journal.stat().st_size
 
     def begin(self) -> None:
         """All that is there now is on disk. To be called before the process starts."""

@@ -90,6 +90,27 @@ fn a_commit_that_reaches_the_disk_although_it_failed_is_undone() {
 }
 
 #[test]
+fn a_body_stays_as_long_as_its_row_may_be_there_although_it_was_refused() {
+    let large = vec![1; LARGEST_INLINE + 1];
+    let mut bench = Bench::new();
+    assert_eq!(bench.insert("a", &[("before", b"1")]), [Ok(())]);
+    let wal = bench.spool.path().join("spool.db-wal");
+    fail(&wal, Call::Sync, 0, SQLITE_IOERR_FSYNC);
+    assert_eq!(bench.insert("a", &[("refused", &large)]), [Err(Refusal::Broken)]);
+    let paths = bench.body_paths();
+    assert_eq!(paths.len(), 1);
+    // What is done with it would be done before anything behind it.
+    assert_eq!(bench.insert("a", &[("meanwhile", &large)]), [Err(Refusal::Broken)]);
+    assert!(paths[0].exists());
+    mend(&wal);
+    bench.wait_for("spool_broken", 0);
+    bench.wait(|| bench.bodies() == 0);
+    bench.reopen();
+    assert_eq!(bench.figure("spool_depth"), 1);
+    assert_eq!(bench.figure("spool_damaged"), 0);
+}
+
+#[test]
 fn the_marks_of_a_commit_that_failed_are_undone_with_it() {
     let bench = Bench::new();
     let taken = |id: i64, after: i64, gaps: &[(&str, i64)]| {

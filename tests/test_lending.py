@@ -1,0 +1,107 @@
+"""Places whose process does not serve: another one takes who connects to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import ExitStack
+
+from tests.running import RunningDaemon
+from tests.test_agreement import reload
+from tests.test_processes import (
+    DYING,
+    TIMEOUT,
+    Make,
+    in_data,
+    make,
+    pids,
+    processes,
+    refused,
+    replaced,
+)
+from tests.wire import Wire, until
+
+__all__ = ["make"]
+
+IMPATIENT = (
+    "import sys\n"
+    "from guerrilla.processes import children, lending, vigil\n"
+    "children.DELAYS = (0.1,) * 7\n"
+    "lending.AFTER, vigil.EVERY, vigil.MOST = 0.3, 0.2, 100\n"
+    "from guerrilla.cli import main\n"
+    "sys.exit(main())\n"
+)
+COMMAND = [sys.executable, "-c", IMPATIENT]
+
+REFUSING = DYING.replace("os.kill(os.getpid(), signal.SIGSEGV)", 'raise LookupError("no driver")')
+
+
+def served_by(daemon: RunningDaemon) -> list[int | None]:
+    return [one["served_by"] for one in processes(daemon)]
+
+
+def greeted(daemon: RunningDaemon, count: int = 24) -> set[str]:
+    """Connects so often, and waits for each; by which names they are greeted."""
+    with ExitStack() as opened:
+        wires = [opened.enter_context(Wire(daemon.port, greeted=False)) for _ in range(count)]
+        return {wire.reply().split()[1] for wire in wires}
+
+
+def test_one_that_cannot_start_is_served_by_another(make: Make) -> None:
+    daemon = make(module=REFUSING, chain="Dying|SQL", command=COMMAND)
+    first, second = pids(daemon)
+    (daemon.folder / "die").touch()
+    os.kill(first, signal.SIGKILL)
+    assert greeted(daemon) == {"mx.example.com"}
+    assert served_by(daemon) == [1, None]
+    assert "process 0 does not serve: 1 does meanwhile" in daemon.log_text()
+    # A reload takes it, and it is lent again: as that of another name.
+    answer = reload(daemon, ("mx.example.com", "new.example.com"))
+    assert answer["ok"], answer
+    assert greeted(daemon) == {"new.example.com"}
+    assert served_by(daemon) == [1, None]
+    # So where the other one dies as well, as soon as one of both is there.
+    (daemon.folder / "die").unlink()
+    replaced(daemon, 0, first)
+    until(lambda: served_by(daemon) == [None, None])
+    (daemon.folder / "die").touch()
+    os.kill(second, signal.SIGKILL)
+    assert greeted(daemon) == {"new.example.com"}
+    assert served_by(daemon) == [None, 0]
+    (daemon.folder / "die").unlink()
+    replaced(daemon, 1, second)
+    until(lambda: served_by(daemon) == [None, None])
+    assert greeted(daemon) == {"new.example.com"}
+    daemon.stop()
+
+
+def test_one_that_takes_its_time_to_stop_is_served_by_another(make: Make) -> None:
+    """As one that was told so, and not by its parent."""
+    daemon = make(command=COMMAND, top="shutdown_timeout = 30")
+    first, _ = pids(daemon)
+    with ExitStack() as opened:
+        clients = [opened.enter_context(Wire(daemon.port)) for _ in range(12)]
+        for client in clients:
+            in_data(client)
+        os.kill(first, signal.SIGTERM)
+        until(lambda: served_by(daemon) == [1, None])
+        assert greeted(daemon) == {"mx.example.com"}
+        assert [one["state"] for one in processes(daemon)] == ["stopping", "serving"]
+        # That all stop changes nothing for it.
+        daemon.process.send_signal(signal.SIGTERM)
+        until(lambda: refused(daemon))
+        for client in clients:
+            assert client.ask(b"Subject: x\r\n\r\nx\r\n.\r\n").startswith("250 ")
+    assert daemon.process.wait(TIMEOUT) == 0
+
+
+def test_what_all_have_is_not_lent(make: Make) -> None:
+    daemon = make(module=REFUSING, chain="Dying|SQL", command=COMMAND, top="shared_sockets = true")
+    (daemon.folder / "die").touch()
+    os.kill(pids(daemon)[0], signal.SIGKILL)
+    until(lambda: daemon.log_text().count("process 0 is started again") > 1)
+    assert greeted(daemon) == {"mx.example.com"}
+    assert served_by(daemon) == [None, None]
+    assert "meanwhile" not in daemon.log_text()
+    daemon.stop()
