@@ -29,14 +29,14 @@ def room(name: str) -> list[Path]:
     return found
 
 
-@pytest.mark.parametrize("name", ["smtp", "mail"])
+@pytest.mark.parametrize("name", ["smtp", "mail", "bench/client"])
 def test_the_protocol_knows_no_io(name: str) -> None:
     forbidden = {"tokio", "rustls", "pyo3", "mio", "socket2"}
     offenders = {str(path.relative_to(ROOT)): names_in(path) & forbidden for path in room(name)}
     assert {path: names for path, names in offenders.items() if names} == {}
 
 
-@pytest.mark.parametrize("name", ["smtp", "mail"])
+@pytest.mark.parametrize("name", ["smtp", "mail", "bench/client"])
 def test_the_protocol_knows_no_socket_and_no_clock(name: str) -> None:
     # `std::net` has addresses too, which are values.
     forbidden = {"TcpStream", "TcpListener", "UdpSocket", "UnixStream", "Instant", "sleep"}

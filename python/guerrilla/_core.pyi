@@ -18,6 +18,7 @@ __all__ = [
     "Credentials",
     "Envelope",
     "Header",
+    "Load",
     "LogBatch",
     "LogRecord",
     "Login",
@@ -646,6 +647,112 @@ def make_certificate(hosts: Sequence[str], days: int) -> tuple[str, str]:
     Raises:
         ValueError: a host that a certificate cannot be for, or none; days out of range.
     """
+
+@type_check_only
+class LoadSettings(TypedDict):
+    """What a `Load` does."""
+
+    addresses: list[str]
+    """`ip:port` or `[v6]:port`, of which the first is used where somebody listens; or one `unix:/path`."""
+    protocol: Literal["smtp", "lmtp"]
+    helo: str
+    sender: str
+    """Empty for the null reverse-path."""
+    recipients: list[str]
+    """Of each message; ASCII."""
+    tls: Literal["starttls", "implicit"] | None
+    server_name: str
+    """Whose certificate it has to be: a host name or an address."""
+    authorities: bytes | None
+    """Certificates in PEM, which the server's is verified by. None: any is taken."""
+    pipelining: bool
+    """Whether MAIL, RCPT and DATA go together, where that is offered."""
+    header: list[bytes]
+    """The header section of made messages, with its empty line, in the pieces between which their number stands, of twelve digits."""
+    sizes: tuple[int, int]
+    """The least and the most of made messages."""
+    mails: list[bytes]
+    """Messages to send in place of made ones, with lines that end in CRLF."""
+    connections: int
+    """At a time."""
+    per_connection: int
+    """Messages over one connection. 0: all there are."""
+    messages: int
+    rate: float | None
+    """Messages a second. None: as many as the target answers."""
+    duration: float
+    """No message begins later than so long after the first."""
+    timeout: float
+    """For a connection, a handshake, a reply, and a portion of a message."""
+    threads: int
+
+@type_check_only
+class Latency(TypedDict):
+    """How long messages took, in seconds; each figure is right to a hundredth of itself."""
+
+    count: int
+    mean: float
+    min: float
+    p50: float
+    p90: float
+    p99: float
+    p99_9: float
+    max: float
+    buckets: list[tuple[float, float, int]]
+    """From, to, how many; those that are not empty."""
+
+@type_check_only
+class LoadFigures(TypedDict):
+    """What became of the messages so far."""
+
+    ended: Literal["done", "duration", "unopened", "gave-up", "stopped"] | None
+    """None while it runs. `unopened`: no connection could be opened at the start; `gave-up`: nor could they later."""
+    seconds: float
+    """From the start, when the first connections are open, to the last message."""
+    begun: int
+    accepted: int
+    refused: int
+    """By a reply, for one recipient at least."""
+    failed: int
+    """By an error. What has begun and is neither of these is on its way, or was when it was stopped."""
+    unsent: int
+    """Due at the rate, and not begun: no connection was free."""
+    octets: int
+    """Of what was accepted."""
+    connections: int
+    """That were made."""
+    from_dot: Latency
+    """From the final dot to its last reply."""
+    from_due: Latency
+    """From when the message was due to the last reply to its final dot; without a rate, from its begin."""
+    replies: list[tuple[str, int, int, str | None]]
+    """Where, the code, how often, and of one that refuses its first line, the first time."""
+    errors: list[tuple[str, str, int, str | None]]
+    """Kind, where, how often, and what it was the first time."""
+    part: float
+    """Seconds of each of `parts`."""
+    parts: list[tuple[int, int]]
+    """Messages that were accepted, and others, in equal parts of time from the start on."""
+
+@final
+class Load:
+    """Messages to a server, from threads of its own that need no GIL: what `guerrillad bench` sends.
+
+    It begins at once, goes on until all are sent or the time is over, and ends at the latest
+    `timeout` after that. One that is dropped is stopped.
+
+    Raises:
+        OSError: no threads, or no descriptors for them.
+        ValueError: a setting that is wrong.
+    """
+
+    def __new__(cls, settings: LoadSettings) -> Self: ...
+    def wait(self, timeout: float) -> bool:
+        """Waits until it has ended, `timeout` seconds at most; whether it has."""
+    def stop(self) -> None:
+        """Ends it now, whatever is on its way. Idempotent."""
+    def figures(self) -> LoadFigures:
+        """What there is to tell: while it runs, or at the end."""
 
 def claim(envelopes: Sequence[Envelope]) -> list[bool]:
     """Claims envelopes before a storing stage: False for one that expired or whose peer is gone.

@@ -35,6 +35,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             "version",
             "schema",
             "send",
+            "bench",
             "cert",
             "password",
         ),

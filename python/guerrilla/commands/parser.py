@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from guerrilla import _core
 from guerrilla.commands import (
+    bench,
     cert,
     check,
     config,
@@ -113,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     spool.add(commands)
     schema.add(commands)
     send.add(commands)
+    bench.add(commands)
     cert.add(commands)
     password.add(commands)
     add_command(commands, "version", _version, help_="print version and build")

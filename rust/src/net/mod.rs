@@ -34,3 +34,4 @@ pub(crate) use bound::Bound;
 pub(crate) use inherited::Inherited;
 pub(crate) use listeners::{Failures, Listeners, bind_all};
 pub(crate) use shutdown::Shutdown;
+pub(crate) use stream::Stream;

@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// A connected socket.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -19,7 +19,7 @@ pub(super) enum Stream {
 impl Stream {
     /// Reads what is there. On a short read the socket counts as empty, which saves the read that
     /// would only say so.
-    pub(super) fn poll_read(
+    pub(crate) fn poll_read(
         &mut self,
         context: &mut Context<'_>,
         buffer: &mut [u8],
@@ -39,7 +39,7 @@ impl Stream {
         }
     }
 
-    pub(super) fn try_write(&self, octets: &[u8]) -> io::Result<usize> {
+    pub(crate) fn try_write(&self, octets: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(octets),
             Self::Unix(stream) => stream.try_write(octets),
@@ -55,7 +55,7 @@ impl Stream {
         socket.send_with_flags(octets, libc::MSG_NOSIGNAL)
     }
 
-    pub(super) fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(context),
             Self::Unix(stream) => stream.poll_write_ready(context),
@@ -81,7 +81,7 @@ impl Stream {
     }
 
     /// Sends what is written at once.
-    pub(super) fn set_nodelay(&self) -> io::Result<()> {
+    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_nodelay(true),
             Self::Unix(_) => Ok(()),

@@ -7,6 +7,7 @@
 
 mod address;
 mod backend;
+mod bench;
 mod certificate;
 mod charset;
 mod check;
@@ -39,6 +40,8 @@ mod _core {
     use super::address::{PyAddress, ascii_host};
     #[pymodule_export]
     use super::backend::PyBackend;
+    #[pymodule_export]
+    use super::bench::PyLoad;
     #[pymodule_export]
     use super::certificate::make_certificate;
     #[pymodule_export]

@@ -82,7 +82,7 @@ pub(super) fn roots(path: &Path, octets: &[u8]) -> Result<RootCertStore, Problem
     Ok(store)
 }
 
-fn certificates(octets: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn certificates(octets: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(octets)
         .collect::<Result<_, _>>()
         .map_err(|error| format!("not PEM: {error}"))?;

@@ -17,6 +17,7 @@ mod resolver;
 pub use client::ClientAuth;
 pub(crate) use client::subject;
 pub use context::{Context, Settings};
+pub(crate) use files::certificates;
 
 /// What is wrong with one key of a `tls` section.
 #[derive(Clone, Debug, PartialEq, Eq)]
