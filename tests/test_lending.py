@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from contextlib import ExitStack
 
+from guerrilla.control.client import ask
 from tests.running import RunningDaemon
 from tests.test_agreement import reload
 from tests.test_processes import (
@@ -32,6 +34,13 @@ IMPATIENT = (
     "from guerrilla.cli import main\n"
     "sys.exit(main())\n"
 )
+CUT_OFF = IMPATIENT.replace("100", "4").replace(
+    "from guerrilla.cli",
+    "from guerrilla.processes.parent import Parent\n"
+    "Parent.reopen_logs = lambda parent: parent.children[0].life.asking.end()\n"
+    "from guerrilla.cli",
+)
+"""Its `reopen-logs` ends the channel to the first process, as where that has read nothing."""
 COMMAND = [sys.executable, "-c", IMPATIENT]
 
 REFUSING = DYING.replace("os.kill(os.getpid(), signal.SIGSEGV)", 'raise LookupError("no driver")')
@@ -94,6 +103,27 @@ def test_one_that_takes_its_time_to_stop_is_served_by_another(make: Make) -> Non
         for client in clients:
             assert client.ask(b"Subject: x\r\n\r\nx\r\n.\r\n").startswith("250 ")
     assert daemon.process.wait(TIMEOUT) == 0
+
+
+def test_one_whose_parent_can_ask_it_nothing_stops_in_its_own_time(make: Make) -> None:
+    """To it the parent is gone. It answers no more, and is served for, and not killed for that."""
+    daemon = make(command=[sys.executable, "-c", CUT_OFF], top="shutdown_timeout = 30")
+    first, second = pids(daemon)
+    with ExitStack() as opened:
+        clients = [opened.enter_context(Wire(daemon.port)) for _ in range(12)]
+        for client in clients:
+            in_data(client)
+        assert ask(f"{daemon.config_file}.sock", "reopen-logs")["ok"]
+        until(lambda: served_by(daemon) == [1, None])
+        threading.Event().wait(1.0)  # more than it has to answer
+        assert greeted(daemon) == {"mx.example.com"}
+        assert [one["state"] for one in processes(daemon)] == ["stopping", "serving"]
+        for client in clients:
+            assert client.ask(b"Subject: x\r\n\r\nx\r\n.\r\n").startswith("250 ")
+    replaced(daemon, 0, first)
+    assert pids(daemon)[1] == second
+    assert f"process 0 (pid {first}) ended with status 0 after " in daemon.log_text()
+    daemon.stop()
 
 
 def test_what_all_have_is_not_lent(make: Make) -> None:
