@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 from guerrilla.control.client import ask
 from tests.running import RunningDaemon
+from tests.services.base import free_port
 from tests.test_agreement import reload
 from tests.test_processes import (
     DYING,
@@ -41,6 +42,7 @@ CUT_OFF = IMPATIENT.replace("100", "4").replace(
     "from guerrilla.cli",
 )
 """Its `reopen-logs` ends the channel to the first process, as where that has read nothing."""
+PATIENT = IMPATIENT.replace("(0.1,)", "(3600.0,)").replace("0.3", "3600.0")
 COMMAND = [sys.executable, "-c", IMPATIENT]
 
 REFUSING = DYING.replace("os.kill(os.getpid(), signal.SIGSEGV)", 'raise LookupError("no driver")')
@@ -123,6 +125,20 @@ def test_one_whose_parent_can_ask_it_nothing_stops_in_its_own_time(make: Make) -
     replaced(daemon, 0, first)
     assert pids(daemon)[1] == second
     assert f"process 0 (pid {first}) ended with status 0 after " in daemon.log_text()
+    daemon.stop()
+
+
+def test_who_waits_where_nobody_is_hears_why_a_reload_takes_the_place(make: Make) -> None:
+    daemon = make(command=[sys.executable, "-c", PATIENT])
+    first, port = pids(daemon)[0], free_port()
+    os.kill(first, signal.SIGKILL)
+    until(lambda: processes(daemon)[0]["state"] == "waiting to be started again")
+    with ExitStack() as opened:
+        clients = [opened.enter_context(Wire(daemon.port, greeted=False)) for _ in range(24)]
+        answer = reload(daemon, ("127.0.0.1:0", f"127.0.0.1:{port}"))
+        assert answer["ok"], answer
+        heard = [client.reply() for client in clients]
+    assert {line[:4] for line in heard} <= {"220 ", "421 "}
     daemon.stop()
 
 
