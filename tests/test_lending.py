@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from contextlib import ExitStack
 
+from guerrilla.control.client import ask
 from tests.running import RunningDaemon
+from tests.services.base import free_port
 from tests.test_agreement import reload
 from tests.test_processes import (
     DYING,
@@ -32,6 +35,14 @@ IMPATIENT = (
     "from guerrilla.cli import main\n"
     "sys.exit(main())\n"
 )
+CUT_OFF = IMPATIENT.replace("100", "4").replace(
+    "from guerrilla.cli",
+    "from guerrilla.processes.parent import Parent\n"
+    "Parent.reopen_logs = lambda parent: parent.children[0].life.asking.end()\n"
+    "from guerrilla.cli",
+)
+"""Its `reopen-logs` ends the channel to the first process, as where that has read nothing."""
+PATIENT = IMPATIENT.replace("(0.1,)", "(3600.0,)").replace("0.3", "3600.0")
 COMMAND = [sys.executable, "-c", IMPATIENT]
 
 REFUSING = DYING.replace("os.kill(os.getpid(), signal.SIGSEGV)", 'raise LookupError("no driver")')
@@ -94,6 +105,41 @@ def test_one_that_takes_its_time_to_stop_is_served_by_another(make: Make) -> Non
         for client in clients:
             assert client.ask(b"Subject: x\r\n\r\nx\r\n.\r\n").startswith("250 ")
     assert daemon.process.wait(TIMEOUT) == 0
+
+
+def test_one_whose_parent_can_ask_it_nothing_stops_in_its_own_time(make: Make) -> None:
+    """To it the parent is gone. It answers no more, and is served for, and not killed for that."""
+    daemon = make(command=[sys.executable, "-c", CUT_OFF], top="shutdown_timeout = 30")
+    first, second = pids(daemon)
+    with ExitStack() as opened:
+        clients = [opened.enter_context(Wire(daemon.port)) for _ in range(12)]
+        for client in clients:
+            in_data(client)
+        assert ask(f"{daemon.config_file}.sock", "reopen-logs")["ok"]
+        until(lambda: served_by(daemon) == [1, None])
+        threading.Event().wait(1.0)  # more than it has to answer
+        assert greeted(daemon) == {"mx.example.com"}
+        assert [one["state"] for one in processes(daemon)] == ["stopping", "serving"]
+        for client in clients:
+            assert client.ask(b"Subject: x\r\n\r\nx\r\n.\r\n").startswith("250 ")
+    replaced(daemon, 0, first)
+    assert pids(daemon)[1] == second
+    assert f"process 0 (pid {first}) ended with status 0 after " in daemon.log_text()
+    daemon.stop()
+
+
+def test_who_waits_where_nobody_is_hears_why_a_reload_takes_the_place(make: Make) -> None:
+    daemon = make(command=[sys.executable, "-c", PATIENT])
+    first, port = pids(daemon)[0], free_port()
+    os.kill(first, signal.SIGKILL)
+    until(lambda: processes(daemon)[0]["state"] == "waiting to be started again")
+    with ExitStack() as opened:
+        clients = [opened.enter_context(Wire(daemon.port, greeted=False)) for _ in range(24)]
+        answer = reload(daemon, ("127.0.0.1:0", f"127.0.0.1:{port}"))
+        assert answer["ok"], answer
+        heard = [client.reply() for client in clients]
+    assert {line[:4] for line in heard} <= {"220 ", "421 "}
+    daemon.stop()
 
 
 def test_what_all_have_is_not_lent(make: Make) -> None:

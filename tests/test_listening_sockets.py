@@ -20,6 +20,7 @@ from guerrilla.processes.sockets import ListeningSockets
 from guerrilla.running.privileges import Identity
 from guerrilla.running.startup import resolve_servers
 from tests.services.base import free_port
+from tests.test_inherited import GONE
 
 
 @pytest.fixture
@@ -279,10 +280,57 @@ def test_what_is_to_close_takes_nobody_any_more_and_keeps_who_waits(
 
 def test_what_somebody_else_goes_on_with_is_not_turned_away_from(opened: ExitStack) -> None:
     made, (address,) = passed(opened, "systemd:smtp", names="smtp")
+    port = int(address.rpartition(":")[2])
+    client = connection(opened, port)
     change = made.change(*both("127.0.0.1:0"))
     change.turn_away()
     change.commit()
-    assert is_open(int(address.rpartition(":")[2]))
+    assert is_open(port)
+    client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        client.recv(1)  # It waits on, for systemd's next.
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_who_waits_at_what_closes_hears_why(opened: ExitStack, tmp_path: Path, kind: str) -> None:
+    """As where its process is just not there; who has said something already is not reset."""
+    path = tmp_path / "sock"
+    made = held(opened, 2, "127.0.0.1:0" if kind == "tcp" else f"unix:{path}")
+    port = int(made.addresses()[0].rpartition(":")[2]) if kind == "tcp" else 0
+    clients = [
+        connection(opened, port) if kind == "tcp" else to_unix(opened, path) for _ in range(20)
+    ]
+    for client in clients[::2] if kind == "tcp" else ():
+        client.sendall(b"QUIT\r\n")
+    change = made.change(*both("127.0.0.2:0"))
+    change.turn_away()
+    change.commit()
+    assert [rest(client) for client in clients] == [GONE] * 20
+
+
+def test_who_waits_for_a_handshake_of_tls_is_told_nothing_in_clear(opened: ExitStack) -> None:
+    """By what is in force when it closes, and not by what was when it was bound."""
+    port = free_port()
+    made = held(opened, 1, f"127.0.0.1:{port}")
+    pair = {"private_key_file": "key.pem", "public_key_file": "cert.pem"}
+    made.change(*both(f"127.0.0.1:{port}", tls={"tls_always_on": True, **pair})).commit()
+    client = connection(opened, port)
+    made.change(*both("127.0.0.1:0")).commit()
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
+def to_unix(opened: ExitStack, path: Path) -> socket.socket:
+    client = opened.enter_context(socket.socket(socket.AF_UNIX))
+    client.settimeout(20)
+    client.connect(str(path))
+    return client
+
+
+def rest(client: socket.socket) -> bytes:
+    """What it hears until the end."""
+    with client.makefile("rb") as file:
+        return file.read()
 
 
 def test_a_change_that_is_abandoned_or_fails_changes_nothing(

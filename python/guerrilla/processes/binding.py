@@ -28,6 +28,7 @@ __all__ = [
     "passed_socket",
     "share_port",
     "takes_both",
+    "tell_rest",
     "turn_away",
 ]
 
@@ -41,6 +42,9 @@ _SO_BINDTOIFINDEX: Final = 62
 
 _NOWHERE: Final = 0x7FFF_FFFF
 """The number of an interface that no machine has."""
+
+_GONE: Final = b"421 4.3.2 Not accepting mail here any more, please connect again\r\n"
+"""What the core says where a server goes."""
 
 
 def bind_tcp(address: ListenAddress, *, share: bool = False) -> socket.socket:
@@ -86,6 +90,25 @@ def turn_away(listener: socket.socket) -> None:
     """
     with suppress(OSError):
         listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NOWHERE)
+
+
+def tell_rest(listener: socket.socket) -> None:
+    """Tells who waits that nobody is there any more, as the core does; reads nothing of theirs."""
+    listener.setblocking(False)
+    # The kernel queues one more than it was asked; others may come all the time.
+    for _ in range(BACKLOG + 1):
+        try:
+            client, _ = listener.accept()
+        except ConnectionAbortedError:
+            continue
+        except OSError:
+            return
+        # A socket that refuses is as good as any.
+        with client, suppress(OSError):
+            client.setblocking(False)
+            client.send(_GONE)
+            # Else who has said something already is reset, maybe before it has read why.
+            client.shutdown(socket.SHUT_WR)
 
 
 def bind_unix(path: str, mode: int | None) -> socket.socket:

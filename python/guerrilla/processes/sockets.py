@@ -23,6 +23,7 @@ from guerrilla.processes.binding import (
     bind_tcp,
     bind_unix,
     share_port,
+    tell_rest,
     turn_away,
 )
 from guerrilla.processes.place import passed_for
@@ -132,6 +133,7 @@ class ListeningSockets:
         self._identity = identity
         self._passed = passed
         self._held: list[_Held] = []
+        self._silent: set[str] = set()
 
     def open(
         self,
@@ -229,8 +231,12 @@ class ListeningSockets:
 
     def commit(self, change: SocketChange) -> None:
         """See `SocketChange.commit`."""
-        self._held = change.held
+        silent = self._silent
+        self._held, self._silent = change.held, change.silent
         for held in change.gone:
+            # They wait for a process that is just not there; the others have told their own.
+            for one in [] if held.kept or held.server in silent else held.sockets:
+                tell_rest(one)
             held.close()
 
     def _change(
@@ -239,7 +245,8 @@ class ListeningSockets:
         wanted = {(server.name, address) for server, address in servers}
         gone = [held for held in self._held if held.key not in wanted]
         kept = passed_for(self._passed, [address for _, address in servers])
-        change, there = SocketChange(self, gone=gone), Given(given, kept)
+        silent = {server.name for server, _ in servers if server.tls.tls_always_on}
+        change, there = SocketChange(self, gone, silent), Given(given, kept)
         with ExitStack() as undo:
             undo.callback(change.abandon)
             problems = self._find_all(change, config, servers, there)
@@ -333,6 +340,8 @@ class SocketChange:
 
     sockets: ListeningSockets
     gone: list[_Held]
+    silent: set[str]
+    """Servers that can say nothing to who has just come: TLS is first."""
     held: list[_Held] = field(default_factory=list)
     """What there is to be, in the order of the servers."""
     fresh: list[_Held] = field(default_factory=list)

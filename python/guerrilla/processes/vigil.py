@@ -108,6 +108,10 @@ def _ask(child: Child) -> _Watched | None:
     life = child.life
     if life is None or child.state not in (State.SERVING, State.STOPPING):
         return None
+    if life.asking.has_ended:
+        # To it the parent is gone: it stops by itself, and has its time for that.
+        child.leaves(life)
+        return None
     try:
         arguments = {"within": EVERY * MOST}
         return _Watched(child, life, life.asking.begin("ping", arguments, timeout=EVERY))
