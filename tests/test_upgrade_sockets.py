@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -14,6 +15,8 @@ import pytest
 
 from guerrilla.config import AppConfig
 from guerrilla.errors import UpgradeError
+from guerrilla.processes import family
+from guerrilla.processes.family import Family
 from guerrilla.processes.parent import Parent
 from guerrilla.processes.upgrade import Launch, Upgrade
 from tests.services.base import free_port
@@ -142,3 +145,14 @@ def test_without_descriptors_to_hand_over_none_is_left_open(
         with pytest.raises(UpgradeError, match="Too many open files"):
             upgrade.run()
         os.close(os.dup(0))
+
+
+def test_processes_that_do_not_serve_are_waited_for_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And not for longer than the process before them waits for all that."""
+    hub: Any = SimpleNamespace()
+    monkeypatch.setattr(family, "SERVING_LIMIT", 0.3)
+    begun = time.monotonic()
+    assert Family(20, hub).release() == {}
+    assert 0.3 <= time.monotonic() - begun < 3
