@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import smtplib
 import socket
@@ -19,7 +20,7 @@ from guerrilla.processes.channel import StopsError
 from guerrilla.processes.childdaemon import ChildDaemon
 from guerrilla.processes.place import Place
 from guerrilla.running.reloading import Reload
-from tests.running import RunningDaemon
+from tests.running import DaemonError, RunningDaemon
 from tests.services.base import free_port
 from tests.test_moving import Clients
 from tests.test_processes import (
@@ -209,6 +210,59 @@ def test_an_address_that_somebody_has_changes_nothing(make: Make) -> None:
     assert "servers[0].listen_interface" in answer["errors"][0]
     assert "Address already in use" in answer["errors"][0]
     assert greetings(daemon, daemon.port) == {"mx.example.com"}
+
+
+def test_one_that_has_no_descriptors_left_refuses_a_reload_and_goes_on(make: Make) -> None:
+    daemon = make(2)
+    before = pids(daemon)
+    limits = resource.prlimit(before[1], resource.RLIMIT_NOFILE)
+    taken = {int(name) for name in os.listdir(f"/proc/{before[1]}/fd")}
+    free = min(set(range(len(taken) + 1)) - taken)
+    resource.prlimit(before[1], resource.RLIMIT_NOFILE, (free, limits[1]))
+    servers = "".join(
+        f'[[servers]]\nlisten_interface = "127.0.0.{host}:0"\nhost_name = "mx.example.com"\n'
+        for host in (2, 3, 4)
+    )
+    answer = reload(daemon, ("[backend_config]", f"{servers}[backend_config]"))
+    assert not answer["ok"]
+    (problem,) = answer["errors"]
+    assert problem.startswith("process 1: descriptors that were sent cannot be taken: ")
+    assert "ulimit -n, LimitNOFILE=" in problem
+    assert "is gone" not in daemon.log_text()
+    resource.prlimit(before[1], resource.RLIMIT_NOFILE, limits)
+    assert pids(daemon) == before
+    assert greetings(daemon, daemon.port) == {"mx.example.com"}
+    answer = reload(daemon)
+    assert answer["ok"], answer
+    assert pids(daemon) == before
+    assert len([one for one in asked(daemon)["servers"] if one["addresses"]]) == 4
+
+
+LIMITED = """\
+import os, resource, sys
+from guerrilla.processes.parent import Parent
+
+begin_start = Parent.begin_start
+
+def limited(parent, number, asking):
+    pid = parent.children[number].life.pid
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = min(set(range(len(taken) + 1)) - taken)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, free))
+    return begin_start(parent, number, asking)
+
+Parent.begin_start = limited
+from guerrilla.cli import main
+sys.exit(main())
+"""
+"""A parent whose first child, which has checked the config, has no descriptors for a start."""
+
+
+def test_a_start_without_descriptors_says_so(make: Make) -> None:
+    with pytest.raises(
+        DaemonError, match=r"descriptors that were sent cannot be taken: .*ulimit -n"
+    ):
+        make(2, command=(sys.executable, "-c", LIMITED))
 
 
 def test_keys_for_the_next_start_are_told_and_the_rest_is_obeyed(make: Make) -> None:

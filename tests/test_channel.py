@@ -27,6 +27,7 @@ from guerrilla.processes.channel import (
     unpack,
 )
 from guerrilla.processes.wire import TooLongError, Wire, WireError, close_all
+from tests.test_inherited import without_descriptors
 from tests.wire import until
 
 PATIENCE = 20.0
@@ -253,6 +254,34 @@ def test_descriptors_are_closed_once_a_request_is_answered(pair: Pair) -> None:
     assert len(seen) == 1
     assert os.read(reader, 1) == b""
     os.close(reader)
+    both.end()
+
+
+@pytest.mark.parametrize("count", [1, 251])
+def test_descriptors_that_cannot_be_taken_refuse_their_request_alone(
+    pair: Pair, count: int
+) -> None:
+    before = open_descriptors()
+    taken: list[int] = []
+    both = Both(
+        pair,
+        {
+            "take": lambda _, descriptors: taken.append(len(descriptors)),
+            "echo": lambda arguments, _: dict(arguments),
+        },
+    )
+    reader, writer = os.pipe()
+    with without_descriptors(but=count // 2):
+        with pytest.raises(RefusedError, match=r"cannot be taken: .*ulimit -n, Limit") as why:
+            both.asking.ask("take", descriptors=[writer] * count)
+        assert why.value.kind == "DescriptorsError"
+        assert both.asking.ask("echo", {"a": 1}) == {"a": 1}
+    both.asking.ask("take", descriptors=[writer] * count)
+    assert taken == [count]
+    os.close(writer)
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    until(lambda: open_descriptors() <= before)
     both.end()
 
 

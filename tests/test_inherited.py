@@ -17,6 +17,7 @@ from guerrilla.config import from_mapping
 from guerrilla.daemon import Daemon
 from guerrilla.errors import StartError
 from guerrilla.processes.place import Place
+from guerrilla.processes.wire import close_all
 from tests.cores import BACKEND, MIB, SERVER, Client, until
 from tests.cores import close_clients as _close_clients  # an automatic fixture  # noqa: F401
 from tests.services.base import free_port
@@ -508,12 +509,12 @@ def test_the_mode_of_a_file_of_somebody_else_stays(opened: ExitStack, tmp_path: 
 
 
 @contextmanager
-def without_descriptors() -> Iterator[None]:
-    """Nobody can open anything: an accept loop waits, for longer and longer."""
+def without_descriptors(*, but: int = 0) -> Iterator[None]:
+    """Nobody can open anything, but for so many: an accept loop waits, for longer and longer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.dup(0)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    free = [os.dup(0) for _ in range(but + 1)]
+    close_all(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], hard))
     try:
         yield
     finally:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from guerrilla.processes.merging import merge_stats, number
+from guerrilla.config import AppConfig
+from guerrilla.processes.channel import ChannelError
+from guerrilla.processes.merging import merge_stats, number, status
 
 
 def stage(**keys: Any) -> dict[str, Any]:
@@ -102,3 +105,29 @@ def test_names_can_be_printed() -> None:
     assert list(found["backends"]) == [shown]
     (row,) = found["stages"]
     assert (row["stage"], list(row["buckets"])) == (shown, [shown])
+
+
+@pytest.mark.parametrize(
+    ("answers", "warnings"),
+    [
+        ({}, ["as it began"]),
+        ({0: ChannelError("late"), 1: 7}, ["as it began"]),
+        ({0: {"warnings": ["a", "b"]}, 1: {"warnings": ["b"]}}, ["process 0: a", "b"]),
+        ({0: {"warnings": ["a\x1b", 7]}, 1: ChannelError("late")}, ["a\\x1b"]),
+        ({0: {"warnings": []}, 1: {}}, []),
+    ],
+)
+def test_warnings_are_those_that_all_have_now(
+    answers: dict[int, object], warnings: list[str]
+) -> None:
+    parent: Any = SimpleNamespace(
+        config=AppConfig.default(),
+        warnings=lambda: ["as it began"],
+        addresses_of=lambda _: [],
+        began=0.0,
+        reloads=SimpleNamespace(count=0, failures=0),
+        memory=None,
+        own=SimpleNamespace(logs=None),
+        children=[],
+    )
+    assert status(parent, answers)["warnings"] == warnings

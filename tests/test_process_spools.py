@@ -166,6 +166,25 @@ def test_a_successor_goes_on_with_the_folder(
     assert sorted(kept(tmp_path)) == sorted(ids)
 
 
+@pytest.mark.timeout(120)
+def test_fewer_processes_find_the_mail_of_all(
+    daemon: RunningDaemon, say: Say, tmp_path: Path
+) -> None:
+    ids = deliver_to_both(daemon, "later")
+    daemon.stop()
+    assert folders(tmp_path) == ["0", "1"]
+    with spooling(tmp_path, top="processes = 1") as fewer, Asked(fewer) as ask:
+        there = set(ask.states())
+        assert there < set(ids)
+        # A folder that nobody has is left to a successor for 15 s.
+        until(lambda: len(ask.states()) == len(ids), 60)
+        (tmp_path / "open").touch()
+        say("retry --all")
+        until(lambda: not ask.states())
+        until(lambda: folders(tmp_path) == ["0"])
+    assert sorted(kept(tmp_path)) == sorted(ids)
+
+
 def entries(say: Say) -> list[dict[str, Any]]:
     return [json.loads(line) for line in say("list --json")]
 

@@ -9,6 +9,7 @@ import pytest
 
 from guerrilla._core import Core
 from guerrilla.config import AppConfig, from_mapping
+from guerrilla.config.app import MIN_MEMORY
 from guerrilla.config.tls import TLS12_CIPHERS
 from guerrilla.running import opening
 from guerrilla.running.settings import core_settings, place, placed
@@ -70,6 +71,16 @@ def test_every_limit_of_a_server_is_told_to_the_core() -> None:
         "tls": None,
         "auth": {"offered": False, **auth},
     }
+
+
+@pytest.mark.parametrize(
+    ("processes", "part"), [(1, 64 * 2**20), (4, 16 * 2**20), (10_000, MIN_MEMORY)]
+)
+def test_each_process_has_its_part_of_the_memory(processes: int, part: int) -> None:
+    """Without which each would take all of it; none has less than any mail needs."""
+    whole = from_mapping({"max_memory": "64 MiB"})
+    made = core_settings(whole, [], tasks={}, log_level=10, processes=processes)
+    assert made["max_memory"] == part
 
 
 def test_tls_is_told_as_it_takes_effect() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,47 @@ def test_a_start_before_its_database(tmp_path: Path, mortal_mariadb: MariaDB, un
     finally:
         if server.process is None:
             server.start()
+
+
+AWAY = """\
+import os
+import guerrilla
+
+@guerrilla.processor("Away")
+class Away(guerrilla.Processor):
+    # A store that is away while there is a file.
+    stores = True
+
+    def open(self):
+        if os.path.exists("away"):
+            raise ConnectionRefusedError("nobody there")
+
+    def save(self, envelope):
+        return None
+"""
+
+
+def test_what_each_of_several_processes_waits_for_is_told_as_it_is_now(tmp_path: Path) -> None:
+    (tmp_path / "away_stage.py").write_text(AWAY)
+    (tmp_path / "away").touch()
+    why = f"{WAITS}Away: ConnectionRefusedError: nobody there"
+    with RunningDaemon(
+        tmp_path,
+        chain="HeadersParser|250|Away",
+        top=f"processes = 2\nspool = {{ path = '{tmp_path / 'spool'}', min_free = 0 }}",
+        backend='import = ["away_stage"]',
+    ) as daemon:
+
+        def waits() -> list[str]:
+            warnings = asked(daemon, "status")["warnings"]
+            return [line for line in warnings if WAITS in line]
+
+        assert waits() == [why]
+        (tmp_path / "away").unlink()
+        until(lambda: not waits())
+        (tmp_path / "away").touch()
+        os.kill(asked(daemon, "status")["processes"][1]["pid"], signal.SIGKILL)
+        until(lambda: waits() == [f"process 1: {why}"])
 
 
 def test_what_is_needed_left_of_it_still_stops_a_start(tmp_path: Path) -> None:

@@ -141,6 +141,8 @@ def test_a_signal_does_it_too(make: Make, processes: int) -> None:
         ("dies-ready", "ended with status 9 before it was serving"),
         ("dies-go", "ended with status 9 before it was serving"),
         ("dies-took", "ended with status 9 before it was serving"),
+        ("hang-go", "not serving within 0.5 s"),
+        ("hang-took", "not serving within 0.5 s"),
     ],
 )
 def test_one_that_fails_leaves_the_old_one(
@@ -149,12 +151,14 @@ def test_one_that_fails_leaves_the_old_one(
     daemon = make(processes)
     what = daemon.other_does(does)
     limit = daemon.other_does("limit", "2" if does == "hang" else "60")
+    taken = daemon.other_does("limit-taken", "0.5" if does.startswith("hang-") else "30")
     with Senders(daemon.port) as senders:
         senders.more(20)
         assert said in daemon.refused()
         senders.more(20)
     stored_once(daemon, senders)
     limit.unlink()
+    taken.unlink()
     assert daemon.written_pid() == daemon.pid == daemon.asked()["pid"]
     assert "this process goes on" in daemon.log_text()
     send(daemon.port)
@@ -200,6 +204,29 @@ def test_a_config_that_cannot_be_is_told(
     daemon.config_file.write_text(text)
     daemon.upgrade()
     daemon.ended()
+
+
+@several
+def test_a_port_that_somebody_else_has_is_told(make: Make, processes: int) -> None:
+    daemon = make(processes)
+    text = daemon.config_file.read_text()
+    with socket.create_server(("127.0.0.2", 0)) as other:
+        address = f"127.0.0.2:{other.getsockname()[1]}"
+        server = f'[[servers]]\nlisten_interface = "{address}"\nhost_name = "mx.example.com"\n'
+        daemon.config_file.write_text(text.replace("[backend_config]", f"{server}[backend_config]"))
+        told = daemon.refused()
+        assert told.startswith(
+            f"the new program cannot start: {daemon.config_file}: servers[1].listen_interface: "
+        )
+        assert address in told
+        assert "Address already in use" in told
+        assert daemon.written_pid() == daemon.pid == daemon.asked()["pid"]
+        send(daemon.port)
+    pid = daemon.upgrade()
+    daemon.ended()
+    found = daemon.asked()
+    assert found["pid"] == pid
+    assert [address] in [one["addresses"] for one in found["servers"]]
 
 
 @several

@@ -5,13 +5,23 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from guerrilla.config import AppConfig
+from guerrilla.errors import UpgradeError
+from guerrilla.processes import family
+from guerrilla.processes.family import Family
+from guerrilla.processes.parent import Parent
+from guerrilla.processes.upgrade import Launch, Upgrade
 from tests.services.base import free_port
 from tests.test_activation import LAUNCHER, address_of, listening
+from tests.test_inherited import without_descriptors
 from tests.test_moving import Clients
 from tests.upgrades import TIMEOUT, Make, Upgradable, make
 from tests.wire import until
@@ -120,3 +130,29 @@ def test_what_systemd_has_passed_stays_systemds(
         one.settimeout(TIMEOUT)
         with one.accept()[0] as accepted:
             assert accepted.getpeername() == client.getsockname()
+
+
+def test_without_descriptors_to_hand_over_none_is_left_open(
+    opened: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each try would leave fewer of them, to the process that is short of them."""
+    parent: Any = Parent(AppConfig.default(), None, 2)
+    sockets = [(f"127.0.0.1:{number}", listening(opened).fileno()) for number in (1, 2)]
+    monkeypatch.setattr(parent, "sockets", SimpleNamespace(all=lambda: sockets))
+    monkeypatch.setattr(parent, "_started", True)
+    upgrade = Upgrade(parent, Launch((), ".", {}))
+    with without_descriptors(but=1):
+        with pytest.raises(UpgradeError, match="Too many open files"):
+            upgrade.run()
+        os.close(os.dup(0))
+
+
+def test_processes_that_do_not_serve_are_waited_for_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And not for longer than the process before them waits for all that."""
+    hub: Any = SimpleNamespace()
+    monkeypatch.setattr(family, "SERVING_LIMIT", 0.3)
+    begun = time.monotonic()
+    assert Family(20, hub).release() == {}
+    assert 0.3 <= time.monotonic() - begun < 3

@@ -2,7 +2,8 @@
 
 `crash`, `hang`: so it does at once. `dies-ready`, `dies-go`, `dies-took`: it ends at once when it
 has said that it is ready, when it is let go, and when pid file and control socket are its own.
-`limit`: seconds that any gives the one after it.
+`hang-go`, `hang-took`: it hangs there. `limit`, `limit-taken`: seconds that any gives the one after
+it to be ready, and to serve then.
 """
 
 import os
@@ -30,6 +31,8 @@ took = handover.Predecessor.took
 def limited(self: upgrade.Upgrade) -> dict[str, Any]:
     limit = Path("limit")
     upgrade.READY_LIMIT = float(limit.read_text()) if limit.exists() else 60.0
+    taken = Path("limit-taken")
+    upgrade.TAKEN_LIMIT = float(taken.read_text()) if taken.exists() else 30.0
     return run(self)
 
 
@@ -40,12 +43,16 @@ def dying(self: handover.Predecessor) -> list[str]:
     files = ready(self)
     if Path("dies-go").exists():
         os._exit(9)
+    if Path("hang-go").exists():
+        time.sleep(600)
     return files
 
 
 def dying_late(self: handover.Predecessor, *_: object, **__: object) -> None:
     if Path("dies-took").exists():
         os._exit(9)
+    if Path("hang-took").exists():
+        time.sleep(600)
     took(self, *_, **__)  # type: ignore[arg-type]
 
 

@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from guerrilla._core import __build__, __version__
 from guerrilla.config import AppConfig
 from guerrilla.errors import ConfigError, GuerrillaError, StartError
-from guerrilla.processes.wire import TIMEOUT, TooLongError, Wire, WireError, close_all
+from guerrilla.processes.wire import (
+    TIMEOUT,
+    DescriptorsError,
+    Received,
+    TooLongError,
+    Wire,
+    WireError,
+    close_all,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -243,12 +251,13 @@ class Asking:
 
 
 class Request(NamedTuple):
-    """What the child is asked for."""
+    """What the child is asked for; why it cannot be done, where it came without its descriptors."""
 
     id: int
     command: str
     arguments: Mapping[str, Any]
     descriptors: tuple[int, ...]
+    error: DescriptorsError | None = None
 
 
 class Answering:
@@ -269,20 +278,23 @@ class Answering:
 
     def take(self) -> Request | None:
         """Waits for a request; None when the parent is gone, or says what cannot be read."""
+        lost: DescriptorsError | None = None
         try:
             received = self._wire.receive()
+        except DescriptorsError as error:
+            received, lost = Received(error.value, ()), error
         except WireError:
             log.exception("the parent cannot be understood")
             return None
         if received is None:
             return None
-        value = received.value
-        return Request(value["id"], value["command"], value["arguments"], received.descriptors)
+        value, descriptors = received
+        return Request(value["id"], value["command"], value["arguments"], descriptors, lost)
 
     def run(self, request: Request) -> None:
         """Does what is asked, and answers."""
         try:
-            answer = self._done(request)
+            answer = self._done(request) if request.error is None else _bad(request.error)
         finally:
             close_all(request.descriptors)
             number, self._id = request.id if self._id is None else self._id, None

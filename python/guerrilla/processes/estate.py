@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from guerrilla.errors import StartError, UpgradeError
 from guerrilla.processes.handover import Offer
+from guerrilla.processes.wire import close_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +63,22 @@ def take_over(
     except OSError as error:
         raise StartError(f"what was handed over cannot be had: {error}") from error
     before.took(files, has_pid_file=file is not None and file.was_handed_over)
+
+
+def duplicated(sockets: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Descriptors for the same sockets, which are the caller's: all of them, or none.
+
+    Raises:
+        OSError: no descriptor is free.
+    """
+    found: list[tuple[str, int]] = []
+    try:
+        for address, descriptor in sockets:
+            found.append((address, os.dup(descriptor)))
+    except OSError:
+        close_all(descriptor for _, descriptor in found)
+        raise
+    return found
 
 
 def settle(before: Predecessor, listeners: Listeners) -> None:

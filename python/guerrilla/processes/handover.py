@@ -220,6 +220,14 @@ class Predecessor:
 
     def _taken_offer(self) -> Offer:
         try:
+            return self._received_offer()
+        except StartError as error:
+            with suppress(WireError):
+                self._wire.send({"event": "failed", "problems": error.problems})
+            raise
+
+    def _received_offer(self) -> Offer:
+        try:
             received = self._wire.receive(OFFER_LIMIT)
         except WireError as error:
             raise StartError(f"what was handed over cannot be read: {error}") from error
@@ -227,10 +235,8 @@ class Predecessor:
             raise StartError("the process before this one has ended, and handed nothing over")
         try:
             return _read_offer(received.value, received.descriptors)
-        except StartError as error:
+        except StartError:
             received.close()
-            with suppress(WireError):
-                self._wire.send({"event": "failed", "problems": error.problems})
             raise
 
 

@@ -10,7 +10,8 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from guerrilla.processes.channel import readable
+from guerrilla.processes.agreement import said_by
+from guerrilla.processes.channel import readable, readable_lines
 from guerrilla.running.status import status as of_one
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def status(parent: Parent, answers: Mapping[int, object]) -> dict[str, Any]:
         parent: one that runs.
         answers: to `status`, of the children that serve, by their numbers.
     """
-    found = of_one(None, parent.config, parent.warnings())
+    found = of_one(None, parent.config, _warnings(parent, answers))
     clients: dict[str, int] = {}
     for answer in answers.values():
         for name, count in _clients(answer):
@@ -63,6 +64,16 @@ def status(parent: Parent, answers: Mapping[int, object]) -> dict[str, Any]:
             for child in parent.children
         ],
     }
+
+
+def _warnings(parent: Parent, answers: Mapping[int, object]) -> list[str]:
+    """Those of now, of all that say any; those of the start or the last reload where none does."""
+    said = {
+        number: readable_lines(answer.get("warnings"))
+        for number, answer in answers.items()
+        if isinstance(answer, dict)
+    }
+    return said_by(said, len(said)) if said else parent.warnings()
 
 
 def stats(parent: Parent, answers: Iterable[object]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import threading
 import time
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -22,7 +21,13 @@ from guerrilla.processes import merging
 from guerrilla.processes.belongings import Belongings
 from guerrilla.processes.channel import ChannelError, RefusedError, TooLargeError, readable_lines
 from guerrilla.processes.children import READY_LIMIT, too_large
-from guerrilla.processes.estate import Estate, not_within_a_program, settle, take_over
+from guerrilla.processes.estate import (
+    Estate,
+    duplicated,
+    not_within_a_program,
+    settle,
+    take_over,
+)
 from guerrilla.processes.family import AT_ONCE, Family
 from guerrilla.processes.lending import Lending
 from guerrilla.processes.lives import Life
@@ -231,7 +236,7 @@ class Parent:
             if self.sockets is None or not self._started or self._done.is_set():
                 message = "it does not run"
                 raise RuntimeError(message)
-            sockets = [(address, os.dup(fd)) for address, fd in self.sockets.all()]
+            sockets = duplicated(self.sockets.all())
             own = self.own
             return Estate(sockets, self.sockets, own.pid, own.control, self._place.passed)
 

@@ -34,8 +34,8 @@ log = logging.getLogger("guerrilla.upgrade")
 READY_LIMIT = 60.0
 """Seconds that the new program has to be ready. Not a constant: tests have less patience."""
 
-TAKEN_LIMIT: Final = 30.0
-"""Seconds from there until it serves."""
+TAKEN_LIMIT = 30.0
+"""Seconds from there until it serves. As the one above."""
 
 _END_LIMIT: Final = 5.0
 """Seconds that one which has said why it failed has to end by itself."""

@@ -34,8 +34,8 @@ DESCRIPTORS: Final = "descriptors"
 _READ: Final = 2**16
 _AT_ONCE: Final = 250
 """Descriptors of one message: Linux takes 253."""
-_MAX_WAITING: Final = 8_192
-"""Descriptors whose line has not come whole: a socket for each address of each server."""
+_MAX_WAITING: Final = 40
+"""Messages with descriptors whose line has not come whole: for thousands of servers."""
 _INT: Final = array.array("i").itemsize
 
 
@@ -45,6 +45,21 @@ class WireError(GuerrillaError):
 
 class TooLongError(WireError):
     """A line that the other side would not take; it was not sent, and others still can be."""
+
+
+class DescriptorsError(WireError):
+    """A line came without its descriptors: this process may have no more. Others can still come.
+
+    Attributes:
+        value: the line's members.
+    """
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        super().__init__(
+            "descriptors that were sent cannot be taken: this process has reached its limit of "
+            "them (ulimit -n, LimitNOFILE= of a unit)"
+        )
+        self.value = value
 
 
 class Received(NamedTuple):
@@ -61,6 +76,13 @@ class Received(NamedTuple):
     def close(self) -> None:
         """Closes the descriptors."""
         close_all(self.descriptors)
+
+
+class _Message(NamedTuple):
+    """Descriptors that came at once; not all of them where this process may have no more."""
+
+    descriptors: array.array[int]
+    is_whole: bool
 
 
 class Wire:
@@ -90,8 +112,8 @@ class Wire:
         self._data = bytearray()
         self._searched = 0
         """Octets of the data that have no line end."""
-        self._waiting: deque[int] = deque()
-        """Descriptors whose line has not come whole."""
+        self._waiting: deque[_Message] = deque()
+        """Those whose line has not come whole."""
         self.has_ended = False
         """Nothing can be sent any more, by either side."""
 
@@ -141,6 +163,7 @@ class Wire:
             timeout: seconds for it to come whole; endless by default.
 
         Raises:
+            DescriptorsError: it came without its descriptors; the next line can be had.
             WireError: what came is no line, or it took too long.
         """
         limit = None if timeout is None else time.monotonic() + timeout
@@ -159,8 +182,8 @@ class Wire:
         """Closes the socket, when nobody receives any more, and what came and was not asked for."""
         with self._sending:
             self._end.close()
-        close_all(self._waiting)
-        self._waiting.clear()
+        while self._waiting:
+            close_all(self._waiting.popleft().descriptors)
 
     def _line(self) -> bytes | None:
         found = self._data.find(b"\n", self._searched)
@@ -194,14 +217,15 @@ class Wire:
             return self._end.recv(_READ)
         room = socket.CMSG_SPACE(_AT_ONCE * _INT)
         data, beside, flags, _ = self._end.recvmsg(_READ, room, socket.MSG_CMSG_CLOEXEC)
+        found = array.array("i")
         for level, kind, octets in beside:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                found = array.array("i")
                 found.frombytes(octets[: len(octets) - len(octets) % _INT])
-                self._waiting.extend(found)
-        if flags & socket.MSG_CTRUNC or len(self._waiting) > _MAX_WAITING:
-            # As where this process may have no more: the line would be without some of them.
-            raise WireError("descriptors that came could not be taken: is their limit reached?")
+        is_whole = not flags & socket.MSG_CTRUNC
+        if found or not is_whole:
+            self._waiting.append(_Message(found, is_whole))
+        if len(self._waiting) > _MAX_WAITING:
+            raise WireError("more descriptors came than any line has")
         return data
 
     def _parsed(self, line: bytes) -> Received:
@@ -212,9 +236,18 @@ class Wire:
         if not isinstance(value, dict):
             raise WireError("a line is no object of JSON")
         count = value.pop(DESCRIPTORS, 0)
-        if type(count) is not int or not 0 <= count <= len(self._waiting):
+        # As many to a message as `send` has put there.
+        messages = -(-count // _AT_ONCE) if type(count) is int else -1
+        if not 0 <= messages <= len(self._waiting):
             raise WireError("a line has not the descriptors that it speaks of")
-        return Received(value, tuple(self._waiting.popleft() for _ in range(count)))
+        came = [self._waiting.popleft() for _ in range(messages)]
+        found = tuple(descriptor for message in came for descriptor in message.descriptors)
+        if len(found) == count:
+            return Received(value, found)
+        close_all(found)
+        if all(message.is_whole for message in came):
+            raise WireError("a line has not the descriptors that it speaks of")
+        raise DescriptorsError(value)
 
     def _write(self, data: memoryview, descriptors: Sequence[int], limit: float) -> int:
         """Sends some octets; how many."""
