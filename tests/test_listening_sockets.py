@@ -526,3 +526,21 @@ def test_what_no_server_wants_is_told(opened: ExitStack, caplog: pytest.LogCaptu
     made.open(*both("127.0.0.1:0"), [(address, one.fileno())])
     assert f"{address}: no server listens there" in caplog.text
     assert address not in made.addresses()
+
+
+def test_who_asks_while_they_are_closed_is_told_of_none(
+    opened: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a reload that a stop does not wait for."""
+    made = held(opened, 2, "127.0.0.1:0", "127.0.0.2:0")
+    assert len(made.addresses()) == 2
+    seen: list[list[str]] = []
+    close = sockets_module._Held.close
+
+    def closing(one: Any) -> None:
+        close(one)
+        seen.append(made.addresses())
+
+    monkeypatch.setattr(sockets_module._Held, "close", closing)
+    made.close()
+    assert seen == [[], []]

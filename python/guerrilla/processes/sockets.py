@@ -208,9 +208,10 @@ class ListeningSockets:
 
     def close(self) -> None:
         """Closes all, for good; files that are not ours stay."""
-        for held in self._held:
+        # First: a reload that a stop does not wait for may just ask where it listens.
+        closed, self._held = self._held, []
+        for held in closed:
             held.close()
-        self._held = []
 
     def shares(self, held: Iterable[_Held], number: int) -> Sockets:
         """What of these is for a process."""
