@@ -20,10 +20,7 @@ from guerrilla.processes.channel import StopsError
 from guerrilla.processes.childdaemon import ChildDaemon
 from guerrilla.processes.place import Place
 from guerrilla.running.reloading import Reload
-from tests.running import DaemonError, RunningDaemon
-from tests.services.base import free_port
-from tests.test_moving import Clients
-from tests.test_processes import (
+from tests.families import (
     TIMEOUT,
     Make,
     asked,
@@ -34,6 +31,9 @@ from tests.test_processes import (
     replaced,
     send,
 )
+from tests.running import DaemonError, RunningDaemon
+from tests.services.base import free_port
+from tests.test_moving import Clients
 from tests.wire import Wire, until
 
 __all__ = ["make"]

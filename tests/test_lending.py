@@ -9,10 +9,7 @@ import threading
 from contextlib import ExitStack
 
 from guerrilla.control.client import ask
-from tests.running import RunningDaemon
-from tests.services.base import free_port
-from tests.test_agreement import reload
-from tests.test_processes import (
+from tests.families import (
     DYING,
     TIMEOUT,
     Make,
@@ -23,6 +20,9 @@ from tests.test_processes import (
     refused,
     replaced,
 )
+from tests.running import RunningDaemon
+from tests.services.base import free_port
+from tests.test_agreement import reload
 from tests.wire import Wire, until
 
 __all__ = ["make"]

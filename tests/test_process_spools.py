@@ -27,9 +27,9 @@ from guerrilla.processes import spools
 from guerrilla.processes.channel import Asked as Request
 from guerrilla.processes.channel import ChannelError, RefusedError
 from guerrilla.processes.spools import ChildDesks, FamilyDesk
+from tests.families import asked, pids, processes, replaced
 from tests.running import RunningDaemon
 from tests.spools import Asked, kept, spooling
-from tests.test_processes import asked, pids, processes, replaced
 from tests.wire import until
 
 IMPATIENT = (

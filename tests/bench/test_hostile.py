@@ -57,7 +57,11 @@ def test_before_a_message_can_be_sent(
     with serving(session({verb: answer})) as address:
         status, told = bench.json("--target", address, *IMPATIENT)
     assert (status, told["ended"]) == (1, "unopened")
-    assert errors(told) == {(kind, at): 6}
+    # A reset may be there before the connection is said to be.
+    places = {at, "connect"} if (kind, at) == ("reset", "greeting") else {at}
+    found = errors(told)
+    assert sum(found.pop((kind, place), 0) for place in places) == 6
+    assert found == {}
 
 
 @pytest.mark.parametrize(

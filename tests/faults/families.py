@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 import apsw
 
 from guerrilla.control.client import ControlError, ask
+from tests.families import QUICKLY
 from tests.faults.cuts import Cuts
 from tests.faults.lives import Lives
 from tests.faults.stores import Spooled, Store, check_database, count
@@ -24,16 +25,6 @@ from tests.running import STOP_TIMEOUT, RunningDaemon
 from tests.wire import until
 
 PROCESSES: Final = 2
-
-QUICKLY: Final = (
-    "import sys\n"
-    "from guerrilla.processes import children\n"
-    "children.DELAYS = (0.0,) * 7\n"
-    "from guerrilla.cli import main\n"
-    "sys.exit(main())\n"
-)
-"""A parent that waits for nothing before it starts a successor: else, with a child that is killed
-every second, most of the time nobody would serve."""
 
 
 class SpooledByAll(Spooled):

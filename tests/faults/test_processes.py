@@ -27,8 +27,9 @@ SECONDS: Final = {False: 8.0, True: 60.0}
 CONNECTIONS: Final = 50
 STILL: Final = 4.0
 """Seconds that one stands still: more than twice `gw_save_timeout`."""
-WHY: Final = re.compile(r"process \d|an upgrade is under way: ")
-"""Why a reload is not obeyed: a process that dies is asked for it, or another program starts."""
+WHY: Final = re.compile(r"process \d|an upgrade is under way: |all processes stop$")
+"""Why a reload is not obeyed: a process that dies is asked for it, another program starts, or the
+one that was asked stops behind that."""
 REST: Final = 0.05
 """Seconds that a sender rests behind a mail: so each has a connection open most of the time, and
 the store is not what everybody waits for."""
