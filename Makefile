@@ -11,7 +11,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PIP    := $(BIN)/python -m pip install --quiet --require-hashes
-# Tests wait more than they compute. What measures (`alone`) has the machine for itself, afterwards.
+# Tests wait more than they compute. What measures or builds (`alone`) has the machine for itself,
+# afterwards.
 BESIDE := --numprocesses 3 --dist worksteal -m "not alone"
 PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 

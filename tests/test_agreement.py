@@ -40,7 +40,6 @@ __all__ = ["make"]
 
 ONLY_ONE = """
 import os
-from pathlib import Path
 from guerrilla import Processor
 from guerrilla.errors import StartError
 import guerrilla
@@ -50,12 +49,12 @@ class OnlyOne(Processor):
     '''Of all processes that open it, only the one that finds no file of another one can.'''
 
     def open(self) -> None:
-        place = Path("only-one")
         try:
-            place.write_text(str(os.getpid())) if not place.exists() else None
-        finally:
-            if place.read_text() != str(os.getpid()):
-                raise StartError(f"OnlyOne: taken by {place.read_text()}")
+            os.symlink(str(os.getpid()), "only-one")
+        except FileExistsError:
+            pass
+        if os.readlink("only-one") != str(os.getpid()):
+            raise StartError(f"OnlyOne: taken by {os.readlink('only-one')}")
 
     def save(self, envelope):
         return None

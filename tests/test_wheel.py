@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent
 MESSAGE = b"Subject: through the wheel\r\n\r\nHello.\r\n"
 
 # The core may have to be linked anew, and packages come over the network.
-pytestmark = pytest.mark.timeout(600)
+# Two builds at a time would take the core from each other.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
 
 BARE_PATH = "/usr/bin:/bin"
 
