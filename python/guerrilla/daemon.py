@@ -25,6 +25,7 @@ from guerrilla.running.configwatch import ConfigWatch
 from guerrilla.running.parts import Plan, open_parts, wind_down
 from guerrilla.running.reloading import Reload, read_again
 from guerrilla.running.spooling import away_warnings, waiting_warnings
+from guerrilla.running.startup import named
 from guerrilla.running.status import counters, status
 from guerrilla.running.tlswatch import reload_tls
 from guerrilla.stream import AsyncDaemon, stop_stream
@@ -183,7 +184,7 @@ class Daemon(AsyncDaemon):
                         settle(self._place.before, parts.core)
             except StartError as error:
                 self._done.set()
-                raise StartError(self._named(error.problems)) from error
+                raise StartError(named(self.config_file, error.problems)) from error
             except BaseException:
                 self._done.set()
                 raise
@@ -290,7 +291,7 @@ class Daemon(AsyncDaemon):
         plan = self._plan(config)
         problems = plan.problems()
         if problems:
-            raise ConfigError(self._named(problems))
+            raise ConfigError(named(self.config_file, problems))
         return self._obeyed(parts, Reload(parts, plan).run())
 
     def _obeyed(self, parts: Parts, report: ReloadReport) -> ReloadReport:
@@ -443,12 +444,6 @@ class Daemon(AsyncDaemon):
         folder = self.config_file.parent if self.config_file is not None else None
         resolved = self._place.resolved
         return Plan(config, self._registry, folder, self._backend, resolved, is_alone=is_alone)
-
-    def _named(self, problems: Sequence[str]) -> Sequence[str]:
-        """Problems with the file whose config could not start."""
-        if self.config_file is None:
-            return problems
-        return [f"{self.config_file}: {problem}" for problem in problems]
 
     def _stop(self, timeout: float) -> None:
         """Whatever interrupts it, nothing stays open: not the pid file, not the log."""

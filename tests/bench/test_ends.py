@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 
 from guerrilla.testing import GuerrillaServer
 from tests.bench.peers import serving, session, stalls
+from tests.terminals import run_on_terminal
 
 COMMAND = (sys.executable, "-m", "guerrilla", "bench")
 
@@ -124,26 +124,10 @@ def test_its_daemon_ends_with_it_whatever_ends_it(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_terminal_is_shown_how_far_it_is() -> None:
-    ours, theirs = pty.openpty()
+    words = ("--rate", "100", "--messages", "60")
     with serving(session({})) as address:
-        process = subprocess.run(
-            [*COMMAND, "--target", address, "--rate", "100", "--messages", "60"],
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-            check=True,
-            timeout=50,
-        )
-    os.close(theirs)
-    shown = b""
-    try:
-        while more := os.read(ours, 2**16):
-            shown += more
-    except OSError:  # EIO: nobody has the other end
-        pass
-    finally:
-        os.close(ours)
-    assert b"60 accepted" in process.stdout
+        told, shown = run_on_terminal([*COMMAND, "--target", address, *words])
+    assert b"60 accepted" in told
     assert b"messages/s" in shown
     assert b"accepted" in shown
     assert shown.rstrip().endswith((b"\x1b[2K", b"\x1b[?25h"))

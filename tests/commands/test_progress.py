@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import subprocess
 import sys
+
+from tests.terminals import run_on_terminal
 
 CODE = """
 import sys
@@ -18,22 +18,8 @@ print("rich" in sys.modules)
 
 
 def test_a_terminal_is_shown_how_far_it_is() -> None:
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    command = [sys.executable, "-c", CODE]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=theirs, env=environment, check=True, timeout=50
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while more := os.read(ours, 2**16):
-            shown += more
-    except OSError:  # EIO: nobody has the other end
-        pass
-    finally:
-        os.close(ours)
-    assert done.stdout == b"True\n"
+    told, shown = run_on_terminal([sys.executable, "-c", CODE])
+    assert told == b"True\n"
     assert b"dropping" in shown
     assert b"300/300" in shown
     # Transient: the line is cleared, and the cursor shown again.

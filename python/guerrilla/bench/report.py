@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from guerrilla import __version__
+from guerrilla.commands.common import column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -133,13 +134,6 @@ def table(told: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def safe(text: str) -> str:
-    """What a stranger said, as a terminal can be given it."""
-    from guerrilla.commands.common import column  # noqa: PLC0415  # which reads this package
-
-    return column(text, _SHOWN)
-
-
 def _target(told: Mapping[str, Any]) -> str:
     if not told["own_daemon"]:
         return str(told["target"])
@@ -206,7 +200,7 @@ def _named(title: str, found: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterat
     for name, (what, one) in zip(
         itertools.chain([title], itertools.repeat("")), found, strict=False
     ):
-        text = f" ({safe(one['text'])})" if one["text"] else ""
+        text = f" ({column(one['text'], _SHOWN)})" if one["text"] else ""
         yield name, f"{what}: {one['count']:,}{text}"
 
 

@@ -64,6 +64,7 @@ def add(commands: Subparsers) -> None:
     parser = add_command(commands, "bench", run, help_="load a server with mail", more=_MORE)
     _add_target(parser)
     _add_load(parser)
+    _add_message(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object in place of a table")
     parser.add_argument(
         "--plot",
@@ -136,6 +137,23 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
         "--rate", metavar="R", type=_rate, help="messages a second (default: as many as are taken)"
     )
     parser.add_argument(
+        "--timeout",
+        metavar="S",
+        type=_duration(MAX_TIMEOUT),
+        default=30.0,
+        help="for a connection, and for each reply (default: 30s)",
+    )
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=_whole(1, MAX_THREADS),
+        default=max(1, min(8, (os.cpu_count() or 1) // 2)),
+        help="threads that send (default: half of the cores, 8 at most)",
+    )
+
+
+def _add_message(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--size",
         metavar="SIZE",
         default="4k",
@@ -158,20 +176,6 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pipelining", action="store_true", help="MAIL, RCPT and DATA together, where offered"
-    )
-    parser.add_argument(
-        "--timeout",
-        metavar="S",
-        type=_duration(MAX_TIMEOUT),
-        default=30.0,
-        help="for a connection, and for each reply (default: 30s)",
-    )
-    parser.add_argument(
-        "--threads",
-        metavar="N",
-        type=_whole(1, MAX_THREADS),
-        default=max(1, min(8, (os.cpu_count() or 1) // 2)),
-        help="threads that send (default: half of the cores, 8 at most)",
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from guerrilla.errors import StartError
 from guerrilla.processes.binding import passed_socket
 from guerrilla.processes.place import Passed, passed_for
-from guerrilla.running.startup import resolve_servers
+from guerrilla.running.startup import named, resolve_servers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, MutableMapping, Sequence
@@ -55,8 +55,7 @@ def passed_sockets(
         passed = take_passed(variables)
         for_servers(config, passed)
     except StartError as error:
-        prefix = "" if file is None else f"{file}: "
-        raise StartError(f"{prefix}{problem}" for problem in error.problems) from error
+        raise StartError(named(file, error.problems)) from error
     return passed
 
 

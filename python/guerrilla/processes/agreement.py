@@ -18,7 +18,7 @@ from guerrilla.processes.channel import (
     readable_lines,
 )
 from guerrilla.processes.place import by_interface
-from guerrilla.running.startup import resolve_servers
+from guerrilla.running.startup import named, resolve_servers
 from guerrilla.running.staying import kept_until_start
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def wanted(old: AppConfig, new: AppConfig, file: Path | None) -> Wanted:
     config, failures = kept_until_start(old, new)
     servers, unresolved = resolve_servers(config)
     if unresolved:
-        raise ConfigError(_named(file, unresolved))
+        raise ConfigError(named(file, unresolved))
     for failure in failures:
         log.error("%s; what was there before stays", failure)
     return Wanted(config, file, servers, failures)
@@ -134,7 +134,7 @@ class Agreement:
         try:
             change = self._sockets.change(self._wanted.config, self._wanted.servers)
         except StartError as error:
-            raise ConfigError(_named(self._wanted.file, error.problems)) from error
+            raise ConfigError(named(self._wanted.file, error.problems)) from error
         try:
             self._prepare(change)
         except BaseException:
@@ -246,10 +246,6 @@ class Agreement:
             left = now < end and bool(wait(answers, min(_STEP, end - now)).not_done)
 
 
-def _named(file: Path | None, problems: Sequence[str]) -> list[str]:
-    return [problem if file is None else f"{file}: {problem}" for problem in problems]
-
-
 def lines_of(error: Exception) -> list[str]:
     """What a child, or the channel to it, says."""
     return list(error.errors) if isinstance(error, RefusedError) else [str(error)]
@@ -262,11 +258,11 @@ def said_by(problems: Mapping[int, Sequence[str]], children: int) -> list[str]:
         for line in lines:
             found.setdefault(line, []).append(number)
     return [
-        line if len(numbers) == children else _named_by(numbers, line)
+        line if len(numbers) == children else _said_by_them(numbers, line)
         for line, numbers in found.items()
     ]
 
 
-def _named_by(numbers: Sequence[int], line: str) -> str:
+def _said_by_them(numbers: Sequence[int], line: str) -> str:
     who = f"process {', '.join(map(str, numbers))}"
     return line if line.startswith(f"{who} ") else f"{who}: {line}"

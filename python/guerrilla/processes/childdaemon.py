@@ -11,6 +11,7 @@ from guerrilla.errors import ConfigError, StartError
 from guerrilla.processes.channel import StopsError
 from guerrilla.running.parts import Plan
 from guerrilla.running.reloading import Reload
+from guerrilla.running.startup import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -87,12 +88,12 @@ class ChildDaemon(Daemon):
             plan = Plan(config, self._registry, folder, self._backend, resolved)
             problems = plan.problems()
             if problems:
-                raise ConfigError(_named(path, problems))
+                raise ConfigError(named(path, problems))
             reload = Reload(parts, plan)
             try:
                 reload.prepare(sockets, ours)
             except StartError as error:
-                raise StartError(_named(path, error.problems)) from error
+                raise StartError(named(path, error.problems)) from error
             except BaseException:
                 # What it was given would listen, and nobody accept.
                 reload.abandon()
@@ -161,7 +162,3 @@ class ChildDaemon(Daemon):
     def _stop(self, timeout: float) -> None:
         self._drop()
         super()._stop(timeout)
-
-
-def _named(file: Path | None, problems: Sequence[str]) -> Sequence[str]:
-    return problems if file is None else [f"{file}: {problem}" for problem in problems]

@@ -39,7 +39,7 @@ from guerrilla.processes.spools import FamilyDesk
 from guerrilla.processes.starts import make_memory, starting, told
 from guerrilla.processes.vigil import Vigil
 from guerrilla.running.opening import unusable
-from guerrilla.running.startup import raise_file_limit, resolve_servers
+from guerrilla.running.startup import named, raise_file_limit, resolve_servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -333,7 +333,7 @@ class Parent:
         except RefusedError as error:
             raise StartError(error.errors) from error
         except TooLargeError as error:
-            raise self._named([too_large(error)]) from error
+            raise StartError(named(self.config_file, [too_large(error)])) from error
         except ChannelError:
             # It has died: the places of children know what to do.
             life.discard()
@@ -388,13 +388,8 @@ class Parent:
         try:
             yield
         except StartError as error:
-            raise self._named(error.problems) from error
+            raise StartError(named(self.config_file, error.problems)) from error
 
     def _refuse(self, problems: Sequence[str]) -> None:
         if problems:
-            raise self._named(problems)
-
-    def _named(self, problems: Sequence[str]) -> StartError:
-        if self.config_file is None:
-            return StartError(problems)
-        return StartError(f"{self.config_file}: {problem}" for problem in problems)
+            raise StartError(named(self.config_file, problems))

@@ -86,6 +86,11 @@ class Place:
     resolved: Mapping[str, Sequence[str]] = field(default_factory=dict)
     before: Predecessor | None = None
 
+    def binds(self, asked: Collection[str]) -> list[str]:
+        """Those of the servers' addresses that nobody has bound before: the daemon does itself."""
+        given = {address for address, _ in (*self.sockets, *passed_for(self.passed, asked))}
+        return [address for address in asked if address not in given]
+
 
 ALONE: Final = Place()
 """One process that opens everything itself."""

@@ -24,7 +24,7 @@ from guerrilla.errors import StartError
 from guerrilla.eventpump import EventPump
 from guerrilla.logs.pump import LogPump
 from guerrilla.processes.activation import tell_unserved
-from guerrilla.processes.place import ALONE, count_processes, passed_for
+from guerrilla.processes.place import ALONE, count_processes
 from guerrilla.running.filesystems import spool_warnings
 from guerrilla.running.opening import (
     GRACE,
@@ -287,10 +287,9 @@ def open_parts(
     tell_unserved(place.passed, [address for _, address in servers])
     if checked.identity is not None:
         # Before any other thread, and anything of the chains: all that is the new user's.
-        asked = [address for _, address in servers]
-        given = {address for address, _ in (*place.sockets, *passed_for(place.passed, asked))}
-        ours = [address for address in asked if address not in given]
-        drop_privileges(checked.identity, pid.file, ours)
+        drop_privileges(
+            checked.identity, pid.file, place.binds([address for _, address in servers])
+        )
     pump.start()
     open_spool(config, core, place.processes)
     book = StageBook()

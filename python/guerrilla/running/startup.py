@@ -29,7 +29,7 @@ from guerrilla.running.addresses import resolve
 from guerrilla.running.settings import core_settings, placed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from guerrilla.config import AppConfig, ServerConfig
@@ -152,6 +152,11 @@ def resolve_servers(
     if not found and not problems:
         problems.append("servers: none is enabled")
     return found, problems
+
+
+def named(file: Path | None, problems: Iterable[str]) -> list[str]:
+    """Problems of a config, with the file that it came from."""
+    return [problem if file is None else f"{file}: {problem}" for problem in problems]
 
 
 def raise_file_limit(servers: Sequence[tuple[ServerConfig, str]]) -> list[str]:
