@@ -20,7 +20,9 @@ from guerrilla.cli import main
 from guerrilla.config import AppConfig, from_mapping
 from guerrilla.control.client import ask
 from guerrilla.errors import StartError
-from guerrilla.processes.activation import Passed, for_servers, passed_sockets, take_passed
+from guerrilla.processes.activation import check_servers, passed_sockets, take_passed
+from guerrilla.processes.place import Passed, passed_for
+from guerrilla.running.startup import resolve_servers
 from tests.running import DaemonError, RunningDaemon
 from tests.wire import Wire
 
@@ -386,6 +388,12 @@ def test_its_variables_are_removed_for_whomever_they_are() -> None:
 
 def config(*interfaces: str) -> AppConfig:
     return from_mapping({"servers": [{"listen_interface": one} for one in interfaces]})
+
+
+def for_servers(config: AppConfig, passed: list[Passed]) -> list[tuple[str, int]]:
+    """What is passed for which of their addresses, where nothing is wrong with it."""
+    check_servers(config, passed)
+    return passed_for(passed, [address for _, address in resolve_servers(config)[0]])
 
 
 def test_one_of_both_families_is_for_a_port_alone(monkeypatch: pytest.MonkeyPatch) -> None:

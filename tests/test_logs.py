@@ -16,7 +16,7 @@ import pytest
 
 from guerrilla.config import from_mapping
 from guerrilla.logs.form import make_formatter
-from guerrilla.logs.handlers import StreamHandler, whole_lines
+from guerrilla.logs.handlers import FileHandler, StreamHandler, whole_lines
 from guerrilla.logs.output import LEVELS, LogOutput, LogSettings, log_problem
 from guerrilla.logs.pump import LogPump
 
@@ -398,9 +398,11 @@ def test_a_pipe_that_nobody_reads_is_an_error_and_not_waited_for(tmp_path: Path)
     try:
         output = LogOutput(str(path), "debug")
         log.info("one")
-        ((descriptor, _),) = output.files
+        (handler,) = output._handlers.values()
         # What its reader does not take at once is waited for, as of a pipe that is stdout.
-        assert os.get_blocking(descriptor)
+        assert isinstance(handler, FileHandler)
+        assert handler.stream is not None
+        assert os.get_blocking(handler.stream.fileno())
         assert os.read(reader, 1000).endswith(b" one\n")
     finally:
         os.close(reader)

@@ -94,6 +94,19 @@ def test_a_second_signal_ends_all_at_once(make: Make) -> None:
     assert "guerrillad: stopped at once" in daemon.log_text()
 
 
+def test_one_that_is_killed_as_all_stop_is_told(make: Make) -> None:
+    daemon = make()
+    first, _ = pids(daemon)
+    with ExitStack() as stack:
+        for client in [stack.enter_context(Wire(daemon.port)) for _ in range(8)]:
+            in_data(client)
+        daemon.process.send_signal(signal.SIGTERM)
+        until(lambda: "guerrilla.daemon[0] stopping" in daemon.log_text() and refused(daemon))
+        os.kill(first, signal.SIGKILL)
+    assert daemon.process.wait(TIMEOUT) == 1
+    assert f"process 0 (pid {first}) was killed by SIGKILL as all stop" in daemon.log_text()
+
+
 def test_what_takes_too_long_is_cut_off_by_its_own_process(make: Make) -> None:
     daemon = make(top="shutdown_timeout = 1")
     with Wire(daemon.port) as client:

@@ -422,8 +422,9 @@ class Daemon(AsyncDaemon):
         parts.watched_config = wanted
         if wanted is not None:
             read = partial(read_again, self, "watch_config")
-            is_first = self._place.before is None
-            parts.config_watch = ConfigWatch(wanted, read, known=is_first)
+            # What a reload has just read is in force; behind an upgrade it may not be.
+            known = self._parts is not None or self._place.before is None
+            parts.config_watch = ConfigWatch(wanted, read, known=known)
             parts.config_watch.start()
 
     @property

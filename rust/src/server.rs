@@ -256,11 +256,7 @@ impl Server {
         sockets: Vec<(ListenAddress, OwnedFd)>,
         kept: bool,
     ) -> Result<(), (ListenAddress, io::Error)> {
-        let adopt = |(address, socket)| match Bound::adopt(&address, socket, kept) {
-            Ok(bound) => Ok((address, bound)),
-            Err(error) => Err((address, error)),
-        };
-        let adopted = sockets.into_iter().map(adopt).collect::<Result<Vec<_>, _>>()?;
+        let adopted = adopt(sockets, kept)?;
         let mut inherited = self.inherited();
         for (address, bound) in adopted {
             inherited.add(address, bound);
@@ -276,11 +272,8 @@ impl Server {
         sockets: Vec<(ListenAddress, OwnedFd)>,
     ) -> Result<bool, (ListenAddress, io::Error)> {
         let mut lent = Inherited::default();
-        for (address, socket) in sockets {
-            match Bound::adopt(&address, socket, true) {
-                Ok(bound) => lent.add(address, bound),
-                Err(error) => return Err((address, error)),
-            }
+        for (address, bound) in adopt(sockets, true)? {
+            lent.add(address, bound);
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State::Running(_, listeners) = &mut *state else { return Ok(false) };
@@ -461,6 +454,19 @@ impl Server {
         self.shared.log.close();
         self.shared.tenant.leave();
     }
+}
+
+/// All of them, or none where one does not fit.
+fn adopt(
+    sockets: Vec<(ListenAddress, OwnedFd)>,
+    kept: bool,
+) -> Result<Vec<(ListenAddress, Bound)>, (ListenAddress, io::Error)> {
+    let each =
+        sockets.into_iter().map(|(address, socket)| match Bound::adopt(&address, socket, kept) {
+            Ok(bound) => Ok((address, bound)),
+            Err(error) => Err((address, error)),
+        });
+    each.collect()
 }
 
 /// Waits for the last commit, but not for a disk that hangs: what it has taken is there at the next start.

@@ -139,7 +139,10 @@ class Family:
         if self.upgrades:
             os.kill(self.pid, signal.SIGTERM)
             until(lambda: not is_there(self.pid), STOP_TIMEOUT)
-            self.daemon.process.wait(STOP_TIMEOUT)
+            status = self.daemon.process.wait(STOP_TIMEOUT)
+            if status == 1 and "was killed by SIGKILL as all stop" in self.daemon.log_text():
+                self.daemon.kill()  # So it has not stopped well, and says so.
+                return
         self.daemon.stop()
 
     def __enter__(self) -> Self:

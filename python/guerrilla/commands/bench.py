@@ -201,7 +201,7 @@ def run(args: argparse.Namespace) -> int:
         if target is None:
             receiver = opened.enter_context(_receiver(args, sizes))
             target = resolve(parse_address(receiver.address))
-        settings = _settings(args, target, sizes, pieces) | {"authorities": authorities}
+        settings = _settings(args, target, sizes, pieces, authorities)
         before = receiver.cpu() if receiver is not None else 0.0
         figures = _load(settings)
         cpu = receiver.cpu() - before if receiver is not None else None
@@ -236,7 +236,11 @@ def _load(settings: LoadSettings) -> LoadFigures:
 
 
 def _settings(
-    args: argparse.Namespace, target: Target, sizes: Sizes, pieces: list[bytes]
+    args: argparse.Namespace,
+    target: Target,
+    sizes: Sizes,
+    pieces: list[bytes],
+    authorities: bytes | None,
 ) -> LoadSettings:
     messages, seconds = _limits(args)
     return {
@@ -247,7 +251,7 @@ def _settings(
         "recipients": args.to or [RECIPIENT],
         "tls": args.tls,
         "server_name": target.host,
-        "authorities": None,
+        "authorities": authorities,
         "pipelining": args.pipelining,
         "header": pieces,
         "sizes": (sizes.least, sizes.most),

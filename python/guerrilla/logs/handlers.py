@@ -124,11 +124,6 @@ class FileHandler(StreamHandler, logging.FileHandler):
         self._opener = opener
         logging.FileHandler.__init__(self, path, encoding="utf-8", errors="backslashreplace")
 
-    @property
-    def file(self) -> tuple[int, str] | None:
-        """Descriptor and path; None once it is closed."""
-        return None if self.stream is None else (self.stream.fileno(), self.baseFilename)
-
     def _open(self) -> TextIOWrapper:
         return open(
             self.baseFilename,

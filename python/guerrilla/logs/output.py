@@ -188,12 +188,6 @@ class LogOutput:
         # Without the lock, which the pump holds as long as a file takes.
         return self._lost_before + sum(map(_lost, self._handlers.values()))
 
-    @property
-    def files(self) -> list[tuple[int, str]]:
-        """Descriptor and path of each log that is a file."""
-        handlers = [found for found in self._handlers.values() if isinstance(found, FileHandler)]
-        return [found.file for found in handlers if found.file is not None]
-
     def reopen(self) -> None:
         """Opens every file anew, after it was moved away; nothing else changes.
 
@@ -364,11 +358,6 @@ def _lost(handler: logging.Handler) -> int:
 
 def _hears(handler: logging.Handler) -> bool:
     return not isinstance(handler, logging.NullHandler)
-
-
-def _is_others(handler: logging.Handler) -> bool:
-    """Whether it is no daemon's, and hears."""
-    return _hears(handler) and not any(isinstance(own, OwnRecords) for own in handler.filters)
 
 
 def _is_heard(logger: logging.Logger | None) -> bool:

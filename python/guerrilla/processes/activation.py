@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from guerrilla.errors import StartError
 from guerrilla.processes.binding import passed_socket
-from guerrilla.processes.place import Passed, passed_for
+from guerrilla.processes.place import passed_for
 from guerrilla.running.startup import named, resolve_servers
 
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from guerrilla.config import AppConfig
+    from guerrilla.processes.place import Passed
 
-__all__ = ["Passed", "for_servers", "passed_sockets", "take_passed", "tell_unserved"]
+__all__ = ["check_servers", "passed_sockets", "take_passed", "tell_unserved"]
 
 log = logging.getLogger("guerrilla.processes")
 
@@ -53,7 +54,7 @@ def passed_sockets(
     variables = os.environ if environment is None else environment
     try:
         passed = take_passed(variables)
-        for_servers(config, passed)
+        check_servers(config, passed)
     except StartError as error:
         raise StartError(named(file, error.problems)) from error
     return passed
@@ -103,17 +104,17 @@ def take_passed(environment: MutableMapping[str, str]) -> list[Passed]:
     return found
 
 
-def for_servers(config: AppConfig, passed: Sequence[Passed]) -> list[tuple[str, int]]:
-    """Each with the addresses of servers that it is for: by its name, else by where it listens.
+def check_servers(config: AppConfig, passed: Sequence[Passed]) -> None:
+    """Each has to be for a server, by its name, else by where it listens; and each name be there.
 
     Raises:
         StartError: one is for no server, or a server asks for one that is not there.
     """
     if not passed and all(server.address.kind != "systemd" for server in config.servers):
-        return []
+        return
     servers, _ = resolve_servers(config)  # What is wrong with names is told by the start.
     asked = list(dict.fromkeys(address for _, address in servers))
-    found = passed_for(passed, asked)
+    there = {address for address, _ in passed_for(passed, asked)}
     problems = [
         f"systemd has passed the socket {one}, and no server listens there, but on "
         f"{', '.join(asked) or 'nothing'}: give one that listen_interface, or "
@@ -121,7 +122,6 @@ def for_servers(config: AppConfig, passed: Sequence[Passed]) -> list[tuple[str, 
         for one in passed
         if not one.addresses(asked)
     ]
-    there = {address for address, _ in found}
     problems += [
         f"servers[{index}].listen_interface: {server.listen_interface}: systemd has passed no "
         f"socket of that name, but {', '.join(map(str, passed)) or 'none at all'}"
@@ -132,7 +132,6 @@ def for_servers(config: AppConfig, passed: Sequence[Passed]) -> list[tuple[str, 
     ]
     if problems:
         raise StartError(problems)
-    return found
 
 
 def _number(variable: str, text: str) -> int:

@@ -47,10 +47,6 @@ class LostError(NotNowError):
     """A process has ended, or begun to, and said nothing: without it the others may agree."""
 
 
-class _StopsError(NotNowError):
-    """All are to stop, which waits for nobody's answer."""
-
-
 @dataclass(frozen=True, slots=True)
 class Agreed:
     """What came of a reload of several processes: as `ReloadReport`, with lines for changes."""
@@ -73,10 +69,6 @@ class Wanted(NamedTuple):
     servers: list[tuple[ServerConfig, str]]
     failures: list[str]
     """A line for each key that has to wait for another start."""
-
-    def resolved(self) -> dict[str, list[str]]:
-        """As `Place.resolved`."""
-        return by_interface(self.servers)
 
 
 def wanted(old: AppConfig, new: AppConfig, file: Path | None) -> Wanted:
@@ -203,7 +195,7 @@ class Agreement:
             "config_file": None if wanted.file is None else str(wanted.file),
             "addresses": [address for address, _ in sockets],
             "ours": change.ours(),
-            "resolved": wanted.resolved(),
+            "resolved": by_interface(wanted.servers),
         }
         return arguments, [descriptor for _, descriptor in sockets]
 
@@ -241,7 +233,7 @@ class Agreement:
         left = True
         while left:
             if self._stops():
-                raise _StopsError("all processes stop")
+                raise NotNowError("all processes stop")
             now = time.monotonic()
             left = now < end and bool(wait(answers, min(_STEP, end - now)).not_done)
 

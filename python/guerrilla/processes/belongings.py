@@ -81,7 +81,9 @@ class Belongings:
         self._watched = wanted
         if wanted is not None:
             read = partial(read_again, owner, "watch_config")
-            self._watch = ConfigWatch(wanted, read, known=owner.before is None)
+            # What a reload has just read is in force; behind an upgrade it may not be.
+            known = opened is None or owner.before is None
+            self._watch = ConfigWatch(wanted, read, known=known)
             self._watch.start()
 
     def reopen_logs(self) -> None:

@@ -52,9 +52,6 @@ MAX_ANSWER: Final = 4 * 2**20
 MAX_UNDER_WAY: Final = 64
 """Requests of one child that are not answered yet."""
 
-STOPS: Final = "StopsError"
-"""The kind of what a child refuses because it stops: see `StopsError`."""
-
 MAX_LATE: Final = 1_000
 """Requests that nobody waits for any more and that one child may leave unanswered."""
 
@@ -91,6 +88,10 @@ class RefusedError(GuerrillaError):
 
 class StopsError(GuerrillaError):
     """The child stops by itself, or has: it does nothing more that it is asked for."""
+
+
+STOPS: Final = StopsError.__name__
+"""The kind of what a child refuses because it stops."""
 
 
 class Asked(NamedTuple):

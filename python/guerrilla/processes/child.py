@@ -26,6 +26,7 @@ from guerrilla.processes.place import GRACE, Place
 from guerrilla.processes.spools import ChildDesks
 from guerrilla.running.parts import Plan
 from guerrilla.running.signals import Signals, StoppedEarly
+from guerrilla.running.startup import named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -161,12 +162,12 @@ class _Child:
         del descriptors
         _refuse_another(arguments)
         file = arguments["config_file"]
-        folder = None if file is None else Path(file).parent
+        path = None if file is None else Path(file)
+        folder = None if path is None else path.parent
         try:
             Plan(unpack(arguments["config"]), Registry(DECORATED), folder, None).check()
         except StartError as error:
-            where = "" if file is None else f"{file}: "
-            raise StartError(f"{where}{problem}" for problem in error.problems) from error
+            raise StartError(named(path, error.problems)) from error
 
     def _start(self, arguments: Mapping[str, Any], descriptors: Sequence[int]) -> dict[str, Any]:
         """Starts the daemon.

@@ -263,10 +263,12 @@ class Child:
             self._life = self._limit = None
             self._enter(State.WAITING)
         self._hub.has_ended(self.number)
+        how = ending(status)
         if self._ending.is_set():
             self.graceful = status == 0 or not is_ready
+            if not self.graceful:
+                log.error("process %d (pid %d) %s as all stop", self.number, life.pid, how)
             return None
-        how = ending(status)
         if self._replaced:
             self._replaced = False
             level = logging.CRITICAL if status else logging.INFO

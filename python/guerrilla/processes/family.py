@@ -138,7 +138,7 @@ class Family:
                 found[child.number] = error
         for number, asking, asked in begun:
             try:
-                found[number] = asking.answer(asked, limit - time.monotonic())
+                found[number] = asking.answer(asked, limit - time.monotonic(), of=timeout)
             except (ChannelError, RefusedError) as error:
                 found[number] = error
         return found

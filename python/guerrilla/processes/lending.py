@@ -81,7 +81,7 @@ class Lending:
         end = time.monotonic() + _LIMIT
         for number, asking, told, request in asked:
             try:
-                asking.answer(request, max(0.0, end - time.monotonic()), of=_LIMIT)
+                asking.answer(request, end - time.monotonic(), of=_LIMIT)
             except (ChannelError, RefusedError) as error:
                 log.info("process %d does not serve for others: %s", number, error)
                 self._told[asking] = _UNKNOWN

@@ -31,7 +31,7 @@ from guerrilla.processes.estate import (
 from guerrilla.processes.family import AT_ONCE, Family
 from guerrilla.processes.lending import Lending
 from guerrilla.processes.lives import Life
-from guerrilla.processes.place import ALONE, GRACE, by_interface
+from guerrilla.processes.place import ALONE, GRACE
 from guerrilla.processes.reloads import Reloads
 from guerrilla.processes.rotation import rotating
 from guerrilla.processes.sockets import ListeningSockets
@@ -275,10 +275,6 @@ class Parent:
     def patience(self) -> float:
         """Seconds that a child may take to end once its parent says nothing any more."""
         return self.config.shutdown_timeout + GRACE
-
-    def resolved(self) -> dict[str, list[str]]:
-        """The addresses by `listen_interface`: a successor asks no name service for them."""
-        return by_interface(self.servers)
 
     def _open(self, opened: ExitStack) -> None:
         """Opens everything; `opened` undoes it, the last first."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from guerrilla._core import SharedMemory
 from guerrilla.errors import StartError
 from guerrilla.processes.channel import VERSION, pack
+from guerrilla.processes.place import by_interface
 
 if TYPE_CHECKING:
     from guerrilla.processes.parent import Parent
@@ -20,7 +21,7 @@ def told(parent: Parent) -> dict[str, Any]:
         "version": VERSION,
         "config": pack(parent.config),
         "config_file": None if file is None else os.fspath(file),
-        "resolved": parent.resolved(),
+        "resolved": by_interface(parent.servers),
     }
 
 

@@ -124,15 +124,9 @@ impl Listeners {
 
     fn give_back(&mut self) {
         let lent = std::mem::take(&mut self.lent);
-        if lent.is_empty() {
-            return;
-        }
-        for one in &lent {
-            one.door.close();
-        }
-        self.shared.shutdown.tell();
-        for one in lent {
-            self.end(one);
+        // Else nobody has to look.
+        if !lent.is_empty() {
+            self.end(lent);
         }
     }
 
@@ -294,21 +288,23 @@ impl Listeners {
                 {
                     inherited.add(key.1.clone(), bound);
                 }
-                one.door.close();
                 ending.push(one);
             }
         }
-        self.shared.shutdown.tell();
-        for one in ending {
-            self.end(one);
-        }
+        self.end(ending);
     }
 
-    /// Waits until one is closed here.
-    fn end(&self, running: Running) {
-        let what = format_args!("no longer listening on {}", running.address);
-        self.shared.log.write(Level::Info, "net", what);
-        running.wait();
+    /// Serves these no longer, and waits until they are closed here.
+    fn end(&self, all: Vec<Running>) {
+        for one in &all {
+            one.door.close();
+        }
+        self.shared.shutdown.tell();
+        for one in all {
+            let what = format_args!("no longer listening on {}", one.address);
+            self.shared.log.write(Level::Info, "net", what);
+            one.wait();
+        }
     }
 
     /// Those at an address, of the first of `gone` that has any.
@@ -378,14 +374,8 @@ impl Listeners {
             }
             stays
         });
-        for running in &gone {
-            running.door.close();
-        }
-        self.shared.shutdown.tell();
         let closed = !gone.is_empty();
-        for one in gone {
-            self.end(one);
-        }
+        self.end(gone);
         closed
     }
 }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::error::{advice_for_database, is_damage};
 use super::lanes::PAGE;
-use super::{Shared, database, salvage};
+use super::{Shared, salvage};
 use crate::log::Level;
 
 /// Rows that are looked at in one transaction, whosever they are.
@@ -138,13 +138,8 @@ fn page(reader: &Connection, wanted: &Wanted<'_>, cursor: i64) -> rusqlite::Resu
 
 /// The first id behind `cursor` from which on can be read again.
 fn behind(reader: &Connection, cursor: i64) -> rusqlite::Result<Option<i64>> {
-    let end = database::meta(reader, "last")?.saturating_add(1);
     let mut select = reader.prepare(IDS)?;
-    salvage::behind(cursor.saturating_add(1), end, |from| {
-        match select.query_row((from, 1), |_| Ok(())).optional() {
-            Ok(_) => Ok(true),
-            Err(error) if is_damage(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
+    salvage::behind(reader, cursor.saturating_add(1), |from| {
+        select.query_row((from, 1), |_| Ok(())).optional()
     })
 }

@@ -77,12 +77,7 @@ fn each<T>(
                 one(connection, selects, id, &read)?
             }
             Err(error) if is_damage(&error) => {
-                let end = database::meta(connection, "last")?.saturating_add(1);
-                from = behind(at, end, |id| match first_id(connection, id) {
-                    Ok(_) => Ok(true),
-                    Err(error) if is_damage(&error) => Ok(false),
-                    Err(error) => Err(error),
-                })?;
+                from = behind(connection, at, |id| first_id(connection, id))?;
                 Some(Piece::Lost(at..=from.map_or(i64::MAX, |from| from - 1), error))
             }
             Err(error) => return Err(error),
@@ -122,17 +117,26 @@ fn first_id(connection: &Connection, from: i64) -> rusqlite::Result<Option<i64>>
         .optional()
 }
 
-/// The first id, of those from `lost` on, from which on rows can be read again; none where that is not before
-/// `end`. `lost` itself cannot be read, and `reads` says of an id whether what is from it on can.
+/// The first id, of those from `lost` on, from which on rows can be read again; none where there are none up to
+/// the last id. `lost` itself cannot be read, and `read` reads from an id on.
 ///
 /// Nothing tells how many ids a damaged page hides. One of rows has fewer than are tried one by one; what is
 /// above such pages may hide very many, so that steps grow from there, and what the last one went past is
 /// looked for by halves.
-pub(super) fn behind(
+pub(super) fn behind<T>(
+    connection: &Connection,
     lost: i64,
-    end: i64,
-    mut reads: impl FnMut(i64) -> rusqlite::Result<bool>,
+    mut read: impl FnMut(i64) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Option<i64>> {
+    let end = match database::meta(connection, "last") {
+        // Damaged as well: it only takes longer to find that there is nothing more.
+        Err(error) if is_damage(&error) => i64::MAX,
+        found => found?.saturating_add(1),
+    };
+    let mut reads = |id| match read(id) {
+        Err(error) if is_damage(&error) => Ok(false),
+        found => found.map(|_| true),
+    };
     let (mut bad, mut good) = (lost, lost.saturating_add(1));
     while !reads(good)? {
         if good >= end {
