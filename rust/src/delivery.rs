@@ -12,6 +12,7 @@ pub use self::spooling::{Inlet, Place, Spooling, refusal};
 use crate::buffer::Body;
 use crate::course::Course;
 use crate::pending::Pending;
+use crate::short::ShortText;
 use crate::smtp::{Address, Credentials, Dialect, Reply, Transaction, Verdict};
 use crate::spool::Settled;
 
@@ -88,7 +89,7 @@ impl Delivery {
 
     /// The default answer: `250 2.0.0 OK: queued as ID`.
     pub fn accepted(&self) -> Reply {
-        Reply::made(250, (2, 0, 0), format!("OK: queued as {}", self.queued_id))
+        Reply::made(250, (2, 0, 0), ShortText::joined(&["OK: queued as ", &self.queued_id]))
     }
 
     /// Answers it and moves its octets off the budget.
