@@ -73,7 +73,7 @@ fn timed() {
         .iter()
         .map(|line| {
             let took = fastest(500, || {
-                (0..100).for_each(|_| _ = black_box(Command::parse(black_box(line))))
+                (0..100).for_each(|_| _ = black_box(Command::parse(black_box(line))));
             });
             format!("{:.0}", took / 100.0)
         })

@@ -64,7 +64,7 @@ pub struct Delivery {
     /// Its octets.
     pub body: Body,
     /// Its id.
-    pub queued_id: String,
+    pub queued_id: ShortText,
     /// When the final dot came.
     pub received_at: SystemTime,
     /// Octets of its header section that are looked at.

@@ -4,6 +4,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::short::ShortText;
+
 /// Crockford's alphabet, lower-case: no letter that reads as a digit, and it sorts as its values do.
 const ALPHABET: [u8; 32] = *b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Characters of an id.
@@ -33,7 +35,7 @@ impl Default for Generator {
 
 impl Generator {
     /// The next id, for a message that arrived at `now`.
-    pub fn next(&self, now: SystemTime) -> String {
+    pub fn next(&self, now: SystemTime) -> ShortText {
         let millis = now.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
         let millis = u64::try_from(millis).unwrap_or(u64::MAX) & 0xffff_ffff_ffff;
         // A clock that steps back must not put a later message before an earlier one.
@@ -43,12 +45,13 @@ impl Generator {
     }
 }
 
-fn encode(value: u128) -> String {
-    let digits = (0..LENGTH).rev().map(|place| {
-        let index = usize::try_from((value >> (place * 5)) & 31).unwrap_or(0);
-        char::from(ALPHABET.get(index).copied().unwrap_or(b'0'))
+fn encode(value: u128) -> ShortText {
+    let digits: [u8; LENGTH] = std::array::from_fn(|place| {
+        let index = usize::try_from((value >> ((LENGTH - 1 - place) * 5)) & 31).unwrap_or(0);
+        ALPHABET.get(index).copied().unwrap_or(b'0')
     });
-    digits.collect()
+    // Letters and digits are text.
+    ShortText::from_octets(&[&digits]).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -63,7 +66,7 @@ mod tests {
         let generator = Generator::default();
         let start = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let times = [0, 0, 1, 5, 5, 3, 0, 9].map(|seconds| start + Duration::from_secs(seconds));
-        let ids: Vec<String> = times.iter().map(|&time| generator.next(time)).collect();
+        let ids: Vec<String> = times.iter().map(|&time| generator.next(time).to_string()).collect();
         assert!(ids.is_sorted(), "{ids:?}");
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
         assert!(ids.iter().all(|id| id.len() == LENGTH));

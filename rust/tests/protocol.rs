@@ -4,6 +4,7 @@
 // `fuzz_corpus` has the library of `fuzz/`, a crate of its own, which takes in two of these files too.
 #![allow(clippy::duplicate_mod)]
 
+mod allocations;
 mod chunking;
 mod conversations;
 mod driver;

@@ -29,6 +29,7 @@ use crate::mail::{rfc2047, zlib};
 use crate::pending::Pending;
 use crate::queued_id::Generator;
 use crate::record;
+use crate::short::ShortText;
 use crate::smtp::{Address, Transaction, Verdict};
 
 /// From this size on a message is compressed without the GIL: below, that costs more than it gives.
@@ -81,7 +82,7 @@ impl PyEnvelope {
         client: Client,
         transaction: Transaction,
         octets: Vec<u8>,
-        queued_id: String,
+        queued_id: ShortText,
         received_at: SystemTime,
         max_header_size: usize,
     ) -> PyResult<Py<Self>> {
@@ -117,7 +118,7 @@ impl PyEnvelope {
             client,
             transaction,
             octets,
-            queued_id,
+            queued_id.into(),
             received_at,
             max_header_size,
         )?;
@@ -272,7 +273,8 @@ impl PyEnvelope {
             None => SystemTime::now(),
             Some(at) => record::time(at)?,
         };
-        let queued_id = queued_id.unwrap_or_else(|| Generator::default().next(received_at));
+        let queued_id =
+            queued_id.map_or_else(|| Generator::default().next(received_at), ShortText::from);
         let octets = data.to_vec(py)?;
         Self::detached(py, client, transaction, octets, queued_id, received_at, 1 << 20)
     }

@@ -101,7 +101,7 @@ fn delivery(found: record::Envelope, body: Body, spooling: Spooling) -> Delivery
         client: Arc::new(found.client),
         transaction: Arc::new(found.transaction),
         body,
-        queued_id: found.queued_id,
+        queued_id: found.queued_id.into(),
         received_at: found.received_at,
         max_header_size: found.max_header_size,
         pending: Pending::new(FOREVER, None, None),

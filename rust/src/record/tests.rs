@@ -18,7 +18,7 @@ fn delivery(client: Client, transaction: Transaction, received_at: SystemTime) -
         client: Arc::new(client),
         transaction: Arc::new(transaction),
         body: Body::detached(b"Subject: one\r\n\r\nbody\r\n".to_vec()),
-        queued_id: "0abc-1".to_owned(),
+        queued_id: "0abc-1".into(),
         received_at,
         max_header_size: 1 << 20,
         pending: Pending::new(Duration::from_secs(1), None, None),

@@ -1,11 +1,15 @@
 //! Which octets of a message are stored as they are: the one thing that is done with each octet.
 //!
 //! Blocks are judged by the compiler's own SIMD, of the least that a processor of this kind has. Where it has AVX2 the
-//! same code is there a second time, compiled for that: half the instructions, and half the time.
+//! same code is there a second time, compiled for that: half the instructions.
 //!
 //! `unsafe` is needed here to call what is compiled for AVX2.
 
 #![allow(unsafe_code)]
+#![allow(
+    clippy::inline_always,
+    reason = "only what is part of a function is compiled for what that has"
+)]
 
 /// Octets that are judged at once, each with the one before it: a power of two, so that the compiler makes SIMD
 /// compares of them with none left over.

@@ -73,7 +73,8 @@ fn store(shared: &Shared, entry: Box<dyn Incoming>, names: &Generator) {
         Ok(()) => {
             shared.look(octets);
             let crc = statements::checksum(entry.record(), entry.octets());
-            let file = Some(InFile { name, crc, size: entry.octets().len() as u64 });
+            let file =
+                Some(InFile { name: name.to_string(), crc, size: entry.octets().len() as u64 });
             shared.send(Job::Insert { entry, file, adopted: None });
         }
         Err(error) => {
