@@ -90,7 +90,7 @@ impl Delivery {
 
     /// The default answer: `250 2.0.0 OK: queued as ID`.
     pub fn accepted(&self) -> Reply {
-        Reply::made(250, (2, 0, 0), format!("OK: queued as {}", self.queued_id))
+        Reply::made(250, (2, 0, 0), ["OK: queued as ", &self.queued_id].concat())
     }
 
     /// Answers it and moves its octets off the budget.

@@ -101,10 +101,13 @@ impl<T> Queue<T> {
         wanted: impl Fn() -> bool,
     ) -> Option<Vec<T>> {
         let mut inner = self.lock();
-        let deadline = Instant::now().checked_add(timeout);
-        while wanted() && inner.items.is_empty() && !inner.closed {
-            let left = deadline
-                .map_or(Duration::from_hours(1), |at| at.saturating_duration_since(Instant::now()));
+        // Who finds something, or does not wait, has no need of a clock.
+        let mut until = None;
+        while wanted() && inner.items.is_empty() && !inner.closed && !timeout.is_zero() {
+            let now = Instant::now();
+            let until = *until.get_or_insert_with(|| now.checked_add(timeout));
+            let left =
+                until.map_or(Duration::from_hours(1), |until| until.saturating_duration_since(now));
             if left.is_zero() {
                 break;
             }

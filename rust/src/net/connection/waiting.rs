@@ -145,7 +145,7 @@ impl Connection {
         self.shared.watch_retained();
         let verdict = verdict.unwrap_or_else(|| Verdict::All(Reply::save_timed_out()));
         let best = verdict.best();
-        self.shared.count_reply(&best);
+        self.shared.count_reply(best);
         self.owed += u32::from(best.is_success());
         self.note(&delivery, Some(&verdict));
         self.session.resume(verdict);
