@@ -9,9 +9,11 @@ use std::time::SystemTime;
 
 pub use self::spooling::{Inlet, Place, Spooling, refusal};
 
+use crate::backends::Backend;
 use crate::buffer::Body;
 use crate::course::Course;
 use crate::pending::Pending;
+use crate::queue::Queue;
 use crate::smtp::{Address, Credentials, Dialect, Reply, Transaction, Verdict};
 use crate::spool::Settled;
 
@@ -88,7 +90,7 @@ impl Delivery {
 
     /// The default answer: `250 2.0.0 OK: queued as ID`.
     pub fn accepted(&self) -> Reply {
-        Reply::made(250, (2, 0, 0), format!("OK: queued as {}", self.queued_id))
+        Reply::made(250, (2, 0, 0), ["OK: queued as ", &self.queued_id].concat())
     }
 
     /// Answers it and moves its octets off the budget.
@@ -148,6 +150,10 @@ pub trait Question {
     const LAST_RESORT: Reply;
     /// Its answer.
     fn pending(&self) -> &Pending;
+    /// Where it waits for a worker.
+    fn queue(backend: &Backend) -> &Queue<Asked<Self>>
+    where
+        Self: Sized;
     /// Answers it.
     fn settle(&self, verdict: Verdict) -> bool {
         self.pending().answer(verdict)
@@ -169,6 +175,10 @@ impl Question for Delivery {
 
     fn pending(&self) -> &Pending {
         &self.pending
+    }
+
+    fn queue(backend: &Backend) -> &Queue<Asked<Self>> {
+        &backend.saves
     }
 
     fn settle(&self, verdict: Verdict) -> bool {
@@ -203,6 +213,10 @@ impl Question for Check {
     fn pending(&self) -> &Pending {
         &self.pending
     }
+
+    fn queue(backend: &Backend) -> &Queue<Asked<Self>> {
+        &backend.checks
+    }
 }
 
 impl Question for Login {
@@ -210,6 +224,10 @@ impl Question for Login {
 
     fn pending(&self) -> &Pending {
         &self.pending
+    }
+
+    fn queue(backend: &Backend) -> &Queue<Asked<Self>> {
+        &backend.logins
     }
 }
 

@@ -375,9 +375,8 @@ impl Verdict {
 
     /// The reply that tells best what became of a message: the first success, since then it is saved for
     /// somebody; else as [`fold`](Self::fold).
-    pub fn best(&self) -> Reply {
-        let saved = self.replies().iter().find(|reply| reply.is_success());
-        saved.cloned().unwrap_or_else(|| self.clone().fold())
+    pub fn best(&self) -> &Reply {
+        self.replies().iter().find(|reply| reply.is_success()).unwrap_or_else(|| self.folded())
     }
 
     /// The one reply that SMTP can give: success only when every recipient has it, else the
@@ -385,11 +384,15 @@ impl Verdict {
     pub fn fold(self) -> Reply {
         match self {
             Self::All(reply) => reply,
-            Self::Each(replies) => {
-                let worst = replies.iter().position(Reply::is_transient);
-                let worst = worst.or_else(|| replies.iter().position(|reply| !reply.is_success()));
-                replies.into_iter().nth(worst.unwrap_or(0)).unwrap_or(fixed::SAVE_FAILED)
-            }
+            Self::Each(_) => self.folded().clone(),
         }
+    }
+
+    fn folded(&self) -> &Reply {
+        static NONE: Reply = fixed::SAVE_FAILED;
+        let replies = self.replies();
+        let worst = replies.iter().find(|reply| reply.is_transient());
+        let worst = worst.or_else(|| replies.iter().find(|reply| !reply.is_success()));
+        worst.or(replies.first()).unwrap_or(&NONE)
     }
 }
