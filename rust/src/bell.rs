@@ -85,14 +85,15 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let bell = Arc::new(Bell::default());
         let ringing = Arc::clone(&bell);
-        runtime.spawn(async move { ringing.call_workers().await });
-        for _ in 0..questions {
-            let (bell, asking) = (Arc::clone(&bell), Arc::clone(&asking));
-            runtime.spawn(async move { bell.ask(&asking, &check()) });
-        }
         let began = Instant::now();
-        // All others are behind it when it begins to wait, and have had their turn when it goes on.
+        // What is spawned within is ready in this order, as connections of a turn are. All others are behind it
+        // when it begins to wait, and have had their turn when it goes on.
         runtime.block_on(async {
+            tokio::spawn(async move { ringing.call_workers().await });
+            for _ in 0..questions {
+                let (bell, asking) = (Arc::clone(&bell), Arc::clone(&asking));
+                tokio::spawn(async move { bell.ask(&asking, &check()) });
+            }
             for _ in 0..4 {
                 tokio::task::yield_now().await;
             }
