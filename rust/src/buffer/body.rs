@@ -209,7 +209,15 @@ impl Body {
         if let Some(limit) = usize::try_from(self.limit).ok().filter(|limit| *limit > 0) {
             target = target.min(limit.max(needed));
         }
-        self.budget.reserve_more(target - self.reserved) && self.enlarge(target)
+        if !self.budget.reserve_more(target - self.reserved) {
+            return false;
+        }
+        let Some(larger) = self.budget.take_large(target) else { return self.enlarge(target) };
+        let smaller = std::mem::replace(&mut self.buffer, larger);
+        self.buffer.extend_from_slice(&smaller);
+        self.budget.give_back(smaller);
+        self.reserved = self.buffer.capacity();
+        true
     }
 
     /// Room for the rest of what was read, before all of it goes to the file.

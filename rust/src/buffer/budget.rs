@@ -12,8 +12,12 @@ pub(super) const FIRST: usize = 64 << 10;
 pub(super) const SMALLEST: usize = 4 << 10;
 /// Free buffers kept, in octets: enough for the mails on their way at a high rate.
 const POOLED: usize = 8 << 20;
-/// A larger buffer than this is not kept: few mails need it.
+/// A larger buffer than this is not for a first step: few mails need it.
 const LARGEST_POOLED: usize = 256 << 10;
+/// Those are kept for bodies that grow to them: with its pages there, one costs half as much. At most so large,
+/// and an eighth of the budget in all, or this.
+const LARGEST: usize = 4 << 20;
+const POOLED_LARGE: usize = 32 << 20;
 /// Kept free for first steps, a quarter of a small budget: large messages that come slowly must not
 /// keep small ones from beginning.
 const FIRST_STEPS: u64 = 16 << 20;
@@ -35,6 +39,8 @@ pub struct Budget {
 struct Free {
     buffers: Vec<Vec<u8>>,
     octets: usize,
+    large: Vec<Vec<u8>>,
+    large_octets: usize,
 }
 
 impl Budget {
@@ -165,16 +171,38 @@ impl Budget {
         Vec::with_capacity(octets)
     }
 
+    /// A free buffer for a body that grows to that much, which is reserved; what it has over that is reserved too,
+    /// since it counts whole, or it is not taken.
+    pub(super) fn take_large(&self, octets: usize) -> Option<Vec<u8>> {
+        // Much more than it needs would be lost to others.
+        let fitting = octets.max(LARGEST_POOLED + 1)..=octets.saturating_mul(4);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = free.large.iter().rposition(|one| fitting.contains(&one.capacity()))?;
+        let capacity = free.large.get(at)?.capacity();
+        if !self.reserve_more(capacity - octets) {
+            return None;
+        }
+        free.large_octets -= capacity;
+        Some(free.large.remove(at))
+    }
+
     pub(super) fn give_back(&self, mut buffer: Vec<u8>) {
         let octets = buffer.capacity();
-        if !(FIRST..=LARGEST_POOLED).contains(&octets) {
+        if !(FIRST..=LARGEST).contains(&octets) {
             return;
         }
         buffer.clear();
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.octets + octets <= POOLED {
-            free.octets += octets;
-            free.buffers.push(buffer);
+        let most_large =
+            usize::try_from(self.limit() / 8).map_or(POOLED_LARGE, |n| n.min(POOLED_LARGE));
+        if octets <= LARGEST_POOLED {
+            if free.octets + octets <= POOLED {
+                free.octets += octets;
+                free.buffers.push(buffer);
+            }
+        } else if free.large_octets + octets <= most_large {
+            free.large_octets += octets;
+            free.large.push(buffer);
         }
     }
 }

@@ -176,13 +176,12 @@ impl Connection {
         loop {
             let step = poll_fn(|context| self.poll_step(context, signals)).await?;
             self.count();
-            self.flush(signals).await?;
             match step {
-                Step::NeedInput => {}
-                Step::Close if self.session.said_bye() => return Ok(()),
-                Step::Close => return self.linger(signals).await,
+                Step::NeedInput => self.flush(signals).await?,
+                Step::Close => return self.close(signals).await,
                 // Boxed, so that an idle connection has no room for what a mail needs.
                 question => {
+                    self.flush(signals).await?;
                     Box::pin(self.ask(signals, question)).await?;
                     self.count();
                 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::signals::Signals;
 use super::{Connection, End, OUTPUT};
+use crate::net::stream::Sent;
 
 /// A larger buffer for replies is not kept: few connections need it.
 const LARGEST_KEPT: usize = 64 << 10;
@@ -20,6 +21,10 @@ impl Connection {
 
     /// Sends what the session wrote. A peer that does not read has `timeout`.
     pub(super) async fn flush(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
+        self.flush_as(signals, Sent::Now).await
+    }
+
+    async fn flush_as(&mut self, signals: &mut Signals<'_, '_>, how: Sent) -> Result<(), End> {
         if !self.has_output() {
             return Ok(());
         }
@@ -33,7 +38,7 @@ impl Connection {
             }
             output = records;
         }
-        let sent = self.send(signals, &output).await;
+        let sent = self.send_as(signals, &output, how).await;
         if output.capacity() <= LARGEST_KEPT {
             OUTPUT.set(output);
         }
@@ -45,15 +50,35 @@ impl Connection {
         sent
     }
 
+    /// Sends the last reply, and that there is no other: in one segment, where the peer takes it.
+    pub(super) async fn close(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
+        self.flush_as(signals, Sent::WithTheEnd).await?;
+        if !self.session.said_bye() {
+            return self.linger(signals).await;
+        }
+        // Not left to the close of the socket: where octets are there that nobody reads, that sends nothing more.
+        self.stream.finish_writing();
+        Ok(())
+    }
+
     pub(super) async fn send(
         &mut self,
         signals: &mut Signals<'_, '_>,
         output: &[u8],
     ) -> Result<(), End> {
+        self.send_as(signals, output, Sent::Now).await
+    }
+
+    async fn send_as(
+        &mut self,
+        signals: &mut Signals<'_, '_>,
+        output: &[u8],
+        how: Sent,
+    ) -> Result<(), End> {
         let mut rest = output;
         let deadline = Instant::now() + self.config.timeout;
         while !rest.is_empty() {
-            match self.stream.try_write(rest) {
+            match self.stream.try_send(rest, how) {
                 Ok(count) => rest = rest.get(count..).unwrap_or(&[]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     poll_fn(|context| {
