@@ -33,6 +33,7 @@
 //! | [`course`] | what a message's time went into, for its line in the log |
 //! | `python` | everything PyO3, behind the feature `python` |
 
+mod allocator;
 pub mod backends;
 pub mod bench;
 pub mod buffer;
