@@ -34,6 +34,7 @@
 //! | [`course`] | what a message's time went into, for its line in the log |
 //! | `python` | everything PyO3, behind the feature `python` |
 
+mod allocator;
 pub mod backends;
 pub mod bell;
 pub mod bench;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::spill::Spiller;
+use crate::allocator::Tide;
 
 /// What a body takes first; most mail fits.
 pub(super) const FIRST: usize = 64 << 10;
@@ -32,6 +33,7 @@ pub struct Budget {
     refused: AtomicU64,
     on_release: OnceLock<Box<dyn Fn() + Send + Sync>>,
     free: Mutex<Free>,
+    tide: Arc<Tide>,
 }
 
 /// Free buffers, the last one used on top: it is in the processor's cache.
@@ -60,6 +62,7 @@ impl Budget {
             refused: AtomicU64::new(0),
             on_release: OnceLock::new(),
             free: Mutex::default(),
+            tide: Arc::default(),
         })
     }
 
@@ -147,11 +150,16 @@ impl Budget {
 
     fn reserve(&self, octets: usize, limit: u64) -> bool {
         let take = |used: u64| used.checked_add(octets as u64).filter(|&total| total <= limit);
-        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+        let reserved = self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
+        reserved.is_ok_and(|before| {
+            self.tide.rise(before + octets as u64);
+            true
+        })
     }
 
     pub(super) fn release(&self, octets: usize) {
-        self.used.fetch_sub(octets as u64, Ordering::SeqCst);
+        let before = self.used.fetch_sub(octets as u64, Ordering::SeqCst);
+        self.tide.fall(before - octets as u64);
         if self.waiting.load(Ordering::SeqCst) > 0
             && let Some(call) = self.on_release.get()
         {
