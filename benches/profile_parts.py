@@ -100,7 +100,7 @@ _KERNEL: Final[Rules] = (
 
 _SOURCES: Final[Rules] = (
     (DATA, re.compile(r"rust/src/(smtp/(data|chunk|line)\b|buffer/)")),
-    (PARSER, re.compile(r"rust/src/smtp/(command|address|xtext|hosts|idn|dsn|xclient)\b")),
+    (PARSER, re.compile(r"rust/src/(smtp/(command|address|xtext|hosts|idn|dsn|xclient)|short)\b")),
     (SESSION, re.compile(r"rust/src/smtp/")),
     (HEADER, re.compile(r"rust/src/mail/")),
     (TLS, re.compile(r"rust/src/(tls|net/tls)\b|/(rustls|aws-lc)[^/]*/")),
@@ -116,7 +116,7 @@ _SOURCES: Final[Rules] = (
 
 _SYMBOLS: Final[Rules] = (
     (DATA, re.compile(r"guerrilla::(smtp::(data|chunk|line)\b|buffer::)")),
-    (PARSER, re.compile(r"guerrilla::smtp::(command|address|xtext|hosts|idn|dsn|xclient)\b")),
+    (PARSER, re.compile(r"guerrilla::(smtp::(command|address|xtext|hosts|idn|dsn|xclient)|short)\b")),
     (SESSION, re.compile(r"guerrilla::smtp::")),
     (HEADER, re.compile(r"guerrilla::mail::")),
     (TLS, re.compile(r"guerrilla::(tls|net::tls)\b|\brustls::|^aws_lc_")),
