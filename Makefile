@@ -20,7 +20,7 @@ PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
 .PHONY: help serve build test lint rust-lint python-lint rust-test python-test fuzz-dialogues \
-	abuse faults bench bench-processors bench-spool bench-scaling instructions fuzz deny wheel lock clean
+	abuse faults bench bench-processors bench-spool bench-scaling bench-profile symbols instructions fuzz deny wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -101,6 +101,15 @@ bench-spool: build  ## what a sync before the 250 costs, beside a chain that kee
 
 bench-scaling: build  ## one process against as many as there are cores, eight minutes; ARGS=--quick is one, ARGS=--write fills the documents
 	$(BIN)/python benches/scaling.py $(ARGS)
+
+bench-profile: symbols  ## where every microsecond of a message goes, six minutes; ARGS=--quick is one, ARGS=--write fills docs/performance.md
+	$(BIN)/python benches/profiler.py $(ARGS)
+
+symbols: $(STAMPS)/symbols  ## the core once more in build/symbols, with its names: for profiles
+
+$(STAMPS)/symbols: $(STAMPS)/core scripts/symbols.sh scripts/pyo3-env.sh
+	sh scripts/symbols.sh
+	@touch $@
 
 instructions:  ## instructions a command and a message cost the parser and the session (valgrind)
 	sh scripts/instructions.sh
