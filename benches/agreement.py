@@ -1,6 +1,6 @@
 """Whether our ratios are those that another program finds.
 
-    .venv/bin/python benches/agreement.py PROGRAM [--scenarios a,b,c,d] [--rounds 3]
+    PYTHONPATH=. .venv/bin/python benches/agreement.py PROGRAM [--scenarios a,b,c,d] [--rounds 3]
 
 PROGRAM loads a receiver that runs: `PROGRAM --pid PID --port PORT --scenario a|b|c|d`, and prints
 a line of JSON with `server_us_msg`, the receiver's CPU time a message. For each scenario smtp-sink
