@@ -117,11 +117,8 @@ def by_size(told: Results) -> SvgCanvas | None:
             if (group, name) in values
         ]
         panel.canvas.line(points, COLORS[name], 2.5)
-        for (group, of), value in values.items():
-            if of == name:
-                at = x(sizes[group]), panel.y(value)
-                panel.canvas.bar(at[0] - 3, at[1] - 3, 6, 6, COLORS[name])
-                panel.canvas.text(at[0] + 6, at[1] - 5, f"{value:,.0f}", 10)
+        for left, top in points:
+            panel.canvas.bar(left - 3, top - 3, 6, 6, COLORS[name])
     panel.canvas.line([(LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, HEIGHT - BOTTOM)], INK, 1)
     return panel.canvas
 

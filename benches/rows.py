@@ -132,7 +132,8 @@ def parser(bench: Bench) -> None:
     if done.returncode:
         raise BenchError(f"core timed: {done.stderr.strip()[-300:]}")
     for name, value in json.loads(done.stdout.strip().splitlines()[-1]).items():
-        bench.samples.add(name, value)
+        if isinstance(value, float):
+            bench.samples.add(name, value)
 
 
 ROWS: Final[Mapping[str, Callable[[Bench], None]]] = {

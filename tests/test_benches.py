@@ -53,6 +53,7 @@ def test_messages_are_measured_beside_smtp_sink_in_small(tmp_path: Path) -> None
     for name in (load_.SINK, load_.OURS):
         assert at.samples.median(f"b {name} server µs") > 5
         assert at.samples.median(f"piped {name} server µs") > 1
+        assert at.samples.median(f"unwaiting {name} server µs") > 1
         # MAIL, RCPT, DATA and the message: each is read and answered.
         assert at.samples.median(f"calls {name}") >= 8
 
