@@ -4,14 +4,9 @@
 //! else is content. That is the whole defence against SMTP smuggling, so it stands in one function.
 
 use super::limits::BareNewline;
+use super::plain::{SMALL_BLOCK, plain_blocks};
 use crate::buffer::Body;
 use crate::mail::header::HeaderEnd;
-
-/// Octets that are judged at once, each with the one before it: a power of two, so that the compiler makes SIMD
-/// compares of them with none left over.
-const BLOCK: usize = 256;
-/// As many are judged at once where a block is not plain, so that few are looked at one by one.
-const SMALL_BLOCK: usize = 32;
 
 /// How a read ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,34 +168,6 @@ impl DataReader {
         };
         Ending::Open
     }
-}
-
-/// How many octets from `at` on, in whole blocks, are stored as they are, behind the one before them.
-fn plain_blocks(all: &[u8], at: usize) -> usize {
-    let Some(before) = at.checked_sub(1) else { return 0 };
-    let (Some(befores), Some(octets)) = (all.get(before..), all.get(at..)) else { return 0 };
-    let large = plain_in::<BLOCK>(befores, octets);
-    let (befores, octets) = (befores.get(large..), octets.get(large..));
-    large + plain_in::<SMALL_BLOCK>(befores.unwrap_or_default(), octets.unwrap_or_default())
-}
-
-fn plain_in<const SIZE: usize>(befores: &[u8], octets: &[u8]) -> usize {
-    let blocks = befores.as_chunks::<SIZE>().0.iter().zip(octets.as_chunks::<SIZE>().0);
-    blocks.take_while(|(befores, octets)| is_plain(befores, octets)).count() * SIZE
-}
-
-/// Whether all octets are stored as they are: no bare newline, no dot behind a CRLF.
-fn is_plain<const SIZE: usize>(befores: &[u8; SIZE], octets: &[u8; SIZE]) -> bool {
-    let pairs = befores.iter().zip(octets);
-    pairs.fold(0, |odd, (&before, &octet)| odd | is_odd(before, octet)) == 0
-}
-
-/// Not 0 where the octet cannot be stored as it is, whatever stood before the one before it. Arithmetic, so that
-/// a block is judged without a branch an octet.
-fn is_odd(before: u8, octet: u8) -> u8 {
-    let half_a_newline = u8::from(before == b'\r') ^ u8::from(octet == b'\n');
-    let leading_dot = u8::from(before == b'\n') & u8::from(octet == b'.');
-    half_a_newline | leading_dot
 }
 
 /// A stretch of the input that is stored as it is, copied once when it ends.
