@@ -124,7 +124,9 @@ fn feed(session: &mut Session, budget: &Arc<Budget>, mut input: &[u8]) {
             other => panic!("{other:?}"),
         }
     }
-    black_box(session.take_output());
+    let output = session.take_output();
+    black_box(&output);
+    session.lend(output);
 }
 
 /// Messages of one commit.

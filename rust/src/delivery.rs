@@ -14,6 +14,7 @@ use crate::buffer::Body;
 use crate::course::Course;
 use crate::pending::Pending;
 use crate::queue::Queue;
+use crate::short::ShortText;
 use crate::smtp::{Address, Credentials, Dialect, Reply, Transaction, Verdict};
 use crate::spool::Settled;
 
@@ -90,7 +91,7 @@ impl Delivery {
 
     /// The default answer: `250 2.0.0 OK: queued as ID`.
     pub fn accepted(&self) -> Reply {
-        Reply::made(250, (2, 0, 0), ["OK: queued as ", &self.queued_id].concat())
+        Reply::made(250, (2, 0, 0), ShortText::joined(&["OK: queued as ", &self.queued_id]))
     }
 
     /// Answers it and moves its octets off the budget.

@@ -30,7 +30,7 @@
 //! | [`record`] | an envelope as JSON: for the spool, and for `to_bytes` |
 //! | [`certificate`] | self-signed certificates |
 //! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |
-//! | [`few`] | a list that is nearly always empty, and then next to nothing |
+//! | [`few`], [`short`] | a list that is nearly always empty, and text that is nearly always short |
 //! | [`course`] | what a message's time went into, for its line in the log |
 //! | `python` | everything PyO3, behind the feature `python` |
 
@@ -56,6 +56,7 @@ pub mod queued_id;
 pub mod record;
 pub mod server;
 pub mod shared;
+pub mod short;
 pub mod smtp;
 pub mod spool;
 pub mod stats;

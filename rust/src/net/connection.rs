@@ -13,7 +13,7 @@ mod sending;
 mod signals;
 mod waiting;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,7 +36,7 @@ use crate::events::Event;
 use crate::few::Few;
 use crate::log::{Level, Message};
 use crate::server::Shared;
-use crate::smtp::{BodyAnswer, Reply, Session, Step};
+use crate::smtp::{BodyAnswer, Reply, Session, Step, Verdict};
 
 /// One read; large enough that a 100 KiB mail takes two.
 const READ_BUFFER: usize = 64 << 10;
@@ -45,6 +45,9 @@ thread_local! {
     static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into_boxed_slice());
     /// What one read decrypts to.
     static PLAINTEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// What the sessions of the thread write their replies to: one after the other, since what is written is sent
+    /// before another connection has its turn, or stays with its connection.
+    static OUTPUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Serves one connection to its end. A panic in it ends it alone, with 421.
@@ -254,6 +257,17 @@ impl Connection {
         }
         Body::take(&self.shared.budget, declared, self.config.session.max_size)
             .map(BodyAnswer::Begin)
+    }
+
+    /// The session writes its next replies into the thread's buffer.
+    fn lend_output(&mut self) {
+        self.session.lend(OUTPUT.take());
+    }
+
+    /// The verdict on a recipient, a message or credentials.
+    fn resume(&mut self, verdict: Verdict) {
+        self.lend_output();
+        self.session.resume(verdict);
     }
 
     fn begin_body(&mut self, answer: BodyAnswer) {

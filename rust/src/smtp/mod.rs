@@ -58,5 +58,5 @@ pub use limits::{Auth, BareNewline, MAX_AUTH_LINE, MAX_COMMAND_LINE, Protocol, S
 pub use line::{Beginning, Line, LineReader, Longest};
 pub use reply::{Enhanced, Form, Reply, ReplyError, Verdict};
 pub use session::{BodyAnswer, Phase, Refused, Session, Stage, Step};
-pub use transaction::{Dialect, Transaction};
+pub use transaction::{Dialect, Recipients, Transaction};
 pub use xclient::{Said, XClient};

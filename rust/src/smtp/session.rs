@@ -133,7 +133,7 @@ enum State {
 /// The client's name and by which command it gave it.
 #[derive(Clone, Debug)]
 struct Hello {
-    argument: String,
+    argument: Arc<str>,
     dialect: Dialect,
 }
 
@@ -327,6 +327,15 @@ impl Session {
     pub fn end(&mut self, reply: &Reply) {
         self.say(reply);
         self.state = State::Closed;
+    }
+
+    /// A buffer for what it says next, unless it has one: who drives it has it back by
+    /// [`take_output`](Self::take_output), and need not allocate one a reply.
+    pub fn lend(&mut self, mut buffer: Vec<u8>) {
+        if self.output.is_empty() {
+            buffer.clear();
+            self.output = buffer;
+        }
     }
 
     /// Takes what is to be sent; leaves no buffer behind.

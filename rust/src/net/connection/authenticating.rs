@@ -51,7 +51,7 @@ impl Connection {
             self.count_failure();
             self.hold(signals, self.failure_delay()).await?;
         }
-        self.session.resume(Verdict::All(reply));
+        self.resume(Verdict::All(reply));
         Ok(())
     }
 

@@ -7,7 +7,10 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::signals::Signals;
-use super::{Connection, End};
+use super::{Connection, End, OUTPUT};
+
+/// A larger buffer for replies is not kept: few connections need it.
+const LARGEST_KEPT: usize = 64 << 10;
 
 impl Connection {
     /// Whether there is something to be sent.
@@ -31,6 +34,9 @@ impl Connection {
             output = records;
         }
         let sent = self.send(signals, &output).await;
+        if output.capacity() <= LARGEST_KEPT {
+            OUTPUT.set(output);
+        }
         let owed = std::mem::take(&mut self.owed);
         if sent.is_err() {
             self.shared.stats.answers_lost.add_many(owed.into());

@@ -39,7 +39,7 @@ impl Connection {
         recipient: Address,
     ) -> Result<(), End> {
         if let Some(reply) = self.known_answer(&transaction, &recipient) {
-            self.session.resume(Verdict::All(reply));
+            self.resume(Verdict::All(reply));
             return Ok(());
         }
         let (shared, backend) = (&self.shared, &self.config.backend);
@@ -63,7 +63,7 @@ impl Connection {
             // Nothing comes of it that could be tried: the next recipient is let in instead.
             backend.saving.give_back(std::time::Instant::now());
         }
-        self.session.resume(verdict.unwrap_or_else(|| Verdict::All(Reply::check_timed_out())));
+        self.resume(verdict.unwrap_or_else(|| Verdict::All(Reply::check_timed_out())));
         Ok(())
     }
 
@@ -148,7 +148,7 @@ impl Connection {
         self.shared.count_reply(best);
         self.owed += u32::from(best.is_success());
         self.note(&delivery, Some(&verdict));
-        self.session.resume(verdict);
+        self.resume(verdict);
         Ok(())
     }
 
