@@ -51,6 +51,7 @@ thread_local! {
 /// Serves one connection to its end. A panic in it ends it alone, with 421.
 ///
 /// No `async fn`, here and below: that keeps what it is given twice, as its argument and as its variable.
+#[allow(clippy::manual_async_fn)]
 pub(super) fn run(mut connection: Box<Connection>) -> impl Future<Output = ()> + Send {
     async move {
         let outcome = {
