@@ -77,11 +77,11 @@ def _send(connections: Sequence[socket.socket], message: memoryview) -> None:
             if not ready:
                 raise BenchError("nobody takes anything any more")
             for key, _ in ready:
-                one, sent = key.fileobj, key.data
-                if isinstance(one, socket.socket):
-                    sent[0] += one.send(message[sent[0] :])
+                taker, sent = key.fileobj, key.data
+                if isinstance(taker, socket.socket):
+                    sent[0] += taker.send(message[sent[0] :])
                     if sent[0] == len(message):
-                        selector.unregister(one)
+                        selector.unregister(taker)
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ import pytest
 import burst
 import slope
 import states
+from postfix import BenchError
 from receivers import CHAIN, guerrillad
 
 BENCHES = Path(__file__).parent.parent / "benches"
@@ -45,7 +46,7 @@ def test_the_slope_is_that_of_what_is_behind_the_warm_up() -> None:
     found = slope.slope_of(readings, 5.0)
     assert found.kib_a_minute == pytest.approx(120)
     assert found.octets_each == pytest.approx(2 * 1_024 / 100)
-    with pytest.raises(slope.BenchError, match="too few readings"):
+    with pytest.raises(BenchError, match="too few readings"):
         slope.slope_of(readings, 58.0)
 
 
