@@ -13,7 +13,7 @@ use super::*;
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What only some connections need is boxed. `make bench-edge` has what an idle one takes in all: 2.00 KiB,
+/// What only some connections need is boxed. `make bench ARGS="--rows idle"` has what an idle one takes in all: 2.00 KiB,
 /// and no more than that.
 #[test]
 fn an_idle_connection_is_small() {
