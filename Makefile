@@ -102,7 +102,7 @@ bench-spool: build  ## what a sync before the 250 costs, beside a chain that kee
 bench-scaling: build  ## one process against as many as there are cores, eight minutes; ARGS=--quick is one, ARGS=--write fills the documents
 	$(BIN)/python benches/scaling.py $(ARGS)
 
-bench-profile: symbols  ## where every microsecond of a message goes, six minutes; ARGS=--quick is one, ARGS=--write fills docs/performance.md
+bench-profile: symbols  ## where every microsecond of a message goes, five minutes; ARGS=--quick is one, ARGS=--write fills docs/performance.md
 	$(BIN)/python benches/profiler.py $(ARGS)
 
 symbols: $(STAMPS)/symbols  ## the core once more in build/symbols, with its names: for profiles

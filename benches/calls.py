@@ -7,6 +7,7 @@ for comparing, and both receivers are traced alike.
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,9 @@ from postfix import BenchError
 from receivers import START_LIMIT
 
 MESSAGES: Final = 5_000
+_ROW: Final = re.compile(
+    r"^ *[\d.]+ +[\d.]+ +\d+ +(?P<calls>\d+) +(?:\d+ +)?(?P<name>[a-z]\w*)$", re.MULTILINE
+)
 
 
 def calls(bench: Bench) -> None:
@@ -58,3 +62,10 @@ def total(table: str) -> int:
     if last[-1:] != ["total"]:
         raise BenchError(f"strace told no total: {' '.join(last)}")
     return int(last[3])
+
+
+def by_name(table: str) -> dict[str, int]:
+    """The calls of a table of strace, the most frequent first."""
+    found = {row["name"]: int(row["calls"]) for row in _ROW.finditer(table)}
+    found.pop("total", None)
+    return dict(sorted(found.items(), key=lambda one: -one[1]))

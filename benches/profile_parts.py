@@ -116,7 +116,10 @@ _SOURCES: Final[Rules] = (
 
 _SYMBOLS: Final[Rules] = (
     (DATA, re.compile(r"guerrilla::(smtp::(data|chunk|line)\b|buffer::)")),
-    (PARSER, re.compile(r"guerrilla::(smtp::(command|address|xtext|hosts|idn|dsn|xclient)|short)\b")),
+    (
+        PARSER,
+        re.compile(r"guerrilla::(smtp::(command|address|xtext|hosts|idn|dsn|xclient)|short)\b"),
+    ),
     (SESSION, re.compile(r"guerrilla::smtp::")),
     (HEADER, re.compile(r"guerrilla::mail::")),
     (TLS, re.compile(r"guerrilla::(tls|net::tls)\b|\brustls::|^aws_lc_")),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from documents import filled
 from measured import HERE
 from profile_parts import PARTS
 from profile_plots import plots
 from profiled import Point, Profile, Spent
-from scaling_report import filled
 
 DOCUMENT: Final = HERE.parent / "docs" / "performance.md"
 LEAST: Final = 0.005

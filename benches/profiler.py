@@ -6,7 +6,7 @@ Four loads, as Postfix's smtp-source brings them: a, a message of 4 KiB a connec
 connections; c, 100 KiB; d, 1 MiB. CPU is by the kernel's own clocks; perf says on which part of the
 daemon it goes (those of the core only with the symbols that `make bench-profile` builds), and
 strace which system calls a message takes. Where one of the two is missing its table is empty. Then
-the tables of profile_growth.py. All of it takes some six minutes, --quick one. --write puts the
+the tables of profile_growth.py. All of it takes some five minutes, --quick one. --write puts the
 figures into profile.json, and into docs/performance.md with its plots.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,12 +25,13 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
-import profile_calls
 import profile_growth
 import profile_perf
+from calls import by_name, counted
 from family import Family, Window, by_postfix, family, load
+from load import SCENARIOS, Scenario, at_most
 from measured import middle
-from postfix import BenchError, Load, Postfix, find_postfix
+from postfix import BenchError, Postfix, find_postfix
 from profile_clocks import Clock, between, clocks
 from profile_parts import shares
 from profile_report import report, write
@@ -41,22 +43,8 @@ CORE: Final = "_core.abi3.so"
 SERVER: Final = 'max_clients = 1500\nmax_size = "64 MiB"'
 
 
-@dataclasses.dataclass(frozen=True)
-class Scenario:
-    """A load, and how many messages of it strace is given."""
-
-    name: str
-    title: str
-    load: Load
-    traced: int
-
-
-SCENARIOS: Final = (
-    Scenario("a", "a message a connection, 4 KiB", Load(100, 0, 4_096, kept=False), 1_000),
-    Scenario("b", "kept connections, 4 KiB", Load(100, 0, 4_096), 3_000),
-    Scenario("c", "kept connections, 100 KiB", Load(50, 0, 102_400), 1_000),
-    Scenario("d", "kept connections, 1 MiB", Load(10, 0, 1 << 20), 100),
-)
+TRACED: Final = {"a": 1_000, "b": 3_000, "c": 1_000, "d": 100}
+"""Messages of each scenario that strace is given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +54,7 @@ class Plan:
     postfix: Postfix
     folder: Path
     perf: str | None
-    strace: str | None
+    strace: bool
     windows: int = 3
     seconds: float = 1.5
     """Of a window, and of what perf records at a time."""
@@ -139,10 +127,13 @@ def seen(plan: Plan, daemon: Family) -> dict[str, float]:
 
 def traced(plan: Plan, daemon: Family, scenario: Scenario) -> dict[str, float]:
     """System calls a message."""
-    if plan.strace is None:
+    if not plan.strace:
         return {}
-    load_ = dataclasses.replace(scenario.load, messages=scenario.traced)
-    return profile_calls.calls(plan.strace, daemon.receiver, plan.postfix, load_, plan.folder)
+    load, told = at_most(scenario.load, TRACED[scenario.name]), plan.folder / "calls"
+    with counted(daemon.receiver.pid, told):
+        plan.postfix.send(daemon.receiver.port, load)
+    each = by_name(told.read_text(encoding="utf-8"))
+    return {name: count / load.messages for name, count in each.items()}
 
 
 # --- All of it ------------------------------------------------------------------------------------
@@ -168,7 +159,7 @@ def _measured(args: argparse.Namespace) -> Profile:
     if SYMBOLS.is_dir():
         os.environ["PYTHONPATH"] = str(SYMBOLS)
     with tempfile.TemporaryDirectory(prefix="guerrilla-profile-") as path:
-        perf, strace = profile_perf.find_perf(), profile_calls.find_strace()
+        perf, strace = profile_perf.find_perf(), shutil.which("strace") is not None
         plan = Plan(find_postfix(), Path(path), perf, strace)
         if args.quick:
             plan = dataclasses.replace(plan, windows=1, seconds=0.5, settle=0.1, quick=True)

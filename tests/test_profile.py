@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-import profile_calls
 import profile_parts as parts
 import profile_perf
 import profiler
+from calls import by_name
+from documents import filled
 from postfix import Load, Postfix
 from profile_clocks import IO, WORKERS, Clock, between
 from profile_parts import Frame, Sample, part_of, shares
 from profile_plots import GROUPS, grouped, plots
 from profile_report import DOCUMENT, blocks, report, tables
 from profiled import FILE, Point, Profile, Spent, Thread
-from scaling_report import filled
 
 CORE = "_core.abi3.so"
 KERNEL = "[kernel.kallsyms]"
@@ -164,7 +164,7 @@ def test_system_calls_are_counted() -> None:
         "------ ----------- ----------- --------- --------- ----------------\n"
         "100.00    0.001000           1       900       100 total\n"
     )
-    assert list(profile_calls.parsed(text).items()) == [("recvfrom", 500), ("sendto", 400)]
+    assert list(by_name(text).items()) == [("recvfrom", 500), ("sendto", 400)]
 
 
 def test_clocks_are_divided_by_messages() -> None:
