@@ -20,7 +20,7 @@ PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
 .PHONY: help serve build test lint rust-lint python-lint rust-test python-test fuzz-dialogues \
-	abuse faults bench bench-processors bench-spool bench-scaling bench-profile symbols instructions fuzz deny wheel lock clean
+	abuse faults bench bench-gate bench-processors bench-spool bench-scaling bench-profile symbols instructions fuzz deny wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -31,7 +31,7 @@ serve: build  ## build, then receive mail on 127.0.0.1:2525 into mail.db (Ctrl-C
 
 build: $(STAMPS)/core  ## .venv with the package and its compiled core
 
-test: lint rust-test python-test  ## lint, Rust tests, Python tests
+test: lint rust-test bench-gate python-test  ## lint, Rust tests, what a message costs, Python tests
 
 lint: rust-lint python-lint  ## formats, clippy, licences of crates, ruff, mypy, pyright, the stub of the core
 
@@ -111,8 +111,13 @@ $(STAMPS)/symbols: $(STAMPS)/core scripts/symbols.sh scripts/pyo3-env.sh
 	sh scripts/symbols.sh
 	@touch $@
 
-instructions:  ## instructions a command and a message cost the parser and the session (valgrind)
-	sh scripts/instructions.sh
+instructions: $(STAMPS)/venv  ## instructions a command and a message cost the parser and the session (valgrind)
+	sh scripts/test-tools.sh
+	$(BIN)/python scripts/instructions.py $(ARGS)
+
+bench-gate: $(STAMPS)/venv  ## fails where they have grown by more than 3 %; ARGS=--write accepts that
+	sh scripts/test-tools.sh
+	$(BIN)/python scripts/instructions.py --gate $(ARGS)
 
 fuzz:  ## each fuzz target for 60 s, by a nightly compiler: make fuzz SECONDS=300 ARGS="session data"
 	sh scripts/fuzz.sh $(or $(SECONDS),60) $(ARGS)

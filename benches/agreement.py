@@ -62,7 +62,9 @@ def run(at: Bench, scenarios: Sequence[Scenario], rounds: int, program: Path) ->
         at.say(f"{scenario.name} {number + 1}/{rounds}")
         for (way, do), (name, start) in product(ways.items(), receivers.items()):
             with start() as receiver:
-                do(at, scenario, receiver, f"{scenario.name} {way} {name}")
+                sample = f"{scenario.name} {way} {name}"
+                do(at, scenario, receiver, sample)
+                at.say(f"{sample}: {at.samples.of[f'{sample} server µs'][-1]:.1f} µs")
 
 
 def table(samples: Samples, scenarios: Sequence[Scenario]) -> tuple[list[str], float]:

@@ -116,7 +116,7 @@ def _end(connection: socket.socket) -> None:
         raise BenchError("a connection was not closed")
 
 
-def repeat(count: int, one: Callable[[], None]) -> None:
+def repeat(count: int, one: Callable[[], object]) -> None:
     """Does it so often, `AT_ONCE` at a time."""
     turns = iter(range(count))
     lock = threading.Lock()
@@ -134,20 +134,27 @@ def repeat(count: int, one: Callable[[], None]) -> None:
 
 
 @contextlib.contextmanager
-def held(port: int, count: int, secure: Secure | None = None) -> Iterator[None]:
-    """Holds so many connections that have said EHLO and are silent."""
+def hold(count: int, begin: Callable[[str], socket.socket]) -> Iterator[None]:
+    """Holds so many connections, begun from one of `SOURCES` each."""
     sources = itertools.cycle(SOURCES)
     with contextlib.ExitStack() as open_:
+        repeat(count, lambda: open_.enter_context(begin(next(sources))))
+        yield
 
-        def one() -> None:
-            connection = open_session(port, secure, next(sources))
-            if isinstance(connection, ssl.SSLSocket):
-                # The server cannot tell a silent client from one that has lost its keys; this one
-                # then costs no more than its descriptor.
-                connection = socket.socket(fileno=connection.detach())
-            open_.enter_context(connection)
 
-        repeat(count, one)
+@contextlib.contextmanager
+def held(port: int, count: int, secure: Secure | None = None) -> Iterator[None]:
+    """Holds so many connections that have said EHLO and are silent."""
+
+    def begin(source: str) -> socket.socket:
+        connection = open_session(port, secure, source)
+        if isinstance(connection, ssl.SSLSocket):
+            # The server cannot tell a silent client from one that has lost its keys; this one
+            # then costs no more than its descriptor.
+            return socket.socket(fileno=connection.detach())
+        return connection
+
+    with hold(count, begin):
         yield
 
 

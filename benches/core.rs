@@ -1,5 +1,6 @@
 //! The parser and the session alone, to have their instructions counted: a message costs the same in every
-//! run, which no clock on a shared machine can say. `scripts/instructions.sh` runs it.
+//! run, which no clock on a shared machine can say. `scripts/instructions.py` runs it. What of that is a target in
+//! nanoseconds: `cargo bench --bench core -- timed`, the fastest of many rounds, as JSON.
 //!
 //! And the spool, which a clock has to say: `cargo bench --bench core -- spool 100000 BACKLOG FOLDER`; what a
 //! reader that does not end does to it: `cargo bench --bench core -- reader SECONDS FOLDER`; and the table of client
@@ -20,7 +21,9 @@ use std::time::{Duration, Instant, SystemTime};
 use guerrilla::buffer::{Body, Budget, Spiller};
 use guerrilla::log::Log;
 use guerrilla::shared::{Kind, Memory, Part, now};
-use guerrilla::smtp::{BodyAnswer, Command, Reply, Session, Settings, Step, Verdict};
+use guerrilla::smtp::{
+    BareNewline, BodyAnswer, Command, DataReader, Ending, Reply, Session, Settings, Step, Verdict,
+};
 use guerrilla::spool::{Incoming, Refusal, Settings as SpoolSettings, Settled, Spool};
 
 const COMMANDS: [&[u8]; 5] = [
@@ -39,6 +42,7 @@ fn main() {
         "parse" => parse(count),
         "session" => session(count, false),
         "pipelined" => session(count, true),
+        "timed" => timed(),
         "spool" => {
             let backlog = arguments.next().map_or(1_000, |text| text.parse().expect("is a number"));
             spool(count, backlog, arguments.next().unwrap_or_else(|| "/var/tmp".to_owned()));
@@ -50,7 +54,7 @@ fn main() {
         "serve" => alone::serve(),
         other => {
             panic!(
-                "no scenario {other}: parse, session, pipelined, spool, reader, clients or serve"
+                "no scenario {other}: parse, session, pipelined, timed, spool, reader, clients or serve"
             )
         }
     }
@@ -63,6 +67,47 @@ fn parse(count: usize) {
             black_box(Command::parse(black_box(line)).is_ok());
         }
     }
+}
+
+/// Octets of the message whose taking is timed: one read, into a buffer that was used before.
+const DATA: usize = 60 << 10;
+
+/// What a command takes to be parsed, and how quickly DATA without leading dots goes into its body.
+fn timed() {
+    let command = fastest(2_000, || parse(20)) / (20 * COMMANDS.len()) as f64;
+    let each: Vec<String> = COMMANDS
+        .iter()
+        .map(|line| {
+            let took = fastest(500, || {
+                (0..100).for_each(|_| _ = black_box(Command::parse(black_box(line))))
+            });
+            format!("{:.0}", took / 100.0)
+        })
+        .collect();
+    let budget = Budget::new(64 << 20);
+    let message = format!("{}\r\n", "x".repeat(78)).repeat(DATA / 80);
+    let octets = format!("Subject: a\r\n\r\n{message}.\r\n");
+    let data = fastest(2_000, || {
+        let mut body = Body::take(&budget, None, 0).expect("there is room");
+        let mut reader = DataReader::new(BareNewline::Fix, 1 << 20);
+        let ending = reader.read(&mut black_box(octets.as_bytes()), &mut body);
+        assert_eq!(black_box(ending), Ending::Complete);
+    });
+    let rate = octets.len() as f64 / data / 1.073_741_824;
+    println!(
+        r#"{{"command_ns": {command:.1}, "data_gib_s": {rate:.2}, "commands_ns": [{}]}}"#,
+        each.join(", ")
+    );
+}
+
+/// Nanoseconds of the fastest round.
+fn fastest(rounds: usize, mut round: impl FnMut()) -> f64 {
+    let timed = (0..rounds).map(|_| {
+        let began = Instant::now();
+        round();
+        began.elapsed()
+    });
+    timed.min().unwrap_or_default().as_nanos() as f64
 }
 
 /// Connections of a thousand addresses, counted and given back, where so many processes have others of them.
@@ -125,14 +170,15 @@ fn feed(session: &mut Session, budget: &Arc<Budget>, mut input: &[u8]) {
                 session.begin_body(BodyAnswer::Begin(body));
             }
             Step::Deliver(..) => {
-                let reply = Reply::new(250, Some("2.0.0"), "OK").expect("is a reply");
-                session.resume(Verdict::All(reply));
+                session.resume(Verdict::All(Reply::recipient_ok()));
             }
             Step::NeedInput => {}
             other => panic!("{other:?}"),
         }
     }
-    black_box(session.take_output());
+    let output = session.take_output();
+    black_box(&output);
+    session.lend(output);
 }
 
 /// Messages of one commit.

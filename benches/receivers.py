@@ -40,9 +40,20 @@ class Receiver:
 
     def resident_kib(self) -> int:
         """Resident memory of its process."""
+        return self._status("VmRSS")
+
+    def peak_kib(self) -> int:
+        """The most that was resident since it was forgotten."""
+        return self._status("VmHWM")
+
+    def forget_peak(self) -> None:
+        """Begins a new one."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
+
+    def _status(self, key: str) -> int:
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
         lines = status.splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
 @contextlib.contextmanager

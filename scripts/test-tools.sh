@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes sure that the programs of the tests are there: mail clients, mail servers that send, proxies,
-# OpenSSL, Go, gcc, strace, Node.js, logrotate, and the servers that processors store into.
+# OpenSSL, Go, gcc, strace, valgrind, Node.js, logrotate, and the servers that processors store into.
 # Installed where that is possible; otherwise says what to install, and fails: no test is skipped.
 set -u
 # Debian has nginx and haproxy where only root's PATH looks.
@@ -14,6 +14,7 @@ missing() {
     command -v go >/dev/null || printf ' golang-go'
     command -v gcc >/dev/null || printf ' gcc libc6-dev'  # builds the disk that fails, of tests/faults
     command -v strace >/dev/null || printf ' strace'
+    command -v valgrind >/dev/null || printf ' valgrind'  # counts instructions, for make bench-gate
     command -v node >/dev/null || printf ' nodejs'
     perl -MNet::SSLeay -e 1 2>/dev/null || printf ' libnet-ssleay-perl'  # TLS of swaks
     command -v nginx >/dev/null || printf ' nginx'

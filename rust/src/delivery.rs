@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
-pub use self::spooling::{Inlet, Place, Spooling, refusal};
+pub use self::spooling::{Inlet, Place, Spooled, Spooling, refusal};
 
+use crate::backends::Backend;
 use crate::buffer::Body;
 use crate::course::Course;
 use crate::pending::Pending;
+use crate::queue::Queue;
+use crate::short::ShortText;
 use crate::smtp::{Address, Credentials, Dialect, Reply, Transaction, Verdict};
 use crate::spool::Settled;
 
@@ -88,7 +91,7 @@ impl Delivery {
 
     /// The default answer: `250 2.0.0 OK: queued as ID`.
     pub fn accepted(&self) -> Reply {
-        Reply::made(250, (2, 0, 0), format!("OK: queued as {}", self.queued_id))
+        Reply::made(250, (2, 0, 0), ShortText::joined(&["OK: queued as ", &self.queued_id]))
     }
 
     /// Answers it and moves its octets off the budget.
@@ -148,6 +151,10 @@ pub trait Question {
     const LAST_RESORT: Reply;
     /// Its answer.
     fn pending(&self) -> &Pending;
+    /// Where it waits for a worker.
+    fn queue(backend: &Backend) -> &Queue<Asked<Self>>
+    where
+        Self: Sized;
     /// Answers it.
     fn settle(&self, verdict: Verdict) -> bool {
         self.pending().answer(verdict)
@@ -169,6 +176,10 @@ impl Question for Delivery {
 
     fn pending(&self) -> &Pending {
         &self.pending
+    }
+
+    fn queue(backend: &Backend) -> &Queue<Asked<Self>> {
+        &backend.saves
     }
 
     fn settle(&self, verdict: Verdict) -> bool {
@@ -203,6 +214,10 @@ impl Question for Check {
     fn pending(&self) -> &Pending {
         &self.pending
     }
+
+    fn queue(backend: &Backend) -> &Queue<Asked<Self>> {
+        &backend.checks
+    }
 }
 
 impl Question for Login {
@@ -210,6 +225,10 @@ impl Question for Login {
 
     fn pending(&self) -> &Pending {
         &self.pending
+    }
+
+    fn queue(backend: &Backend) -> &Queue<Asked<Self>> {
+        &backend.logins
     }
 }
 

@@ -17,6 +17,7 @@
 //! | [`net`] | sockets, deadlines, one task a connection |
 //! | [`delivery`], [`queue`], [`pending`] | what goes to Python, how it waits, what becomes of it |
 //! | [`backends`] | what saves mails: its queues, its limits |
+//! | [`bell`] | calls workers once for all that came in a turn |
 //! | [`bench`] | a load generator, for `guerrillad bench` |
 //! | [`buffer`] | bodies: in memory from one budget, or in files |
 //! | [`server`] | a running core: bind, start, stop |
@@ -29,11 +30,13 @@
 //! | [`record`] | an envelope as JSON: for the spool, and for `to_bytes` |
 //! | [`certificate`] | self-signed certificates |
 //! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |
-//! | [`few`] | a list that is nearly always empty, and then next to nothing |
+//! | [`few`], [`short`] | a list that is nearly always empty, and text that is nearly always short |
 //! | [`course`] | what a message's time went into, for its line in the log |
 //! | `python` | everything PyO3, behind the feature `python` |
 
+mod allocator;
 pub mod backends;
+pub mod bell;
 pub mod bench;
 pub mod buffer;
 pub mod certificate;
@@ -54,6 +57,7 @@ pub mod queued_id;
 pub mod record;
 pub mod server;
 pub mod shared;
+pub mod short;
 pub mod smtp;
 pub mod spool;
 pub mod stats;

@@ -297,7 +297,7 @@ impl Serialize for Parameters<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for Parameter { keyword, value } in self.0.as_ref() {
-            map.serialize_entry(keyword, value)?;
+            map.serialize_entry(keyword, &value.as_deref())?;
         }
         map.end()
     }
@@ -318,7 +318,7 @@ impl<'de> Deserialize<'de> for Parameters<'_> {
                 let mut found = Vec::new();
                 while let Some((mut keyword, value)) = map.next_entry::<String, Option<String>>()? {
                     keyword.make_ascii_uppercase();
-                    found.push(Parameter { keyword, value });
+                    found.push(Parameter { keyword: keyword.into(), value: value.map(Into::into) });
                 }
                 Ok(found)
             }

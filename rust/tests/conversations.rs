@@ -252,7 +252,7 @@ fn queued() -> Verdict {
 /// `<reverse-path> <forward-path>…`, as in a `== delivered` line.
 fn envelope_of(transaction: &Transaction) -> String {
     let mut text = format!("<{}>", transaction.mail_from);
-    for recipient in &transaction.rcpt_to {
+    for recipient in transaction.rcpt_to.iter() {
         write!(text, " <{recipient}>").unwrap();
     }
     text

@@ -117,7 +117,7 @@ impl Message {
         pair(out, "peer", made(&mut value, format_args!("{}", Peer(&self.client))));
         pair(out, "helo", helo);
         pair(out, "from", made(&mut value, format_args!("<{mail_from}>")));
-        for recipient in rcpt_to {
+        for recipient in rcpt_to.iter() {
             pair(out, "to", made(&mut value, format_args!("<{recipient}>")));
         }
         let _ = write!(out, " recipients={} size={}", self.recipients, self.size);
@@ -288,7 +288,7 @@ mod tests {
             ..Client::default()
         };
         let transaction = Transaction {
-            helo: helo.to_owned(),
+            helo: helo.into(),
             dialect: Dialect::Esmtp,
             mail_from: Address::null(),
             rcpt_to: (0..recipients).map(|n| address(&format!("\"a {n}\"@example.com"))).collect(),

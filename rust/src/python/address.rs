@@ -127,7 +127,7 @@ pub(super) fn to_dict<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     for Parameter { keyword, value } in parameters {
-        dict.set_item(keyword, value)?;
+        dict.set_item(&**keyword, value.as_deref())?;
     }
     Ok(dict)
 }
@@ -136,7 +136,8 @@ pub(super) fn to_dict<'py>(
 pub(super) fn from_dict(given: &Bound<'_, PyDict>) -> PyResult<Vec<Parameter>> {
     let pairs = given.iter().map(|(keyword, value)| {
         let keyword = keyword.extract::<String>()?.to_ascii_uppercase();
-        Ok(Parameter { keyword, value: value.extract()? })
+        let value: Option<String> = value.extract()?;
+        Ok(Parameter { keyword: keyword.into(), value: value.map(Into::into) })
     });
     pairs.collect()
 }

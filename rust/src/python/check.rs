@@ -12,7 +12,7 @@ use super::reply::PyReply;
 use super::transaction::PyTransaction;
 use crate::delivery::{Asked, Check, Client};
 use crate::pending::Pending;
-use crate::smtp::{Dialect, Reply, Transaction};
+use crate::smtp::{Dialect, Recipients, Reply, Transaction};
 
 /// `_core.Check`.
 #[pyclass(frozen, name = "Check", module = "guerrilla._core")]
@@ -67,10 +67,10 @@ pub(super) fn make_check(
 ) -> PyResult<PyCheck> {
     let client = Client { remote_ip: remote_ip.to_owned(), ..Client::default() };
     let transaction = Transaction {
-        helo: helo.to_owned(),
+        helo: helo.into(),
         dialect: Dialect::Esmtp,
         mail_from: mail_from.map(AddressLike::into_address).transpose()?.unwrap_or_default(),
-        rcpt_to: Vec::new(),
+        rcpt_to: Recipients::default(),
     };
     let check = Check {
         client: Arc::new(client),

@@ -263,7 +263,7 @@ impl PyEnvelope {
         let rcpt_to =
             rcpt_to.into_iter().map(AddressLike::into_address).collect::<PyResult<_>>()?;
         let transaction = Transaction {
-            helo: helo.to_owned(),
+            helo: helo.into(),
             dialect: record::dialect(protocol)?,
             mail_from,
             rcpt_to,

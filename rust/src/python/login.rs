@@ -119,7 +119,7 @@ pub(super) fn make_login(
 ) -> PyLogin {
     let client = Client { remote_ip: remote_ip.to_owned(), ..Client::default() };
     let transaction =
-        Transaction { helo: helo.to_owned(), dialect: Dialect::Esmtp, ..Transaction::default() };
+        Transaction { helo: helo.into(), dialect: Dialect::Esmtp, ..Transaction::default() };
     PyLogin::new(Asked(Arc::new(Login {
         client: Arc::new(client),
         transaction: Arc::new(transaction),

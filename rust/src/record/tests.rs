@@ -49,19 +49,21 @@ fn client() -> Client {
 }
 
 fn parameter(keyword: &str, value: Option<&str>) -> Parameter {
-    Parameter { keyword: keyword.to_owned(), value: value.map(ToOwned::to_owned) }
+    Parameter { keyword: keyword.to_owned().into(), value: value.map(Into::into) }
 }
 
 fn transaction() -> Transaction {
     let given = vec![parameter("SIZE", Some("10")), parameter("BODY", None)];
     Transaction {
-        helo: "client \"x\" \\ ü".to_owned(),
+        helo: "client \"x\" \\ ü".into(),
         dialect: Dialect::Lmtp,
         mail_from: Address::new("joe \u{1F600}", "example.com").with_parameters(given),
-        rcpt_to: vec![
+        rcpt_to: [
             Address::new("a", "example.org").with_route(vec!["one.example".to_owned()]),
             Address::null(),
-        ],
+        ]
+        .into_iter()
+        .collect(),
     }
 }
 
@@ -111,7 +113,7 @@ fn what_older_versions_wrote_is_read() {
         "rcpt_to": [{"user": "a", "host": "b", "route": [], "parameters": {"notify": "NEVER"}}],
         "hashes": [], "primary_mail_host": null, "added_headers": "", "values": {}}"#;
     let found = read(json).unwrap();
-    assert_eq!(found.transaction.helo, "bücher.example");
+    assert_eq!(&*found.transaction.helo, "bücher.example");
     assert_eq!(found.transaction.rcpt_to[0].parameters(), [parameter("NOTIFY", Some("NEVER"))]);
     assert!((since_epoch(found.received_at) - 1_795_405_574.123_456).abs() < f64::EPSILON);
 }
@@ -167,7 +169,7 @@ proptest! {
     #[test]
     fn text_of_any_kind_comes_back(helo in "\\PC*", user in "\\PC*", header in "\\PC*", seconds in 0_u64..1 << 40) {
         let mail_from = Address::new(user, "example.com");
-        let transaction = Transaction { helo, mail_from, ..Transaction::default() };
+        let transaction = Transaction { helo: helo.into(), mail_from, ..Transaction::default() };
         let received_at = UNIX_EPOCH + Duration::from_millis(seconds);
         let before = delivery(Client::default(), transaction, received_at);
         let added = Added { headers: header, ..Added::default() };

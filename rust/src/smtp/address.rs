@@ -11,6 +11,7 @@ use std::str;
 use memchr::memchr;
 
 use super::idn;
+use crate::short::ShortText;
 
 mod grammar;
 #[cfg(test)]
@@ -32,10 +33,12 @@ pub(super) const MAX_PATH: usize = 256;
 /// The null reverse-path has an empty user and host; `<Postmaster>` has an empty host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Address {
-    user: String,
-    host: String,
-    ip: Option<IpAddr>,
-    route: Vec<String>,
+    /// The user, and the host behind it: nothing is allocated for most addresses.
+    text: ShortText,
+    /// Octets of the user.
+    user: usize,
+    /// Boxed: nobody sends one.
+    route: Option<Box<[String]>>,
     parameters: Vec<Parameter>,
 }
 
@@ -43,9 +46,9 @@ pub struct Address {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Parameter {
     /// The keyword, upper-cased.
-    pub keyword: String,
+    pub keyword: Cow<'static, str>,
     /// What follows `=`, as sent; `None` without one, never empty.
-    pub value: Option<String>,
+    pub value: Option<ShortText>,
 }
 
 /// Which command a path belongs to: that decides between `<>` and `<Postmaster>`.
@@ -110,8 +113,13 @@ impl Address {
     ///
     /// A host that is a valid address literal is normalised and sets [`ip`](Self::ip).
     #[must_use]
-    pub fn new(user: impl Into<String>, host: impl Into<String>) -> Self {
-        Self { user: user.into(), ..Self::default() }.with_host(host.into())
+    pub fn new(user: impl AsRef<str>, host: impl AsRef<str>) -> Self {
+        let (user, host) = (user.as_ref(), host.as_ref());
+        let text = match literal(host.as_bytes()) {
+            Some(ip) => ShortText::joined(&[user, &literal_text(ip)]),
+            None => ShortText::joined(&[user, host]),
+        };
+        Self { text, user: user.len(), ..Self::default() }
     }
 
     /// Parses a mailbox without angle brackets, `user@host`.
@@ -143,13 +151,13 @@ impl Address {
     /// The local part without its quotes and backslashes.
     #[must_use]
     pub fn user(&self) -> &str {
-        &self.user
+        self.text.get(..self.user).unwrap_or_default()
     }
 
     /// The domain as sent, or the literal, normalised: `[127.0.0.1]`, `[IPv6:2001:db8::1]`.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        self.text.get(self.user..).unwrap_or_default()
     }
 
     /// The host in its A-form, in lower case: what two spellings of one host have in common.
@@ -157,25 +165,25 @@ impl Address {
     /// A host that cannot have one, which no path has, is as it is.
     #[must_use]
     pub fn ascii_host(&self) -> Cow<'_, str> {
-        idn::to_ascii(&self.host).unwrap_or(Cow::Borrowed(&self.host))
+        idn::to_ascii(self.host()).unwrap_or(Cow::Borrowed(self.host()))
     }
 
     /// Whether nothing in it but its parameters needs SMTPUTF8.
     #[must_use]
     pub fn is_ascii(&self) -> bool {
-        self.user.is_ascii() && self.host.is_ascii() && self.route.iter().all(|one| one.is_ascii())
+        self.text.is_ascii() && self.route().iter().all(|one| one.is_ascii())
     }
 
     /// The address in the literal that the host is, if it is one.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
-        self.ip
+        literal(self.host().as_bytes())
     }
 
     /// The hosts of the source route, in order; RFC 5321 §4.1.1.3 says to ignore them.
     #[must_use]
     pub fn route(&self) -> &[String] {
-        &self.route
+        self.route.as_deref().unwrap_or_default()
     }
 
     /// The ESMTP parameters that came with the path, in order.
@@ -187,13 +195,13 @@ impl Address {
     /// Whether this is the null reverse-path.
     #[must_use]
     pub fn is_null(&self) -> bool {
-        self.user.is_empty() && self.host.is_empty()
+        self.text.is_empty()
     }
 
     /// Whether this is `<Postmaster>` without a host, in any case (RFC 5321 §4.5.1).
     #[must_use]
     pub fn is_postmaster(&self) -> bool {
-        self.host.is_empty() && is_postmaster(&self.user)
+        self.text.len() == self.user && is_postmaster(self.user().as_bytes())
     }
 
     /// Gives it other parameters.
@@ -210,17 +218,15 @@ impl Address {
     /// The same address with another source route.
     #[must_use]
     pub fn with_route(self, route: Vec<String>) -> Self {
-        Self { route, ..self }
+        Self { route: (!route.is_empty()).then(|| route.into()), ..self }
     }
 
     /// The same address with another host, taken as [`new`](Self::new) takes it; this is how
     /// `<Postmaster>` gets one.
     #[must_use]
-    pub fn with_host(self, host: String) -> Self {
-        match literal(host.as_bytes()) {
-            Some(ip) => Self { host: literal_text(ip), ip: Some(ip), ..self },
-            None => Self { host, ip: None, ..self },
-        }
+    pub fn with_host(self, host: impl AsRef<str>) -> Self {
+        let Self { text, user, .. } = Self::new(self.user(), host);
+        Self { text, user, ..self }
     }
 }
 
@@ -230,12 +236,13 @@ impl fmt::Display for Address {
         if self.is_null() {
             return Ok(());
         }
-        if is_dot_string(self.user.as_bytes()) {
-            f.write_str(&self.user)?;
+        let (user, host) = (self.user(), self.host());
+        if is_dot_string(user.as_bytes()) {
+            f.write_str(user)?;
         } else {
-            write_quoted(&self.user, f)?;
+            write_quoted(user, f)?;
         }
-        if self.host.is_empty() { Ok(()) } else { write!(f, "@{}", self.host) }
+        if host.is_empty() { Ok(()) } else { write!(f, "@{host}") }
     }
 }
 
@@ -331,7 +338,7 @@ pub fn parse_parameters_in(
         match parameters.iter().find(|earlier| earlier.keyword == parameter.keyword) {
             None => parameters.push(parameter),
             Some(earlier) if *earlier == parameter && may_repeat(&parameter.keyword) => {}
-            Some(_) => return Err(ParameterError::Repeated(parameter.keyword)),
+            Some(_) => return Err(ParameterError::Repeated(parameter.keyword.into_owned())),
         }
     }
     Ok(parameters)
@@ -374,8 +381,21 @@ fn parse_parameter(word: &[u8], charset: Charset) -> Option<Parameter> {
     if !valid {
         return None;
     }
-    let value = value.map(|value| text(value, charset)).transpose().ok()?;
-    Some(Parameter { keyword: String::from_utf8(keyword.to_ascii_uppercase()).ok()?, value })
+    let value = match value {
+        Some(value) => Some(ShortText::from_octets(&[text(value, charset).ok()?])?),
+        None => None,
+    };
+    Some(Parameter { keyword: upper(keyword)?, value })
+}
+
+/// In upper case; those that are known are not allocated.
+fn upper(keyword: &[u8]) -> Option<Cow<'static, str>> {
+    const KNOWN: [&str; 8] =
+        ["SIZE", "BODY", "SMTPUTF8", "AUTH", "RET", "ENVID", "NOTIFY", "ORCPT"];
+    match KNOWN.into_iter().find(|known| keyword.eq_ignore_ascii_case(known.as_bytes())) {
+        Some(known) => Some(Cow::Borrowed(known)),
+        None => String::from_utf8(keyword.to_ascii_uppercase()).ok().map(Cow::Owned),
+    }
 }
 
 fn write_quoted(user: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {

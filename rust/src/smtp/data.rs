@@ -4,14 +4,9 @@
 //! else is content. That is the whole defence against SMTP smuggling, so it stands in one function.
 
 use super::limits::BareNewline;
+use super::plain::{SMALL_BLOCK, plain_blocks};
 use crate::buffer::Body;
 use crate::mail::header::HeaderEnd;
-
-/// Pairs of neighbours that are judged at once: a power of two, so that the compiler makes SIMD compares of
-/// them with none left over.
-const PAIRS: usize = 128;
-/// The octets that have so many neighbours.
-const BLOCK: usize = PAIRS + 1;
 
 /// How a read ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,14 +89,13 @@ impl DataReader {
         let all = *input;
         let mut run = Run { from: 0, all };
         let mut at = 0;
-        while let Some(rest) = all.get(at..).filter(|rest| !rest.is_empty()) {
-            let block = rest.get(..BLOCK).unwrap_or(rest);
-            if self.is_plain(block) {
-                self.pass(block);
-                at += block.len();
-                continue;
-            }
-            for &octet in block {
+        while at < all.len() {
+            let plain = if self.may_be_plain() { plain_blocks(all, at) } else { 0 };
+            self.pass(all.get(at..at + plain).unwrap_or_default());
+            at += plain;
+            // Up to here, and not octet by octet behind a block again: else one octet could cost a block.
+            let end = all.len().min(at + if at == 0 { 1 } else { SMALL_BLOCK });
+            while let Some(&octet) = all.get(at).filter(|_| at < end) {
                 if self.take(octet, at, &mut run, body) == Ending::Complete {
                     *input = all.get(at + 1..).unwrap_or(&[]);
                     return Ending::Complete;
@@ -115,28 +109,9 @@ impl DataReader {
         Ending::Open
     }
 
-    /// Whether the block is stored as it is: no bare newline in it, no dot behind a CRLF.
-    fn is_plain(&self, block: &[u8]) -> bool {
-        let before = match self.behind {
-            Behind::Newline => b'\n',
-            Behind::Cr => b'\r',
-            Behind::Text => 0,
-            Behind::Dot | Behind::DotCr => return false,
-        };
-        let Some((&first, rest)) = block.split_first() else { return true };
-        let mut odd = is_odd(before, first);
-        if let (Some(befores), Some(octets)) =
-            (block.first_chunk::<PAIRS>(), rest.first_chunk::<PAIRS>())
-        {
-            for (&before, &octet) in befores.iter().zip(octets) {
-                odd |= is_odd(before, octet);
-            }
-        } else {
-            for (&before, &octet) in block.iter().zip(rest) {
-                odd |= is_odd(before, octet);
-            }
-        }
-        odd == 0
+    /// Whether octets may be stored as they are: none of them is held.
+    fn may_be_plain(&self) -> bool {
+        !matches!(self.behind, Behind::Dot | Behind::DotCr)
     }
 
     fn pass(&mut self, plain: &[u8]) {
@@ -193,14 +168,6 @@ impl DataReader {
         };
         Ending::Open
     }
-}
-
-/// Not 0 where the octet cannot be stored as it is. Arithmetic, so that a block is judged without a
-/// branch an octet.
-fn is_odd(before: u8, octet: u8) -> u8 {
-    let half_a_newline = u8::from(before == b'\r') ^ u8::from(octet == b'\n');
-    let leading_dot = u8::from(before == b'\n') & u8::from(octet == b'.');
-    half_a_newline | leading_dot
 }
 
 /// A stretch of the input that is stored as it is, copied once when it ends.

@@ -15,7 +15,7 @@
 //! | `dsn`, `xtext` | what is asked of delivery status notifications |
 //! | `xclient` | what a proxy says of its client |
 //! | `chunk` | what BDAT announces, and its octets |
-//! | `data` | the end of a message, unstuffing, bare newlines |
+//! | `data`, `plain` | the end of a message, unstuffing, bare newlines |
 //! | `transaction` | what MAIL and RCPT gave |
 //! | `reply`, `fixed` | replies as values, and every one of our own |
 //! | `limits` | the settings a session obeys, and the limits that are fixed |
@@ -36,6 +36,7 @@ pub mod idn;
 mod limits;
 mod line;
 mod offer;
+mod plain;
 mod reply;
 mod sasl;
 mod session;
@@ -58,5 +59,5 @@ pub use limits::{Auth, BareNewline, MAX_AUTH_LINE, MAX_COMMAND_LINE, Protocol, S
 pub use line::{Beginning, Line, LineReader, Longest};
 pub use reply::{Enhanced, Form, Reply, ReplyError, Verdict};
 pub use session::{BodyAnswer, Phase, Refused, Session, Stage, Step};
-pub use transaction::{Dialect, Transaction};
+pub use transaction::{Dialect, Recipients, Transaction};
 pub use xclient::{Said, XClient};

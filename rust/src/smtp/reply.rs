@@ -1,10 +1,12 @@
 //! Replies as values (RFC 5321 §4.2, RFC 2034, RFC 3463); only a driver writes them.
 
-use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 
 use super::fixed;
 use super::xtext::is_unprintable;
+use crate::short::ShortText;
 
 #[cfg(test)]
 mod tests;
@@ -14,6 +16,8 @@ use wrapping::{Wrapped, push_text};
 
 /// A reply line without its CRLF: RFC 5321 §4.5.3.1.5 allows 512 octets with it.
 const MAX_LINE: usize = 510;
+/// `550 5.999.999 `
+const LONGEST_HEAD: usize = 14;
 /// More lines than this help nobody and cost every client that logs them.
 const MAX_LINES: usize = 10;
 
@@ -102,7 +106,39 @@ impl Default for Form {
 pub struct Reply {
     code: u16,
     enhanced: Option<Enhanced>,
-    text: Cow<'static, str>,
+    text: Text,
+}
+
+/// The text of a reply, the same whichever way it is kept.
+#[derive(Clone, Debug)]
+enum Text {
+    Fixed(&'static str),
+    Made(ShortText),
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Fixed(text) => text,
+            Self::Made(text) => text,
+        }
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Text {}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
 }
 
 impl Reply {
@@ -110,7 +146,7 @@ impl Reply {
     pub fn new(
         code: u16,
         enhanced: Option<&str>,
-        text: impl Into<String>,
+        text: impl Into<ShortText>,
     ) -> Result<Self, ReplyError> {
         if !matches!(code / 100, 2 | 4 | 5) {
             return Err(ReplyError::Code(code));
@@ -129,7 +165,7 @@ impl Reply {
         if text.chars().any(is_unprintable) {
             return Err(ReplyError::Text);
         }
-        let reply = Self { code, enhanced, text: Cow::Owned(text) };
+        let reply = Self { code, enhanced, text: Text::Made(text) };
         // The longest form there is.
         if reply.lines(Form::default()).count() > MAX_LINES {
             return Err(ReplyError::TooLong);
@@ -140,17 +176,14 @@ impl Reply {
     /// One of our own replies; `class.subject.detail` is given as three numbers.
     pub(crate) const fn fixed(code: u16, enhanced: (u8, u16, u16), text: &'static str) -> Self {
         let (class, subject, detail) = enhanced;
-        Self {
-            code,
-            enhanced: Some(Enhanced { class, subject, detail }),
-            text: Cow::Borrowed(text),
-        }
+        Self { code, enhanced: Some(Enhanced { class, subject, detail }), text: Text::Fixed(text) }
     }
 
     /// One of our own replies with a text made now, from parts that are printable.
-    pub(crate) fn made(code: u16, enhanced: (u8, u16, u16), text: String) -> Self {
+    pub(crate) fn made(code: u16, enhanced: (u8, u16, u16), text: impl Into<ShortText>) -> Self {
         let (class, subject, detail) = enhanced;
-        Self { code, enhanced: Some(Enhanced { class, subject, detail }), text: Cow::Owned(text) }
+        let text = Text::Made(text.into());
+        Self { code, enhanced: Some(Enhanced { class, subject, detail }), text }
     }
 
     /// What is said where nothing else was: the sender keeps the mail.
@@ -286,25 +319,42 @@ impl Reply {
     /// Appends the reply as it goes on the wire. Every line carries both codes (RFC 2034 §4).
     pub fn write_as(&self, form: Form, out: &mut Vec<u8>) {
         let form = Form { utf8: form.utf8 && self.names_a_mailbox(), ..form };
+        let (head, length) = self.head(form);
+        let head = head.get(..length).unwrap_or_default();
         let mut lines = self.lines(form).peekable();
-        let mut code = [0_u8; 3];
-        for (slot, divisor) in code.iter_mut().zip([100, 10, 1]) {
-            *slot = b'0' + u8::try_from(self.code_in(form) / divisor % 10).unwrap_or(0);
-        }
         while let Some(line) = lines.next() {
-            out.extend_from_slice(&code);
-            out.push(if lines.peek().is_some() { b'-' } else { b' ' });
-            if let Some(enhanced) = self.enhanced.filter(|_| form.enhanced) {
-                push_number(out, u16::from(enhanced.class));
-                out.push(b'.');
-                push_number(out, enhanced.subject);
-                out.push(b'.');
-                push_number(out, enhanced.detail);
-                out.push(b' ');
-            }
+            let begin = out.len();
+            out.reserve(head.len() + line.len() + 2);
+            out.extend_from_slice(head);
             push_text(out, line, form);
             out.extend_from_slice(b"\r\n");
+            if let Some(mark) = out.get_mut(begin + 3).filter(|_| lines.peek().is_some()) {
+                *mark = b'-';
+            }
         }
+    }
+
+    /// What the last line begins with, `250 2.0.0 `, and its length.
+    fn head(&self, form: Form) -> ([u8; LONGEST_HEAD], usize) {
+        let mut head = [b' '; LONGEST_HEAD];
+        let mut length = 0;
+        let mut put = |octet: u8| {
+            if let Some(place) = head.get_mut(length) {
+                *place = octet;
+            }
+            length += 1;
+        };
+        put_number(&mut put, self.code_in(form));
+        put(b' ');
+        if let Some(enhanced) = self.enhanced.filter(|_| form.enhanced) {
+            put_number(&mut put, u16::from(enhanced.class));
+            put(b'.');
+            put_number(&mut put, enhanced.subject);
+            put(b'.');
+            put_number(&mut put, enhanced.detail);
+            put(b' ');
+        }
+        (head, length)
     }
 
     /// 251 and 551 say where the user has gone (RFC 5321 §3.4).
@@ -322,7 +372,7 @@ impl Reply {
     fn lines(&self, form: Form) -> impl Iterator<Item = &str> {
         let enhanced = self.enhanced.filter(|_| form.enhanced);
         let prefix = 4 + enhanced.map_or(0, |e| 2 + digits(e.subject) + 1 + digits(e.detail) + 1);
-        Wrapped { rest: Some(self.text.as_ref()), width: MAX_LINE - prefix, form }
+        Wrapped { rest: Some(&*self.text), width: MAX_LINE - prefix, form }
     }
 }
 
@@ -344,15 +394,16 @@ fn digits(number: u16) -> usize {
     }
 }
 
-fn push_number(out: &mut Vec<u8>, number: u16) {
-    let mut seen = false;
-    for divisor in [100, 10, 1] {
-        let digit = number / divisor % 10;
-        if seen || digit != 0 || divisor == 1 {
-            seen = true;
-            out.push(b'0' + u8::try_from(digit).unwrap_or(0));
-        }
+/// Gives the digits of a number below 1,000.
+fn put_number(put: &mut impl FnMut(u8), number: u16) {
+    let digit = |divisor| b'0' + u8::try_from(number / divisor % 10).unwrap_or(0);
+    if number >= 100 {
+        put(digit(100));
     }
+    if number >= 10 {
+        put(digit(10));
+    }
+    put(digit(1));
 }
 
 /// What became of a question: one reply, or one a recipient.
@@ -375,9 +426,11 @@ impl Verdict {
 
     /// The reply that tells best what became of a message: the first success, since then it is saved for
     /// somebody; else as [`fold`](Self::fold).
-    pub fn best(&self) -> Reply {
-        let saved = self.replies().iter().find(|reply| reply.is_success());
-        saved.cloned().unwrap_or_else(|| self.clone().fold())
+    pub fn best(&self) -> &Reply {
+        const NONE: &Reply = &fixed::SAVE_FAILED;
+        let replies = self.replies();
+        let saved = replies.iter().find(|reply| reply.is_success());
+        saved.or_else(|| replies.get(worst(replies))).unwrap_or(NONE)
     }
 
     /// The one reply that SMTP can give: success only when every recipient has it, else the
@@ -386,10 +439,15 @@ impl Verdict {
         match self {
             Self::All(reply) => reply,
             Self::Each(replies) => {
-                let worst = replies.iter().position(Reply::is_transient);
-                let worst = worst.or_else(|| replies.iter().position(|reply| !reply.is_success()));
-                replies.into_iter().nth(worst.unwrap_or(0)).unwrap_or(fixed::SAVE_FAILED)
+                let worst = worst(&replies);
+                replies.into_iter().nth(worst).unwrap_or(fixed::SAVE_FAILED)
             }
         }
     }
+}
+
+/// Where the one is that the others are folded to.
+fn worst(replies: &[Reply]) -> usize {
+    let worst = replies.iter().position(Reply::is_transient);
+    worst.or_else(|| replies.iter().position(|reply| !reply.is_success())).unwrap_or(0)
 }

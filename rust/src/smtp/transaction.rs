@@ -1,5 +1,8 @@
 //! What MAIL and RCPT gave: a mail transaction (RFC 5321 §3.3).
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use super::address::Address;
 
 /// What a client speaks, by how it greeted.
@@ -39,13 +42,22 @@ impl Dialect {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Transaction {
     /// The argument of HELO, EHLO or LHLO; empty when none was given.
-    pub helo: String,
+    pub helo: Arc<str>,
     /// Which of them it was.
     pub dialect: Dialect,
     /// The reverse-path, with the parameters of MAIL.
     pub mail_from: Address,
     /// The recipients accepted so far, in order.
-    pub rcpt_to: Vec<Address>,
+    pub rcpt_to: Recipients,
+}
+
+/// Recipients in their order. One alone, which most mail has, takes no memory of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipients {
+    /// None or several.
+    Several(Vec<Address>),
+    /// One.
+    One(Address),
 }
 
 impl Transaction {
@@ -70,6 +82,45 @@ impl Transaction {
     }
 }
 
+impl Recipients {
+    /// Puts one behind the others.
+    pub fn push(&mut self, recipient: Address) {
+        *self = match std::mem::take(self) {
+            Self::Several(none) if none.is_empty() => Self::One(recipient),
+            Self::Several(mut several) => {
+                several.push(recipient);
+                Self::Several(several)
+            }
+            Self::One(first) => Self::Several(vec![first, recipient]),
+        }
+    }
+}
+
+impl Default for Recipients {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+impl Deref for Recipients {
+    type Target = [Address];
+
+    fn deref(&self) -> &[Address] {
+        match self {
+            Self::Several(several) => several,
+            Self::One(one) => std::slice::from_ref(one),
+        }
+    }
+}
+
+impl FromIterator<Address> for Recipients {
+    fn from_iter<I: IntoIterator<Item = Address>>(recipients: I) -> Self {
+        let mut all = Self::default();
+        recipients.into_iter().for_each(|recipient| all.push(recipient));
+        all
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,12 +136,21 @@ mod tests {
             (Dialect::Lmtp, true, ["UTF8LMTP", "UTF8LMTPS", "UTF8LMTPA", "UTF8LMTPSA"]),
         ];
         for (dialect, utf8, names) in table {
-            let keyword = if utf8 { "SMTPUTF8" } else { "SIZE" }.to_owned();
+            let keyword = if utf8 { "SMTPUTF8" } else { "SIZE" }.into();
             let mail_from =
                 Address::null().with_parameters(vec![Parameter { keyword, value: None }]);
             let transaction = Transaction { dialect, mail_from, ..Transaction::default() };
             let ways = [(false, false), (true, false), (false, true), (true, true)];
             assert_eq!(ways.map(|(tls, auth)| transaction.with_protocol(tls, auth)), names);
+        }
+    }
+
+    #[test]
+    fn recipients_stay_in_order_however_many_there_are() {
+        let addresses: Vec<_> = (0..4).map(|n| Address::new(format!("u{n}"), "a")).collect();
+        for count in 0..=addresses.len() {
+            let recipients: Recipients = addresses.iter().take(count).cloned().collect();
+            assert_eq!(Some(&*recipients), addresses.get(..count));
         }
     }
 }

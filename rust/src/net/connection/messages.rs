@@ -6,7 +6,7 @@ use super::Connection;
 use crate::delivery::{Client, Delivery};
 use crate::events::Event;
 use crate::log::{Level, Message};
-use crate::smtp::{Reply, Transaction, Verdict};
+use crate::smtp::{Recipients, Reply, Transaction, Verdict};
 
 impl Connection {
     /// Notes a message that came to the queue, and what its sender is told, if anything.
@@ -76,7 +76,7 @@ fn by_reply(
         if let Some((group, _)) = group {
             group.rcpt_to.push(recipient.clone());
         } else {
-            let rcpt_to = vec![recipient.clone()];
+            let rcpt_to = Recipients::One(recipient.clone());
             let (helo, mail_from) = (transaction.helo.clone(), transaction.mail_from.clone());
             let dialect = transaction.dialect;
             found.push((Transaction { helo, dialect, mail_from, rcpt_to }, reply.clone()));
@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn recipients_that_were_told_the_same_are_told_of_together() {
-        let rcpt_to = ["a@x", "b@x", "c@x"].map(|text| Address::parse(text).unwrap()).to_vec();
+        let rcpt_to = ["a@x", "b@x", "c@x"].map(|text| Address::parse(text).unwrap());
+        let rcpt_to = rcpt_to.into_iter().collect();
         let transaction = Arc::new(Transaction { rcpt_to, ..Transaction::default() });
         let reply = |code, text: &str| Reply::new(code, None, text).unwrap();
         let groups = |verdict: Option<&Verdict>| -> Vec<(Vec<String>, Option<u16>)> {

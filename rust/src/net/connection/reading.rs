@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use super::signals::Signals;
-use super::{Connection, End, PLAINTEXT, READ};
+use super::{Connection, End, OUTPUT, PLAINTEXT, READ};
 use crate::smtp::Step;
 
 /// Steps of one connection, each of a read or of as many replies as are sent at once, before the others
@@ -140,6 +140,7 @@ impl Connection {
         let mut input = octets;
         self.session.ask_first(self.shared.faults.are_armed());
         self.session.ask_about_recipients(self.config.backend.is_broken());
+        self.lend_output();
         loop {
             let step = self.session.step(&mut input);
             if let Step::BeginBody { declared } = step
@@ -151,6 +152,9 @@ impl Connection {
             self.after_data_read(octets.len() - input.len());
             self.note_refused();
             self.unread = input.to_vec();
+            if !self.session.has_output() {
+                OUTPUT.set(self.session.take_output());
+            }
             return step;
         }
     }

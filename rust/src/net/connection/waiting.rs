@@ -15,7 +15,7 @@ use super::{Connection, End, READ};
 use crate::backends::{Backend, Spools};
 use crate::buffer::Body;
 use crate::course::Course;
-use crate::delivery::{Asked, Check, Delivery, Inlet, Question, Spooling};
+use crate::delivery::{Check, Delivery, Inlet, Question, Spooling};
 use crate::log::Level;
 use crate::pending::Expiry;
 use crate::server::Shared;
@@ -39,7 +39,7 @@ impl Connection {
         recipient: Address,
     ) -> Result<(), End> {
         if let Some(reply) = self.known_answer(&transaction, &recipient) {
-            self.session.resume(Verdict::All(reply));
+            self.resume(Verdict::All(reply));
             return Ok(());
         }
         let (shared, backend) = (&self.shared, &self.config.backend);
@@ -52,7 +52,7 @@ impl Connection {
             generation: AtomicU64::new(0),
         });
         shared.stats.checks.add();
-        backend.checks.push(Asked(Arc::clone(&check)));
+        shared.bell.ask(backend, &check);
         let verdict = self.wait_for(signals, check.as_ref()).await?;
         match &verdict {
             Some(verdict) => keep(backend, &check, verdict),
@@ -63,7 +63,7 @@ impl Connection {
             // Nothing comes of it that could be tried: the next recipient is let in instead.
             backend.saving.give_back(std::time::Instant::now());
         }
-        self.session.resume(verdict.unwrap_or_else(|| Verdict::All(Reply::check_timed_out())));
+        self.resume(verdict.unwrap_or_else(|| Verdict::All(Reply::check_timed_out())));
         Ok(())
     }
 
@@ -120,7 +120,7 @@ impl Connection {
         if spools == Spools::AtOnce && shared.spool().is_some() {
             delivery.spool_at_once();
         } else {
-            backend.saves.push(Asked(Arc::clone(&delivery)));
+            shared.bell.ask(&backend, &delivery);
         }
         let _queued = Queued(&backend, &delivery);
         let verdict = match self.wait_for(signals, delivery.as_ref()).await {
@@ -145,10 +145,10 @@ impl Connection {
         self.shared.watch_retained();
         let verdict = verdict.unwrap_or_else(|| Verdict::All(Reply::save_timed_out()));
         let best = verdict.best();
-        self.shared.count_reply(&best);
+        self.shared.count_reply(best);
         self.owed += u32::from(best.is_success());
         self.note(&delivery, Some(&verdict));
-        self.session.resume(verdict);
+        self.resume(verdict);
         Ok(())
     }
 

@@ -83,7 +83,7 @@ fn null_and_postmaster_belong_to_one_command_each() {
         let (parsed, _) = path(format!("<{name}>"), Forward).unwrap();
         assert!(parsed.is_postmaster() && !parsed.is_null());
         assert_eq!(parsed.to_string(), name);
-        let filled = parsed.with_host("mx.example".to_owned());
+        let filled = parsed.with_host("mx.example");
         assert_eq!(filled.to_string(), format!("{name}@mx.example"));
         assert!(!filled.is_postmaster());
         assert_eq!(path(format!("<{name}>"), Reverse), Err(Syntax));

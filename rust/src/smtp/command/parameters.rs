@@ -39,7 +39,7 @@ impl MailParameters {
         let mut read = Self::default();
         for Parameter { keyword, value } in parameters {
             let value = value.as_deref();
-            match keyword.as_str() {
+            match &**keyword {
                 "SIZE" if offered.size => read.size = Some(size(value)?),
                 "BODY" if offered.eight_bit_mime || offered.binary_mime() => {
                     read.body = body(value, offered)?;
@@ -53,7 +53,7 @@ impl MailParameters {
                 "ENVID" if offered.dsn => {
                     check("ENVID", value.and_then(dsn::parse_envelope_id).is_some())?;
                 }
-                _ => return Err(PeerError::UnknownParameter(keyword.clone())),
+                _ => return Err(PeerError::UnknownParameter(keyword.to_string())),
             }
         }
         Ok(read)
@@ -64,14 +64,14 @@ impl MailParameters {
 pub(super) fn check_rcpt(parameters: &[Parameter], scope: &Scope) -> Result<(), PeerError> {
     for Parameter { keyword, value } in parameters {
         let value = value.as_deref();
-        match keyword.as_str() {
+        match &**keyword {
             "NOTIFY" if scope.extensions.dsn => {
                 check("NOTIFY", value.and_then(dsn::parse_notify).is_some())?;
             }
             "ORCPT" if scope.extensions.dsn => {
                 check("ORCPT", value.and_then(dsn::parse_original_recipient).is_some())?;
             }
-            _ => return Err(PeerError::UnknownParameter(keyword.clone())),
+            _ => return Err(PeerError::UnknownParameter(keyword.to_string())),
         }
     }
     Ok(())

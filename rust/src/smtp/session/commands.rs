@@ -10,7 +10,7 @@ use crate::smtp::error::PeerError;
 use crate::smtp::limits::{Protocol, Settings};
 use crate::smtp::offer::Login;
 use crate::smtp::reply::Reply;
-use crate::smtp::transaction::{Dialect, Transaction};
+use crate::smtp::transaction::{Dialect, Recipients, Transaction};
 use crate::smtp::xclient::{Said, XClient};
 use crate::smtp::{fixed, offer};
 
@@ -29,9 +29,9 @@ impl Session {
             return Some(Step::Close);
         }
         match command {
-            Command::Helo(argument) => self.hello(argument, Dialect::Smtp),
-            Command::Ehlo(argument) => self.hello(argument, Dialect::Esmtp),
-            Command::Lhlo(argument) => self.hello(argument, Dialect::Lmtp),
+            Command::Helo(argument) => self.hello(&argument, Dialect::Smtp),
+            Command::Ehlo(argument) => self.hello(&argument, Dialect::Esmtp),
+            Command::Lhlo(argument) => self.hello(&argument, Dialect::Lmtp),
             Command::Mail { reverse_path, parameters } => self.mail(reverse_path, parameters),
             Command::Rcpt(forward_path) => return self.rcpt(forward_path),
             Command::Data => return self.data(),
@@ -71,10 +71,10 @@ impl Session {
         self.settings.max_idle_commands > 0 && self.idle > self.settings.max_idle_commands
     }
 
-    fn hello(&mut self, argument: String, dialect: Dialect) {
+    fn hello(&mut self, argument: &str, dialect: Dialect) {
         self.state = State::Ready;
         self.smtputf8 = false;
-        self.hello = Some(Hello { argument, dialect });
+        self.hello = Some(Hello { argument: argument.into(), dialect });
         if dialect.is_extended() {
             offer::write_ehlo(&self.settings, self.peer, &mut self.output);
         } else {
@@ -109,7 +109,7 @@ impl Session {
         match (&said.helo, &said.esmtp) {
             (Said::Value(helo), esmtp) => {
                 let dialect = dialect(matches!(esmtp, Said::Value(true)));
-                self.proxied = Some(Box::new(Hello { argument: helo.clone(), dialect }));
+                self.proxied = Some(Box::new(Hello { argument: helo.as_str().into(), dialect }));
             }
             (Said::Unavailable, _) => self.proxied = None,
             (Said::Nothing, &Said::Value(esmtp)) => {
@@ -164,10 +164,10 @@ impl Session {
             Protocol::Lmtp => Dialect::Lmtp,
         };
         let (helo, dialect) = match &self.hello {
-            Some(hello) => (hello.argument.clone(), hello.dialect),
-            None => (String::new(), dialect),
+            Some(hello) => (Arc::clone(&hello.argument), hello.dialect),
+            None => (Arc::default(), dialect),
         };
-        Transaction { helo, dialect, mail_from, rcpt_to: Vec::new() }
+        Transaction { helo, dialect, mail_from, rcpt_to: Recipients::default() }
     }
 
     fn rcpt(&mut self, mut recipient: Address) -> Option<Step> {
@@ -183,7 +183,7 @@ impl Session {
             Some(fixed::TOO_MANY_RECIPIENTS)
         } else if recipient.is_postmaster() {
             // RFC 5321 §4.5.1: taken whatever the hosts are.
-            recipient = recipient.with_host(self.settings.host_name.clone());
+            recipient = recipient.with_host(&self.settings.host_name);
             None
         } else if relays || self.settings.allowed_hosts.contains(&recipient) {
             None
@@ -204,7 +204,7 @@ impl Session {
             return None;
         };
         let step = Step::CheckRecipient(Arc::clone(&open.transaction), recipient.clone());
-        self.state = State::Checking(open, recipient);
+        self.state = State::Checking(Box::new((open, recipient)));
         Some(step)
     }
 

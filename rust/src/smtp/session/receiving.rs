@@ -128,17 +128,21 @@ fn weight(address: &Address) -> usize {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::smtp::Recipients;
 
     #[test]
     fn parameters_of_recipients_are_counted() {
         let with = |parameters: &[Parameter]| {
             let to = Address::parse("a@b.example").unwrap().with_parameters(parameters.to_vec());
-            overhead(&Transaction { rcpt_to: vec![to; 108], ..Transaction::default() })
+            overhead(&Transaction {
+                rcpt_to: Recipients::Several(vec![to; 108]),
+                ..Transaction::default()
+            })
         };
         let plain = with(&[]);
         assert!(plain >= 100 * "a@b.example".len());
-        let value = Some(format!("rfc822;{}", "x".repeat(493)));
-        let asked = Parameter { keyword: "ORCPT".to_owned(), value };
+        let value = Some(format!("rfc822;{}", "x".repeat(493)).into());
+        let asked = Parameter { keyword: "ORCPT".into(), value };
         assert!(with(&[asked]) >= plain + 100 * 500);
     }
 }

@@ -62,7 +62,7 @@ proptest! {
                     // What was taken is the path, and it can be written and read again.
                     prop_assert!(input.ends_with(rest));
                     prop_assert!(input.len() - rest.len() <= MAX_PATH + 1);
-                    let bare = parsed.with_host("h".to_owned());
+                    let bare = parsed.with_host("h");
                     let again = Address::parse(&bare.to_string()).unwrap();
                     prop_assert_eq!(again.user(), bare.user());
                 }

@@ -64,8 +64,8 @@ fn display_quotes_only_where_needed() {
 #[test]
 fn parameters_are_read_in_order() {
     let parameter = |keyword: &str, value: Option<&str>| Parameter {
-        keyword: keyword.to_owned(),
-        value: value.map(str::to_owned),
+        keyword: keyword.to_owned().into(),
+        value: value.map(Into::into),
     };
     let table = [
         ("", vec![]),
