@@ -99,7 +99,7 @@ _KERNEL: Final[Rules] = (
 )
 
 _SOURCES: Final[Rules] = (
-    (DATA, re.compile(r"rust/src/(smtp/(data|chunk|line)\b|buffer/)")),
+    (DATA, re.compile(r"rust/src/(smtp/(data|plain|chunk|line)\b|buffer/)")),
     (PARSER, re.compile(r"rust/src/(smtp/(command|address|xtext|hosts|idn|dsn|xclient)|short)\b")),
     (SESSION, re.compile(r"rust/src/smtp/")),
     (HEADER, re.compile(r"rust/src/mail/")),
@@ -115,7 +115,7 @@ _SOURCES: Final[Rules] = (
 """By the path of a source file."""
 
 _SYMBOLS: Final[Rules] = (
-    (DATA, re.compile(r"guerrilla::(smtp::(data|chunk|line)\b|buffer::)")),
+    (DATA, re.compile(r"guerrilla::(smtp::(data|plain|chunk|line)\b|buffer::)")),
     (
         PARSER,
         re.compile(r"guerrilla::(smtp::(command|address|xtext|hosts|idn|dsn|xclient)|short)\b"),

@@ -133,7 +133,7 @@ def calls(each: Sequence[Spent]) -> list[str]:
 
 
 def _row(title: str, cells: Iterable[str], width: int) -> str:
-    return (f"{title:<34}" + "".join(f"{cell:>{width}}" for cell in cells)).rstrip()
+    return (f"{title:<38}" + "".join(f"{cell:>{width}}" for cell in cells)).rstrip()
 
 
 # --- How it grows ---------------------------------------------------------------------------------

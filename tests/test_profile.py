@@ -206,9 +206,9 @@ def profile() -> Profile:
 def test_the_tables_have_what_was_measured() -> None:
     found = {name: "\n".join(lines) for name, lines in tables(profile()).items()}
     assert "b kept 20,000 40.0 14.0 26.0 35.0 0.10" in " ".join(found["spent"].split())
-    assert f"{parts.SEND:<34}    20.0 50.0 %\n" in found["parts"]
-    assert "kernel, all                           20.0 50.0 %" in found["parts"]
-    assert "all                                     5.50      0.00" in found["calls"]
+    assert f"{parts.SEND:<38}    20.0 50.0 %\n" in found["parts"]
+    assert "kernel, all                               20.0 50.0 %" in found["parts"]
+    assert "all                                         5.50      0.00" in found["calls"]
     # 100 KiB more cost 100 µs more.
     row = found["size"].splitlines()[2].split()
     assert row == ["101", "KiB", "50", "1,000", "99", "111.0", "1.000", "5.00", "60"]
