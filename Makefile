@@ -20,7 +20,7 @@ PYTHON_SOURCES := python tests benches scripts $(wildcard examples)
 RUST_SOURCES := $(shell find rust/src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
 .PHONY: help serve build test lint rust-lint python-lint rust-test python-test fuzz-dialogues \
-	abuse faults bench bench-edge bench-gate bench-processors bench-spool bench-scaling instructions fuzz deny wheel lock clean
+	abuse faults bench bench-gate bench-processors bench-spool bench-scaling bench-profile symbols instructions fuzz deny wheel lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -90,21 +90,26 @@ faults: $(STAMPS)/core $(STAMPS)/test  ## every fault in full, and what was lost
 
 # --- the rest ------------------------------------------------------------------------------------
 
-bench: build  ## server CPU a message beside Postfix's smtp-sink, and the edge; make bench ARGS="--rounds 1"
-	$(BIN)/python benches/load.py $(ARGS)
-	$(if $(ARGS),,$(BIN)/python benches/edge.py)
+bench: build  ## every goal beside other receivers, 20 minutes; ARGS=--quick is three, ARGS="--rows b,c" some, ARGS=--write fills the documents
+	PYTHONPATH=. $(BIN)/python benches/goals.py $(ARGS)
 
-bench-edge: build  ## the edge alone: hostile neighbours, idle and refused connections; ARGS as above
-	$(BIN)/python benches/edge.py $(ARGS)
-
-bench-processors: build  ## what storing costs: each chain with a server of its own behind it, five minutes; ARGS as above
+bench-processors: build  ## what storing costs: each chain with a server of its own behind it, five minutes; ARGS=--write fills the document
 	PYTHONPATH=. $(BIN)/python benches/processors.py $(ARGS)
 
-bench-spool: build  ## what a sync before the 250 costs, beside a chain that keeps nothing; ARGS as above
+bench-spool: build  ## what a sync before the 250 costs, beside a chain that keeps nothing; ARGS="--rounds 1"
 	PYTHONPATH=. $(BIN)/python benches/spool.py $(ARGS)
 
 bench-scaling: build  ## one process against as many as there are cores, eight minutes; ARGS=--quick is one, ARGS=--write fills the documents
 	$(BIN)/python benches/scaling.py $(ARGS)
+
+bench-profile: symbols  ## where every microsecond of a message goes, five minutes; ARGS=--quick is one, ARGS=--write fills docs/performance.md
+	$(BIN)/python benches/profiler.py $(ARGS)
+
+symbols: $(STAMPS)/symbols  ## the core once more in build/symbols, with its names: for profiles
+
+$(STAMPS)/symbols: $(STAMPS)/core scripts/symbols.sh scripts/pyo3-env.sh
+	sh scripts/symbols.sh
+	@touch $@
 
 instructions: $(STAMPS)/venv  ## instructions a command and a message cost the parser and the session (valgrind)
 	sh scripts/test-tools.sh

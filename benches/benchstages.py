@@ -1,6 +1,6 @@
-"""Stages to measure with: one that Python itself is the limit of, and a store of a known slowness.
+"""Stages to measure with: one that Python is the limit of, a store of a known slowness, a leak.
 
-`scaling.py` puts this file beside the config of a daemon, which imports it.
+`scaling.py`, `slope.py` and `states.py` put it beside the config of a daemon, which imports it.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from email import message_from_bytes, policy
+from typing import ClassVar
 
 import guerrilla
-from guerrilla import Envelope, Outcome, Processor
+from guerrilla import Credentials, Envelope, Outcome, Processor, Reply, Transaction
 
 HEADERS = ("From", "To", "Date", "Subject", "Message-Id")
 
@@ -41,3 +42,25 @@ class Slow(Processor):
         """Keeps nothing."""
         time.sleep(self.options.slow_batch + self.options.slow_mail * len(envelopes))
         return [None] * len(envelopes)
+
+
+@guerrilla.processor("Hoard")
+class Hoard(Processor):
+    """A leak: it keeps a KiB of each mail, so that `slope.py` has something to find."""
+
+    kept: ClassVar[list[bytes]] = []
+
+    def save_batch(self, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
+        """Keeps a copy, which nobody else has."""
+        self.kept.extend(bytes(1_024) for _ in envelopes)
+        return [None] * len(envelopes)
+
+
+@guerrilla.processor("Anybody")
+class Anybody(Processor):
+    """Knows everybody who logs in."""
+
+    def authenticate(self, transaction: Transaction, credentials: Credentials) -> Reply:
+        """Accepts."""
+        del transaction, credentials
+        return guerrilla.AUTHENTICATED

@@ -43,7 +43,7 @@ class Given:
     kept_us: float
     """of a message of the null chain on a kept connection (load.py, b)"""
     tls_us: float
-    """of a session with STARTTLS and without a mail (edge.py)"""
+    """of a session with STARTTLS and without a mail (edge_tls.py)"""
     plain_us: float
     """of the same without STARTTLS"""
     tls_kib: float

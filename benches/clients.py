@@ -11,6 +11,7 @@ sends mails over so many connections until it is ended.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import selectors
 import socket
@@ -38,6 +39,7 @@ Secure = Callable[[socket.socket], ssl.SSLSocket]
 LINE: Final = b"x" * 78 + b"\r\n"
 MESSAGE: Final = b"Subject: load\r\n\r\n" + LINE * 51 + b".\r\n"
 """4 KiB."""
+WHOLE: Final = b"".join(COMMANDS) + MESSAGE
 
 
 def connect(port: int, source: str = "127.0.0.1") -> socket.socket:
@@ -114,7 +116,7 @@ def _end(connection: socket.socket) -> None:
         raise BenchError("a connection was not closed")
 
 
-def repeat(count: int, one: Callable[[], None]) -> None:
+def repeat(count: int, one: Callable[[], object]) -> None:
     """Does it so often, `AT_ONCE` at a time."""
     turns = iter(range(count))
     lock = threading.Lock()
@@ -132,20 +134,27 @@ def repeat(count: int, one: Callable[[], None]) -> None:
 
 
 @contextlib.contextmanager
-def held(port: int, count: int, secure: Secure | None = None) -> Iterator[None]:
-    """Holds so many connections that have said EHLO and are silent."""
+def hold(count: int, begin: Callable[[str], socket.socket]) -> Iterator[None]:
+    """Holds so many connections, begun from one of `SOURCES` each."""
     sources = itertools.cycle(SOURCES)
     with contextlib.ExitStack() as open_:
+        repeat(count, lambda: open_.enter_context(begin(next(sources))))
+        yield
 
-        def one() -> None:
-            connection = open_session(port, secure, next(sources))
-            if isinstance(connection, ssl.SSLSocket):
-                # The server cannot tell a silent client from one that has lost its keys; this one
-                # then costs no more than its descriptor.
-                connection = socket.socket(fileno=connection.detach())
-            open_.enter_context(connection)
 
-        repeat(count, one)
+@contextlib.contextmanager
+def held(port: int, count: int, secure: Secure | None = None) -> Iterator[None]:
+    """Holds so many connections that have said EHLO and are silent."""
+
+    def begin(source: str) -> socket.socket:
+        connection = open_session(port, secure, source)
+        if isinstance(connection, ssl.SSLSocket):
+            # The server cannot tell a silent client from one that has lost its keys; this one
+            # then costs no more than its descriptor.
+            return socket.socket(fileno=connection.detach())
+        return connection
+
+    with hold(count, begin):
         yield
 
 
@@ -201,6 +210,82 @@ class Kept:
         if text[:1] not in (b"2", b"3") or not text.endswith(b"\r\n"):
             raise BenchError(f"a message was answered {text!r}")
         return True
+
+
+WINDOW: Final = 8
+"""Messages of a connection that are on their way at a time."""
+REPLIES: Final = 4
+"""To MAIL, RCPT, DATA and the message: a line each."""
+
+
+class Piped:
+    """Connections that each send whole messages, one behind the other, and wait for no reply.
+
+    No sender may do that (RFC 2920 §3.1: the message waits for 354), so it tells what a receiver
+    costs by itself: nothing of it is the to and fro.
+    """
+
+    def __init__(self, port: int, connections: int) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._left = 0
+        for _ in range(connections):
+            connection = open_session(port)
+            connection.setblocking(False)
+            self._selector.register(connection, selectors.EVENT_READ, _Piping())
+
+    def send(self, messages: int) -> None:
+        """Sends so many in all, and waits for their replies."""
+        self._left = messages
+        waiting = messages
+        for key in self._selector.get_map().values():
+            self._follow(key, WINDOW)
+        while waiting:
+            ready = self._selector.select(PATIENCE)
+            if not ready:
+                raise BenchError("no connection was answered in time")
+            for key, _ in ready:
+                answered = key.data.hear(_socket(key).recv(65_536))
+                waiting -= answered
+                self._follow(key, answered)
+
+    def close(self) -> None:
+        """Closes them."""
+        for key in list(self._selector.get_map().values()):
+            self._selector.unregister(key.fileobj)
+            _socket(key).close()
+        self._selector.close()
+
+    def _follow(self, key: selectors.SelectorKey, count: int) -> None:
+        """Sends so many more, where there are as many."""
+        count = min(count, self._left)
+        self._left -= count
+        octets = WHOLE * count
+        if octets and _socket(key).send(octets) != len(octets):
+            raise BenchError("a socket does not take what is on its way: is WINDOW too large?")
+
+
+@dataclasses.dataclass
+class _Piping:
+    """What one of them has heard."""
+
+    rest: bytes = b""
+    lines: int = 0
+
+    def hear(self, octets: bytes) -> int:
+        """How many messages more are answered."""
+        if not octets:
+            raise BenchError("a connection was closed")
+        *lines, self.rest = (self.rest + octets).split(b"\r\n")
+        if bad := [line for line in lines if line[:1] not in (b"2", b"3")]:
+            raise BenchError(f"a message was answered {bad[0]!r}")
+        before = self.lines // REPLIES
+        self.lines += len(lines)
+        return self.lines // REPLIES - before
+
+
+def _socket(key: selectors.SelectorKey) -> socket.socket:
+    assert isinstance(key.fileobj, socket.socket)
+    return key.fileobj
 
 
 if __name__ == "__main__":

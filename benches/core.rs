@@ -4,10 +4,13 @@
 //!
 //! And the spool, which a clock has to say: `cargo bench --bench core -- spool 100000 BACKLOG FOLDER`; what a
 //! reader that does not end does to it: `cargo bench --bench core -- reader SECONDS FOLDER`; and the table of client
-//! addresses: `cargo bench --bench core -- clients 1000000 PROCESSES`.
+//! addresses: `cargo bench --bench core -- clients 1000000 PROCESSES`. `serve` is a receiver without Python.
 
 #![allow(clippy::expect_used, reason = "a benchmark says what is wrong by panicking")]
 #![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "it says what it found")]
+
+#[path = "core/alone.rs"]
+mod alone;
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -48,9 +51,12 @@ fn main() {
             clients(count, arguments.next().map_or(1, |text| text.parse().expect("is a number")));
         }
         "reader" => reader(count, arguments.next().unwrap_or_else(|| "/var/tmp".to_owned())),
-        other => panic!(
-            "no scenario {other}: parse, session, pipelined, timed, spool, reader or clients"
-        ),
+        "serve" => alone::serve(),
+        other => {
+            panic!(
+                "no scenario {other}: parse, session, pipelined, timed, spool, reader, clients or serve"
+            )
+        }
     }
 }
 

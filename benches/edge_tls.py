@@ -12,11 +12,11 @@ from itertools import product
 from typing import Final
 
 import clients
-from measuring import WARM_UP, Bench, Figure, Samples, cpu_us
+from measuring import WARM_UP, Bench, cpu_us
 from postfix import BenchError
 from receivers import Receiver
 
-TURNS: Final = 5
+TURNS: Final = 3
 SESSIONS: Final = 500
 MESSAGES: Final = 2_000
 """In each turn."""
@@ -61,43 +61,32 @@ class StartTls:
         return StartTls(self.context, session)
 
 
-def tls(bench: Bench) -> list[Figure]:
+def tls(bench: Bench) -> None:
     """Sessions and mails with TLS, beside the same without.
 
     In short turns: what else the machine does then falls upon all alike.
     """
-    samples = Samples()
-    for _ in bench.turns("tls"):
-        with bench.serve(f"max_clients = 1000\n{bench.tls}") as receiver:
-            start = StartTls()
-            ways = {"plain": None, "full": start, "resumed": start.resuming(receiver.port)}
-            _sessions(bench, receiver, ways, samples)
-            _mails(bench, receiver, {"plain kept": None, "full kept": start}, samples)
-    a_session, a_message = "server µs a session", "server µs a message"
-    return [
-        Figure("EHLO, QUIT", a_session, samples.median("plain")),
-        Figure("EHLO, STARTTLS (P-256), EHLO, QUIT", a_session, samples.median("full"), 350, 250),
-        Figure("the same, resumed", a_session, samples.median("resumed")),
-        Figure("resumed / full", "", samples.ratio("resumed", "full")),
-        Figure("kept connections, 4 KiB, plain", a_message, samples.median("plain kept")),
-        Figure("kept connections, 4 KiB, TLS", a_message, samples.median("full kept")),
-        Figure("TLS / plain", "", samples.ratio("full kept", "plain kept"), 1.4, 1.2),
-    ]
+    with bench.serve(f"max_clients = 1000\n{bench.tls}") as receiver:
+        start = StartTls()
+        ways = {"plain": None, "STARTTLS": start, "resumed": start.resuming(receiver.port)}
+        _sessions(bench, receiver, ways)
+        _mails(bench, receiver, {"kept, plain": None, "kept, TLS": start})
 
 
 Ways = Mapping[str, clients.Secure | None]
 
 
-def _sessions(bench: Bench, receiver: Receiver, ways: Ways, samples: Samples) -> None:
+def _sessions(bench: Bench, receiver: Receiver, ways: Ways) -> None:
     count = bench.count(SESSIONS)
     ones = {name: partial(clients.session, receiver.port, way) for name, way in ways.items()}
     for one in ones.values():
         clients.repeat(bench.count(WARM_UP), one)
     for _, (name, one) in product(range(TURNS), ones.items()):
-        samples.add(name, cpu_us(receiver, partial(clients.repeat, count, one)) / count)
+        each = cpu_us(receiver, partial(clients.repeat, count, one)) / count
+        bench.samples.add(f"session, {name} server µs", each)
 
 
-def _mails(bench: Bench, receiver: Receiver, ways: Ways, samples: Samples) -> None:
+def _mails(bench: Bench, receiver: Receiver, ways: Ways) -> None:
     count = bench.count(MESSAGES)
     with contextlib.ExitStack() as open_:
         kept = {}
@@ -106,4 +95,5 @@ def _mails(bench: Bench, receiver: Receiver, ways: Ways, samples: Samples) -> No
             open_.callback(kept[name].close)
             kept[name].send(bench.count(WARM_UP))
         for _, (name, one) in product(range(TURNS), kept.items()):
-            samples.add(name, cpu_us(receiver, partial(one.send, count)) / count)
+            each = cpu_us(receiver, partial(one.send, count)) / count
+            bench.samples.add(f"{name} server µs", each)

@@ -133,15 +133,16 @@ def family(
     keys: Mapping[str, object] | None = None,
     *,
     shared: bool = False,
+    server: str = "max_clients = 1500",
 ) -> Iterator[Family]:
-    """Runs a daemon of so many processes, in a folder of its own."""
+    """Runs a daemon of so many processes, in a folder of its own; `server`: keys of its server."""
     folder.mkdir(exist_ok=True)
     shutil.copy(STAGES, folder)
     backend = f'save_process = "{CHAINS[chain]}"\nlog_received_mails = false\n'
     backend += f'import = ["{STAGES.stem}"]\n'
     backend += "".join(f"{key} = {value}\n" for key, value in (keys or {}).items())
     top = f"processes = {processes}\nshared_sockets = {str(shared).lower()}"
-    with guerrillad(folder, log=SILENT, backend=backend, top=top) as receiver:
+    with guerrillad(folder, server, log=SILENT, backend=backend, top=top) as receiver:
         yield Family(receiver, folder / "load.toml.sock")
 
 
@@ -149,11 +150,11 @@ Start = Callable[[int, int, int], subprocess.Popen[str]]
 """Starts a sender to a port, over so many connections, of mails of so many octets."""
 
 
-def by_postfix(postfix: Postfix) -> Start:
+def by_postfix(postfix: Postfix, *, kept: bool = True, recipients: int = 1) -> Start:
     """Postfix's smtp-source."""
 
     def start(port: int, connections: int, size: int) -> subprocess.Popen[str]:
-        command = postfix.sending(port, Load(connections, ENDLESS, size))
+        command = postfix.sending(port, Load(connections, ENDLESS, size, kept, recipients))
         environment = dict(postfix.environment)
         return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 

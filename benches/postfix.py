@@ -23,13 +23,14 @@ class BenchError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What smtp-source sends: without pipelining, to one recipient each."""
+    """What smtp-source sends: without pipelining."""
 
     sessions: int
     messages: int
     size: int = 4_096
     kept: bool = True
     """Connections stay open for more than one message."""
+    recipients: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Postfix:
         """The command that sends the messages."""
         command = [self.source, "-s", str(load.sessions), "-m", str(load.messages)]
         command += ["-l", str(load.size), "-M", "client.example", "-f", "a@example.com"]
-        kept = ["-d"] if load.kept else []
-        return [*command, "-t", "b@example.net", *kept, f"inet:127.0.0.1:{port}"]
+        command += ["-d"] if load.kept else []
+        command += ["-r", str(load.recipients)] if load.recipients > 1 else []
+        return [*command, "-t", "b@example.net", f"inet:127.0.0.1:{port}"]
 
     def send(self, port: int, load: Load) -> tuple[float, float]:
         """Sends the messages.

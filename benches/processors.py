@@ -16,7 +16,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 import clients
+from documents import filled
 from measuring import WARM_UP, Figure, table
 from postfix import BenchError, Load, Postfix, find_postfix
 from receivers import Receiver, guerrillad, machine, raise_file_limit, smtp_sink
@@ -48,9 +48,6 @@ GO_REDIS_US: Final = 372.0
 """Of Go-Guerrilla with Redis in scenario b there, Redis included."""
 
 README: Final = Path(__file__).parent / "README.md"
-_BLOCK: Final = re.compile(
-    r"^<!-- processors -->\n.*?^<!-- end of processors -->$", re.MULTILINE | re.DOTALL
-)
 
 Send = Callable[[int, int, int], float]
 """Sends to a port, over so many kept connections, so many messages: seconds that it took."""
@@ -202,8 +199,7 @@ def report(samples: Sequence[Sample], sink_us: float | None, syncs: float) -> li
 def write(lines: Sequence[str]) -> None:
     """Puts them into the README."""
     text = README.read_text(encoding="utf-8")
-    block = "\n".join(["<!-- processors -->", "```", *lines, "```", "<!-- end of processors -->"])
-    README.write_text(_BLOCK.sub(lambda _: block, text), encoding="utf-8")
+    README.write_text(filled(text, {"processors": lines}), encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -40,9 +40,20 @@ class Receiver:
 
     def resident_kib(self) -> int:
         """Resident memory of its process."""
+        return self._status("VmRSS")
+
+    def peak_kib(self) -> int:
+        """The most that was resident since it was forgotten."""
+        return self._status("VmHWM")
+
+    def forget_peak(self) -> None:
+        """Begins a new one."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
+
+    def _status(self, key: str) -> int:
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
         lines = status.splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
 @contextlib.contextmanager
@@ -69,11 +80,8 @@ def guerrillad(
         f"[backend_config]\n{backend}\n"
     )
     command = [sys.executable, "-m", "guerrilla", "serve", "-c", str(config)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
-        try:
-            yield Receiver(process.pid, _printed_port(process))
-        finally:
-            _end(process)
+    with telling(command, folder) as receiver:
+        yield receiver
 
 
 def starttls(folder: Path) -> str:
@@ -86,13 +94,25 @@ def starttls(folder: Path) -> str:
 
 
 def _printed_port(process: subprocess.Popen[str]) -> int:
-    if process.stdout is None:
-        raise BenchError("guerrillad has no output")
-    for line in process.stdout:
+    for line in process.stdout or ():
         words = line.split()
         if words[:1] == ["listening"]:
             return int(words[1].rpartition(":")[2])
-    raise BenchError("guerrillad did not start")
+    raise BenchError(f"{process.args!r} did not start")
+
+
+@contextlib.contextmanager
+def telling(command: Sequence[str], folder: Path) -> Iterator[Receiver]:
+    """Runs a receiver that prints where it listens, in that folder.
+
+    Raises:
+        BenchError: it does not start.
+    """
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process:
+        try:
+            yield Receiver(process.pid, _printed_port(process))
+        finally:
+            _end(process)
 
 
 @contextlib.contextmanager
@@ -103,11 +123,32 @@ def smtp_sink(postfix: Postfix, sessions: int) -> Iterator[Receiver]:
         postfix: where it is.
         sessions: how many it takes at a time; its own limit is 256, and nothing else changes by it.
     """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
+    port = free_port()
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
     command = [postfix.sink, *user, "-m", str(sessions), f"127.0.0.1:{port}", "1000"]
-    with subprocess.Popen(command, env=dict(postfix.environment)) as process:
+    with program(command, port, postfix.environment) as receiver:
+        yield receiver
+
+
+def free_port() -> int:
+    """One that nobody listens on, for a program that cannot choose one itself."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def program(
+    command: Sequence[str], port: int, environment: Mapping[str, str] | None = None
+) -> Iterator[Receiver]:
+    """Runs a receiver that listens on this port.
+
+    Raises:
+        BenchError: it does not.
+    """
+    with subprocess.Popen(
+        command, env=None if environment is None else dict(environment)
+    ) as process:
         try:
             _await_port(process, port)
             yield Receiver(process.pid, port)
@@ -121,7 +162,7 @@ def _await_port(process: subprocess.Popen[bytes], port: int) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
             return
         time.sleep(0.02)
-    raise BenchError("smtp-sink did not start")
+    raise BenchError(f"{process.args!r} did not start")
 
 
 def _end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:

@@ -6,32 +6,56 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import calls
+import edge
+import edge_tls
+import load as load_
 import scaling
 from family import by_python, family, load
-from postfix import BenchError
+from measuring import Bench
+from postfix import BenchError, find_postfix
+from receivers import smtp_sink, starttls
 
 ROOT = Path(__file__).parent.parent
-EDGE = ROOT / "benches" / "edge.py"
 PROCESSORS = ROOT / "benches" / "processors.py"
 
 
+def small(tmp_path: Path, **more: Any) -> Bench:
+    return Bench(tmp_path, starttls(tmp_path), scale=0.004, **more)
+
+
 def test_the_edge_is_measured_in_small(tmp_path: Path) -> None:
-    """All but `good`, which needs Postfix; its hostile load is tested with the hostile clients."""
-    told = tmp_path / "figures.json"
-    command = [sys.executable, str(EDGE), "--scenario", "idle,refused,tls", "--rounds", "1"]
-    command += ["--scale", "0.004", "--json", str(told)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
-    assert (done.returncode, done.stderr.count("edge.py")) == (0, 0), done.stderr
-    figures = {one["title"]: one["value"] for one in json.loads(told.read_text())["figures"]}
-    assert all(value > 0 for value in figures.values()), figures
-    assert "refused: max_connections_per_ip" in figures
-    assert "TLS / plain" in figures
+    """All but `hostile`, whose load is tested with the hostile clients."""
+    at = small(tmp_path)
+    for row in (edge.idle, edge.refused, edge_tls.tls):
+        row(at)
+    assert all(value > 0 for values in at.samples.of.values() for value in values), at.samples
+    assert at.samples.median("refused: max_connections_per_ip server µs") > 0
     # A handshake is what makes the difference, on any machine.
-    assert figures["EHLO, STARTTLS (P-256), EHLO, QUIT"] > 1.5 * figures["EHLO, QUIT"]
+    assert at.samples.ratio("session, STARTTLS server µs", "session, plain server µs") > 1.5
+    assert at.samples.median("idle TLS KiB") > at.samples.median("idle plain KiB")
+
+
+def test_messages_are_measured_beside_smtp_sink_in_small(tmp_path: Path) -> None:
+    """Postfix's client, one that does not wait, and calls counted by strace."""
+    postfix = find_postfix()
+    at = small(
+        tmp_path, sender=postfix, peers={load_.SINK: partial(smtp_sink, postfix, sessions=300)}
+    )
+    for row in (partial(load_.messages, scenario=load_.SCENARIOS[1]), load_.piped, calls.calls):
+        row(at)
+    for name in (load_.SINK, load_.OURS):
+        assert at.samples.median(f"b {name} server µs") > 5
+        assert at.samples.median(f"piped {name} server µs") > 1
+        assert at.samples.median(f"unwaiting {name} server µs") > 1
+        # MAIL, RCPT, DATA and the message: each is read and answered.
+        assert at.samples.median(f"calls {name}") >= 8
 
 
 @pytest.mark.parametrize(

@@ -207,3 +207,28 @@ def test_a_unix_socket_goes_with_its_server_but_a_successors_stays(tmp_path: Pat
     assert path.exists()
     assert other == address
     successor.close()
+
+
+def test_a_worker_hears_at_once_of_what_comes_alone() -> None:
+    """Each time it sleeps and nothing else happens: who is not called hears of it a minute late."""
+    with core(check_recipients=True) as (made, address):
+        client = Client(address)
+        assert client.ask("HELO client\r\n").startswith(b"250")
+
+        def work() -> None:
+            for _ in range(20):
+                for receive in (made.receive_checks, made.receive):
+                    asked = receive(64, 60)
+                    assert asked
+                    asked[0].answer(None)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        began = time.monotonic()
+        for _ in range(20):
+            client.ask("MAIL FROM:<a@example.com>\r\n")
+            assert client.ask("RCPT TO:<b@example.net>\r\n").startswith(b"250")
+            assert client.ask("DATA\r\n").startswith(b"354")
+            assert client.ask("one\r\n.\r\n").startswith(b"250")
+        worker.join()
+        assert time.monotonic() - began < 20

@@ -13,6 +13,7 @@ import pytest
 import capacity
 import scaling_report
 from confirming import compare
+from documents import filled
 from measured import FILE, Measured, by_chance, figure, stored
 from setups import Load, Setup, Store
 from simulate import AVERAGE, ERROR
@@ -137,14 +138,14 @@ def test_the_documents_have_what_the_figures_give() -> None:
     """`make bench-scaling ARGS='--from benches/scaling.json --write'` mends it."""
     for path, places in scaling_report.blocks(Measured.read(FILE)).items():
         text = path.read_text(encoding="utf-8")
-        assert scaling_report.filled(text, places) == text
+        assert filled(text, places) == text
 
 
 def test_a_place_that_is_not_there_is_named() -> None:
     with pytest.raises(LookupError, match="'here'"):
-        scaling_report.filled("text\n", {"here": ["line"]})
+        filled("text\n", {"here": ["line"]})
     text = "<!-- here -->\nold\n<!-- end of here -->\n"
-    assert "\nline\n" in scaling_report.filled(text, {"here": ["line"]})
+    assert "\nline\n" in filled(text, {"here": ["line"]})
 
 
 def test_measured_figures_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -81,6 +81,25 @@ def test_all_of_an_envelope_comes_through_the_spool(
     }
 
 
+def test_what_is_read_from_the_disk_is_what_was_given_out_from_memory(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[bytes, ...]] = []
+
+    def save(_self: Shelf, envelope: Envelope) -> Outcome:
+        tried.append((envelope.to_bytes(), bytes(envelope), bytes(envelope.header_data)))
+        return Reply.retry("4.3.0", "once more") if len(tried) == 1 else None
+
+    monkeypatch.setattr(shelf, "save", save)
+    daemon = spooling(config(tmp_path, "HeadersParser|Scorer|Header|250|Shelf"))
+    send(daemon, "twice")
+    until(lambda: daemon.stats()["spool_deferred"] == 1)
+    hurry(daemon)
+    until(lambda: depth(daemon) == 0)
+    assert len(tried) == 2
+    assert tried[0] == tried[1]
+
+
 def test_nothing_expires_behind_the_spool(spooling: Spooling, shelf: type[Shelf]) -> None:
     shelf.open_for.clear()
     daemon = spooling(None, backend_config={"save_process": "250|Shelf", "gw_save_timeout": "30s"})

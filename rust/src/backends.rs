@@ -163,6 +163,13 @@ impl Backend {
         self.logins.clear();
     }
 
+    /// Wakes the workers for what waits.
+    pub fn call_workers(&self) {
+        self.saves.call();
+        self.checks.call();
+        self.logins.call();
+    }
+
     /// Whether nothing waits, nor will.
     pub fn has_ended(&self) -> bool {
         self.saves.has_ended() && self.checks.has_ended() && self.logins.has_ended()
@@ -207,6 +214,11 @@ impl Asking {
             generation: AtomicU64::new(0),
             intake_open: AtomicBool::new(true),
         }))
+    }
+
+    /// Whether it is a share in that backend.
+    pub fn is(&self, backend: &Arc<Backend>) -> bool {
+        Arc::ptr_eq(&self.0, backend)
     }
 
     /// For who answers: it does not keep the queues open.

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
-pub use self::spooling::{Inlet, Place, Spooling, refusal};
+pub use self::spooling::{Inlet, Place, Spooled, Spooling, refusal};
 
+use crate::backends::Backend;
 use crate::buffer::Body;
 use crate::course::Course;
 use crate::pending::Pending;
+use crate::queue::Queue;
 use crate::short::ShortText;
 use crate::smtp::{Address, Credentials, Dialect, Reply, Transaction, Verdict};
 use crate::spool::Settled;
@@ -149,6 +151,10 @@ pub trait Question {
     const LAST_RESORT: Reply;
     /// Its answer.
     fn pending(&self) -> &Pending;
+    /// Where it waits for a worker.
+    fn queue(backend: &Backend) -> &Queue<Asked<Self>>
+    where
+        Self: Sized;
     /// Answers it.
     fn settle(&self, verdict: Verdict) -> bool {
         self.pending().answer(verdict)
@@ -170,6 +176,10 @@ impl Question for Delivery {
 
     fn pending(&self) -> &Pending {
         &self.pending
+    }
+
+    fn queue(backend: &Backend) -> &Queue<Asked<Self>> {
+        &backend.saves
     }
 
     fn settle(&self, verdict: Verdict) -> bool {
@@ -204,6 +214,10 @@ impl Question for Check {
     fn pending(&self) -> &Pending {
         &self.pending
     }
+
+    fn queue(backend: &Backend) -> &Queue<Asked<Self>> {
+        &backend.checks
+    }
 }
 
 impl Question for Login {
@@ -211,6 +225,10 @@ impl Question for Login {
 
     fn pending(&self) -> &Pending {
         &self.pending
+    }
+
+    fn queue(backend: &Backend) -> &Queue<Asked<Self>> {
+        &backend.logins
     }
 }
 

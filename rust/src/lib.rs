@@ -17,6 +17,7 @@
 //! | [`net`] | sockets, deadlines, one task a connection |
 //! | [`delivery`], [`queue`], [`pending`] | what goes to Python, how it waits, what becomes of it |
 //! | [`backends`] | what saves mails: its queues, its limits |
+//! | [`bell`] | calls workers once for all that came in a turn |
 //! | [`bench`] | a load generator, for `guerrillad bench` |
 //! | [`buffer`] | bodies: in memory from one budget, or in files |
 //! | [`server`] | a running core: bind, start, stop |
@@ -33,7 +34,9 @@
 //! | [`course`] | what a message's time went into, for its line in the log |
 //! | `python` | everything PyO3, behind the feature `python` |
 
+mod allocator;
 pub mod backends;
+pub mod bell;
 pub mod bench;
 pub mod buffer;
 pub mod certificate;

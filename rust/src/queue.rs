@@ -24,8 +24,9 @@ impl<T> QueueInner<T> {
         if self.items.is_empty() && self.closed {
             return None;
         }
-        let count = max.min(self.items.len());
-        Some(self.items.drain(..count).collect())
+        // Those who still sleep are called for what is there, and have their share of it.
+        let share = self.items.len().div_ceil(self.sleepers + 1);
+        Some(self.items.drain(..max.min(share)).collect())
     }
 }
 
@@ -63,6 +64,28 @@ impl<T> Queue<T> {
         Ok(())
     }
 
+    /// Puts an item in and wakes nobody: whether someone sleeps, who is to be [called](Self::call) then. A closed
+    /// queue drops it.
+    #[must_use]
+    pub fn put(&self, item: T) -> bool {
+        let mut inner = self.lock();
+        if inner.closed {
+            // Not under the lock: to drop it may lead back here.
+            drop(inner);
+            return false;
+        }
+        inner.items.push_back(item);
+        inner.sleepers > 0
+    }
+
+    /// Wakes as many of those who sleep as there are items.
+    pub fn call(&self) {
+        let inner = self.lock();
+        let called = inner.sleepers.min(inner.items.len());
+        drop(inner);
+        (0..called).for_each(|_| self.filled.notify_one());
+    }
+
     /// Takes up to `max` items, waiting for the first one at most `timeout`; nothing after that.
     /// `None` when it is closed and empty.
     pub fn receive(&self, max: usize, timeout: Duration) -> Option<Vec<T>> {
@@ -78,10 +101,13 @@ impl<T> Queue<T> {
         wanted: impl Fn() -> bool,
     ) -> Option<Vec<T>> {
         let mut inner = self.lock();
-        let deadline = Instant::now().checked_add(timeout);
-        while wanted() && inner.items.is_empty() && !inner.closed {
-            let left = deadline
-                .map_or(Duration::from_hours(1), |at| at.saturating_duration_since(Instant::now()));
+        // Who finds something, or does not wait, has no need of a clock.
+        let mut until = None;
+        while wanted() && inner.items.is_empty() && !inner.closed && !timeout.is_zero() {
+            let now = Instant::now();
+            let until = *until.get_or_insert_with(|| now.checked_add(timeout));
+            let left =
+                until.map_or(Duration::from_hours(1), |until| until.saturating_duration_since(now));
             if left.is_zero() {
                 break;
             }
@@ -125,6 +151,11 @@ impl<T> Queue<T> {
     /// Items that wait.
     pub fn len(&self) -> usize {
         self.lock().items.len()
+    }
+
+    /// Who waits for items.
+    pub fn sleepers(&self) -> usize {
+        self.lock().sleepers
     }
 
     /// Whether none waits, nor will.

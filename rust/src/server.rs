@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::backends::{Backend, DEFAULT};
+use crate::bell::Bell;
 use crate::buffer::{Budget, Spiller};
 use crate::config::{CoreConfig, ListenAddress, ServerConfig, Swap};
 use crate::delivery::Place as SpoolPlace;
@@ -59,6 +60,7 @@ pub struct Shared {
     /// Memory for bodies.
     pub budget: Arc<Budget>,
     pub(crate) memory_freed: Arc<Notify>,
+    pub(crate) bell: Bell,
     pub(crate) ids: Generator,
     pub(crate) shutdown: Arc<Shutdown>,
     /// Where its spool is, once there is one.
@@ -224,6 +226,7 @@ impl Server {
             stats,
             budget,
             memory_freed,
+            bell: Bell::default(),
             ids: Generator::default(),
             shutdown: Arc::default(),
             spool_place: SpoolPlace::default(),
@@ -505,6 +508,8 @@ impl Drop for Server {
 fn run(runtime: &Runtime, shared: &Arc<Shared>, woken: UnboundedReceiver<Waker>) {
     runtime.block_on(async {
         tokio::spawn(hand_over_wakes(woken));
+        let ringing = Arc::clone(shared);
+        tokio::spawn(async move { ringing.bell.call_workers().await });
         loop {
             let changed = shared.shutdown.changed();
             if shared.shutdown.is_closing() {

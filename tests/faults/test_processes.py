@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +17,11 @@ import pytest
 
 from tests.faults.cuts import Cuts, stands_still
 from tests.faults.families import PROCESSES, Family, Orphans, SpooledByAll, Weather
-from tests.faults.load import sustain
+from tests.faults.load import add, sustain
 from tests.faults.rogues import Rogue, tokens
 from tests.faults.stores import SQLiteFile, Store, count
 from tests.faults.tally import Tally
-from tests.ledger import deliver, mixed_mails
+from tests.ledger import Ledger, Mail, deliver, mixed_mails
 from tests.wire import Wire, until
 
 SECONDS: Final = {False: 8.0, True: 60.0}
@@ -30,6 +31,9 @@ STILL: Final = 4.0
 WHY: Final = re.compile(r"process \d|an upgrade is under way: |all processes stop$")
 """Why a reload is not obeyed: a process that dies is asked for it, another program starts, or the
 one that was asked stops behind that."""
+AT_ONCE: Final = 5_000
+"""More mails than the senders send, resting as they do, in a turn: who is served by the other one
+never waits for those who are not, with nothing left to send."""
 REST: Final = 0.05
 """Seconds that a sender rests behind a mail: so each has a connection open most of the time, and
 the store is not what everybody waits for."""
@@ -117,26 +121,42 @@ def test_a_process_stands_still(
     store = SQLiteFile(disk)
     with Family(tmp_path / "run", store, backend='gw_save_timeout = "1s"') as family:
 
-        def stop_one() -> None:
-            for turn in range(rounds):
-                pid = family.serving()[turn % PROCESSES]
-                halt(pid, store)
-                try:
-                    before = sum_of_mails(store)
-                    time.sleep(STILL)
-                    assert sum_of_mails(store) > before + 50, "the other one has not gone on"
-                finally:
-                    os.kill(pid, signal.SIGCONT)
-                time.sleep(1.0)
+        def stop_one(turn: int) -> None:
+            pid = family.serving()[turn % PROCESSES]
+            halt(pid, store)
+            try:
+                before = sum_of_mails(store)
+                time.sleep(STILL)
+                assert sum_of_mails(store) > before + 50, "the other one has not gone on"
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            time.sleep(1.0)
 
         pids = family.serving()
-        sent = sustain(family.cuts.where, stop_one, connections=CONNECTIONS, pause=REST)
+        sent = Ledger([])
+        for turn in range(rounds):
+            make = partial(mails_of, turn)
+            stop = partial(stop_one, turn)
+            more = sustain(
+                family.cuts.where,
+                stop,
+                make=make,
+                connections=CONNECTIONS,
+                batch=AT_ONCE,
+                pause=REST,
+            )
+            add(sent, more)
         assert family.serving() == pids
         until(family.is_idle)
         family.stop()
     only_cut_by_kills(family)
     note = f"{STILL:g} s each; {connections(family.cuts)}"
     tally("process: stands still", "SQLite").audit(sent, store.stored(), rounds=rounds, note=note)
+
+
+def mails_of(turn: int, count: int, first: int) -> list[Mail]:
+    """Those of a turn, of which no other turn has one."""
+    return mixed_mails(count, first=turn * 1_000_000 + first)
 
 
 def halt(pid: int, store: SQLiteFile) -> None:

@@ -43,9 +43,12 @@ enum Store {
     Writing(Receiver<Written>),
     /// All in the file, mapped.
     Mapped(SpillFile),
-    /// All in a file of the spool, mapped.
-    Stored(StoredFile),
+    /// All in a file of the spool, mapped, or in another message.
+    Stored(Octets),
 }
+
+/// Octets that somebody else has, and that do not change.
+type Octets = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// The octets of one message.
 ///
@@ -98,11 +101,16 @@ impl Body {
 
     /// A body in a file of the spool, outside every budget: it is mapped, not read.
     pub fn stored(file: &File) -> io::Result<Self> {
-        let stored = StoredFile::map(file)?;
+        Ok(Self::lent(Arc::new(StoredFile::map(file)?), None))
+    }
+
+    /// A body of octets that somebody else has, outside every budget; `header_end` as they know it.
+    pub fn lent(octets: Octets, header_end: Option<usize>) -> Self {
         let mut body = Self::detached(Vec::new());
-        body.in_file = stored.mapped().len() as u64;
-        body.store = Store::Stored(stored);
-        Ok(body)
+        body.in_file = (*octets).as_ref().len() as u64;
+        body.header_end = header_end;
+        body.store = Store::Stored(octets);
+        body
     }
 
     fn new(buffer: Vec<u8>, budget: Arc<Budget>, reserved: usize, limit: u64) -> Self {
@@ -201,7 +209,15 @@ impl Body {
         if let Some(limit) = usize::try_from(self.limit).ok().filter(|limit| *limit > 0) {
             target = target.min(limit.max(needed));
         }
-        self.budget.reserve_more(target - self.reserved) && self.enlarge(target)
+        if !self.budget.reserve_more(target - self.reserved) {
+            return false;
+        }
+        let Some(larger) = self.budget.take_large(target) else { return self.enlarge(target) };
+        let smaller = std::mem::replace(&mut self.buffer, larger);
+        self.buffer.extend_from_slice(&smaller);
+        self.budget.give_back(smaller);
+        self.reserved = self.buffer.capacity();
+        true
     }
 
     /// Room for the rest of what was read, before all of it goes to the file.
@@ -356,7 +372,7 @@ impl Body {
             Store::Memory | Store::Due => &self.buffer,
             Store::Filling(_) | Store::Writing(_) => &[],
             Store::Mapped(file) => file.mapped(),
-            Store::Stored(file) => file.mapped(),
+            Store::Stored(octets) => (**octets).as_ref(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::spill::Spiller;
+use crate::allocator::Tide;
 
 /// What a body takes first; most mail fits.
 pub(super) const FIRST: usize = 64 << 10;
@@ -12,8 +13,12 @@ pub(super) const FIRST: usize = 64 << 10;
 pub(super) const SMALLEST: usize = 4 << 10;
 /// Free buffers kept, in octets: enough for the mails on their way at a high rate.
 const POOLED: usize = 8 << 20;
-/// A larger buffer than this is not kept: few mails need it.
+/// A larger buffer than this is not for a first step: few mails need it.
 const LARGEST_POOLED: usize = 256 << 10;
+/// Those are kept for bodies that grow to them: with its pages there, one costs half as much. At most so large,
+/// and an eighth of the budget in all, or this.
+const LARGEST: usize = 4 << 20;
+const POOLED_LARGE: usize = 32 << 20;
 /// Kept free for first steps, a quarter of a small budget: large messages that come slowly must not
 /// keep small ones from beginning.
 const FIRST_STEPS: u64 = 16 << 20;
@@ -28,6 +33,7 @@ pub struct Budget {
     refused: AtomicU64,
     on_release: OnceLock<Box<dyn Fn() + Send + Sync>>,
     free: Mutex<Free>,
+    tide: Arc<Tide>,
 }
 
 /// Free buffers, the last one used on top: it is in the processor's cache.
@@ -35,6 +41,8 @@ pub struct Budget {
 struct Free {
     buffers: Vec<Vec<u8>>,
     octets: usize,
+    large: Vec<Vec<u8>>,
+    large_octets: usize,
 }
 
 impl Budget {
@@ -54,6 +62,7 @@ impl Budget {
             refused: AtomicU64::new(0),
             on_release: OnceLock::new(),
             free: Mutex::default(),
+            tide: Arc::default(),
         })
     }
 
@@ -141,11 +150,16 @@ impl Budget {
 
     fn reserve(&self, octets: usize, limit: u64) -> bool {
         let take = |used: u64| used.checked_add(octets as u64).filter(|&total| total <= limit);
-        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+        let reserved = self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
+        reserved.is_ok_and(|before| {
+            self.tide.rise(before + octets as u64);
+            true
+        })
     }
 
     pub(super) fn release(&self, octets: usize) {
-        self.used.fetch_sub(octets as u64, Ordering::SeqCst);
+        let before = self.used.fetch_sub(octets as u64, Ordering::SeqCst);
+        self.tide.fall(before - octets as u64);
         if self.waiting.load(Ordering::SeqCst) > 0
             && let Some(call) = self.on_release.get()
         {
@@ -165,16 +179,38 @@ impl Budget {
         Vec::with_capacity(octets)
     }
 
+    /// A free buffer for a body that grows to that much, which is reserved; what it has over that is reserved too,
+    /// since it counts whole, or it is not taken.
+    pub(super) fn take_large(&self, octets: usize) -> Option<Vec<u8>> {
+        // Much more than it needs would be lost to others.
+        let fitting = octets.max(LARGEST_POOLED + 1)..=octets.saturating_mul(4);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = free.large.iter().rposition(|one| fitting.contains(&one.capacity()))?;
+        let capacity = free.large.get(at)?.capacity();
+        if !self.reserve_more(capacity - octets) {
+            return None;
+        }
+        free.large_octets -= capacity;
+        Some(free.large.remove(at))
+    }
+
     pub(super) fn give_back(&self, mut buffer: Vec<u8>) {
         let octets = buffer.capacity();
-        if !(FIRST..=LARGEST_POOLED).contains(&octets) {
+        if !(FIRST..=LARGEST).contains(&octets) {
             return;
         }
         buffer.clear();
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.octets + octets <= POOLED {
-            free.octets += octets;
-            free.buffers.push(buffer);
+        let most_large =
+            usize::try_from(self.limit() / 8).map_or(POOLED_LARGE, |n| n.min(POOLED_LARGE));
+        if octets <= LARGEST_POOLED {
+            if free.octets + octets <= POOLED {
+                free.octets += octets;
+                free.buffers.push(buffer);
+            }
+        } else if free.large_octets + octets <= most_large {
+            free.large_octets += octets;
+            free.large.push(buffer);
         }
     }
 }

@@ -247,8 +247,10 @@ impl StoredFile {
         // another one is renamed over it, which leaves what is mapped as it is.
         Ok(Self(Some(unsafe { Mmap::map(file) }?)))
     }
+}
 
-    pub(super) fn mapped(&self) -> &[u8] {
+impl AsRef<[u8]> for StoredFile {
+    fn as_ref(&self) -> &[u8] {
         self.0.as_deref().unwrap_or(&[])
     }
 }

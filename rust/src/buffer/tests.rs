@@ -56,6 +56,44 @@ fn a_pooled_buffer_counts_with_all_it_grew_to() {
 }
 
 #[test]
+fn a_body_grows_into_the_buffer_of_one_that_was_as_large() {
+    let budget = Budget::new(64 << 20);
+    let large = |octet| {
+        let mut body = Body::take(&budget, None, 0).unwrap();
+        (0..16).for_each(|_| body.push(&vec![octet; FIRST]));
+        assert!(body.as_slice().iter().all(|&one| one == octet));
+        body
+    };
+    let first = large(b'x');
+    let (pointer, counted) = (first.as_slice().as_ptr(), budget.used());
+    drop(first);
+    let second = large(b'y');
+    assert_eq!((second.as_slice().as_ptr(), budget.used()), (pointer, counted));
+    // It is no first step's, and none of more than the budget has.
+    let small = Body::take(&budget, None, 0).unwrap();
+    assert!(budget.used() < counted + (1 << 20));
+    drop((second, small));
+    // Nor is it taken where the budget has no room for all of it.
+    assert!(budget.reserve_first((47 << 20) + (256 << 10)));
+    let mut third = Body::take(&budget, None, 0).unwrap();
+    third.push(&vec![b'z'; 8 * FIRST]);
+    assert_eq!((third.fault(), third.reserved()), (None, 8 * FIRST));
+}
+
+#[test]
+fn of_large_buffers_an_eighth_of_the_budget_is_kept() {
+    let budget = Budget::new(64 << 20);
+    let grown = || {
+        let mut body = Body::take(&budget, None, 0).unwrap();
+        body.push(&vec![b'x'; 3 << 20]);
+        body
+    };
+    drop([(); 5].map(|()| grown()));
+    let kept: Vec<_> = std::iter::from_fn(|| budget.take_large(3 << 20)).collect();
+    assert_eq!(kept.len(), 2);
+}
+
+#[test]
 fn an_envelope_counts_beside_its_message() {
     let budget = Budget::new(1 << 20);
     let mut body = Body::take(&budget, Some(1), 0).unwrap();

@@ -134,6 +134,9 @@ impl Listening {
         if domain != Domain::IPV4 && domain != Domain::IPV6 {
             return unfit("the socket that was handed over is neither TCP nor unix");
         }
+        // Those that it accepts have it from here. Replies are short and waited for; a socket that refuses is as
+        // good as any.
+        let _ = socket.set_tcp_nodelay(true);
         let listener = TcpListener::from(socket);
         let address = listener.local_addr()?;
         Ok(Self::Tcp(listener, address))

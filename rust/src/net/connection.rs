@@ -19,11 +19,12 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, sleep_until};
 
 use self::pace::Data;
+use self::sending::Rest;
 use self::signals::Signals;
 use super::live::Place;
 use super::stream::Stream;
@@ -52,23 +53,28 @@ thread_local! {
 
 /// Serves one connection to its end. A panic in it ends it alone, with 421.
 ///
-/// Boxed, because a future keeps what it is given twice: as its argument and as its variable.
-pub(super) async fn run(mut connection: Box<Connection>) {
-    let outcome = {
-        let mut serving = pin!(connection.serve());
-        poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(context))) {
-            Ok(polled) => polled.map(Some),
-            Err(_) => Poll::Ready(None),
-        })
-        .await
-    };
-    if outcome.is_none() {
-        connection.panicked();
+/// No `async fn`, here and below: that keeps what it is given twice, as its argument and as its variable.
+#[allow(clippy::manual_async_fn)] // That would keep its argument twice.
+pub(super) fn run(mut connection: Box<Connection>) -> impl Future<Output = ()> + Send {
+    async move {
+        let outcome = {
+            let mut serving = pin!(connection.serve());
+            poll_fn(|context| {
+                match catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(context))) {
+                    Ok(polled) => polled.map(Some),
+                    Err(_) => Poll::Ready(None),
+                }
+            })
+            .await
+        };
+        if outcome.is_none() {
+            connection.panicked();
+        }
+        // Cut off between the verdict and the write.
+        connection.shared.stats.answers_lost.add_many(connection.owed.into());
+        connection.log_replied(false);
+        connection.tell(Event::Closed);
     }
-    // Cut off between the verdict and the write.
-    connection.shared.stats.answers_lost.add_many(connection.owed.into());
-    connection.log_replied(false);
-    connection.tell(Event::Closed);
 }
 
 /// Why a connection ended.
@@ -105,6 +111,8 @@ pub(super) struct Connection {
     deadline: Instant,
     /// The message that is being received. Boxed: most connections are idle.
     data: Option<Box<Data>>,
+    /// Octets that the socket did not take yet.
+    rest: Option<Box<Rest>>,
     /// Messages answered 2xx whose answer has not been sent yet.
     owed: u32,
     /// Messages whose reply has not been sent yet, for the log.
@@ -138,25 +146,33 @@ impl Connection {
             steps: 0,
             deadline,
             data: None,
+            rest: None,
             owed: 0,
             replied: Few::default(),
             place,
         }
     }
 
-    async fn serve(&mut self) {
-        let shared = Arc::clone(&self.shared);
-        let shutdown = shared.shutdown.as_ref();
-        let changed = pin!(shutdown.changed());
-        let timer = pin!(sleep_until(self.deadline));
-        let mut signals = Signals { timer, changed, shutdown };
-        self.log(Level::Debug, format_args!("connected"));
-        self.tell(Event::Opened);
-        let end = match self.converse(&mut signals).await {
-            Ok(()) => End::Closed,
-            Err(end) => end,
-        };
-        match &end {
+    #[allow(clippy::manual_async_fn)] // That would keep its argument twice.
+    fn serve(&mut self) -> impl Future<Output = ()> + Send {
+        async move {
+            let shared = Arc::clone(&self.shared);
+            let shutdown = shared.shutdown.as_ref();
+            let changed = pin!(shutdown.changed());
+            let timer = pin!(sleep_until(self.deadline));
+            let mut signals = Signals { timer, changed, shutdown };
+            self.log(Level::Debug, format_args!("connected"));
+            self.tell(Event::Opened);
+            let end = match self.converse(&mut signals).await {
+                Ok(()) => End::Closed,
+                Err(end) => end,
+            };
+            self.log_end(&end);
+        }
+    }
+
+    fn log_end(&self, end: &End) {
+        match end {
             End::Closed => self.log(Level::Debug, format_args!("closed")),
             End::Lost(error) => self.log(Level::Debug, format_args!("lost: {error}")),
             End::Stopped => self.log(Level::Debug, format_args!("closed by the shutdown")),
@@ -164,34 +180,62 @@ impl Connection {
         }
     }
 
-    async fn converse(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
-        if self.opens_at_once() && !self.shared.faults.are_armed() {
-            let greeting = self.greeting();
-            self.session.greet(&greeting);
-        } else {
-            Box::pin(self.open(signals)).await?;
-        }
-        self.count();
-        self.flush(signals).await?;
-        loop {
-            let step = poll_fn(|context| self.poll_step(context, signals)).await?;
+    /// Awaits one thing itself: an idle connection has no room for what any other needs. So all that has
+    /// to be waited for is boxed, and the step is moved there in the line behind it.
+    #[allow(clippy::manual_async_fn)] // That would keep its arguments twice.
+    fn converse(
+        &mut self,
+        signals: &mut Signals<'_, '_>,
+    ) -> impl Future<Output = Result<(), End>> + Send {
+        async move {
+            if self.opens_at_once() && !self.shared.faults.are_armed() {
+                let greeting = self.greeting();
+                self.session.greet(&greeting);
+            } else {
+                Box::pin(self.open(signals)).await?;
+            }
             self.count();
-            self.flush(signals).await?;
-            match step {
-                Step::NeedInput => {}
-                Step::Close if self.session.said_bye() => return Ok(()),
-                Step::Close => return self.linger(signals).await,
-                // Boxed, so that an idle connection has no room for what a mail needs.
-                question => {
-                    Box::pin(self.ask(signals, question)).await?;
-                    self.count();
+            loop {
+                let step = poll_fn(|context| self.poll_turn(context, signals)).await?;
+                if Box::pin(self.pursue(signals, step)).await? {
+                    return Ok(());
                 }
             }
-            // What else the peer sent is answered in the same write, unless everything ends now.
-            if self.unread.is_empty() || self.shared.shutdown.is_closing() {
-                self.flush(signals).await?;
+        }
+    }
+
+    /// The next step that has to be waited for; `NeedInput` where that is the socket's room.
+    fn poll_turn(
+        &mut self,
+        context: &mut Context<'_>,
+        signals: &mut Signals<'_, '_>,
+    ) -> Poll<Result<Step, End>> {
+        // What else the peer sent is answered in the same write, unless everything ends now.
+        let waits = !self.unread.is_empty() && !self.shared.shutdown.is_closing();
+        if !waits && !self.flush_now()? {
+            return Poll::Ready(Ok(Step::NeedInput));
+        }
+        loop {
+            let step = ready!(self.poll_step(context, signals))?;
+            self.count();
+            if !matches!(step, Step::NeedInput) || !self.flush_now()? {
+                return Poll::Ready(Ok(step));
             }
         }
+    }
+
+    /// Sends what is to be sent, and does what the step is; whether that was the end.
+    async fn pursue(&mut self, signals: &mut Signals<'_, '_>, step: Step) -> Result<bool, End> {
+        self.flush(signals).await?;
+        match step {
+            Step::NeedInput => {}
+            Step::Close => return self.close(signals).await.map(|()| true),
+            question => {
+                self.answer(signals, question).await?;
+                self.count();
+            }
+        }
+        Ok(false)
     }
 
     /// Counts it by what it waits for from now on.
@@ -200,7 +244,7 @@ impl Connection {
     }
 
     /// Gets the session the answer to its question.
-    async fn ask(&mut self, signals: &mut Signals<'_, '_>, question: Step) -> Result<(), End> {
+    async fn answer(&mut self, signals: &mut Signals<'_, '_>, question: Step) -> Result<(), End> {
         match question {
             Step::CheckRecipient(transaction, recipient) => {
                 self.check(signals, transaction, recipient).await
@@ -237,7 +281,8 @@ impl Connection {
             self.config = config;
             let settings = &self.config.session;
             if *self.client.host_name != *settings.host_name {
-                Arc::make_mut(&mut self.client).host_name = settings.host_name.as_str().into();
+                let host_name = self.place.server().host_name(&self.config);
+                Arc::make_mut(&mut self.client).host_name = host_name;
             }
             self.session.configure(Arc::clone(settings));
         }

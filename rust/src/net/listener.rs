@@ -57,6 +57,10 @@ impl Listener {
                 listener.poll_accept(context).map_ok(|(stream, _)| (Stream::Unix(stream), None))
             }
         }
+        .map_ok(|(stream, peer)| {
+            stream.await_input();
+            (stream, peer)
+        })
     }
 
     /// How long somebody may be connecting; who comes to a unix socket is in its queue at once.
@@ -325,13 +329,11 @@ fn take(stream: Stream, peer: Option<SocketAddr>, live: &Arc<Live>, shared: &Arc
     let ip = peer.map(|peer| peer.ip());
     let config = live.config();
     let Some(admitted) = live.admit(&config, ip, &stream, shared) else { return };
-    // Replies are short and waited for. A socket that refuses is as good as any.
-    let _ = stream.set_nodelay();
     shared.stats.connections_accepted.add();
     let client = Client {
         id: shared.tenant.number_connection(),
         server: Arc::clone(live.name()),
-        host_name: config.session.host_name.as_str().into(),
+        host_name: live.host_name(&config),
         remote_ip: ip.map(|ip| ip.to_string()).unwrap_or_default(),
         remote_port: peer.map_or(0, |peer| peer.port()),
         local: stream.local(),

@@ -19,6 +19,8 @@ use crate::stats::{Counter, Stats};
 #[derive(Debug)]
 pub(crate) struct Live {
     name: Arc<str>,
+    /// As its config last had it, for all its connections.
+    host_name: Mutex<Arc<str>>,
     config: Swap<ServerConfig>,
     /// Of its configs, from 1: a look at it is cheaper than one at the config.
     generation: AtomicU64,
@@ -42,6 +44,7 @@ impl Live {
             tenant: Arc::clone(tenant),
             clients: Arc::new(Clients::new(tenant, name)),
             logins: Logins::new(tenant, name),
+            host_name: Mutex::new(config.session.host_name.as_str().into()),
             config: Swap::new(config),
             generation: AtomicU64::new(1),
             open: AtomicUsize::new(0),
@@ -52,6 +55,15 @@ impl Live {
 
     pub(super) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// What it calls itself by this config.
+    pub(super) fn host_name(&self, config: &ServerConfig) -> Arc<str> {
+        let mut known = self.host_name.lock().unwrap_or_else(PoisonError::into_inner);
+        if **known != *config.session.host_name {
+            *known = config.session.host_name.as_str().into();
+        }
+        Arc::clone(&known)
     }
 
     /// What it obeys now.
@@ -130,7 +142,7 @@ impl Live {
             };
             (refusal.reply(), why)
         })?;
-        Ok(Admitted { entrance, seat })
+        Ok(Admitted { entrance, seat: seat.map(Box::new) })
     }
 
     /// Counts a connection, here and for all processes; none where there are so many already.
@@ -192,10 +204,10 @@ impl Drop for Entrance {
     }
 }
 
-/// A connection that is taken, with a seat where its address is counted.
+/// A connection that is taken, with a seat where its address is counted. Boxed: most are not.
 pub(super) struct Admitted {
     entrance: Entrance,
-    seat: Option<Seat>,
+    seat: Option<Box<Seat>>,
 }
 
 /// What a connection does, by which they are counted.
@@ -241,7 +253,7 @@ impl From<Phase> for Activity {
 /// What a connection counts in, until it is dropped.
 pub(super) struct Place {
     entrance: Entrance,
-    seat: Option<Seat>,
+    seat: Option<Box<Seat>>,
     activity: Activity,
     /// The generation of the config that was seen last; 0 for none.
     seen: u64,
@@ -293,7 +305,7 @@ impl Place {
     /// Counts it for the client that a proxy speaks for, in place of whom it was counted for before.
     pub(super) fn count(&mut self, ip: IpAddr, limits: &AddressLimits) -> Result<(), Refusal> {
         self.seat = None;
-        self.seat = self.server().clients.admit(ip, limits)?;
+        self.seat = self.server().clients.admit(ip, limits)?.map(Box::new);
         Ok(())
     }
 }

@@ -84,7 +84,8 @@ impl Drop for Open {
     fn drop(&mut self) {
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         *open -= 1;
-        if *open == 0 {
+        // Nobody waits before; to wake nobody is a system call as well.
+        if *open == 0 && self.0.is_stopping() {
             self.0.all_closed.notify_all();
         }
     }

@@ -1,13 +1,22 @@
 //! TCP and unix sockets as one type.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+/// When what is written goes to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Now,
+    /// With the word that nothing more comes, which has to [follow](Stream::finish_writing).
+    WithTheEnd,
+}
 
 /// A connected socket.
 #[derive(Debug)]
@@ -32,10 +41,35 @@ impl Stream {
         polled.map_ok(|()| buffer.filled().len())
     }
 
+    /// Of a socket that was just accepted: its first octets are waited for. The runtime takes them to be there, and
+    /// here the client hears something first. If they are, the runtime is yet told so.
+    pub(super) fn await_input(&self) {
+        let nothing = || Err(io::ErrorKind::WouldBlock.into());
+        let _: io::Result<()> = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, nothing),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
+        };
+    }
+
     pub(super) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(context),
             Self::Unix(stream) => stream.poll_read_ready(context),
+        }
+    }
+
+    /// As [`try_write`](Self::try_write).
+    pub(super) fn try_send(&self, octets: &[u8], how: Sent) -> io::Result<usize> {
+        match how {
+            Sent::Now => self.try_write(octets),
+            Sent::WithTheEnd => {
+                let send =
+                    || self.socket().send_with_flags(octets, libc::MSG_NOSIGNAL | libc::MSG_MORE);
+                match self {
+                    Self::Tcp(stream) => stream.try_io(Interest::WRITABLE, send),
+                    Self::Unix(stream) => stream.try_io(Interest::WRITABLE, send),
+                }
+            }
         }
     }
 
@@ -48,11 +82,14 @@ impl Stream {
 
     /// Also where the runtime has not yet heard that it takes anything.
     pub(super) fn write_now(&self, octets: &[u8]) -> io::Result<usize> {
-        let socket = match self {
-            Self::Tcp(stream) => socket2::SockRef::from(stream),
-            Self::Unix(stream) => socket2::SockRef::from(stream),
-        };
-        socket.send_with_flags(octets, libc::MSG_NOSIGNAL)
+        self.socket().send_with_flags(octets, libc::MSG_NOSIGNAL)
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream),
+            Self::Unix(stream) => SockRef::from(stream),
+        }
     }
 
     pub(crate) fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -101,17 +138,76 @@ impl Stream {
     pub(super) fn reset_on_close(&self) {
         if let Self::Tcp(stream) = self {
             // It fails when the connection is gone already.
-            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
 
     /// Sends a FIN; what the peer still sends can be read.
     pub(super) fn finish_writing(&self) {
-        let socket = match self {
-            Self::Tcp(stream) => socket2::SockRef::from(stream),
-            Self::Unix(stream) => socket2::SockRef::from(stream),
-        };
         // It fails when the peer has closed already, which is all the same.
-        let _ = socket.shutdown(std::net::Shutdown::Write);
+        let _ = self.socket().shutdown(Shutdown::Write);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::future::{Future, poll_fn};
+    use std::io::{Read, Write};
+    use std::net::TcpStream as Client;
+    use std::task::Waker;
+
+    use super::*;
+    use crate::config::ListenAddress;
+    use crate::net::bound::{Bound, Listening};
+
+    /// One that the kernel has accepted, as a listener gets it, and its client; nothing waits in it.
+    async fn accepted() -> (TcpStream, Client) {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = ListenAddress::Tcp(socket.local_addr().unwrap());
+        let (socket, ..) = Bound::adopt(&address, socket.into(), false).unwrap().split();
+        let Listening::Tcp(listener, at) = socket else { panic!("it is one of TCP") };
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let client = Client::connect(at).unwrap();
+        client.set_nonblocking(true).unwrap();
+        (listener.accept().await.unwrap().0, client)
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+    }
+
+    #[test]
+    fn what_goes_with_the_end_waits_for_it() {
+        run(async {
+            let (stream, mut client) = accepted().await;
+            let (stream, mut buffer) = (Stream::Tcp(stream), [0; 9]);
+            assert_eq!(stream.try_send(b"221", Sent::WithTheEnd).unwrap(), 3);
+            assert_eq!(client.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            stream.finish_writing();
+            client.set_nonblocking(false).unwrap();
+            assert_eq!(client.read(&mut buffer).unwrap(), 3);
+            assert_eq!(client.read(&mut buffer).unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn an_accepted_socket_is_read_once_something_is_there() {
+        run(async {
+            let (stream, mut client) = accepted().await;
+            let stream = Stream::Tcp(stream);
+            stream.await_input();
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(stream.poll_read_ready(&mut context).is_pending());
+            client.write_all(b"x").unwrap();
+            poll_fn(|context| stream.poll_read_ready(context)).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn an_accepted_socket_holds_no_reply_back() {
+        run(async {
+            assert!(accepted().await.0.nodelay().unwrap());
+        });
     }
 }

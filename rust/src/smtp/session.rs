@@ -106,8 +106,8 @@ enum State {
     /// No transaction.
     Ready,
     Open(Open),
-    /// Waiting for the verdict on a recipient.
-    Checking(Open, Address),
+    /// Waiting for the verdict on a recipient. Boxed: an idle session has room for every state.
+    Checking(Box<(Open, Address)>),
     /// Waiting for the word to obey a command.
     Asking(Box<Asking>),
     /// Waiting for a body; for BDAT with its first chunk.
@@ -311,7 +311,8 @@ impl Session {
         // RFC 5321 §3.8: after 421 the connection is closed, whoever said it.
         let closes = verdict.replies().iter().any(|reply| reply.code() == 421);
         match std::mem::replace(&mut self.state, State::Ready) {
-            State::Checking(open, recipient) => {
+            State::Checking(asked) => {
+                let (open, recipient) = *asked;
                 self.judge_recipient(open, recipient, &verdict.fold());
             }
             State::Delivering(count) => self.say_of_message(count, &verdict),

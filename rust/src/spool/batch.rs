@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::dispatch::LARGEST;
 use super::error::is_damage;
 use super::files::FileJob;
+use super::lanes::Fresh;
 use super::lease::Held;
 use super::statements::{Row, Statements};
 use super::suspects::Suspects;
@@ -306,19 +307,14 @@ impl Writer {
             .values()
             .fold((0, 0), |(depth, octets), sum| (depth + sum.0, octets + sum.1));
         shared.room.set_live(shared.room.live().saturating_add_signed(octets));
+        for effect in &batch.effects {
+            if let Effect::Saved { job, id, octets, due } = effect {
+                shared.saved(job, *id, *octets, *due);
+            }
+        }
         for effect in batch.effects.drain(..) {
             match effect {
-                Effect::Saved { job: Saved { entry, .. }, id, octets, due } => {
-                    shared.figures.depth.add();
-                    shared.figures.committed.add();
-                    if let Some(due) = due {
-                        shared.lanes.count(entry.backend(), octets);
-                        shared.lanes.deferred(entry.backend(), id, None, due);
-                    } else {
-                        shared.lanes.inserted(entry.backend(), id, octets);
-                    }
-                    entry.settle(Ok(()));
-                }
+                Effect::Saved { job: Saved { entry, .. }, .. } => entry.settle(Ok(())),
                 Effect::Deleted { held, why, found: true, due } => {
                     shared.deleted(&held, why, due);
                 }
@@ -330,6 +326,10 @@ impl Writer {
                 Effect::Forgot(_) => {}
                 Effect::Known(saved) => shared.refuse(saved.into_job(), Refusal::Broken),
             }
+        }
+        // Who sent them hears it first.
+        for backend in batch.lanes.keys() {
+            shared.lanes.wake(backend);
         }
         shared.look(batch.written);
     }
@@ -350,6 +350,25 @@ impl Shared {
     fn turn_down(&self, job: Job, refusal: Refusal) {
         self.figures.refused.add();
         job.refuse(refusal);
+    }
+
+    /// A message is to be given out from now on.
+    fn saved(&self, Saved { entry, file, .. }: &Saved, id: i64, octets: u64, due: Option<i64>) {
+        self.figures.depth.add();
+        self.figures.committed.add();
+        let backend = entry.backend();
+        if let Some(due) = due {
+            self.lanes.count(backend, octets);
+            self.lanes.deferred(backend, id, None, due);
+            return;
+        }
+        // What is in a file is mapped from there.
+        let message = if file.is_none() { entry.keep() } else { None };
+        let fresh = message.map(|message| {
+            let (queued_id, received_ms) = (entry.queued_id(), clock::ms(entry.received_at()));
+            Fresh { queued_id: queued_id.to_owned(), received_ms, octets, message }
+        });
+        self.lanes.saved(backend, id, octets, fresh);
     }
 
     fn deleted(&self, held: &Held, why: Why, due: Option<i64>) {

@@ -1,5 +1,6 @@
 //! Giving messages out: which ones is the lanes' business, what they are is read from the database.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::Path;
@@ -10,9 +11,9 @@ use rusqlite::{OptionalExtension, Row, Statement};
 
 use super::error::advice_for_database;
 use super::files::FileJob;
-use super::lanes::Turn;
+use super::lanes::{Fresh, Turn};
 use super::lease::{Held, Lease, Leased};
-use super::{Octets, Shared, salvage};
+use super::{Kept, Octets, Shared, salvage};
 use crate::log::Level;
 
 /// Octets that are given out together, beyond the first message.
@@ -26,6 +27,8 @@ const ONE: &str = "SELECT queued_id, received_ms, size, crc, env, file, body,
 /// A row, before its file is opened.
 struct Stored {
     held: Held,
+    /// All of it, where it need not be read.
+    kept: Option<Kept>,
     record: Vec<u8>,
     body: Option<Vec<u8>>,
     size: i64,
@@ -92,14 +95,20 @@ impl Shared {
         rows.into_iter().filter_map(|row| self.open_row(row)).collect()
     }
 
-    /// The rows of one batch, and how many of the ids were looked at.
+    /// The rows of one batch, and how many of the ids were looked at. What was committed just now is here.
     fn rows(&self, backend: &Arc<str>, ids: &[(i64, u64)]) -> (Vec<Stored>, usize) {
         let mut rows = Vec::with_capacity(ids.len());
+        let mut kept = self.lanes.kept(backend, ids);
+        if kept.len() == ids.len() {
+            let fresh = ids.iter().filter_map(|of @ (id, _)| Some((of, kept.remove(id)?)));
+            rows.extend(fresh.map(|(of, fresh)| Stored::kept(fresh, backend, *of)));
+            return (rows, ids.len());
+        }
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         // One transaction: a read lock less for each message.
         let together = reader.execute_batch("BEGIN").is_ok();
         let looked = match reader.prepare(ONE) {
-            Ok(mut select) => self.rows_of(&mut select, backend, ids, &mut rows),
+            Ok(mut select) => self.rows_of(&mut select, backend, ids, kept, &mut rows),
             Err(error) => {
                 for &(id, generation) in ids {
                     self.put_off_row(backend, id, generation, &error);
@@ -119,10 +128,15 @@ impl Shared {
         select: &mut Statement<'_>,
         backend: &Arc<str>,
         ids: &[(i64, u64)],
+        mut kept: HashMap<i64, Fresh>,
         rows: &mut Vec<Stored>,
     ) -> usize {
         let mut octets = 0;
         for (index, &(id, generation)) in ids.iter().enumerate() {
+            if let Some(fresh) = kept.remove(&id) {
+                rows.push(Stored::kept(fresh, backend, (id, generation)));
+                continue;
+            }
             let found =
                 select.query_row([id], |row| Stored::of(row, backend, id, generation)).optional();
             match found {
@@ -176,6 +190,9 @@ impl Shared {
     }
 
     fn check(&self, row: &mut Stored) -> Result<Octets, Fault> {
+        if let Some(kept) = row.kept.take() {
+            return Ok(Octets::Kept(kept));
+        }
         let damaged = |reason: &str| Fault::Damaged(reason.to_owned());
         if let Some(odd) = row.odd {
             return Err(damaged(odd));
@@ -210,6 +227,16 @@ impl Shared {
 }
 
 impl Stored {
+    /// Of a message that is here.
+    fn kept(fresh: Fresh, backend: &Arc<str>, (id, generation): (i64, u64)) -> Self {
+        let Fresh { queued_id, received_ms, octets, message } = fresh;
+        let backend = Arc::clone(backend);
+        let (attempts, file) = (0, None);
+        let held = Held { id, generation, backend, queued_id, received_ms, attempts, octets, file };
+        let (record, body, odd) = (Vec::new(), None, None);
+        Self { held, kept: Some(message), record, body, size: 0, crc: 0, odd }
+    }
+
     /// Whatever is in it: a row that is not what was saved stops no others.
     fn of(row: &Row<'_>, backend: &Arc<str>, id: i64, generation: u64) -> rusqlite::Result<Self> {
         let number = |at: usize| row.get_ref(at).map(|value| value.as_i64().ok());
@@ -243,7 +270,8 @@ impl Stored {
             octets: counted + record.len() as u64,
             file,
         };
-        Ok(Self { held, record, body, size, crc: number(3)?.unwrap_or(-1), odd })
+        let (kept, crc) = (None, number(3)?.unwrap_or(-1));
+        Ok(Self { held, kept, record, body, size, crc, odd })
     }
 }
 

@@ -8,13 +8,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::clock;
+use super::{Kept, clock};
 
 /// Ids that a lane holds, about: the others are read when it is their turn.
 pub(super) const PAGE: usize = 1_000;
 /// Messages that are given out at a time, about: a stage may keep them without an answer, and what is given
 /// out is in memory.
 const MOST_LEASED: usize = 8_192;
+/// Octets of messages that a lane keeps in memory from their commit until somebody asks for them. What
+/// does not fit is read: whoever is so far behind is not waited for.
+const MOST_KEPT: u64 = 4 << 20;
 /// No message waits longer for its next attempt. One that seems to was put off before the clock stepped
 /// back: it is due.
 const LONGEST_WAIT_MS: i64 = 2 * 3_600_000;
@@ -34,11 +37,24 @@ struct Inner {
     generation: u64,
 }
 
+/// A message that need not be read.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    pub(super) queued_id: String,
+    pub(super) received_ms: i64,
+    /// Of envelope and message.
+    pub(super) octets: u64,
+    pub(super) message: Kept,
+}
+
 #[derive(Debug, Default)]
 struct Lane {
     ready: VecDeque<i64>,
     due: BTreeSet<(i64, i64)>,
     leased: HashMap<i64, u64>,
+    /// Of those that are ready, some that need not be read; and their octets.
+    fresh: HashMap<i64, Fresh>,
+    kept: u64,
     /// Ids up to here were loaded.
     cursor: i64,
     /// Whether there may be others beyond it.
@@ -64,6 +80,12 @@ impl Lane {
 
     fn is_exhausted(&self) -> bool {
         self.leased.len() >= MOST_LEASED
+    }
+
+    fn take_fresh(&mut self, id: i64) -> Option<Fresh> {
+        let fresh = self.fresh.remove(&id)?;
+        self.kept = self.kept.saturating_sub(fresh.octets);
+        Some(fresh)
     }
 
     /// Ends a lease; others wait for that where there are too many.
@@ -139,8 +161,15 @@ impl Lanes {
         });
     }
 
-    /// A message was committed.
+    /// A message was committed, of which nothing is kept.
+    #[cfg(test)]
     pub(super) fn inserted(&self, backend: &str, id: i64, octets: u64) {
+        self.saved(backend, id, octets, None);
+    }
+
+    /// A message was committed; it is kept until its turn, where there is room for that. Whoever waits for one
+    /// is [woken](Self::wake) once all of a commit are told.
+    pub(super) fn saved(&self, backend: &str, id: i64, octets: u64, fresh: Option<Fresh>) {
         self.with(backend, |lane| {
             lane.depth += 1;
             lane.octets = lane.octets.saturating_add(octets);
@@ -152,9 +181,27 @@ impl Lanes {
             } else {
                 lane.ready.push_back(id);
                 lane.cursor = id;
+                if let Some(fresh) = fresh
+                    && lane.kept.saturating_add(octets) <= MOST_KEPT
+                {
+                    lane.kept += octets;
+                    lane.fresh.insert(id, fresh);
+                }
             }
-            lane.wake();
         });
+    }
+
+    /// Wakes those who wait for a message of a backend.
+    pub(super) fn wake(&self, backend: &str) {
+        self.with(backend, |lane| lane.wake());
+    }
+
+    /// Those of the ids that are kept.
+    pub(super) fn kept(&self, backend: &str, ids: &[(i64, u64)]) -> HashMap<i64, Fresh> {
+        self.with(backend, |lane| {
+            let found = ids.iter().filter_map(|(id, _)| Some((*id, lane.take_fresh(*id)?)));
+            found.collect()
+        })
     }
 
     /// A message with a `retry` row was committed, or that row was.
@@ -192,6 +239,7 @@ impl Lanes {
             if let Some(due) = due {
                 lane.due.remove(&(due, id));
             }
+            lane.take_fresh(id);
             lane.end_lease(id);
             lane.depth = lane.depth.saturating_sub(1);
             lane.octets = lane.octets.saturating_sub(octets);

@@ -6,13 +6,21 @@ use super::batch::Saved;
 use super::dispatch::LARGEST;
 use super::{clock, salvage};
 
+/// Pages in the WAL that are worth a checkpoint: with those of one commit that is what `journal_size_limit`
+/// leaves of it. A page that was written again meanwhile, as most are where the store follows, is written to
+/// the database once.
+const CHECKPOINT: i64 = 3_000;
+
 /// Prepared once for as long as the connection is good.
 pub(super) struct Statements<'connection> {
     pub(super) begin: Statement<'connection>,
     pub(super) commit: Statement<'connection>,
+    log: Statement<'connection>,
+    checkpoint: Statement<'connection>,
     pub(super) insert: Statement<'connection>,
     pub(super) delete: Statement<'connection>,
-    pub(super) delete_retry: Statement<'connection>,
+    time: Statement<'connection>,
+    delete_retry: Statement<'connection>,
     pub(super) defer: Statement<'connection>,
     pub(super) retry_now: Statement<'connection>,
     pub(super) row: Statement<'connection>,
@@ -28,13 +36,15 @@ impl<'connection> Statements<'connection> {
         Ok(Self {
             begin: connection.prepare("BEGIN IMMEDIATE")?,
             commit: connection.prepare("COMMIT")?,
+            log: connection.prepare("PRAGMA wal_checkpoint(NOOP)")?,
+            checkpoint: connection.prepare("PRAGMA wal_checkpoint(PASSIVE)")?,
             insert: connection.prepare(
                 "INSERT INTO msg(id, received_ms, size, crc, backend, queued_id, env, file, body)
                  VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?,
             delete: connection.prepare("DELETE FROM msg WHERE id = ?1")?,
-            delete_retry: connection
-                .prepare("DELETE FROM retry WHERE id = ?1 RETURNING next_ms")?,
+            time: connection.prepare("SELECT next_ms FROM retry WHERE id = ?1")?,
+            delete_retry: connection.prepare("DELETE FROM retry WHERE id = ?1")?,
             // Only of a message that is still there: another worker may have done it.
             defer: connection.prepare(
                 "INSERT INTO retry SELECT ?1, ?2, ?3, ?4, ?5
@@ -59,9 +69,23 @@ impl<'connection> Statements<'connection> {
 }
 
 impl Statements<'_> {
+    /// Writes what is in the WAL to the database, once that is enough to be worth it.
+    pub(super) fn checkpoint(&mut self) -> rusqlite::Result<()> {
+        let left = |row: &rusqlite::Row<'_>| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?);
+        if self.log.query_row([], left)? < CHECKPOINT {
+            return Ok(());
+        }
+        self.checkpoint.query_row([], |_| Ok(()))
+    }
+
     /// A message is not deferred any more; what its time was.
     pub(super) fn forget_time(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
-        self.delete_retry.query_row([id], |row| row.get(0)).optional()
+        // Not by RETURNING, for which SQLite makes a table each time: nearly none has one.
+        let time = self.time.query_row([id], |row| row.get(0)).optional()?;
+        if time.is_some() {
+            self.delete_retry.execute([id])?;
+        }
+        Ok(time)
     }
 
     /// Up to which id another folder was taken over, or that a message is there; 0 where nothing says so.

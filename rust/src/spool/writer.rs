@@ -203,6 +203,9 @@ impl Writer {
                 self.undo(batch);
                 return End::Broken(error);
             }
+            // Behind the answers: nobody waits for it. Where it fails all is in the WAL still, and the next one
+            // tries it again.
+            let _ = statements.checkpoint();
             self.tick(connection);
         }
     }

@@ -11,7 +11,7 @@ use zeroize::Zeroize;
 
 use super::signals::Signals;
 use super::{Connection, End};
-use crate::delivery::{Asked, Login};
+use crate::delivery::Login;
 use crate::log::Level;
 use crate::smtp::{Credentials, Reply, Transaction, Verdict};
 
@@ -82,7 +82,7 @@ impl Connection {
             pending: shared.pending_login(&backend),
         });
         shared.stats.logins.add();
-        backend.logins.push(Asked(Arc::clone(&login)));
+        shared.bell.ask(&backend, &login);
         let verdict = self.wait_for(signals, login.as_ref()).await;
         if !matches!(verdict, Ok(Some(_))) {
             // No password waits for a worker that nobody waits for.

@@ -211,7 +211,7 @@ impl Connection {
             let mut answer = Vec::new();
             records.encrypt(&[], &mut answer)?;
             if !answer.is_empty() {
-                self.send(signals, &answer).await?;
+                self.send(signals, answer).await?;
             }
             match taken {
                 Err(error) => return Err(self.handshake_failed(signals, &error.to_string()).await),

@@ -15,7 +15,7 @@ use super::{Connection, End, READ};
 use crate::backends::{Backend, Spools};
 use crate::buffer::Body;
 use crate::course::Course;
-use crate::delivery::{Asked, Check, Delivery, Inlet, Question, Spooling};
+use crate::delivery::{Check, Delivery, Inlet, Question, Spooling};
 use crate::log::Level;
 use crate::pending::Expiry;
 use crate::server::Shared;
@@ -52,7 +52,7 @@ impl Connection {
             generation: AtomicU64::new(0),
         });
         shared.stats.checks.add();
-        backend.checks.push(Asked(Arc::clone(&check)));
+        shared.bell.ask(backend, &check);
         let verdict = self.wait_for(signals, check.as_ref()).await?;
         match &verdict {
             Some(verdict) => keep(backend, &check, verdict),
@@ -120,7 +120,7 @@ impl Connection {
         if spools == Spools::AtOnce && shared.spool().is_some() {
             delivery.spool_at_once();
         } else {
-            backend.saves.push(Asked(Arc::clone(&delivery)));
+            shared.bell.ask(&backend, &delivery);
         }
         let _queued = Queued(&backend, &delivery);
         let verdict = match self.wait_for(signals, delivery.as_ref()).await {

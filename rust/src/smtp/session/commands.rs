@@ -204,7 +204,7 @@ impl Session {
             return None;
         };
         let step = Step::CheckRecipient(Arc::clone(&open.transaction), recipient.clone());
-        self.state = State::Checking(open, recipient);
+        self.state = State::Checking(Box::new((open, recipient)));
         Some(step)
     }
 

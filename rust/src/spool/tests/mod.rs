@@ -8,6 +8,7 @@ mod broken;
 mod cycle;
 mod damage;
 mod folders;
+mod fresh;
 mod limits;
 mod odd;
 mod order;
@@ -176,6 +177,7 @@ fn done(found: &[Leased]) {
 fn octets(leased: &Leased) -> Vec<u8> {
     match &leased.octets {
         Octets::Memory(octets) => octets.clone(),
+        Octets::Kept(kept) => kept.downcast_ref::<Vec<u8>>().unwrap().clone(),
         Octets::File(file) => crate::buffer::Body::stored(file).unwrap().as_slice().to_vec(),
     }
 }
