@@ -157,6 +157,8 @@ def places(told: Results) -> dict[Path, dict[str, list[str]]]:
 def write(told: Results) -> None:
     """Tables, pictures, and what is reckoned from them."""
     FILE.write_text(told.text(), encoding="utf-8")
+    # With as many digits as are kept, so that the file gives the same documents again.
+    told = Results.read(FILE)
     for path, lines in places(told).items():
         path.write_text(filled(path.read_text(encoding="utf-8"), lines), encoding="utf-8")
     plots.draw(told)

@@ -13,6 +13,7 @@ import goals
 import peers
 import plots
 import results
+import scaling_report
 from calls import total
 from clients import _Piping
 from documents import filled
@@ -189,6 +190,21 @@ def test_a_row_that_fails_keeps_none_of_the_others(monkeypatch: pytest.MonkeyPat
     missing: dict[str, str] = {}
     goals.attempt("mariadb", None, missing)  # type: ignore[arg-type]
     assert missing == {"mariadb": "no MariaDB"}
+
+
+def test_what_is_written_is_what_the_file_gives_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five digits of each sample are kept: the documents have no more."""
+    file, page = tmp_path / "results.json", tmp_path / "page.md"
+    page.write_text("<!-- goals -->\n<!-- end of goals -->\n", encoding="utf-8")
+    monkeypatch.setattr(goals, "FILE", file)
+    monkeypatch.setattr(goals, "places", lambda told: {page: {"goals": report(told)}})
+    monkeypatch.setattr(plots, "draw", lambda _: None)
+    monkeypatch.setattr(scaling_report, "write", lambda _: None)
+    goals.write(run(B | {"b guerrilla server µs": [23_467.949]}))
+    assert "\n".join(report(Results.read(file))) in page.read_text(encoding="utf-8")
+    assert "23468.0" in page.read_text(encoding="utf-8")
 
 
 # --- The documents --------------------------------------------------------------------------------
