@@ -363,10 +363,12 @@ impl Shared {
             return;
         }
         // What is in a file is mapped from there.
-        let message = if file.is_none() { entry.keep() } else { None };
-        let fresh = message.map(|message| {
-            let (queued_id, received_ms) = (entry.queued_id(), clock::ms(entry.received_at()));
-            Fresh { queued_id: queued_id.to_owned(), received_ms, octets, message }
+        let is_kept = file.is_none() && self.lanes.keeps(backend, octets);
+        let fresh = is_kept.then(|| Fresh {
+            queued_id: entry.queued_id().to_owned(),
+            received_ms: clock::ms(entry.received_at()),
+            record: entry.record().to_vec(),
+            body: entry.octets().to_vec(),
         });
         self.lanes.saved(backend, id, octets, fresh);
     }
