@@ -353,7 +353,8 @@ impl Shared {
     }
 
     /// A message is to be given out from now on.
-    fn saved(&self, Saved { entry, file, .. }: &Saved, id: i64, octets: u64, due: Option<i64>) {
+    fn saved(&self, saved: &Saved, id: i64, octets: u64, due: Option<i64>) {
+        let Saved { entry, file, adopted } = saved;
         self.figures.depth.add();
         self.figures.committed.add();
         let backend = entry.backend();
@@ -362,8 +363,9 @@ impl Shared {
             self.lanes.deferred(backend, id, None, due);
             return;
         }
-        // What is in a file is mapped from there.
-        let is_kept = file.is_none() && self.lanes.keeps(backend, octets);
+        // What is in a file is mapped from there, and what was another folder's may be damaged.
+        let is_new = file.is_none() && adopted.is_none();
+        let is_kept = is_new && self.lanes.keeps(backend, octets);
         let fresh = is_kept.then(|| Fresh {
             queued_id: entry.queued_id().to_owned(),
             received_ms: clock::ms(entry.received_at()),
