@@ -100,6 +100,29 @@ def test_what_is_read_from_the_disk_is_what_was_given_out_from_memory(
     assert tried[0] == tried[1]
 
 
+def test_what_waits_in_the_spool_keeps_no_buffer_of_its_reception(
+    spooling: Spooling, shelf: type[Shelf], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def save(_self: Shelf, _envelope: Envelope) -> Outcome:
+        begun.set()
+        goes_on.wait(20)
+        return None
+
+    monkeypatch.setattr(shelf, "save", save)
+    daemon = spooling(config(tmp_path, "HeadersParser|250|Shelf"))
+    try:
+        for name in ("first", "second", "third"):
+            send(daemon, name)
+        assert begun.wait(20)
+        until(lambda: daemon.stats()["memory_retained"] == 0)
+        assert depth(daemon) == 3
+    finally:
+        goes_on.set()
+    until(lambda: depth(daemon) == 0)
+
+
 def test_nothing_expires_behind_the_spool(spooling: Spooling, shelf: type[Shelf]) -> None:
     shelf.open_for.clear()
     daemon = spooling(None, backend_config={"save_process": "250|Shelf", "gw_save_timeout": "30s"})

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
-pub use self::spooling::{Inlet, Place, Spooled, Spooling, refusal};
+pub use self::spooling::{Inlet, Place, Spooling, refusal};
 
 use crate::backends::Backend;
 use crate::buffer::Body;

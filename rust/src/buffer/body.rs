@@ -43,12 +43,9 @@ enum Store {
     Writing(Receiver<Written>),
     /// All in the file, mapped.
     Mapped(SpillFile),
-    /// All in a file of the spool, mapped, or in another message.
-    Stored(Octets),
+    /// All in a file of the spool, mapped.
+    Stored(StoredFile),
 }
-
-/// Octets that somebody else has, and that do not change.
-type Octets = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// The octets of one message.
 ///
@@ -101,16 +98,11 @@ impl Body {
 
     /// A body in a file of the spool, outside every budget: it is mapped, not read.
     pub fn stored(file: &File) -> io::Result<Self> {
-        Ok(Self::lent(Arc::new(StoredFile::map(file)?), None))
-    }
-
-    /// A body of octets that somebody else has, outside every budget; `header_end` as they know it.
-    pub fn lent(octets: Octets, header_end: Option<usize>) -> Self {
+        let stored = StoredFile::map(file)?;
         let mut body = Self::detached(Vec::new());
-        body.in_file = (*octets).as_ref().len() as u64;
-        body.header_end = header_end;
-        body.store = Store::Stored(octets);
-        body
+        body.in_file = stored.mapped().len() as u64;
+        body.store = Store::Stored(stored);
+        Ok(body)
     }
 
     fn new(buffer: Vec<u8>, budget: Arc<Budget>, reserved: usize, limit: u64) -> Self {
@@ -372,7 +364,7 @@ impl Body {
             Store::Memory | Store::Due => &self.buffer,
             Store::Filling(_) | Store::Writing(_) => &[],
             Store::Mapped(file) => file.mapped(),
-            Store::Stored(octets) => (**octets).as_ref(),
+            Store::Stored(file) => file.mapped(),
         }
     }
 

@@ -247,10 +247,8 @@ impl StoredFile {
         // another one is renamed over it, which leaves what is mapped as it is.
         Ok(Self(Some(unsafe { Mmap::map(file) }?)))
     }
-}
 
-impl AsRef<[u8]> for StoredFile {
-    fn as_ref(&self) -> &[u8] {
+    pub(super) fn mapped(&self) -> &[u8] {
         self.0.as_deref().unwrap_or(&[])
     }
 }

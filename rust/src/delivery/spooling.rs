@@ -8,7 +8,7 @@ use super::Delivery;
 use crate::backends::Backend;
 use crate::record::{self, Added};
 use crate::smtp::{Reply, Verdict};
-use crate::spool::{Incoming, Kept, Lease, Refusal, Settled, Spool};
+use crate::spool::{Incoming, Lease, Refusal, Settled, Spool};
 
 /// What a message has to do with the spool.
 #[derive(Debug, Default)]
@@ -56,9 +56,7 @@ impl Delivery {
         let Some(spool) = inlet.place.get() else { return false };
         if !inlet.handed_over.swap(true, Ordering::SeqCst) {
             let record = record::write(self, added);
-            let added = added.clone();
-            let spooled = Arc::new(Spooled { delivery: Arc::clone(self), added });
-            spool.insert(Box::new(Entry { spooled, record }));
+            spool.insert(Box::new(Entry { delivery: Arc::clone(self), record }));
         }
         true
     }
@@ -90,41 +88,26 @@ pub(super) fn settled(verdict: Verdict) -> Settled {
     }
 }
 
-/// A message as it goes to the disk, and comes out where it need not be read from there.
-#[derive(Debug)]
-pub struct Spooled {
-    /// As it came.
-    pub delivery: Arc<Delivery>,
-    /// What stages left of the spool have added to it.
-    pub added: Added,
-}
-
-impl AsRef<[u8]> for Spooled {
-    fn as_ref(&self) -> &[u8] {
-        self.delivery.body.as_slice()
-    }
-}
-
 /// A message on its way to the disk.
 struct Entry {
-    spooled: Arc<Spooled>,
+    delivery: Arc<Delivery>,
     record: Vec<u8>,
 }
 
 impl Incoming for Entry {
     fn backend(&self) -> &str {
-        match &self.spooled.delivery.spooling {
+        match &self.delivery.spooling {
             Spooling::Into(inlet) => &inlet.backend.name,
             Spooling::None | Spooling::From(_) => "",
         }
     }
 
     fn queued_id(&self) -> &str {
-        &self.spooled.delivery.queued_id
+        &self.delivery.queued_id
     }
 
     fn received_at(&self) -> SystemTime {
-        self.spooled.delivery.received_at
+        self.delivery.received_at
     }
 
     fn record(&self) -> &[u8] {
@@ -132,31 +115,24 @@ impl Incoming for Entry {
     }
 
     fn octets(&self) -> &[u8] {
-        self.spooled.delivery.body.as_slice()
-    }
-
-    fn keep(&self) -> Option<Kept> {
-        let spooled = Arc::clone(&self.spooled);
-        Some(spooled)
+        self.delivery.body.as_slice()
     }
 
     fn is_wanted(&self) -> bool {
-        !self.spooled.delivery.pending.is_over()
+        !self.delivery.pending.is_over()
     }
 
     fn settle(self: Box<Self>, outcome: Result<(), Refusal>) {
-        let delivery = &self.spooled.delivery;
-        let reply = outcome.map_or_else(refusal, |()| delivery.accepted());
-        delivery.answer(Verdict::All(reply));
+        let reply = outcome.map_or_else(refusal, |()| self.delivery.accepted());
+        self.delivery.answer(Verdict::All(reply));
     }
 }
 
 /// One that the spool drops is not saved.
 impl Drop for Entry {
     fn drop(&mut self) {
-        let delivery = &self.spooled.delivery;
-        if !delivery.pending.is_settled() {
-            delivery.answer(Verdict::All(Reply::save_failed()));
+        if !self.delivery.pending.is_settled() {
+            self.delivery.answer(Verdict::All(Reply::save_failed()));
         }
     }
 }

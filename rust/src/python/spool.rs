@@ -18,10 +18,10 @@ use super::envelope::{FOREVER, PyEnvelope};
 use super::octets::Octets;
 use crate::buffer::Body;
 use crate::course::Course;
-use crate::delivery::{Asked, Delivery, Spooled, Spooling};
+use crate::delivery::{Asked, Delivery, Spooling};
 use crate::log::{Level, Log};
 use crate::pending::Pending;
-use crate::record::{self, Added};
+use crate::record;
 use crate::spool::{self, Entry, Leased, OpenError, Settings, Settled, Spool};
 
 impl From<OpenError> for PyErr {
@@ -64,15 +64,23 @@ impl SpoolSettings {
 /// sets it aside.
 pub(super) fn envelope(py: Python<'_>, leased: Leased) -> PyResult<Option<Py<PyEnvelope>>> {
     let Leased { record, octets, lease, .. } = leased;
-    let (mut delivery, added) = match given_out(&record, octets) {
+    let mut found = match record::read(&record) {
         Ok(found) => found,
-        Err(outcome) => {
-            lease.settle(outcome);
+        Err(damaged) => {
+            lease.settle(Settled::Failed(format!("its envelope is {damaged}")));
             return Ok(None);
         }
     };
-    delivery.spooling = Spooling::From(lease);
-    let delivery = Arc::new(delivery);
+    let body = match body(octets) {
+        Ok(body) => body,
+        Err(error) => {
+            // The spool has opened it: for want of memory, say, which passes.
+            lease.settle(Settled::Deferred(format!("its file cannot be mapped: {error}")));
+            return Ok(None);
+        }
+    };
+    let added = std::mem::take(&mut found.added);
+    let delivery = Arc::new(delivery(found, body, Spooling::From(lease)));
     let envelope = PyEnvelope::received(py, Asked(Arc::clone(&delivery)))?;
     if let Err(error) = envelope.get().add(py, added) {
         if let Spooling::From(lease) = &delivery.spooling {
@@ -88,43 +96,7 @@ pub(super) fn envelope(py: Python<'_>, leased: Leased) -> PyResult<Option<Py<PyE
     Ok(Some(envelope))
 }
 
-/// A message that was spooled, with what was added to it; or what becomes of it.
-fn given_out(record: &[u8], octets: spool::Octets) -> Result<(Delivery, Added), Settled> {
-    if let spool::Octets::Kept(kept) = octets {
-        let spooled = kept.downcast::<Spooled>();
-        return match spooled {
-            Ok(spooled) => Ok(again(&spooled)),
-            Err(_) => Err(Settled::Deferred("not an envelope".to_owned())),
-        };
-    }
-    let mut found = record::read(record)
-        .map_err(|damaged| Settled::Failed(format!("its envelope is {damaged}")))?;
-    // The spool has opened it: for want of memory, say, which passes.
-    let body = body(octets)
-        .map_err(|error| Settled::Deferred(format!("its file cannot be mapped: {error}")))?;
-    let added = std::mem::take(&mut found.added);
-    Ok((delivery(found, body), added))
-}
-
-/// As it would be read.
-fn again(spooled: &Arc<Spooled>) -> (Delivery, Added) {
-    let Spooled { delivery, added } = &**spooled;
-    let again = Delivery {
-        client: Arc::clone(&delivery.client),
-        transaction: Arc::clone(&delivery.transaction),
-        body: Body::lent(Arc::<Spooled>::clone(spooled), delivery.body.header_end()),
-        queued_id: delivery.queued_id.clone(),
-        received_at: delivery.received_at,
-        max_header_size: delivery.max_header_size,
-        pending: Pending::new(FOREVER, None, None),
-        course: Course::new(false),
-        fetched: AtomicBool::new(true),
-        spooling: Spooling::None,
-    };
-    (again, added.clone())
-}
-
-fn delivery(found: record::Envelope, body: Body) -> Delivery {
+fn delivery(found: record::Envelope, body: Body, spooling: Spooling) -> Delivery {
     Delivery {
         client: Arc::new(found.client),
         transaction: Arc::new(found.transaction),
@@ -135,14 +107,13 @@ fn delivery(found: record::Envelope, body: Body) -> Delivery {
         pending: Pending::new(FOREVER, None, None),
         course: Course::new(false),
         fetched: AtomicBool::new(true),
-        spooling: Spooling::None,
+        spooling,
     }
 }
 
 fn body(octets: spool::Octets) -> std::io::Result<Body> {
     match octets {
         spool::Octets::Memory(octets) => Ok(Body::detached(octets)),
-        spool::Octets::Kept(_) => Err(ErrorKind::InvalidData.into()),
         spool::Octets::File(file) => Body::stored(&file),
     }
 }
@@ -249,7 +220,7 @@ impl PySpool {
         let record = record_of(py, &entry.record)?;
         let body = body(octets).map_err(|damaged| PyOSError::new_err(damaged.to_string()))?;
         let size = body.as_slice().len();
-        let held = Arc::new(delivery(record::Envelope::default(), body));
+        let held = Arc::new(delivery(record::Envelope::default(), body, Spooling::None));
         let message = Octets::view(py, &held, 0..size)?;
         Ok((entry.into(), record, message))
     }

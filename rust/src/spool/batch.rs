@@ -353,7 +353,8 @@ impl Shared {
     }
 
     /// A message is to be given out from now on.
-    fn saved(&self, Saved { entry, file, .. }: &Saved, id: i64, octets: u64, due: Option<i64>) {
+    fn saved(&self, saved: &Saved, id: i64, octets: u64, due: Option<i64>) {
+        let Saved { entry, file, adopted } = saved;
         self.figures.depth.add();
         self.figures.committed.add();
         let backend = entry.backend();
@@ -362,11 +363,14 @@ impl Shared {
             self.lanes.deferred(backend, id, None, due);
             return;
         }
-        // What is in a file is mapped from there.
-        let message = if file.is_none() { entry.keep() } else { None };
-        let fresh = message.map(|message| {
-            let (queued_id, received_ms) = (entry.queued_id(), clock::ms(entry.received_at()));
-            Fresh { queued_id: queued_id.to_owned(), received_ms, octets, message }
+        // What is in a file is mapped from there, and what was another folder's may be damaged.
+        let is_new = file.is_none() && adopted.is_none();
+        let is_kept = is_new && self.lanes.keeps(backend, octets);
+        let fresh = is_kept.then(|| Fresh {
+            queued_id: entry.queued_id().to_owned(),
+            received_ms: clock::ms(entry.received_at()),
+            record: entry.record().to_vec(),
+            body: entry.octets().to_vec(),
         });
         self.lanes.saved(backend, id, octets, fresh);
     }

@@ -77,7 +77,7 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "PRAGMA page_size=4096; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
-         PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=16777216;
+         PRAGMA journal_size_limit=16777216;
          PRAGMA cache_size=-65536; PRAGMA busy_timeout=5000;",
     )?;
     // What an earlier process left in the log may be in memory alone, where its sync failed: the system

@@ -13,7 +13,7 @@ use super::error::advice_for_database;
 use super::files::FileJob;
 use super::lanes::{Fresh, Turn};
 use super::lease::{Held, Lease, Leased};
-use super::{Kept, Octets, Shared, salvage};
+use super::{Octets, Shared, salvage};
 use crate::log::Level;
 
 /// Octets that are given out together, beyond the first message.
@@ -27,8 +27,8 @@ const ONE: &str = "SELECT queued_id, received_ms, size, crc, env, file, body,
 /// A row, before its file is opened.
 struct Stored {
     held: Held,
-    /// All of it, where it need not be read.
-    kept: Option<Kept>,
+    /// It is what was saved: it was not read.
+    is_kept: bool,
     record: Vec<u8>,
     body: Option<Vec<u8>>,
     size: i64,
@@ -107,15 +107,9 @@ impl Shared {
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         // One transaction: a read lock less for each message.
         let together = reader.execute_batch("BEGIN").is_ok();
-        let looked = match reader.prepare(ONE) {
-            Ok(mut select) => self.rows_of(&mut select, backend, ids, kept, &mut rows),
-            Err(error) => {
-                for &(id, generation) in ids {
-                    self.put_off_row(backend, id, generation, &error);
-                }
-                ids.len()
-            }
-        };
+        let mut select = reader.prepare(ONE);
+        let looked = self.rows_of(&mut select, backend, ids, kept, &mut rows);
+        drop(select);
         // Where one of them is damaged SQLite may refuse to commit, even what was only read.
         if together && reader.execute_batch("COMMIT").is_err() {
             let _ = reader.execute_batch("ROLLBACK");
@@ -125,7 +119,7 @@ impl Shared {
 
     fn rows_of(
         &self,
-        select: &mut Statement<'_>,
+        select: &mut rusqlite::Result<Statement<'_>>,
         backend: &Arc<str>,
         ids: &[(i64, u64)],
         mut kept: HashMap<i64, Fresh>,
@@ -133,12 +127,16 @@ impl Shared {
     ) -> usize {
         let mut octets = 0;
         for (index, &(id, generation)) in ids.iter().enumerate() {
-            if let Some(fresh) = kept.remove(&id) {
-                rows.push(Stored::kept(fresh, backend, (id, generation)));
-                continue;
-            }
-            let found =
-                select.query_row([id], |row| Stored::of(row, backend, id, generation)).optional();
+            let found = match (kept.remove(&id), &mut *select) {
+                (Some(fresh), _) => Ok(Some(Stored::kept(fresh, backend, (id, generation)))),
+                (None, Ok(select)) => select
+                    .query_row([id], |row| Stored::of(row, backend, id, generation))
+                    .optional(),
+                (None, Err(error)) => {
+                    self.put_off_row(backend, id, generation, error);
+                    continue;
+                }
+            };
             match found {
                 // The sender of the first one may be alone with it: it goes, however large it is.
                 Ok(Some(row)) if !rows.is_empty() && octets + row.held.octets > LARGEST_BATCH => {
@@ -190,8 +188,8 @@ impl Shared {
     }
 
     fn check(&self, row: &mut Stored) -> Result<Octets, Fault> {
-        if let Some(kept) = row.kept.take() {
-            return Ok(Octets::Kept(kept));
+        if row.is_kept {
+            return Ok(Octets::Memory(row.body.take().unwrap_or_default()));
         }
         let damaged = |reason: &str| Fault::Damaged(reason.to_owned());
         if let Some(odd) = row.odd {
@@ -229,12 +227,12 @@ impl Shared {
 impl Stored {
     /// Of a message that is here.
     fn kept(fresh: Fresh, backend: &Arc<str>, (id, generation): (i64, u64)) -> Self {
-        let Fresh { queued_id, received_ms, octets, message } = fresh;
+        let octets = fresh.octets();
+        let Fresh { queued_id, received_ms, record, body } = fresh;
         let backend = Arc::clone(backend);
         let (attempts, file) = (0, None);
         let held = Held { id, generation, backend, queued_id, received_ms, attempts, octets, file };
-        let (record, body, odd) = (Vec::new(), None, None);
-        Self { held, kept: Some(message), record, body, size: 0, crc: 0, odd }
+        Self { held, is_kept: true, record, body: Some(body), size: 0, crc: 0, odd: None }
     }
 
     /// Whatever is in it: a row that is not what was saved stops no others.
@@ -270,8 +268,8 @@ impl Stored {
             octets: counted + record.len() as u64,
             file,
         };
-        let (kept, crc) = (None, number(3)?.unwrap_or(-1));
-        Ok(Self { held, kept, record, body, size, crc, odd })
+        let (is_kept, crc) = (false, number(3)?.unwrap_or(-1));
+        Ok(Self { held, is_kept, record, body, size, crc, odd })
     }
 }
 

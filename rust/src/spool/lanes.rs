@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Kept, clock};
+use super::clock;
 
 /// Ids that a lane holds, about: the others are read when it is their turn.
 pub(super) const PAGE: usize = 1_000;
@@ -18,6 +18,8 @@ const MOST_LEASED: usize = 8_192;
 /// Octets of messages that a lane keeps in memory from their commit until somebody asks for them. What
 /// does not fit is read: whoever is so far behind is not waited for.
 const MOST_KEPT: u64 = 4 << 20;
+/// What one of them takes beside its octets, about.
+const EACH: u64 = 512;
 /// No message waits longer for its next attempt. One that seems to was put off before the clock stepped
 /// back: it is due.
 const LONGEST_WAIT_MS: i64 = 2 * 3_600_000;
@@ -37,14 +39,20 @@ struct Inner {
     generation: u64,
 }
 
-/// A message that need not be read.
+/// A message that need not be read: a copy of what its row has, no larger than that. Its own memory may be
+/// much larger, and goes once it is answered.
 #[derive(Debug)]
 pub(super) struct Fresh {
     pub(super) queued_id: String,
     pub(super) received_ms: i64,
-    /// Of envelope and message.
-    pub(super) octets: u64,
-    pub(super) message: Kept,
+    pub(super) record: Vec<u8>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Fresh {
+    pub(super) fn octets(&self) -> u64 {
+        (self.record.len() + self.body.len()) as u64
+    }
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +60,7 @@ struct Lane {
     ready: VecDeque<i64>,
     due: BTreeSet<(i64, i64)>,
     leased: HashMap<i64, u64>,
-    /// Of those that are ready, some that need not be read; and their octets.
+    /// Of those that are ready, some that need not be read; and what they take.
     fresh: HashMap<i64, Fresh>,
     kept: u64,
     /// Ids up to here were loaded.
@@ -82,9 +90,18 @@ impl Lane {
         self.leased.len() >= MOST_LEASED
     }
 
+    /// Whether what is new is read when it is its turn.
+    fn is_behind(&self) -> bool {
+        self.more || self.loading || self.ready.len() >= PAGE
+    }
+
+    fn keeps(&self, octets: u64) -> bool {
+        !self.is_behind() && self.kept.saturating_add(octets).saturating_add(EACH) <= MOST_KEPT
+    }
+
     fn take_fresh(&mut self, id: i64) -> Option<Fresh> {
         let fresh = self.fresh.remove(&id)?;
-        self.kept = self.kept.saturating_sub(fresh.octets);
+        self.kept = self.kept.saturating_sub(fresh.octets() + EACH);
         Some(fresh)
     }
 
@@ -167,7 +184,14 @@ impl Lanes {
         self.saved(backend, id, octets, None);
     }
 
-    /// A message was committed; it is kept until its turn, where there is room for that. Whoever waits for one
+    /// Whether a message of as many octets, the next to be [saved](Self::saved), may be kept.
+    pub(super) fn keeps(&self, backend: &str, octets: u64) -> bool {
+        let mut inner = self.lock();
+        let is_stopped = inner.stopped;
+        !is_stopped && inner.lanes.get_mut(backend).is_none_or(|lane| lane.keeps(octets))
+    }
+
+    /// A message was committed; it is kept until its turn, where it is given with it. Whoever waits for one
     /// is [woken](Self::wake) once all of a commit are told.
     pub(super) fn saved(&self, backend: &str, id: i64, octets: u64, fresh: Option<Fresh>) {
         self.with(backend, |lane| {
@@ -176,15 +200,13 @@ impl Lanes {
             lane.newest = lane.newest.max(id);
             if id <= lane.cursor {
                 // Whoever loads was faster.
-            } else if lane.more || lane.loading || lane.ready.len() >= PAGE {
+            } else if lane.is_behind() {
                 lane.more = true;
             } else {
                 lane.ready.push_back(id);
                 lane.cursor = id;
-                if let Some(fresh) = fresh
-                    && lane.kept.saturating_add(octets) <= MOST_KEPT
-                {
-                    lane.kept += octets;
+                if let Some(fresh) = fresh {
+                    lane.kept += fresh.octets() + EACH;
                     lane.fresh.insert(id, fresh);
                 }
             }
@@ -235,14 +257,14 @@ impl Lanes {
 
     /// A message's row was deleted; ids that are still here lead to none, and are passed over.
     pub(super) fn deleted(&self, backend: &str, id: i64, octets: u64, due: Option<i64>) {
-        self.with(backend, |lane| {
+        let _freed_unlocked = self.with(backend, |lane| {
             if let Some(due) = due {
                 lane.due.remove(&(due, id));
             }
-            lane.take_fresh(id);
             lane.end_lease(id);
             lane.depth = lane.depth.saturating_sub(1);
             lane.octets = lane.octets.saturating_sub(octets);
+            lane.take_fresh(id)
         });
     }
 
@@ -342,9 +364,14 @@ impl Lanes {
         });
     }
 
-    /// Gives no more; who waits returns.
+    /// Gives no more, and keeps nothing; who waits returns.
     pub(super) fn stop(&self) {
-        self.lock().stopped = true;
+        let mut inner = self.lock();
+        inner.stopped = true;
+        for lane in inner.lanes.values_mut() {
+            (lane.fresh, lane.kept) = (HashMap::new(), 0);
+        }
+        drop(inner);
         self.wake_all();
     }
 

@@ -23,7 +23,7 @@ pub struct Leased {
     pub queued_id: String,
     /// Attempts that failed.
     pub attempts: u32,
-    /// Its envelope; empty where that was [kept](Octets::Kept).
+    /// Its envelope.
     pub record: Vec<u8>,
     /// The message.
     pub octets: Octets,

@@ -59,7 +59,6 @@ mod suspects;
 mod tests;
 mod writer;
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -124,11 +123,6 @@ pub trait Incoming: Send {
     fn is_wanted(&self) -> bool {
         true
     }
-    /// The message as it is, for who works on it next: given out without being read again, where that is at
-    /// once. Asked for when it is saved.
-    fn keep(&self) -> Option<Kept> {
-        None
-    }
     /// What is committed with it and names it, where it may be inserted more than once: it is refused where
     /// that is there.
     fn mark(&self) -> Option<&str> {
@@ -138,14 +132,9 @@ pub trait Incoming: Send {
     fn settle(self: Box<Self>, outcome: Result<(), Refusal>);
 }
 
-/// A message that is given out as it came: see [`Incoming::keep`].
-pub type Kept = Arc<dyn Any + Send + Sync>;
-
 /// A message as it is given out.
 #[derive(Debug)]
 pub enum Octets {
-    /// All of it as it came, the envelope too.
-    Kept(Kept),
     /// Here.
     Memory(Vec<u8>),
     /// To be mapped by [`Body::stored`](crate::buffer::Body::stored).

@@ -33,6 +33,8 @@ pub(super) struct Statements<'connection> {
 
 impl<'connection> Statements<'connection> {
     pub(super) fn prepare(connection: &'connection Connection) -> rusqlite::Result<Self> {
+        // Each of its commits looks itself: see `checkpoint`.
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         Ok(Self {
             begin: connection.prepare("BEGIN IMMEDIATE")?,
             commit: connection.prepare("COMMIT")?,
@@ -69,10 +71,12 @@ impl<'connection> Statements<'connection> {
 }
 
 impl Statements<'_> {
-    /// Writes what is in the WAL to the database, once that is enough to be worth it.
+    /// Writes what is in the WAL to the database, once that is enough to be worth it. Where somebody reads, a
+    /// part of it may stay: then each commit tries it, until all is written and the WAL begins anew.
     pub(super) fn checkpoint(&mut self) -> rusqlite::Result<()> {
-        let left = |row: &rusqlite::Row<'_>| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?);
-        if self.log.query_row([], left)? < CHECKPOINT {
+        let pages = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+        let (log, written) = self.log.query_row([], pages)?;
+        if log < CHECKPOINT || written >= log {
             return Ok(());
         }
         self.checkpoint.query_row([], |_| Ok(()))

@@ -203,9 +203,12 @@ impl Writer {
                 self.undo(batch);
                 return End::Broken(error);
             }
-            // Behind the answers: nobody waits for it. Where it fails all is in the WAL still, and the next one
-            // tries it again.
-            let _ = statements.checkpoint();
+            // Behind the answers: nobody waits for it. Where it fails all is in the WAL still. A sync that failed
+            // is not made good by the next one that does not: nothing more is taken until it could be opened anew.
+            if let Err(error) = statements.checkpoint() {
+                self.undo(Batch::new(Vec::new()));
+                return End::Broken(error);
+            }
             self.tick(connection);
         }
     }

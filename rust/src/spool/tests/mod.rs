@@ -177,7 +177,6 @@ fn done(found: &[Leased]) {
 fn octets(leased: &Leased) -> Vec<u8> {
     match &leased.octets {
         Octets::Memory(octets) => octets.clone(),
-        Octets::Kept(kept) => kept.downcast_ref::<Vec<u8>>().unwrap().clone(),
         Octets::File(file) => crate::buffer::Body::stored(file).unwrap().as_slice().to_vec(),
     }
 }

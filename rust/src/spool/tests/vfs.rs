@@ -30,7 +30,7 @@ struct Watched {
     kinds: Vec<(Methods, Methods)>,
     /// Syncs of each path.
     syncs: HashMap<String, u64>,
-    /// What fails: a part of the path, after how many calls, with which code; each time from then on.
+    /// What fails: the path, after how many calls, with which code; each time from then on.
     faults: Vec<(String, Call, u64, c_int)>,
 }
 
@@ -90,7 +90,7 @@ fn pass(file: *mut sqlite3_file, call: Call) -> Result<Methods, c_int> {
     if call == Call::Sync {
         *watched.syncs.entry(path.clone()).or_default() += 1;
     }
-    let fault = watched.faults.iter_mut().find(|(at, of, ..)| *of == call && path.starts_with(at));
+    let fault = watched.faults.iter_mut().find(|(at, of, ..)| *of == call && path == *at);
     match fault {
         Some((_, _, 0, code)) => return Err(*code),
         Some((_, _, left, _)) => *left -= 1,
