@@ -51,7 +51,11 @@ fn main() {
             clients(count, arguments.next().map_or(1, |text| text.parse().expect("is a number")));
         }
         "reader" => reader(count, arguments.next().unwrap_or_else(|| "/var/tmp".to_owned())),
-        "serve" => alone::serve(),
+        "serve" => {
+            let (_server, address, backend) = alone::start();
+            println!("listening {address}");
+            alone::answer(&backend);
+        }
         other => {
             panic!(
                 "no scenario {other}: parse, session, pipelined, timed, spool, reader, clients or serve"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import kept
 
 HERE: Final = Path(__file__).parent
 FILE: Final = HERE / "scaling.json"
@@ -118,11 +119,7 @@ class Measured:
             OSError: it cannot be read.
             ValueError: it is none of those; the text names it.
         """
-        text = path.read_text(encoding="utf-8")
-        try:
-            return cls._of(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: no figures of scaling.py: {error}") from error
+        return kept.read(path, "scaling.py", cls._of)
 
     @classmethod
     def _of(cls, told: dict[str, Any]) -> Measured:
@@ -135,14 +132,8 @@ class Measured:
         return cls(**told)
 
     def text(self) -> str:
-        """As JSON, a line a figure."""
-        told = dataclasses.asdict(self)
-        rows = {key: value for key, value in told.items() if isinstance(value, tuple)}
-        lines = [f"  {json.dumps(key)}: {json.dumps(told[key])}" for key in told if key not in rows]
-        for key, values in rows.items():
-            each = ",\n".join(f"    {json.dumps(rounded(value))}" for value in values)
-            lines.append(f"  {json.dumps(key)}: [\n{each}\n  ]")
-        return "{\n" + ",\n".join(lines) + "\n}\n"
+        """As JSON."""
+        return kept.written(dataclasses.asdict(self))
 
     def of(self, chain: str, processes: int) -> Share:
         """What was measured of a chain with so many processes."""
@@ -152,15 +143,6 @@ class Measured:
     def many(self) -> int:
         """As many processes as were compared with one."""
         return max(one.processes for one in self.shares)
-
-
-def rounded(value: Any) -> Any:
-    """The same with as many digits as say something."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
-    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def middle(samples: Iterable[float]) -> float:

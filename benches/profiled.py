@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from measured import HERE, rounded
+import kept
+from measured import HERE
 
 FILE: Final = HERE / "profile.json"
 
@@ -76,11 +75,7 @@ class Profile:
             OSError: it cannot be read.
             ValueError: it is none of those; the text names it.
         """
-        text = path.read_text(encoding="utf-8")
-        try:
-            return cls._of(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: no figures of profiler.py: {error}") from error
+        return kept.read(path, "profiler.py", cls._of)
 
     @classmethod
     def _of(cls, told: dict[str, Any]) -> Profile:
@@ -92,18 +87,9 @@ class Profile:
         return cls(**told)
 
     def text(self) -> str:
-        """As JSON, a line a load."""
-        told = dataclasses.asdict(self)
-        lines = [f"  {json.dumps(key)}: {json.dumps(told[key])}" for key in _heads(told)]
-        for key in ("spent", "points"):
-            each = ",\n".join(f"    {json.dumps(rounded(row))}" for row in told[key])
-            lines.append(f"  {json.dumps(key)}: [\n{each}\n  ]")
-        return "{\n" + ",\n".join(lines) + "\n}\n"
+        """As JSON."""
+        return kept.written(dataclasses.asdict(self))
 
     def of(self, table: str) -> list[Point]:
         """The loads of one table."""
         return [one for one in self.points if one.table == table]
-
-
-def _heads(told: dict[str, Any]) -> Iterable[str]:
-    return (key for key, value in told.items() if not isinstance(value, tuple))

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import kept
 from load import OURS, SCENARIOS, SINK, SLOW
-from measured import rounded
 from measuring import Samples, number
 from targets import BESIDE, GOALS, Goal, slower
 
@@ -39,14 +39,13 @@ class Results:
             OSError: it cannot be read.
             ValueError: it is none of those; the text names it.
         """
-        text = path.read_text(encoding="utf-8")
-        try:
-            told = json.loads(text)
-            samples = {name: row["samples"] for name, row in told["samples"].items()}
-            keys = [one.name for one in dataclasses.fields(cls) if one.name != "samples"]
-            return cls(**{key: told[key] for key in keys}, samples=Samples(samples))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: no figures of goals.py: {error!r}") from error
+        return kept.read(path, "goals.py", cls._of)
+
+    @classmethod
+    def _of(cls, told: dict[str, Any]) -> Results:
+        samples = {name: row["samples"] for name, row in told["samples"].items()}
+        keys = [one.name for one in dataclasses.fields(cls) if one.name != "samples"]
+        return cls(**{key: told[key] for key in keys}, samples=Samples(samples))
 
     def text(self) -> str:
         """As JSON, a line a figure: what is aimed at, and every sample with its median."""
@@ -69,7 +68,7 @@ class Results:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(rounded(value), ensure_ascii=False)
+    return json.dumps(kept.rounded(value), ensure_ascii=False)
 
 
 # --- Figures -------------------------------------------------------------------------------------

@@ -46,6 +46,27 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
+    /// One that is open to all, without TLS and without limits: what tests and benchmarks begin with.
+    pub fn open(name: &str, address: ListenAddress, backend: Arc<Asking>) -> Self {
+        Self {
+            name: name.to_owned(),
+            address,
+            unix_mode: None,
+            max_clients: 0,
+            timeout: Duration::from_secs(30),
+            data_timeout: Duration::ZERO,
+            min_data_rate: 0,
+            per_address: AddressLimits::default(),
+            logins: LoginLimits::default(),
+            greet_delay: Duration::ZERO,
+            proxy_protocol: false,
+            trusted_proxies: Vec::new(),
+            tls: None,
+            session: Arc::default(),
+            backend,
+        }
+    }
+
     /// Whether a peer is a proxy that is believed. One of a unix socket is: its file says who may connect.
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
         peer.is_none_or(|ip| self.trusted_proxies.iter().any(|network| network.contains(&ip)))

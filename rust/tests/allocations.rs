@@ -8,19 +8,16 @@
 #![allow(unsafe_code)]
 #![allow(clippy::expect_used, reason = "a test says what is wrong by panicking")]
 
+#[path = "../../benches/core/alone.rs"]
+mod alone;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-use guerrilla::backends::{Asking, DEFAULT, Limits};
-use guerrilla::config::{AddressLimits, CoreConfig, ListenAddress, LoginLimits, ServerConfig};
-use guerrilla::server::Server;
-use guerrilla::smtp::{Settings, Verdict};
 
 /// A message may allocate so often, a worker's part in it.
 const MOST: u64 = 6;
@@ -96,19 +93,11 @@ fn a_message_allocates_six_times_at_most() {
 
 fn count_messages() {
     ROLE.set(Role::Client);
-    let limits = Limits { save_timeout: PATIENCE, check_timeout: PATIENCE, ..Limits::default() };
-    let backend = Arc::new(Asking::new(DEFAULT, limits.clone()));
-    let core = Server::new(CoreConfig {
-        servers: vec![server(&backend)],
-        max_memory: 64 << 20,
-        spill_size: 1 << 20,
-        backends: vec![(Arc::clone(&backend), limits)],
-        log_level: 40,
-    })
-    .expect("has a core");
-    let address = core.bind().expect("has a port").remove(0);
-    core.start().expect("starts");
-    std::thread::spawn(move || answer(&backend));
+    let (_server, address, backend) = alone::start();
+    std::thread::spawn(move || {
+        ROLE.set(Role::Worker);
+        alone::answer(&backend);
+    });
     let mut client = Client::connect(&address);
     // Until every buffer and queue is as large as it gets.
     (0..MESSAGES).for_each(|_| client.send());
@@ -119,16 +108,6 @@ fn count_messages() {
     let told = format!("{core} allocations in the core, {worker} in the worker");
     assert!(core + worker <= MOST * u64::from(MESSAGES), "{told} of {MESSAGES} messages");
     assert!(core >= u64::from(MESSAGES), "something is counted: {told}");
-}
-
-fn answer(backend: &Asking) {
-    ROLE.set(Role::Worker);
-    let backend = backend.answering();
-    while let Some(mails) = backend.saves.receive(64, PATIENCE) {
-        for mail in mails.into_iter().filter(|mail| mail.0.fetch()) {
-            mail.0.answer(Verdict::All(mail.0.accepted()));
-        }
-    }
 }
 
 /// One kept connection, which allocates nothing that would be counted.
@@ -169,25 +148,5 @@ impl Client {
         }
         let said = String::from_utf8_lossy(reply.get(..length).expect("fits"));
         assert!(said.starts_with(begin), "{said}");
-    }
-}
-
-fn server(backend: &Arc<Asking>) -> ServerConfig {
-    ServerConfig {
-        name: "counted".to_owned(),
-        address: ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-        unix_mode: None,
-        max_clients: 2,
-        timeout: PATIENCE,
-        data_timeout: PATIENCE,
-        min_data_rate: 0,
-        per_address: AddressLimits::default(),
-        logins: LoginLimits::default(),
-        greet_delay: Duration::ZERO,
-        proxy_protocol: false,
-        trusted_proxies: Vec::new(),
-        tls: None,
-        session: Arc::new(Settings::default()),
-        backend: Arc::clone(backend),
     }
 }

@@ -347,23 +347,8 @@ mod tests {
     ];
 
     fn place() -> (Arc<Shared>, Place) {
-        let server = ServerConfig {
-            name: "test".to_owned(),
-            address: ListenAddress::Unix("x".into()),
-            unix_mode: None,
-            max_clients: 0,
-            timeout: Duration::ZERO,
-            data_timeout: Duration::ZERO,
-            min_data_rate: 0,
-            per_address: AddressLimits::default(),
-            logins: crate::config::LoginLimits::default(),
-            greet_delay: Duration::ZERO,
-            proxy_protocol: false,
-            trusted_proxies: Vec::new(),
-            tls: None,
-            session: Arc::default(),
-            backend: Arc::new(Asking::new("", Limits::default())),
-        };
+        let backend = Arc::new(Asking::new("", Limits::default()));
+        let server = ServerConfig::open("test", ListenAddress::Unix("x".into()), backend);
         let core = Server::new(CoreConfig {
             servers: Vec::new(),
             max_memory: 0,

@@ -79,29 +79,19 @@ pub(super) mod tests {
 
     use super::*;
     use crate::backends::{Asking, Limits};
-    use crate::config::{AddressLimits, CoreConfig, ListenAddress, LoginLimits};
+    use crate::config::{CoreConfig, ListenAddress};
     use crate::delivery::Client;
     use crate::net::live::{Admitted, Place};
     use crate::net::stream::Stream;
     use crate::server::Server;
 
     fn config() -> ServerConfig {
+        let backend = Arc::new(Asking::new("", Limits::default()));
         ServerConfig {
-            name: String::new(),
-            address: ListenAddress::Unix("x".into()),
-            unix_mode: None,
             max_clients: 1,
-            timeout: Duration::from_secs(30),
             data_timeout: Duration::from_mins(10),
             min_data_rate: 100,
-            per_address: AddressLimits::default(),
-            logins: LoginLimits::default(),
-            greet_delay: Duration::ZERO,
-            proxy_protocol: false,
-            trusted_proxies: Vec::new(),
-            tls: None,
-            session: Arc::default(),
-            backend: Arc::new(Asking::new("", Limits::default())),
+            ..ServerConfig::open("", ListenAddress::Unix("x".into()), backend)
         }
     }
 

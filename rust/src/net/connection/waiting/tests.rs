@@ -5,9 +5,8 @@ use std::net::TcpStream;
 
 use crate::backends::{Asking, DEFAULT, Limits};
 use crate::buffer::ByHand;
-use crate::config::{AddressLimits, CoreConfig, ListenAddress, ServerConfig};
+use crate::config::{CoreConfig, ListenAddress, ServerConfig};
 use crate::server::Server;
-use crate::smtp::Settings;
 
 use super::*;
 
@@ -41,24 +40,14 @@ struct Slow {
 fn slow(save_timeout: Duration) -> Slow {
     let limits = Limits { save_timeout, ..Limits::default() };
     let backend = Arc::new(Asking::new(DEFAULT, limits.clone()));
+    let address = ListenAddress::parse("127.0.0.1:0").unwrap();
+    let config = ServerConfig {
+        timeout: TIMEOUT,
+        data_timeout: TIMEOUT,
+        ..ServerConfig::open("test", address, Arc::clone(&backend))
+    };
     let server = Server::new(CoreConfig {
-        servers: vec![ServerConfig {
-            name: "test".to_owned(),
-            address: ListenAddress::parse("127.0.0.1:0").unwrap(),
-            unix_mode: None,
-            max_clients: 0,
-            timeout: TIMEOUT,
-            data_timeout: TIMEOUT,
-            min_data_rate: 0,
-            per_address: AddressLimits::default(),
-            logins: crate::config::LoginLimits::default(),
-            greet_delay: Duration::ZERO,
-            proxy_protocol: false,
-            trusted_proxies: Vec::new(),
-            tls: None,
-            session: Arc::new(Settings::default()),
-            backend: Arc::clone(&backend),
-        }],
+        servers: vec![config],
         max_memory: 1 << 20,
         spill_size: 1_000,
         backends: vec![(backend, limits)],
