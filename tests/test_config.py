@@ -85,7 +85,7 @@ def test_defaults_beyond_go_guerrilla() -> None:
     config = AppConfig.default()
     (server,) = config.servers
     backend = config.backend_config
-    assert (config.max_memory, config.spill_size) == (256 * 2**20, 2**21)
+    assert (config.max_memory, config.spill_size) == (256 * 2**20, 1_280 * 2**10)
     assert (config.processes, config.shutdown_timeout, config.log_format) == (1, 60.0, "text")
     assert (server.protocol, server.bare_newline, server.helo_required) == ("smtp", "fix", True)
     assert server.trusted_proxies == ("127.0.0.0/8", "::1/128")

@@ -25,7 +25,7 @@ pub(super) fn start() -> (Server, String, Arc<Asking>) {
             ..ServerConfig::open("alone", address, Arc::clone(&backend))
         }],
         max_memory: 256 << 20,
-        spill_size: 2 << 20,
+        spill_size: 1_280 << 10,
         backends: vec![(Arc::clone(&backend), limits)],
         log_level: 40,
     });

@@ -1,10 +1,11 @@
-//! What is asked of the allocator of the process: to give back what a burst has left.
+//! What is asked of the allocator of the process: to keep large buffers out of its heap, and to give back what a
+//! burst has left.
 //!
 //! glibc gives memory back from the end of a heap alone, and the buffers of a burst lie among blocks that
 //! live longer. So what they took stays with the process: after a thousand messages at once some 64 MiB to
 //! 128 MiB, for as long as it runs. Once it is calm again, all free pages go back.
 //!
-//! `unsafe` is needed here to call `malloc_trim`, a function of C that takes an integer.
+//! `unsafe` is needed here to call `mallopt` and `malloc_trim`, functions of C that take integers.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
@@ -16,6 +17,8 @@ const LEAST: u64 = 32 << 20;
 /// It is calm when no more than this part of it was used for so long.
 const PART: u64 = 4;
 const CALM: Duration = Duration::from_secs(1);
+/// So often it is looked whether it is; then what is free goes back all the same.
+const LOOKS: usize = 10;
 
 /// How much is in use, and how much was at most since that was last looked at.
 #[derive(Debug, Default)]
@@ -27,37 +30,53 @@ pub(crate) struct Tide {
 }
 
 impl Tide {
-    /// More is in use.
-    pub(crate) fn rise(&self, used: u64) {
-        self.used.store(used, Ordering::Relaxed);
+    /// How much is in use.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// So much more is in use, where that makes no more than `limit`.
+    pub(crate) fn rise(&self, octets: u64, limit: u64) -> bool {
+        let take = |used: u64| used.checked_add(octets).filter(|&total| total <= limit);
+        let Ok(before) = self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take) else {
+            return false;
+        };
+        let used = before + octets;
         if used > self.high.load(Ordering::Relaxed) {
             self.high.fetch_max(used, Ordering::Relaxed);
         }
+        true
     }
 
-    /// Less is in use: where a burst may be at its end, what it left is given back once it is calm. By a
-    /// thread of its own, since that takes milliseconds.
-    pub(crate) fn fall(self: &Arc<Self>, used: u64) {
-        self.used.store(used, Ordering::Relaxed);
+    /// So much less is in use: where a burst may be at its end, what it left is given back once it is calm, behind
+    /// what `spare` frees. By a thread of its own, since that takes milliseconds.
+    pub(crate) fn fall<F: FnOnce() + Send + 'static>(
+        self: &Arc<Self>,
+        octets: u64,
+        spare: impl FnOnce() -> F,
+    ) {
+        let used = self.used.fetch_sub(octets, Ordering::SeqCst) - octets;
         let high = self.high.load(Ordering::Relaxed);
         if high < LEAST || used > high / PART || self.watched.swap(true, Ordering::Relaxed) {
             return;
         }
-        let tide = Arc::clone(self);
+        let (tide, spare) = (Arc::clone(self), spare());
         let watch = move || {
             tide.wait_until_calm(high / PART);
+            spare();
             give_back();
             tide.watched.store(false, Ordering::Relaxed);
         };
-        // Where there can be no thread, memory is short: the next one that falls tries again.
+        // Where there can be no thread, memory is short: the next burst tries again.
         if std::thread::Builder::new().name("guerrilla-trim".to_owned()).spawn(watch).is_err() {
+            self.high.store(used, Ordering::Relaxed);
             self.watched.store(false, Ordering::Relaxed);
         }
     }
 
     fn wait_until_calm(&self, most: u64) {
-        loop {
-            self.high.store(self.used.load(Ordering::Relaxed), Ordering::Relaxed);
+        for _ in 0..LOOKS {
+            self.high.store(self.used(), Ordering::Relaxed);
             std::thread::sleep(CALM);
             if self.high.load(Ordering::Relaxed) <= most {
                 return;
@@ -65,6 +84,26 @@ impl Tide {
         }
     }
 }
+
+/// Has buffers of [`LARGE`] octets and more mapped, each by itself. Left to itself glibc puts them into the heap once one
+/// was freed, and a buffer that grows, goes to a file and shrinks leaves holes there that no other one fits into: three
+/// times `max_memory`, with more large messages than that has room for.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) fn map_large_buffers() {
+    // SAFETY: it may be called at any time, by any thread.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        // As it would be with such a threshold of its own: the end of the heap does not come and go.
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 16 * LARGE);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn map_large_buffers() {}
+
+/// Octets; free buffers of a body are kept up to that size, larger ones only for large bodies.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const LARGE: libc::c_int = 256 << 10;
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn give_back() {

@@ -206,6 +206,7 @@ impl Server {
 
     /// The same, that counts with other processes.
     pub fn with_tenant(config: CoreConfig, tenant: Tenant) -> Self {
+        crate::allocator::map_large_buffers();
         let (wakes, woken) = unbounded_channel();
         let stats = tenant.stats();
         let log = Arc::new(Log::new(config.log_level));

@@ -181,7 +181,7 @@ class AppConfig(Section):
     max_memory: Annotated[Bytes, BeforeValidator(_memory)] = 256 * 2**20
     """Bytes that all message bodies may take together; each of several processes has its part."""
 
-    spill_size: Bytes = 2**21
+    spill_size: Bytes = 1_280 * 2**10
     """Bytes of a body, over which it goes to a temporary file; so does one that `max_memory` has no
     room for. The file is in `$TMPDIR`, else in `/var/tmp`. 0: bodies stay in memory."""
 

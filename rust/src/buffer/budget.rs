@@ -27,12 +27,12 @@ const FIRST_STEPS: u64 = 16 << 20;
 pub struct Budget {
     limit: AtomicU64,
     spiller: Option<Arc<Spiller>>,
-    used: AtomicU64,
     pub(super) retained: AtomicU64,
     waiting: AtomicUsize,
     refused: AtomicU64,
     on_release: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    free: Mutex<Free>,
+    free: Arc<Mutex<Free>>,
+    /// What bodies have taken.
     tide: Arc<Tide>,
 }
 
@@ -43,6 +43,17 @@ struct Free {
     octets: usize,
     large: Vec<Vec<u8>>,
     large_octets: usize,
+}
+
+impl Free {
+    /// Keeps so many octets of large buffers.
+    fn keep_large(free: &Mutex<Self>, octets: usize) {
+        let mut free = free.lock().unwrap_or_else(PoisonError::into_inner);
+        while free.large_octets > octets {
+            let Some(buffer) = free.large.pop() else { break };
+            free.large_octets -= buffer.capacity();
+        }
+    }
 }
 
 impl Budget {
@@ -56,19 +67,18 @@ impl Budget {
         Arc::new(Self {
             limit: AtomicU64::new(limit),
             spiller,
-            used: AtomicU64::new(0),
             retained: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             on_release: OnceLock::new(),
-            free: Mutex::default(),
+            free: Arc::default(),
             tide: Arc::default(),
         })
     }
 
     /// Octets taken by bodies whose sender has no answer yet.
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.tide.used()
     }
 
     /// Octets of bodies that were answered and are still held by someone.
@@ -84,6 +94,7 @@ impl Budget {
     /// Another limit. What is taken already stays taken.
     pub fn set_limit(&self, limit: u64) {
         self.limit.store(limit, Ordering::Relaxed);
+        Free::keep_large(&self.free, self.most_large());
     }
 
     /// Bodies that begin from now on go to a file over `size` octets; 0: none does.
@@ -149,17 +160,14 @@ impl Budget {
     }
 
     fn reserve(&self, octets: usize, limit: u64) -> bool {
-        let take = |used: u64| used.checked_add(octets as u64).filter(|&total| total <= limit);
-        let reserved = self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
-        reserved.is_ok_and(|before| {
-            self.tide.rise(before + octets as u64);
-            true
-        })
+        self.tide.rise(octets as u64, limit)
     }
 
     pub(super) fn release(&self, octets: usize) {
-        let before = self.used.fetch_sub(octets as u64, Ordering::SeqCst);
-        self.tide.fall(before - octets as u64);
+        self.tide.fall(octets as u64, || {
+            let free = Arc::clone(&self.free);
+            move || Free::keep_large(&free, 0)
+        });
         if self.waiting.load(Ordering::SeqCst) > 0
             && let Some(call) = self.on_release.get()
         {
@@ -194,6 +202,11 @@ impl Budget {
         Some(free.large.remove(at))
     }
 
+    /// Octets of large buffers that are kept.
+    fn most_large(&self) -> usize {
+        usize::try_from(self.limit() / 8).map_or(POOLED_LARGE, |n| n.min(POOLED_LARGE))
+    }
+
     pub(super) fn give_back(&self, mut buffer: Vec<u8>) {
         let octets = buffer.capacity();
         if !(FIRST..=LARGEST).contains(&octets) {
@@ -201,14 +214,12 @@ impl Budget {
         }
         buffer.clear();
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let most_large =
-            usize::try_from(self.limit() / 8).map_or(POOLED_LARGE, |n| n.min(POOLED_LARGE));
         if octets <= LARGEST_POOLED {
             if free.octets + octets <= POOLED {
                 free.octets += octets;
                 free.buffers.push(buffer);
             }
-        } else if free.large_octets + octets <= most_large {
+        } else if free.large_octets + octets <= self.most_large() {
             free.large_octets += octets;
             free.large.push(buffer);
         }
@@ -229,7 +240,7 @@ impl std::fmt::Debug for Budget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Budget")
             .field("limit", &self.limit())
-            .field("used", &self.used)
+            .field("used", &self.used())
             .finish_non_exhaustive()
     }
 }

@@ -190,6 +190,7 @@ impl Connection {
         async move {
             if self.opens_at_once() && !self.shared.faults.are_armed() {
                 let greeting = self.greeting();
+                self.lend_output();
                 self.session.greet(&greeting);
             } else {
                 Box::pin(self.open(signals)).await?;

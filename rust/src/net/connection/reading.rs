@@ -20,11 +20,12 @@ impl Connection {
         context: &mut Context<'_>,
         signals: &mut Signals<'_, '_>,
     ) -> Poll<Result<Step, End>> {
-        if self.shared.shutdown.is_closing() {
-            return Poll::Ready(Err(End::Cut));
-        }
+        // Before all else: its last reply waits for the end of the connection.
         if self.session.is_closed() {
             return Poll::Ready(Ok(Step::Close));
+        }
+        if self.shared.shutdown.is_closing() {
+            return Poll::Ready(Err(End::Cut));
         }
         if !self.session.in_transaction()
             && let Some(reply) = self.between_transactions()
