@@ -3,18 +3,19 @@
     make bench [ARGS="--quick | --rows b,c | --rounds 3 | --write | --json FILE | --from FILE"]
 
 Rows and receivers take turns: each round measures every row once, so that what else the machine
-does falls upon all alike, and the median of the rounds counts. A whole run keeps every sample in
-results.json, beside this file; --write puts the tables and the pictures into the documents, too.
+does falls upon all alike, and the median of the rounds counts. --write keeps every sample of a
+whole run in results.json, beside this file, and puts tables and pictures into the documents.
 Everything is on 127.0.0.1, and bounded in count and time: some 20 minutes on two cores; --quick
 takes two or three, and says little.
 
-Exit status: 0 when all that was asked for is as it must be, else 1.
+Exit status: 0 when all that was asked for was measured and is as it must be, else 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -32,13 +34,14 @@ from documents import filled
 from load import SCENARIOS, SINK, at_most, warm_up
 from measured import FILE as SCALING
 from measured import Measured
-from measuring import Bench
+from measuring import Bench, Samples
 from peers import NODE, VENV, peers, reason
 from postfix import BenchError, find_postfix
 from receivers import machine, raise_file_limit, starttls
 from results import Results, missed, report, speed
 from rows import ROWS
 from stores import Places
+from targets import GOALS
 
 HERE: Final = Path(__file__).parent
 FILE: Final = HERE / "results.json"
@@ -46,8 +49,10 @@ README: Final = HERE / "README.md"
 FRONT: Final = HERE.parent / "README.md"
 ROUNDS: Final = 5
 QUICK: Final = 0.15
-ABSOLUTE: Final = frozenset({"stages", "tls", "redis", "mariadb", "sqlite", "parser"})
+ABSOLUTE: Final = frozenset(one.row for one in GOALS if one.scales)
 """Rows whose limits are for a machine of a known speed, which `smtp-sink` tells in scenario b."""
+GAUGE: Final = "gauge"
+"""The row that measures that speed where b is not asked for."""
 FAILURES: Final = (BenchError, OSError, AssertionError, subprocess.SubprocessError, ValueError)
 
 
@@ -57,16 +62,14 @@ FAILURES: Final = (BenchError, OSError, AssertionError, subprocess.SubprocessErr
 def measure(names: Sequence[str], rounds: int, scale: float) -> Results:
     """All of these rows, so many times in turns."""
     missing: dict[str, str] = {}
+    gauged = [GAUGE] if ABSOLUTE.intersection(names) and "b" not in names else []
     with bench(scale, missing) as at:
-        for number in range(1, rounds + 1):
-            for name in names:
-                if name not in missing:
-                    begin = time.monotonic()
-                    attempt(name, at, missing)
-                    took = time.monotonic() - begin
-                    print(f"{number}/{rounds} {name}: {took:.0f} s", file=sys.stderr, flush=True)
-            if ABSOLUTE.intersection(names) and "b" not in names:
-                gauge(at)
+        for number, name in product(range(1, rounds + 1), [*gauged, *names]):
+            begin = time.monotonic()
+            if why := attempt(name, at):
+                missing[name] = f"in round {number}: {why}"
+            took = f"{number}/{rounds} {name}: {time.monotonic() - begin:.0f} s {why}"
+            print(took.rstrip(), file=sys.stderr, flush=True)
         return Results(
             date=f"{date.today():%d %B %Y}",  # noqa: DTZ011
             machine=machine(),
@@ -102,13 +105,19 @@ def bench(scale: float, missing: dict[str, str]) -> Iterator[Bench]:
             )
 
 
-def attempt(name: str, at: Bench, missing: dict[str, str]) -> None:
-    """Measures a row; what cannot be measured keeps nothing else from it."""
+def attempt(name: str, at: Bench) -> str:
+    """Measures a row; why it could not be, else nothing.
+
+    Only what has ended well counts: half a row would be compared with samples of another time.
+    """
+    row, samples = gauge if name == GAUGE else ROWS[name], Samples()
     try:
-        ROWS[name](at)
+        row(dataclasses.replace(at, samples=samples))
     except FAILURES as error:
-        missing[name] = reason(error)
-        print(f"{name}: {missing[name]}", file=sys.stderr, flush=True)
+        return reason(error)
+    for key, values in samples.of.items():
+        at.samples.of.setdefault(key, []).extend(values)
+    return ""
 
 
 def gauge(at: Bench) -> None:
@@ -175,13 +184,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, help="of all counts and times; 1 by default")
     parser.add_argument("--from", dest="source", type=Path, help="measure nothing: take this file")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the samples go there too")
-    parser.add_argument("--write", action="store_true", help="put them into the documents")
+    parser.add_argument(
+        "--write", action="store_true", help=f"put them into {FILE.name} and the documents"
+    )
     args = parser.parse_args()
     args.names = args.rows.split(",")
     if unknown := [name for name in args.names if name not in ROWS]:
         parser.error(f"no row {', '.join(unknown)}: there are {', '.join(ROWS)}")
     args.rounds = args.rounds or (1 if args.quick else ROUNDS)
     args.scale = args.scale or (QUICK if args.quick else 1.0)
+    if args.write and not args.source and (set(args.names) != set(ROWS) or args.scale < 1):
+        parser.error("--write: with all rows and messages, or with --from")
     return args
 
 
@@ -200,8 +213,6 @@ def main() -> int:
             args.json.write_text(told.text(), encoding="utf-8")
         if args.write:
             write(told)
-        elif args.names == list(ROWS) and args.scale >= 1 and not args.source:
-            FILE.write_text(told.text(), encoding="utf-8")
     except (*FAILURES, LookupError) as error:
         print(f"goals.py: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -44,6 +44,21 @@ class Samples:
     def add(self, name: str, value: float) -> None:
         """One more."""
         self.of.setdefault(name, []).append(value)
+
+    def parts(self, count: int) -> Iterator[Samples]:
+        """So many, in the order in which they were taken; those of a row stay together."""
+        for place in range(count):
+            yield Samples(
+                {
+                    name: part
+                    for name, values in self.of.items()
+                    if (
+                        part := values[
+                            len(values) * place // count : len(values) * (place + 1) // count
+                        ]
+                    )
+                }
+            )
 
     def median(self, name: str) -> float:
         """The one that counts."""

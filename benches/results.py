@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import kept
-from load import OURS, SCENARIOS, SINK, SLOW
+from load import OURS, SCENARIOS, SINK
 from measuring import Samples, number
 from targets import BESIDE, GOALS, Goal, slower
 
-RECEIVERS: Final = (SINK, *SLOW, OURS)
+RECEIVERS: Final = (SINK, "aiosmtpd", "smtp-server", OURS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Results:
     """Of the counts that a figure needs; less says little."""
     versions: Mapping[str, str]
     missing: Mapping[str, str]
-    """What could not be measured, by row or receiver, and why."""
+    """What could not be measured, in a round or at all, by row or receiver, and why."""
     samples: Samples
 
     @classmethod
@@ -82,6 +83,9 @@ class Told:
     title: str
     unit: str
     value: float
+    least: float
+    """Of the rounds, each by itself."""
+    most: float
     compared: float
     """With the limits: what it would have been on the machine that they are for."""
     must: float | None
@@ -98,15 +102,27 @@ def figures(told: Results, goals: Sequence[Goal]) -> Iterator[Told]:
         except KeyError:
             continue
         compared = one.on_that_machine(value, times)
-        met = one.met(compared)
-        yield Told(one.row, one.title, one.unit, value, compared, one.must, one.goal, met)
+        least, most = spread(told, one)
+        limits = one.must, one.goal, one.met(compared)
+        yield Told(one.row, one.title, one.unit, value, least, most, compared, *limits)
+
+
+def spread(told: Results, goal: Goal) -> tuple[float, float]:
+    """The least and the most of the rounds, each by itself."""
+    found = []
+    for one in told.samples.parts(told.rounds):
+        with contextlib.suppress(KeyError):
+            found.append(goal.value(one))
+    return min(found), max(found)
 
 
 def missed(told: Results, rows: Sequence[str]) -> list[str]:
-    """What of these rows is not as it must be, or was not measured."""
+    """What of these rows is not as it must be or was not measured, and receivers that were not."""
     found = {one.title: one.met for one in figures(told, GOALS)}
     wanted = [one.title for one in GOALS if one.row in rows]
-    return [title for title in wanted if found.get(title, "no") == "no"]
+    others = {one.row for one in (*GOALS, *BESIDE)}.difference(rows)
+    bad = [title for title in wanted if found.get(title, "no") == "no"]
+    return bad + [f"{name}: {why}" for name, why in told.missing.items() if name not in others]
 
 
 # --- Tables --------------------------------------------------------------------------------------
@@ -125,15 +141,21 @@ def head(told: Results) -> list[str]:
 
 def goal_table(told: Results) -> list[str]:
     """What is aimed at, and what was reached."""
-    form = "{:<43} {:>9} {:<20} {:>9} {:>6} {:>6}  {}"
-    titles = ("", "measured", "", "compared", "must", "goal", "met")
+    form = "{:<43} {:>9} {:<20} {:>16} {:>9} {:>6} {:>6}  {}"
+    titles = ("", "measured", "", "spread", "compared", "must", "goal", "met")
     lines = [form.format(*titles)]
     for one in figures(told, GOALS):
         limits = (f"{limit:,g}" for limit in (one.must, one.goal) if limit is not None)
-        compared = number(one.compared) if one.compared != one.value else ""
-        cells = (one.title, number(one.value), one.unit, compared, *limits, one.met)
+        compared = fine(one.compared) if one.compared != one.value else ""
+        rounds = f"{fine(one.least)} to {fine(one.most)}"
+        cells = (one.title, fine(one.value), one.unit, rounds, compared, *limits, one.met)
         lines.append(form.format(*cells))
     return lines
+
+
+def fine(value: float) -> str:
+    """So that a ratio is not rounded to its limit."""
+    return f"{value:.3f}" if abs(value) < 1 else number(value)
 
 
 def beside_table(told: Results) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,57 @@ fn=(3)
     own, others = instructions.tally(lines, "/the/program")
     assert own == {"main": 12, "guerrilla::smtp::parse": 40}
     assert others == 60
+
+
+def test_a_program_is_known_by_whatever_path_leads_to_it(tmp_path: Path) -> None:
+    """Callgrind names the file itself."""
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    lines = [f"ob={tmp_path}/target/core", "fn=main", "10 5"]
+    assert instructions.tally(lines, f"{tmp_path}/link/core") == ({"main": 5}, 0)
+
+
+@pytest.mark.parametrize("options", [["--gate"], ["--gate", "--write"], []])
+def test_no_instruction_is_no_figure(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a gate that sees nothing would find all as it should be, and keep it."""
+    kept = tmp_path / "instructions.json"
+    monkeypatch.setattr(instructions, "FIGURES", kept)
+    monkeypatch.setattr(instructions, "build", lambda: "/the/program")
+    monkeypatch.setattr(instructions.shutil, "which", lambda _: "/usr/bin/valgrind")
+    monkeypatch.setattr(instructions, "count", lambda *_: (Counter(), 900))
+    monkeypatch.setattr(sys, "argv", ["instructions.py", *options])
+    with pytest.raises(SystemExit, match="no instruction of /the/program"):
+        instructions.main()
+    assert not kept.exists()
+
+
+def test_a_figure_that_was_never_kept_is_told() -> None:
+    for kept in ({}, {"session": instructions.Cost({}, 0)}):
+        said, good = judge(cost(), kept)
+        assert not good
+        assert said == "session: no figure in instructions.json"
+
+
+def test_without_valgrind_it_says_so_in_a_line() -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--gate"],
+        env={"PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = "valgrind is missing: sh scripts/test-tools.sh\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+def test_the_page_says_the_figures_that_are_kept() -> None:
+    kept = json.loads(instructions.FIGURES.read_text(encoding="utf-8"))["scenarios"]
+    page = (SCRIPT.parent.parent / "docs" / "performance.md").read_text(encoding="utf-8")
+    table = page.partition("\n## Instructions\n")[2].partition("\n## ")[0]
+    for scenario in ("parse", "session"):
+        assert f"| {kept[scenario]['instructions']:,} |" in table
 
 
 def test_the_figures_that_are_kept_add_up() -> None:

@@ -106,8 +106,10 @@ fn count_messages() {
     let [core, worker] = [Role::Core, Role::Worker].map(counted);
     let (core, worker) = (core - before[0], worker - before[1]);
     let told = format!("{core} allocations in the core, {worker} in the worker");
-    assert!(core + worker <= MOST * u64::from(MESSAGES), "{told} of {MESSAGES} messages");
-    assert!(core >= u64::from(MESSAGES), "something is counted: {told}");
+    let messages = u64::from(MESSAGES);
+    // A thread that has only now come to its first lock or timer has allocated for itself, too.
+    assert!(core + worker <= MOST * messages + messages / 100, "{told} of {MESSAGES} messages");
+    assert!(core >= messages, "something is counted: {told}");
 }
 
 /// One kept connection, which allocates nothing that would be counted.
