@@ -307,14 +307,12 @@ impl Writer {
             .values()
             .fold((0, 0), |(depth, octets), sum| (depth + sum.0, octets + sum.1));
         shared.room.set_live(shared.room.live().saturating_add_signed(octets));
-        for effect in &batch.effects {
-            if let Effect::Saved { job, id, octets, due } = effect {
-                shared.saved(job, *id, *octets, *due);
-            }
-        }
         for effect in batch.effects.drain(..) {
             match effect {
-                Effect::Saved { job: Saved { entry, .. }, .. } => entry.settle(Ok(())),
+                Effect::Saved { job, id, octets, due } => {
+                    shared.saved(&job, id, octets, due);
+                    job.entry.settle(Ok(()));
+                }
                 Effect::Deleted { held, why, found: true, due } => {
                     shared.deleted(&held, why, due);
                 }

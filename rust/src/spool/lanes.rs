@@ -178,12 +178,6 @@ impl Lanes {
         });
     }
 
-    /// A message was committed, of which nothing is kept.
-    #[cfg(test)]
-    pub(super) fn inserted(&self, backend: &str, id: i64, octets: u64) {
-        self.saved(backend, id, octets, None);
-    }
-
     /// Whether a message of as many octets, the next to be [saved](Self::saved), may be kept.
     pub(super) fn keeps(&self, backend: &str, octets: u64) -> bool {
         let mut inner = self.lock();

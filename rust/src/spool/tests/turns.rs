@@ -59,7 +59,7 @@ fn no_more_is_given_out_than_can_be_held_until_some_of_it_is_answered() {
     let lanes = Lanes::default();
     let mut given = Vec::new();
     for id in 1..=20_000 {
-        lanes.inserted("b", id, 1);
+        lanes.saved("b", id, 1, None);
         if id % 500 == 0 {
             given.extend(ids(lanes.take("b", 500, Some(Instant::now()), &|| true)));
         }
