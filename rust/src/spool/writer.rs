@@ -2,14 +2,16 @@
 //! next one gathers. No timer holds anything back.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use super::batch::Batch;
+use super::error::OpenError;
 use super::files::FileJob;
 use super::lease::Held;
 use super::statements::Statements;
@@ -318,7 +320,7 @@ impl Writer {
     /// Opens it, and deletes what was refused: its commit may have reached the disk although it failed.
     fn try_reopen(&mut self) -> Result<Connection, String> {
         let path = self.shared.folder.database();
-        let connection = database::open(&path).map_err(|error| error.to_string())?;
+        let connection = self.open_anew(&path).map_err(|error| error.to_string())?;
         self.forget_suspects(&connection)
             .map_err(|error| format!("{}: {error}", path.display()))?;
         for name in self.suspects.clear() {
@@ -329,6 +331,17 @@ impl Writer {
             self.keep(job);
         }
         Ok(connection)
+    }
+
+    /// Opens it, once nobody has it open. As long as somebody has, SQLite passes over what a checkpoint before
+    /// has written to the database, and that may be lost: it is only synced once all is written.
+    fn open_anew(&self, path: &Path) -> Result<Connection, OpenError> {
+        let mut reader = self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        *reader = Connection::open_in_memory().map_err(OpenError::database(path))?;
+        let connection = database::open(path);
+        // Also where it cannot be written: what waits is still given out.
+        *reader = database::open_to_read(path)?;
+        connection
     }
 
     fn forget_suspects(&mut self, connection: &Connection) -> rusqlite::Result<()> {

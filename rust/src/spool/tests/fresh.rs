@@ -1,6 +1,6 @@
 //! What was saved just now is given out without being read; and how much waits in the WAL.
 
-use rusqlite::ffi::SQLITE_IOERR_FSYNC;
+use rusqlite::ffi::{SQLITE_IOERR_FSYNC, SQLITE_OK};
 
 use super::vfs::{Call, fail, mend};
 use super::*;
@@ -170,4 +170,36 @@ fn a_database_that_cannot_be_synced_takes_no_more_until_it_can() {
     bench.wait_for("spool_broken", 0);
     assert_eq!(bench.insert("a", &[("after", b"1")]), [Ok(())]);
     assert_eq!(bench.figure("spool_depth"), saved + 1);
+}
+
+#[test]
+fn what_was_written_back_and_lost_before_the_sync_that_failed_is_written_back_again() {
+    let mut bench = Bench::new();
+    let database = bench.spool.path().join("spool.db");
+    // Written to the memory of the system, which cannot write it to the disk.
+    fail(&database, Call::Write, 0, SQLITE_OK);
+    let reader = database::open_to_read(&database).unwrap();
+    insert(&bench, 36);
+    reader.execute_batch("BEGIN; SELECT count(*) FROM meta").unwrap();
+    // A part of it, since somebody reads; that is not synced.
+    insert(&bench, 16);
+    mend(&database);
+    reader.execute_batch("COMMIT").unwrap();
+    drop(reader);
+    fail(&database, Call::Sync, 0, SQLITE_IOERR_FSYNC);
+    let large = vec![b'x'; LARGEST_INLINE];
+    let mut saved = 52;
+    while bench.insert("a", &[("more", &large)]) == [Ok(())] {
+        saved += 1;
+        assert!(saved < 99);
+    }
+    mend(&database);
+    bench.wait_for("spool_broken", 0);
+    bench.reopen();
+    let mut found = bench.receive("a", 99);
+    while found.len() < saved {
+        found.extend(bench.receive("a", 99));
+    }
+    assert!(found.iter().all(|leased| octets(leased) == large));
+    assert_eq!(bench.figure("spool_depth"), saved as u64);
 }
