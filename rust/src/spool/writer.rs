@@ -333,7 +333,7 @@ impl Writer {
         Ok(connection)
     }
 
-    /// Opens it, once nobody has it open. As long as somebody has, SQLite passes over what a checkpoint before
+    /// Opens it, once nobody has it open. As long as somebody has, `SQLite` passes over what a checkpoint before
     /// has written to the database, and that may be lost: it is only synced once all is written.
     fn open_anew(&self, path: &Path) -> Result<Connection, OpenError> {
         let mut reader = self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner);
