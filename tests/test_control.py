@@ -17,7 +17,7 @@ import pytest
 from guerrilla.config import from_mapping
 from guerrilla.control.client import ControlError, ask
 from guerrilla.control.requests import MAX_LINE
-from guerrilla.control.server import MAX_CLIENTS, TIMEOUT, Control
+from guerrilla.control.server import MAX_CLIENTS, ROOM_TIMEOUT, TIMEOUT, Control
 from guerrilla.control.spool import COMMANDS
 from guerrilla.errors import ConfigError
 from tests.control import Client, FakeDaemon, FakeReport, started
@@ -226,12 +226,35 @@ def test_there_are_only_so_many_connections(control: Control) -> None:
         client.close()
 
 
-def test_a_place_is_free_again_when_its_client_has_gone(control: Control, until: Until) -> None:
+def test_one_more_waits_for_the_place_of_one_that_goes(control: Control) -> None:
+    clients = [Client(control.path) for _ in range(MAX_CLIENTS)]
+    for client in clients:
+        assert client.ask("stats")["ok"]
+    going = threading.Timer(0.2, clients[0].close)
+    going.start()
+    assert ask(control.path, "stats")["ok"]
+    going.join()
+    for client in clients:
+        client.close()
+
+
+def test_the_end_does_not_wait_for_one_that_waits_for_a_place(tmp_path: Path) -> None:
+    with started(FakeDaemon(), tmp_path / "c.sock") as control:
+        clients = [Client(control.path) for _ in range(MAX_CLIENTS + 1)]
+        time.sleep(0.2)  # So that the last one waits.
+        begun = time.monotonic()
+        control.stop()
+        assert time.monotonic() - begun < ROOM_TIMEOUT / 2
+        for client in clients:
+            client.close()
+
+
+def test_a_place_is_free_again_when_its_client_has_gone(control: Control) -> None:
     for _ in range(3):
         clients = [Client(control.path) for _ in range(MAX_CLIENTS)]
         for client in clients:
             client.close()
-        until(lambda: ask(control.path, "stats")["ok"])
+        assert ask(control.path, "stats")["ok"]
 
 
 @pytest.mark.parametrize("sent", [b"", b'{"command": "sta'])

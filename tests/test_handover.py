@@ -267,9 +267,8 @@ def test_somebody_answers_at_the_path_at_every_moment(tmp_path: Path) -> None:
         ended.set()
         thread.join()
     assert list(tmp_path.iterdir()) == []
-    # Where one asks faster than connections end, that is an answer too.
-    crowded = f"more than {server.MAX_CLIENTS} connections at a time"
-    assert all(one["ok"] or one["errors"] == [crowded] for one in answers)
+    # Although one asks faster than connections end.
+    assert [one for one in answers if not one["ok"]] == []
 
 
 def test_a_control_socket_that_was_not_taken_leaves_the_other(tmp_path: Path) -> None:

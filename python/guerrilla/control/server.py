@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("guerrilla.control")
 
 MAX_CLIENTS: Final = 8
-"""Connections at a time; one more is told so and closed."""
+"""Connections at a time; one more is told so and closed, once it has waited."""
+
+ROOM_TIMEOUT: Final = 1.0
+"""Seconds that one more waits for a place: who asks again and again comes sooner than the end of
+his connection before is seen."""
 
 TIMEOUT: Final = 10.0
 """Seconds for a request to come whole, and for an answer to be read."""
@@ -198,7 +202,8 @@ class Control:
         self.file = self.path
         """Where the socket is now: beside the path, until it takes that from another one."""
         self._thread = threading.Thread(target=self._run, name="guerrilla-control", daemon=True)
-        self._lock = threading.Lock()
+        self._room = threading.Condition()
+        """Guards the clients; told where one goes."""
         self._clients: dict[socket.socket, threading.Thread] = {}
         self._ended = threading.Event()
         self._stopper: threading.Thread | None = None
@@ -281,11 +286,13 @@ class Control:
         # First, so that nobody comes who would not be answered.
         sockets.remove(self.file, self._identity)
         self._ended.set()
+        with self._room:
+            self._room.notify()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # Wakes who waits in `accept`.
         self._thread.join(_PATIENCE)
         self._listener.close()
-        with self._lock:
+        with self._room:
             clients = dict(self._clients)
         for client in clients:
             with suppress(OSError):
@@ -319,7 +326,8 @@ class Control:
         thread = threading.Thread(
             target=self._serve, args=(client,), name="guerrilla-control-client", daemon=True
         )
-        with self._lock:
+        with self._room:
+            self._room.wait_for(self._has_room, ROOM_TIMEOUT)
             if len(self._clients) < MAX_CLIENTS and not self._ended.is_set():
                 self._clients[client] = thread
                 thread.start()
@@ -327,6 +335,10 @@ class Control:
         with client, suppress(OSError):
             client.setblocking(False)
             client.sendall(_line(_bad(f"more than {MAX_CLIENTS} connections at a time")))
+
+    def _has_room(self) -> bool:
+        """Whether there is a place, or none is wanted any more."""
+        return len(self._clients) < MAX_CLIENTS or self._ended.is_set()
 
     def _serve(self, client: socket.socket) -> None:
         desk = self._daemon.spool_desk()
@@ -340,8 +352,9 @@ class Control:
             log.exception("a control connection failed")
         finally:
             desk.close()
-            with self._lock:
+            with self._room:
                 self._clients.pop(client, None)
+                self._room.notify()
 
     def _obey(self, line: bytes, client: socket.socket, desk: Desk) -> None:
         try:
@@ -432,7 +445,7 @@ class Control:
 
     def _stop_daemon(self) -> Answer:
         """Answers at once; the connection then lasts until the daemon has stopped."""
-        with self._lock:
+        with self._room:
             if self._stopper is None:
                 # The daemon's end stops this socket too, and waits for its threads.
                 self._stopper = threading.Thread(
