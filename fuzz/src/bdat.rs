@@ -43,7 +43,7 @@ pub fn check(input: &[u8]) {
 
 fn settings(flags: u8, size: u8) -> Settings {
     Settings {
-        host_name: "mx.example.com".to_owned(),
+        host_name: "mx.example.com".into(),
         max_size: u64::from(size) * 4,
         max_errors: 0,
         max_recipients: 0,

@@ -41,7 +41,7 @@ fn settings([flags, size, counts, _]: [u8; 4]) -> Settings {
         protocol: Protocol::Smtp,
         extensions: Extensions::default(),
         auth: Auth::default(),
-        host_name: "mx.example.com".to_owned(),
+        host_name: "mx.example.com".into(),
         max_size: u64::from(size) * 16,
         max_recipients: usize::from(counts & 3),
         max_errors: u32::from(counts >> 2 & 7),

@@ -142,7 +142,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         |(bare_newline, limits, (helo_required, check), extensions, protocol, auth)| {
             let (size, recipients, errors, idle, header) = limits;
             Settings {
-                host_name: "mx.example.com".to_owned(),
+                host_name: "mx.example.com".into(),
                 max_size: size * 100,
                 max_recipients: recipients,
                 max_errors: errors,

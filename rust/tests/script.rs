@@ -62,7 +62,7 @@ impl Script {
     pub(crate) fn read(path: &Path) -> Result<Self, Problem> {
         let text = std::fs::read_to_string(path).map_err(|error| problem(0, error))?;
         let mut script = Self {
-            settings: Settings { host_name: "mx.example.com".to_owned(), ..Settings::default() },
+            settings: Settings { host_name: "mx.example.com".into(), ..Settings::default() },
             max_memory: 256 << 20,
             spill_size: 0,
             intake_open: true,
@@ -155,7 +155,7 @@ impl Script {
         let flag = || value.parse::<bool>().map_err(|_| format!("{name}: not true or false"));
         let settings = &mut self.settings;
         match name {
-            "host_name" => value.clone_into(&mut settings.host_name),
+            "host_name" => settings.host_name = value.into(),
             "max_size" => settings.max_size = number()?,
             "max_memory" => self.max_memory = number()?,
             "spill_size" => self.spill_size = number()?,

@@ -89,7 +89,7 @@ struct Server {
 impl Server {
     fn new(bare_newline: BareNewline) -> Self {
         let settings = Settings {
-            host_name: "mx.example.com".to_owned(),
+            host_name: "mx.example.com".into(),
             max_errors: 0,
             bare_newline,
             ..Settings::default()

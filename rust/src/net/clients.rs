@@ -37,6 +37,9 @@ impl Clients {
         ip: IpAddr,
         limits: &AddressLimits,
     ) -> Result<Option<Seat>, Refusal> {
+        if !limits.are_set() {
+            return Ok(None);
+        }
         self.admit_at(ip, limits, now())
     }
 
@@ -46,9 +49,6 @@ impl Clients {
         limits: &AddressLimits,
         now: u64,
     ) -> Result<Option<Seat>, Refusal> {
-        if !limits.are_set() {
-            return Ok(None);
-        }
         let key = self.keys.address(masked(ip, limits.ipv6_prefix));
         let Some(all) = self.tenant.open(key, now) else { return Ok(None) };
         let is_over = |count, limit| limit > 0 && count > u64::from(limit);

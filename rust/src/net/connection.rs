@@ -130,7 +130,8 @@ impl Connection {
     ) -> Self {
         let mut session = Session::new(Arc::clone(&config.session));
         // What the socket's own peer may, whoever it says it speaks for.
-        if config.trusts(client.remote_ip.parse().ok()) {
+        let is_known = client.remote_ip.is_empty() || !config.trusted_proxies.is_empty();
+        if is_known && config.trusts(client.remote_ip.parse().ok()) {
             session.trust();
         }
         let deadline = Instant::now() + config.timeout;
@@ -189,9 +190,8 @@ impl Connection {
     ) -> impl Future<Output = Result<(), End>> + Send {
         async move {
             if self.opens_at_once() && !self.shared.faults.are_armed() {
-                let greeting = self.greeting();
                 self.lend_output();
-                self.session.greet(&greeting);
+                self.greet();
             } else {
                 Box::pin(self.open(signals)).await?;
             }
@@ -281,9 +281,8 @@ impl Connection {
         if let Some(config) = self.place.changed_config() {
             self.config = config;
             let settings = &self.config.session;
-            if *self.client.host_name != *settings.host_name {
-                let host_name = self.place.server().host_name(&self.config);
-                Arc::make_mut(&mut self.client).host_name = host_name;
+            if self.client.host_name != settings.host_name {
+                Arc::make_mut(&mut self.client).host_name = Arc::clone(&settings.host_name);
             }
             self.session.configure(Arc::clone(settings));
         }

@@ -333,7 +333,7 @@ fn take(stream: Stream, peer: Option<SocketAddr>, live: &Arc<Live>, shared: &Arc
     let client = Client {
         id: shared.tenant.number_connection(),
         server: Arc::clone(live.name()),
-        host_name: live.host_name(&config),
+        host_name: Arc::clone(&config.session.host_name),
         remote_ip: ip.map(|ip| ip.to_string()).unwrap_or_default(),
         remote_port: peer.map_or(0, |peer| peer.port()),
         local: stream.local(),

@@ -19,8 +19,6 @@ use crate::stats::{Counter, Stats};
 #[derive(Debug)]
 pub(crate) struct Live {
     name: Arc<str>,
-    /// As its config last had it, for all its connections.
-    host_name: Mutex<Arc<str>>,
     config: Swap<ServerConfig>,
     /// Of its configs, from 1: a look at it is cheaper than one at the config.
     generation: AtomicU64,
@@ -44,7 +42,6 @@ impl Live {
             tenant: Arc::clone(tenant),
             clients: Arc::new(Clients::new(tenant, name)),
             logins: Logins::new(tenant, name),
-            host_name: Mutex::new(config.session.host_name.as_str().into()),
             config: Swap::new(config),
             generation: AtomicU64::new(1),
             open: AtomicUsize::new(0),
@@ -55,15 +52,6 @@ impl Live {
 
     pub(super) fn name(&self) -> &Arc<str> {
         &self.name
-    }
-
-    /// What it calls itself by this config.
-    pub(super) fn host_name(&self, config: &ServerConfig) -> Arc<str> {
-        let mut known = self.host_name.lock().unwrap_or_else(PoisonError::into_inner);
-        if **known != *config.session.host_name {
-            *known = config.session.host_name.as_str().into();
-        }
-        Arc::clone(&known)
     }
 
     /// What it obeys now.

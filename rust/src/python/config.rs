@@ -349,7 +349,7 @@ impl ServerSettings {
             tls_required: self.tls.as_ref().is_some_and(|tls| tls.required),
             xclient: self.xclient,
             allowed_hosts: hosts.clone(),
-            host_name: self.host_name.clone(),
+            host_name: self.host_name.as_str().into(),
         })
     }
 

@@ -1,5 +1,7 @@
 //! The settings a session obeys, and the limits that no setting moves.
 
+use std::sync::Arc;
+
 use super::extensions::Extensions;
 use super::hosts::HostList;
 use super::reply::Form;
@@ -78,7 +80,7 @@ pub struct Auth {
 #[allow(clippy::struct_excessive_bools)] // As many yes-or-no keys as a server has.
 pub struct Settings {
     /// What we call ourselves in the greeting and the answer to HELO; the host of `<Postmaster>`.
-    pub host_name: String,
+    pub host_name: Arc<str>,
     /// Octets of a message after unstuffing; advertised by SIZE (RFC 1870). 0: no limit.
     pub max_size: u64,
     /// Accepted recipients a transaction; RFC 5321 §4.5.3.1.8 asks for at least 100. 0: no limit.
@@ -127,7 +129,7 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            host_name: "localhost".to_owned(),
+            host_name: "localhost".into(),
             max_size: 10 << 20,
             max_recipients: 100,
             max_errors: 5,

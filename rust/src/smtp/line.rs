@@ -96,9 +96,12 @@ impl LineReader {
 
     /// Forgets a line that was handed out; call it before the next one is asked for.
     pub fn clear(&mut self) {
-        // It may have held a password. Dropped, not cleared: an idle connection holds no buffer.
-        self.partial.zeroize();
-        self.partial = Vec::new();
+        // Most lines lie in the input: nothing was copied.
+        if self.partial.capacity() > 0 {
+            // It may have held a password. Dropped, not cleared: an idle connection holds no buffer.
+            self.partial.zeroize();
+            self.partial = Vec::new();
+        }
     }
 
     /// Whether a line has begun.

@@ -22,6 +22,8 @@ mod judging;
 mod phase;
 mod receiving;
 
+use std::fmt;
+use std::io::Write;
 use std::sync::Arc;
 
 use self::asking::Asking;
@@ -188,14 +190,10 @@ impl Session {
 
     /// Greets with `220 HOST GREETING`; time, id and counts are in `greeting`. Behind XCLIENT too, where
     /// everything begins anew.
-    pub fn greet(&mut self, greeting: &str) {
+    pub fn greet(&mut self, greeting: impl fmt::Display) {
         self.restart();
-        let out = &mut self.output;
-        out.extend_from_slice(b"220 ");
-        out.extend_from_slice(self.settings.host_name.as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(greeting.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        // Writing to a vector cannot fail.
+        let _ = write!(self.output, "220 {} {greeting}\r\n", self.settings.host_name);
     }
 
     /// TLS is active now. The session is as after the greeting, which is not said again (RFC 3207 §4.2).

@@ -2,6 +2,8 @@
 
 use std::array;
 
+use memchr::memchr;
+
 use super::Counter;
 
 /// Reply codes are three digits, of which the first is 2 to 5 (RFC 5321 §4.2).
@@ -26,17 +28,23 @@ impl Default for Replies {
 impl Replies {
     /// Counts the replies in what is sent: a reply is its last line, whose code a space follows.
     pub fn count(&self, sent: &[u8]) {
-        for line in sent.split(|&octet| octet == b'\n') {
-            if let [first, second, third, b' ', ..] = line
-                && let Some(counter) = self.of(&[*first, *second, *third])
+        let mut rest = sent;
+        loop {
+            if let [first, second, third, b' ', ..] = rest
+                && let Some(counter) = self.of([*first, *second, *third])
             {
                 counter.add();
             }
+            let Some(end) = memchr(b'\n', rest) else { return };
+            rest = rest.get(end + 1..).unwrap_or_default();
         }
     }
 
-    fn of(&self, digits: &[u8]) -> Option<&Counter> {
-        let code: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    fn of(&self, digits: [u8; 3]) -> Option<&Counter> {
+        let code = digits.iter().try_fold(0, |code, digit| {
+            let is_digit = digit.is_ascii_digit();
+            is_digit.then(|| 10 * code + usize::from(digit - b'0'))
+        })?;
         self.0.get(code.checked_sub(FIRST)?)
     }
 

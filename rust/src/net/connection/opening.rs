@@ -59,12 +59,11 @@ impl Connection {
             self.session.end(&refusal);
             return Ok(());
         }
-        let greeting = self.greeting();
-        self.session.greet(&greeting);
+        self.greet();
         Ok(())
     }
 
-    pub(super) fn greeting(&self) -> String {
+    pub(super) fn greet(&mut self) {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
@@ -72,13 +71,13 @@ impl Connection {
             Protocol::Smtp => "SMTP",
             Protocol::Lmtp => "LMTP",
         };
-        format!(
-            "{protocol} Guerrilla({}) #{} ({}) {}",
-            env!("CARGO_PKG_VERSION"),
+        self.session.greet(format_args!(
+            concat!("{} Guerrilla(", env!("CARGO_PKG_VERSION"), ") #{} ({}) {}"),
+            protocol,
             self.client.id,
             self.place.server().open(),
             rfc5322_date(now),
-        )
+        ));
     }
 
     /// One read, appended to `octets`, within the deadline.
@@ -319,8 +318,7 @@ impl Connection {
         if let Some(refusal) = refusal {
             self.session.end(&refusal.reply());
         } else {
-            let greeting = self.greeting();
-            self.session.greet(&greeting);
+            self.greet();
         }
     }
 

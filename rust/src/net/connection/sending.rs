@@ -33,15 +33,20 @@ impl Connection {
 
     /// Sends what the session wrote. A peer that does not read has `timeout`.
     pub(super) async fn flush(&mut self, signals: &mut Signals<'_, '_>) -> Result<(), End> {
+        if self.flush_now()? {
+            return Ok(());
+        }
         let deadline = Instant::now() + self.config.timeout;
-        while !self.flush_now()? {
+        loop {
             let room = poll_fn(|context| self.poll_room(context, signals, deadline)).await;
             if room.is_err() {
                 self.note_sent(false);
             }
             room?;
+            if self.flush_now()? {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Behind the last reply, which has been sent: nothing more comes.
