@@ -14,13 +14,13 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Final
 
 from goals import FAILURES, bench
-from load import OURS, SCENARIOS, SINK, Scenario, at_most, warm_up
+from load import OURS, SINK, Scenario, at_most, named, warm_up
 from measuring import Bench, Samples, Start
 from postfix import BenchError
 from receivers import Receiver, machine, raise_file_limit
@@ -95,10 +95,7 @@ def main() -> int:
     parser.add_argument("--scenarios", default="a,b,c,d", help="which, with commas between")
     parser.add_argument("--rounds", type=int, default=3, help="of each; the median counts")
     args = parser.parse_args()
-    known: Mapping[str, Scenario] = {one.name: one for one in SCENARIOS}
-    if unknown := [name for name in args.scenarios.split(",") if name not in known]:
-        parser.error(f"no scenario {', '.join(unknown)}: there are {', '.join(known)}")
-    scenarios = [known[name] for name in args.scenarios.split(",")]
+    scenarios = named(parser, args.scenarios)
     raise_file_limit()
     try:
         with bench(1.0, {}) as at:

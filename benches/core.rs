@@ -4,13 +4,16 @@
 //!
 //! And the spool, which a clock has to say: `cargo bench --bench core -- spool 100000 BACKLOG FOLDER`; what a
 //! reader that does not end does to it: `cargo bench --bench core -- reader SECONDS FOLDER`; and the table of client
-//! addresses: `cargo bench --bench core -- clients 1000000 PROCESSES`. `serve` is a receiver without Python.
+//! addresses: `cargo bench --bench core -- clients 1000000 PROCESSES`. `serve` is a receiver without Python,
+//! `floor` one that understands nothing.
 
 #![allow(clippy::expect_used, reason = "a benchmark says what is wrong by panicking")]
 #![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "it says what it found")]
 
 #[path = "core/alone.rs"]
 mod alone;
+#[path = "core/floor.rs"]
+mod floor;
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -56,9 +59,10 @@ fn main() {
             println!("listening {address}");
             alone::answer(&backend);
         }
+        "floor" => floor::serve(),
         other => {
             panic!(
-                "no scenario {other}: parse, session, pipelined, timed, spool, reader, clients or serve"
+                "no scenario {other}: parse, session, pipelined, timed, spool, reader, clients, serve or floor"
             )
         }
     }

@@ -35,7 +35,7 @@ GOOD_LOAD: Final = Load(sessions=20, messages=25_000)
 """As many connections as Postfix opens to one host."""
 SINGLE_LOAD: Final = Load(sessions=1, messages=5_000)
 """One, which waits for each reply: what it gets depends most on which core the kernel wakes."""
-TURNS: Final = 2
+TURNS: Final = 4
 """Of alone and beside in each round: a rate is less steady than CPU time."""
 IDLE_CONNECTIONS: Final = 10_000
 IDLE_OF_PEERS: Final = 1_000

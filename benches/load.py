@@ -9,6 +9,7 @@ bounded in count and time.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import subprocess
@@ -49,6 +50,14 @@ SCENARIOS: Final = (
     Scenario("d", "kept connections, 1 MiB", Load(10, 1_700, 1_048_576), _fewer(0.1)),
 )
 """As many connections and octets as the targets have."""
+
+
+def named(parser: argparse.ArgumentParser, names: str) -> list[Scenario]:
+    """Scenarios of a command line, with commas between; others are refused."""
+    known = {one.name: one for one in SCENARIOS}
+    if unknown := [name for name in names.split(",") if name not in known]:
+        parser.error(f"no scenario {', '.join(unknown)}: there are {', '.join(known)}")
+    return [known[name] for name in names.split(",")]
 
 
 def receivers(bench: Bench) -> Iterator[tuple[str, Start]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import os
@@ -13,6 +14,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import agreement
+import floor
 import goals
 import load as load_
 import peers
@@ -203,6 +205,27 @@ def test_ratios_of_two_programs_are_compared() -> None:
     lines, most = agreement.table(samples, SCENARIOS[1:2])
     assert lines[1].split()[-3:] == ["0.550", "0.500", "+10%"]
     assert most == pytest.approx(0.1)
+
+
+def test_the_floor_is_beside_what_stands_on_it() -> None:
+    of = {"smtp-sink": [90.0, 100.0, 140.0], "the floor": [62.0], "the core alone": [75.0]}
+    samples = {f"a {name} server µs": costs for name, costs in of.items()}
+    samples["a guerrilla server µs"] = [87.0]
+    lines = floor.table(Samples(samples), [SCENARIOS[0]])
+    assert [line.split()[-2:] for line in lines[1:]] == [
+        ["100.0", "1.00"],
+        ["62.0", "0.62"],
+        ["75.0", "0.75"],
+        ["87.0", "0.87"],
+    ]
+
+
+def test_scenarios_are_named_and_others_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    assert [one.name for one in load_.named(parser, "c,a")] == ["c", "a"]
+    with pytest.raises(SystemExit):
+        load_.named(parser, "a,x,y")
+    assert "no scenario x, y: there are a, b, c, d" in capsys.readouterr().err
 
 
 def test_a_peer_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
