@@ -249,6 +249,22 @@ def test_the_end_does_not_wait_for_one_that_waits_for_a_place(tmp_path: Path) ->
             client.close()
 
 
+def test_who_is_in_the_queue_of_a_socket_that_moves_is_answered(tmp_path: Path) -> None:
+    with started(FakeDaemon(), tmp_path / "c.sock") as control:
+        clients = [Client(control.path) for _ in range(MAX_CLIENTS)]
+        for client in clients:
+            assert client.ask("stats")["ok"]
+        more = [Client(control.path) for _ in range(2)]
+        time.sleep(0.2)  # So that the first one waits for a place, and the other behind it.
+        control.move(tmp_path / "d.sock")
+        for client in more:
+            assert client.answer()["errors"] == [f"more than {MAX_CLIENTS} connections at a time"]
+        clients.pop().close()
+        assert ask(tmp_path / "d.sock", "stats")["ok"]
+        for client in [*clients, *more]:
+            client.close()
+
+
 def test_a_place_is_free_again_when_its_client_has_gone(control: Control) -> None:
     for _ in range(3):
         clients = [Client(control.path) for _ in range(MAX_CLIENTS)]

@@ -24,8 +24,8 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def place(name: str) -> Path:
-    """Of a file that the page names: below `tests` unless it says `rust`."""
-    return ROOT / name if name.startswith("rust/") else ROOT / "tests" / name
+    """Of a file that the page names: below `tests` unless it says `rust` or `benches`."""
+    return ROOT / name if name.startswith(("rust/", "benches/")) else ROOT / "tests" / name
 
 
 def keys() -> dict[str, set[str]]:

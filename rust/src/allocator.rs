@@ -8,8 +8,8 @@
 //! `unsafe` is needed here to call `mallopt` and `malloc_trim`, functions of C that take integers.
 #![allow(unsafe_code)]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 /// Less than that is not worth it: it is needed again soon.
@@ -90,12 +90,18 @@ impl Tide {
 /// times `max_memory`, with more large messages than that has room for.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(crate) fn map_large_buffers() {
-    // SAFETY: it may be called at any time, by any thread.
-    unsafe {
+    static ONCE: Once = Once::new();
+    // Who runs the process may have told the allocator otherwise.
+    let is_set = |name| std::env::var_os(name).is_some();
+    if is_set("MALLOC_MMAP_THRESHOLD_") || is_set("GLIBC_TUNABLES") {
+        return;
+    }
+    // SAFETY: each sets a word that other threads may read meanwhile, and is right beside either value of the other.
+    ONCE.call_once(|| unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
         // As it would be with such a threshold of its own: the end of the heap does not come and go.
         libc::mallopt(libc::M_TRIM_THRESHOLD, 16 * LARGE);
-    }
+    });
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]

@@ -309,12 +309,15 @@ class Control:
                 before.shutdown(socket.SHUT_RDWR)  # Wakes who waits in `accept`, and closes it.
 
     def _run(self) -> None:
-        while not self._ended.is_set() and (listener := self._listener) is not None:
+        listener = self._listener
+        while not self._ended.is_set() and listener is not None:
             try:
                 client, _ = listener.accept()
             except OSError as error:
                 if listener is not self._listener:
-                    listener.close()  # it has moved
+                    # It has moved, and nobody is left in its queue.
+                    listener.close()
+                    listener = self._listener
                 elif not self._ended.is_set():
                     log.error("a connection cannot be taken: %s", error)  # noqa: TRY400
                     self._ended.wait(_PAUSE)

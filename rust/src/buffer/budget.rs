@@ -48,10 +48,13 @@ struct Free {
 impl Free {
     /// Keeps so many octets of large buffers.
     fn keep_large(free: &Mutex<Self>, octets: usize) {
+        // Behind the lock, which the I/O thread takes: each goes back to the system.
+        let mut dropped = Vec::new();
         let mut free = free.lock().unwrap_or_else(PoisonError::into_inner);
         while free.large_octets > octets {
             let Some(buffer) = free.large.pop() else { break };
             free.large_octets -= buffer.capacity();
+            dropped.push(buffer);
         }
     }
 }
@@ -165,8 +168,13 @@ impl Budget {
 
     pub(super) fn release(&self, octets: usize) {
         self.tide.fall(octets as u64, || {
-            let free = Arc::clone(&self.free);
-            move || Free::keep_large(&free, 0)
+            // It may be gone by then.
+            let free = Arc::downgrade(&self.free);
+            move || {
+                if let Some(free) = free.upgrade() {
+                    Free::keep_large(&free, 0);
+                }
+            }
         });
         if self.waiting.load(Ordering::SeqCst) > 0
             && let Some(call) = self.on_release.get()

@@ -232,7 +232,7 @@ impl Shared {
         if misses {
             let file = |error: io::Error| format!("{}: {error}", other.path().display());
             files::keep_unnamed(other, connection, &self.folder).map_err(file)?;
-            database::set_meta(connection, "last", told).map_err(text)?;
+            last::set_aside(connection, told).map_err(text)?;
         }
         let identity = database::meta(connection, "identity").map_err(text)?;
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);

@@ -317,6 +317,10 @@ impl Writer {
                     shared.deleted(&held, why, due);
                 }
                 Effect::Deleted { held, found: false, .. } => {
+                    // A commit before that failed may have deleted it, and left its body.
+                    if let Some(name) = &held.file {
+                        shared.files.push(FileJob::Remove(name.clone()));
+                    }
                     shared.lanes.forget(&held.backend, held.id, held.generation);
                 }
                 Effect::Deferred { job, found } => shared.deferred(&job, found),

@@ -11,9 +11,12 @@ use super::quiet::Quiet;
 use super::{Shared, database};
 use crate::log::Level;
 
-/// The last id that was committed, by the database and by the file; and whether the file is ahead: then it
-/// says how many are missing. What is left of those, bodies in files, is not to be removed; once they are
-/// set aside the database is to have that id, and it is not said again.
+/// Of the database: whether messages were found to be missing whose bodies have not been set aside.
+const MISSES: &str = "misses";
+
+/// The last id that was committed, by the database and by the file; and whether messages are missing: it says so
+/// where the file is ahead. What is left of those, bodies in files, is not to be removed; once they are set aside,
+/// [`set_aside`] has it not said again.
 pub(super) fn find(
     connection: &Connection,
     folder: &Folder,
@@ -21,7 +24,36 @@ pub(super) fn find(
 ) -> rusqlite::Result<(i64, bool)> {
     let last = database::meta(connection, "last")?;
     let told = fs::read_to_string(folder.last_id()).ok().and_then(|text| text.trim().parse().ok());
-    let Some(told) = told.filter(|told| *told > last) else { return Ok((last, false)) };
+    let Some(told) = told.filter(|told| *told > last) else {
+        return Ok((last, database::meta(connection, MISSES)? > 0));
+    };
+    tell_missing(folder, quiet, last, told);
+    Ok((told, true))
+}
+
+/// The bodies of the missing are set aside, and the last id is this one.
+pub(super) fn set_aside(connection: &Connection, last: i64) -> rusqlite::Result<()> {
+    database::set_meta(connection, "last", last)?;
+    database::set_meta(connection, MISSES, 0)
+}
+
+/// A database that was opened anew has less than was committed to it before, up to `last`: says so, and has the next
+/// start set their bodies aside. Nobody may be receiving into files then.
+pub(super) fn look_for_missing(
+    connection: &Connection,
+    folder: &Folder,
+    quiet: &Quiet,
+    last: i64,
+) -> rusqlite::Result<()> {
+    let found = database::meta(connection, "last")?;
+    if found < last {
+        tell_missing(folder, quiet, found, last);
+        database::set_meta(connection, MISSES, 1)?;
+    }
+    Ok(())
+}
+
+fn tell_missing(folder: &Folder, quiet: &Quiet, last: i64, told: i64) {
     quiet.say(
         Level::Critical,
         format_args!(
@@ -32,7 +64,6 @@ pub(super) fn find(
             last + 1
         ),
     );
-    Ok((told, true))
 }
 
 impl Shared {

@@ -232,8 +232,7 @@ impl Spool {
         files::tidy(&shared, writer.misses)
             .map_err(OpenError::file(&shared.folder.path().join("bodies"), "cannot be tidied"))?;
         if writer.misses {
-            database::set_meta(&connection, "last", writer.last)
-                .map_err(OpenError::database(&path))?;
+            last::set_aside(&connection, writer.last).map_err(OpenError::database(&path))?;
         }
         replay::finish(&connection, &shared.folder).map_err(OpenError::database(&path))?;
         shared.count_failed_files();

@@ -340,13 +340,19 @@ impl Writer {
         *reader = Connection::open_in_memory().map_err(OpenError::database(path))?;
         let connection = database::open(path);
         // Also where it cannot be written: what waits is still given out.
-        *reader = database::open_to_read(path)?;
+        match database::open_to_read(path) {
+            Ok(opened) => *reader = opened,
+            // What keeps it from being written says more.
+            Err(error) => return connection.and(Err(error)),
+        }
         connection
     }
 
     fn forget_suspects(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         connection.execute_batch("BEGIN IMMEDIATE")?;
         self.suspects.take_back(connection)?;
+        let Shared { folder, quiet, .. } = self.shared.as_ref();
+        last::look_for_missing(connection, folder, quiet, self.last)?;
         database::set_meta(connection, "last", self.last)?;
         database::set_meta(connection, "reserved", self.reserved)?;
         // Something that differs, since SQLite does not write what is there already: it shows whether it

@@ -1,15 +1,21 @@
 //! What was written is not what is read, and what an end at the wrong moment leaves.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 
+use rusqlite::ffi::SQLITE_IOERR_FSYNC;
+
+use super::vfs::{Call, fail, mend};
 use super::*;
 
 /// Turns one bit of a file.
 fn flip(path: &std::path::Path, at: usize) {
-    let mut octets = fs::read(path).unwrap();
-    octets[at] ^= 1;
-    fs::write(path, octets).unwrap();
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut octet = [0];
+    let at = at as u64;
+    file.read_exact_at(&mut octet, at).unwrap();
+    // Only that: somebody may have it open.
+    file.write_all_at(&[octet[0] ^ 1], at).unwrap();
 }
 
 fn find(path: &std::path::Path, wanted: &[u8]) -> usize {
@@ -84,6 +90,32 @@ fn a_wal_that_is_cut_by_a_flipped_bit_is_missed() {
         assert_eq!(bench.spool.waiting(), [("a".to_owned(), 2)]);
         bench.spool.close();
     }
+}
+
+#[test]
+fn a_wal_that_was_cut_by_a_flipped_bit_is_missed_where_it_is_opened_anew() {
+    let mut bench = Bench::new();
+    let large = vec![b'x'; LARGEST_INLINE + 1];
+    assert_eq!(bench.insert("a", &[("1", b"what was saved")]), [Ok(())]);
+    assert_eq!(bench.insert("a", &[("2", &large)]), [Ok(())]);
+    let wal = bench.spool.path().join("spool.db-wal");
+    // Nobody reads it there until it is opened anew.
+    flip(&wal, find(&wal, b"what was saved"));
+    fail(&wal, Call::Sync, 0, SQLITE_IOERR_FSYNC);
+    assert_eq!(bench.insert("a", &[("3", b"3")]), [Err(Refusal::Broken)]);
+    mend(&wal);
+    bench.wait_for("spool_broken", 0);
+    let missing = |bench: &Bench| bench.lines().iter().any(|line| line.contains("are missing"));
+    assert!(missing(&bench));
+    assert_eq!(bench.insert("a", &[("4", &large)]), [Ok(())]);
+    let kept = |bench: &Bench| fs::read_dir(bench.spool.path().join("damaged")).unwrap().count();
+    for _ in 0..2 {
+        bench.reopen();
+        // Told once, and the body is there.
+        assert!(!missing(&bench));
+        assert_eq!((kept(&bench), bench.body_paths().len()), (1, 1));
+    }
+    assert_eq!(bench.rest("a"), ["4"]);
 }
 
 #[test]
