@@ -185,8 +185,8 @@ def test_an_exit_of_an_async_stage_gets_out(mail: Mail) -> None:
 
     with pytest.raises(SystemExit):
         run([mail(), mail()], Async(save))
-    # asyncio says so of each task that ended like this when it is collected. In the middle of another test that may be
-    # while a module is parsed, and what formats the traceback parses too, which CPython 3.11 does not bear.
+    # asyncio tells of each task that ended like this when it is collected. In another test that may
+    # be while a module is parsed, and formatting the traceback parses too: CPython 3.11 fails then.
     gc.collect()
 
 
