@@ -2,9 +2,11 @@
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::{Duration, Instant};
 
-/// Looks at most: a change takes microseconds, and one whose process has died in the middle never ends.
-const PATIENCE: usize = 10_000;
+/// A change takes microseconds, or as long as its thread has to wait for a core; one whose process has died in the middle
+/// never ends.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Looks without giving others their turn.
 const IMPATIENCE: usize = 100;
 
@@ -32,7 +34,8 @@ impl Sequence {
 
     /// What was there between two changes, and the number of the former; none where a change does not end.
     pub(super) fn read<T>(&self, look: impl Fn() -> T) -> Option<(u64, T)> {
-        for turn in 0..PATIENCE {
+        let mut begun = None;
+        for turn in 0.. {
             let before = self.0.load(Ordering::SeqCst);
             if before.is_multiple_of(2) {
                 let seen = look();
@@ -41,7 +44,13 @@ impl Sequence {
                     return Some((before, seen));
                 }
             }
-            if turn < IMPATIENCE { spin_loop() } else { std::thread::yield_now() }
+            if turn < IMPATIENCE {
+                spin_loop();
+            } else if begun.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
+                std::thread::yield_now();
+            } else {
+                break;
+            }
         }
         None
     }
