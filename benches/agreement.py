@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from goals import FAILURES, bench
-from load import OURS, SINK, Scenario, at_most, named, warm_up
+from load import OURS, SINK, Scenario, at_most, chosen, warm_up
 from measuring import Bench, Samples, Start
 from postfix import BenchError
 from receivers import Receiver, machine, raise_file_limit
@@ -92,10 +92,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("program", type=Path)
-    parser.add_argument("--scenarios", default="a,b,c,d", help="which, with commas between")
-    parser.add_argument("--rounds", type=int, default=3, help="of each; the median counts")
-    args = parser.parse_args()
-    scenarios = named(parser, args.scenarios)
+    args, scenarios = chosen(parser)
     raise_file_limit()
     try:
         with bench(1.0, {}) as at:

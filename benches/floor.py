@@ -16,7 +16,7 @@ from itertools import product
 from typing import Final
 
 from goals import FAILURES, bench
-from load import OURS, SINK, Scenario, at_most, named, warm_up
+from load import OURS, SINK, Scenario, at_most, chosen, warm_up
 from measuring import Bench, Samples, Start
 from receivers import machine, raise_file_limit, telling
 from rows import core
@@ -58,10 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenarios", default="a,b,c,d", help="which, with commas between")
-    parser.add_argument("--rounds", type=int, default=3, help="of each; the median counts")
-    args = parser.parse_args()
-    scenarios = named(parser, args.scenarios)
+    args, scenarios = chosen(parser)
     raise_file_limit()
     try:
         with bench(1.0, {}) as at:

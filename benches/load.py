@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -52,12 +52,17 @@ SCENARIOS: Final = (
 """As many connections and octets as the targets have."""
 
 
-def named(parser: argparse.ArgumentParser, names: str) -> list[Scenario]:
-    """Scenarios of a command line, with commas between; others are refused."""
+def chosen(
+    parser: argparse.ArgumentParser, line: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, list[Scenario]]:
+    """Arguments of a command line, scenarios and rounds among them, and those scenarios."""
+    parser.add_argument("--scenarios", default="a,b,c,d", help="which, with commas between")
+    parser.add_argument("--rounds", type=int, default=3, help="of each; the median counts")
+    args = parser.parse_args(line)
     known = {one.name: one for one in SCENARIOS}
-    if unknown := [name for name in names.split(",") if name not in known]:
+    if unknown := [name for name in args.scenarios.split(",") if name not in known]:
         parser.error(f"no scenario {', '.join(unknown)}: there are {', '.join(known)}")
-    return [known[name] for name in names.split(",")]
+    return args, [known[name] for name in args.scenarios.split(",")]
 
 
 def receivers(bench: Bench) -> Iterator[tuple[str, Start]]:

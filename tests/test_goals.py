@@ -221,10 +221,10 @@ def test_the_floor_is_beside_what_stands_on_it() -> None:
 
 
 def test_scenarios_are_named_and_others_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    assert [one.name for one in load_.named(parser, "c,a")] == ["c", "a"]
+    args, scenarios = load_.chosen(argparse.ArgumentParser(), ["--scenarios", "c,a"])
+    assert (args.rounds, [one.name for one in scenarios]) == (3, ["c", "a"])
     with pytest.raises(SystemExit):
-        load_.named(parser, "a,x,y")
+        load_.chosen(argparse.ArgumentParser(), ["--scenarios", "a,x,y"])
     assert "no scenario x, y: there are a, b, c, d" in capsys.readouterr().err
 
 

@@ -110,11 +110,10 @@ fn hear(socket: RawFd, buffer: &mut [u8], message: &mut Message) {
 
 fn answer(socket: RawFd, octets: &[u8], message: &mut Message) {
     if let Some(tail) = message {
-        let mut last = tail.to_vec();
-        last.extend_from_slice(
-            octets.get(octets.len().saturating_sub(END.len())..).unwrap_or(octets),
-        );
-        tail.copy_from_slice(last.get(last.len() - END.len()..).expect("is as long"));
+        for octet in octets.iter().skip(octets.len().saturating_sub(END.len())) {
+            tail.rotate_left(1);
+            *tail.last_mut().expect("has some") = *octet;
+        }
         if tail == END {
             *message = None;
             send(socket, SAVED, 0);

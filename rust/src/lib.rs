@@ -30,7 +30,7 @@
 //! | [`record`] | an envelope as JSON: for the spool, and for `to_bytes` |
 //! | [`certificate`] | self-signed certificates |
 //! | [`stats`], [`log`], [`queued_id`] | counters, records for Python's `logging`, ids |
-//! | [`few`], [`short`] | a list that is nearly always empty, and text that is nearly always short |
+//! | [`few`], [`short`], `digits` | a list that is nearly always empty, text that is nearly always short, numbers of a known length |
 //! | [`course`] | what a message's time went into, for its line in the log |
 //! | `python` | everything PyO3, behind the feature `python` |
 
@@ -43,6 +43,7 @@ pub mod certificate;
 pub mod config;
 pub mod course;
 pub mod delivery;
+mod digits;
 pub mod events;
 pub mod faults;
 pub mod few;

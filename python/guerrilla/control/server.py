@@ -330,8 +330,7 @@ class Control:
             target=self._serve, args=(client,), name="guerrilla-control-client", daemon=True
         )
         with self._room:
-            self._room.wait_for(self._has_room, ROOM_TIMEOUT)
-            if len(self._clients) < MAX_CLIENTS and not self._ended.is_set():
+            if self._room.wait_for(self._has_room, ROOM_TIMEOUT) and not self._ended.is_set():
                 self._clients[client] = thread
                 thread.start()
                 return

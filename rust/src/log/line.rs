@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::message::string;
 use super::{Content, Level, Record};
+use crate::digits::push_digits;
 use crate::mail::delivery_header::civil_from_days;
 
 /// The form of a line: `log_format`.
@@ -130,17 +131,8 @@ impl Clock {
             self.text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.");
         }
         out.push_str(&self.text);
-        push_digits(out, since.subsec_millis(), 100);
+        push_digits(out, since.subsec_millis().into(), 100);
         out.push('Z');
-    }
-}
-
-/// Writes a number with leading zeros; `first` is the power of ten of its first digit.
-pub(super) fn push_digits(out: &mut String, number: u32, first: u32) {
-    let mut divisor = first;
-    while divisor > 0 {
-        out.push(char::from_digit(number / divisor % 10, 10).unwrap_or('0'));
-        divisor /= 10;
     }
 }
 

@@ -7,9 +7,9 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::line::push_digits;
 use crate::course::Times;
 use crate::delivery::Client;
+use crate::digits::push_digits;
 use crate::events::{Event, Mail};
 use crate::smtp::{Reply, Transaction};
 
@@ -203,14 +203,14 @@ impl fmt::Display for Peer<'_> {
 
 /// Writes seconds to the microsecond; five of them in a line, so without the machinery of `fmt`.
 fn push_seconds(out: &mut String, time: Duration) {
-    match u32::try_from(time.as_secs()) {
-        Ok(seconds @ 0..10) => push_digits(out, seconds, 1),
-        _ => {
-            let _ = write!(out, "{}", time.as_secs());
+    match time.as_secs() {
+        seconds @ 0..10 => push_digits(out, seconds, 1),
+        seconds => {
+            let _ = write!(out, "{seconds}");
         }
     }
     out.push('.');
-    push_digits(out, time.subsec_micros(), 100_000);
+    push_digits(out, time.subsec_micros().into(), 100_000);
 }
 
 /// A text that is made where the one before it was.

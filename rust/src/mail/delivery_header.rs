@@ -6,6 +6,8 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use crate::digits::push_digits;
+
 /// The longest domain (RFC 5321 §4.5.3.1.2). A HELO name is cut there, so that the line stays far
 /// below 998 bytes.
 const MAX_NAME: usize = 255;
@@ -91,32 +93,15 @@ fn push_date(out: &mut String, unix_seconds: u64) {
         _ => "Wed",
     };
     let month = MONTHS.get(usize::try_from(month - 1).unwrap_or(0)).unwrap_or(&"");
-    // Without the machinery of `fmt`: each connection has one, and each message.
-    out.push_str(weekday);
-    out.push_str(", ");
-    if day >= 10 {
-        out.push(digit(day / 10));
-    }
-    out.push(digit(day));
+    out.extend([weekday, ", "]);
+    push_digits(out, day, if day < 10 { 1 } else { 10 });
     out.extend([" ", month, " "]);
-    push_two_digits(out, year / 100);
-    push_two_digits(out, year);
-    for (before, number) in [(' ', time / 3600), (':', time / 60), (':', time)] {
+    push_digits(out, year, 1_000);
+    for (before, number) in [(' ', time / 3600), (':', time / 60 % 60), (':', time % 60)] {
         out.push(before);
-        push_two_digits(out, number % 60);
+        push_digits(out, number, 10);
     }
     out.push_str(" +0000");
-}
-
-/// The last two, with a zero where there is only one.
-fn push_two_digits(out: &mut String, number: u64) {
-    out.push(digit(number / 10));
-    out.push(digit(number));
-}
-
-/// The last one.
-fn digit(number: u64) -> char {
-    u8::try_from(number % 10).map_or('0', |digit| (b'0' + digit).into())
 }
 
 /// Year, month from 1 and day of the month, from days since 1 January 1970.

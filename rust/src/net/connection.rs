@@ -130,8 +130,8 @@ impl Connection {
     ) -> Self {
         let mut session = Session::new(Arc::clone(&config.session));
         // What the socket's own peer may, whoever it says it speaks for.
-        let is_known = client.remote_ip.is_empty() || !config.trusted_proxies.is_empty();
-        if is_known && config.trusts(client.remote_ip.parse().ok()) {
+        let may_be_proxy = client.remote_ip.is_empty() || !config.trusted_proxies.is_empty();
+        if may_be_proxy && config.trusts(client.remote_ip.parse().ok()) {
             session.trust();
         }
         let deadline = Instant::now() + config.timeout;

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::layout::Counted;
+use super::sequence::PATIENCE;
 use super::table::{Kind, Set};
 use super::{Memory, Trouble};
 
@@ -41,7 +42,7 @@ impl Memory {
             let figures = places.clone().map(|place| self.counted(place).figures());
             figures.reduce(add).unwrap_or_default()
         };
-        let seen = self.header().burials.read(look);
+        let seen = self.header().burials.read(PATIENCE, look);
         // Who buried one has died over it: then they are nearly right.
         let mut figures = seen.map_or_else(look, |(_, figures)| figures);
         figures.retain(|(name, count)| *count > 0 || !name.starts_with("replies_"));

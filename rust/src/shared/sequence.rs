@@ -4,9 +4,9 @@ use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
-/// A change takes microseconds, or as long as its thread has to wait for a core; one whose process has died in the middle
-/// never ends.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// For who can wait: a change takes microseconds, or as long as its thread has to wait for a core; one whose process has
+/// died in the middle never ends.
+pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 /// Looks without giving others their turn.
 const IMPATIENCE: usize = 100;
 
@@ -33,7 +33,7 @@ impl Sequence {
     }
 
     /// What was there between two changes, and the number of the former; none where a change does not end.
-    pub(super) fn read<T>(&self, look: impl Fn() -> T) -> Option<(u64, T)> {
+    pub(super) fn read<T>(&self, patience: Duration, look: impl Fn() -> T) -> Option<(u64, T)> {
         let mut begun = None;
         for turn in 0.. {
             let before = self.0.load(Ordering::SeqCst);
@@ -46,7 +46,7 @@ impl Sequence {
             }
             if turn < IMPATIENCE {
                 spin_loop();
-            } else if begun.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
+            } else if begun.get_or_insert_with(Instant::now).elapsed() < patience {
                 std::thread::yield_now();
             } else {
                 break;

@@ -8,6 +8,7 @@ use std::fmt::{self, Debug, Formatter};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
@@ -17,6 +18,7 @@ use rustls::server::ProducesTickets;
 use zeroize::Zeroizing;
 
 use super::Memory;
+use super::sequence::PATIENCE;
 use crate::config::Swap;
 
 /// Seconds after which a ticket is worth nothing, where keys are rotated every six hours; as rustls has it.
@@ -71,9 +73,9 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) fn secrets(&self) -> Option<(u64, [Octets; 2])> {
+    pub(super) fn secrets(&self, patience: Duration) -> Option<(u64, [Octets; 2])> {
         let header = self.header();
-        header.rotations.read(|| header.secrets.each_ref().map(Secret::octets))
+        header.rotations.read(patience, || header.secrets.each_ref().map(Secret::octets))
     }
 }
 
@@ -145,7 +147,8 @@ impl Tickets {
         }
         let mut purpose = [0; SHA256_OUTPUT_LEN];
         purpose.copy_from_slice(digest.finish().as_ref());
-        let keys = make(memory, &purpose).ok_or_else(|| io::Error::other("no keys in memory"))?;
+        let keys = make(memory, &purpose, PATIENCE)
+            .ok_or_else(|| io::Error::other("no keys in memory"))?;
         Ok(Arc::new(Self { memory: Arc::clone(memory), purpose, keys: Swap::new(keys) }))
     }
 
@@ -156,15 +159,16 @@ impl Tickets {
         if last.is_none_or(|last| last == keys.rotation) {
             return keys;
         }
-        if let Some(new) = make(&self.memory, &self.purpose) {
+        // The I/O thread waits for nobody: else it has them with the next ticket.
+        if let Some(new) = make(&self.memory, &self.purpose, Duration::ZERO) {
             self.keys.store(new);
         }
         self.keys.load()
     }
 }
 
-fn make(memory: &Memory, purpose: &[u8]) -> Option<Keys> {
-    let (rotation, [current, previous]) = memory.secrets()?;
+fn make(memory: &Memory, purpose: &[u8], patience: Duration) -> Option<Keys> {
+    let (rotation, [current, previous]) = memory.secrets(patience)?;
     let (current, previous) = (Key::new(&current, purpose)?, Key::new(&previous, purpose)?);
     Some(Keys { rotation, current, previous })
 }

@@ -37,23 +37,20 @@ pub(super) fn set_aside(connection: &Connection, last: i64) -> rusqlite::Result<
     database::set_meta(connection, MISSES, 0)
 }
 
-/// A database that was opened anew has less than was committed to it before, up to `last`: says so, and has the next
-/// start set their bodies aside. Nobody may be receiving into files then.
-pub(super) fn look_for_missing(
-    connection: &Connection,
-    folder: &Folder,
-    quiet: &Quiet,
-    last: i64,
-) -> rusqlite::Result<()> {
+/// Has a database that was opened anew say `last`, up to which messages were committed to it before. Where it has less, the
+/// next start sets their bodies aside: now they could not be told from those of messages that are coming in. The last
+/// one that it has.
+pub(super) fn go_on_from(connection: &Connection, last: i64) -> rusqlite::Result<i64> {
     let found = database::meta(connection, "last")?;
     if found < last {
-        tell_missing(folder, quiet, found, last);
         database::set_meta(connection, MISSES, 1)?;
     }
-    Ok(())
+    database::set_meta(connection, "last", last)?;
+    Ok(found)
 }
 
-fn tell_missing(folder: &Folder, quiet: &Quiet, last: i64, told: i64) {
+/// Of a database that has messages up to `last`, and had them up to `told`.
+pub(super) fn tell_missing(folder: &Folder, quiet: &Quiet, last: i64, told: i64) {
     quiet.say(
         Level::Critical,
         format_args!(

@@ -351,14 +351,15 @@ impl Writer {
     fn forget_suspects(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         connection.execute_batch("BEGIN IMMEDIATE")?;
         self.suspects.take_back(connection)?;
-        let Shared { folder, quiet, .. } = self.shared.as_ref();
-        last::look_for_missing(connection, folder, quiet, self.last)?;
-        database::set_meta(connection, "last", self.last)?;
+        let found = last::go_on_from(connection, self.last)?;
         database::set_meta(connection, "reserved", self.reserved)?;
         // Something that differs, since SQLite does not write what is there already: it shows whether it
         // can write.
         database::set_meta(connection, "reopened", clock::now_ms())?;
         connection.execute_batch("COMMIT")?;
+        if found < self.last {
+            last::tell_missing(&self.shared.folder, &self.shared.quiet, found, self.last);
+        }
         // Nothing that is still in the WAL is left to a sync that failed.
         let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
         Ok(())

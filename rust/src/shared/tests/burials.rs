@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 
+use super::sequence::PATIENCE;
 use super::*;
 
 fn figure(memory: &Memory, place: Option<usize>, name: &str) -> u64 {
@@ -105,9 +106,9 @@ fn a_burial_that_was_left_in_the_middle_is_not_waited_for() {
     tenants[0].stats().messages_received.add();
     let memory = &tenants[0].memory;
     let _ = std::panic::catch_unwind(|| memory.header().burials.write(|| panic!("killed")));
-    assert_eq!(memory.header().burials.read(|| ()), None);
+    assert_eq!(memory.header().burials.read(PATIENCE, || ()), None);
     assert_eq!(figure(memory, None, "messages_received"), 1);
     memory.bury(0).unwrap();
-    assert!(memory.header().burials.read(|| ()).is_some());
+    assert!(memory.header().burials.read(PATIENCE, || ()).is_some());
     assert_eq!(figure(memory, None, "messages_received"), 1);
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 
-use super::sequence::Sequence;
+use super::sequence::{PATIENCE, Sequence};
 use super::*;
 
 #[test]
@@ -28,7 +28,7 @@ fn nobody_sees_half_of_a_change() {
         });
         let look = || words.each_ref().map(|word| word.load(Ordering::Relaxed));
         // A change whose thread is not given its turn is waited for in vain.
-        let looks = (0..20_000).filter_map(|_| sequence.read(look));
+        let looks = (0..20_000).filter_map(|_| sequence.read(PATIENCE, look));
         let halves = looks.filter(|(_, words)| words.iter().any(|word| *word != words[0])).count();
         ended.store(true, Ordering::Relaxed);
         assert_eq!(halves, 0);
@@ -38,9 +38,9 @@ fn nobody_sees_half_of_a_change() {
 #[test]
 fn a_change_that_does_not_end_is_not_waited_for_without_end() {
     let sequence = Sequence::default();
-    assert_eq!((sequence.last(), sequence.read(|| 7)), (Some(0), Some((0, 7))));
+    assert_eq!((sequence.last(), sequence.read(PATIENCE, || 7)), (Some(0), Some((0, 7))));
     let _ = std::panic::catch_unwind(|| sequence.write(|| panic!("killed")));
-    assert_eq!((sequence.last(), sequence.read(|| 7)), (None, None));
+    assert_eq!((sequence.last(), sequence.read(PATIENCE, || 7)), (None, None));
     sequence.write(|| ());
-    assert_eq!((sequence.last(), sequence.read(|| 7)), (Some(2), Some((2, 7))));
+    assert_eq!((sequence.last(), sequence.read(PATIENCE, || 7)), (Some(2), Some((2, 7))));
 }

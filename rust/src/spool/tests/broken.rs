@@ -111,6 +111,23 @@ fn a_body_stays_as_long_as_its_row_may_be_there_although_it_was_refused() {
 }
 
 #[test]
+fn a_message_that_is_done_by_a_commit_that_failed_and_reached_the_disk_leaves_no_body() {
+    let bench = Bench::new();
+    let large = vec![1; LARGEST_INLINE + 1];
+    assert_eq!(bench.insert("a", &[("worked on", &large)]), [Ok(())]);
+    let leased = bench.receive("a", 1).pop().unwrap();
+    let wal = bench.spool.path().join("spool.db-wal");
+    fail(&wal, Call::Sync, 0, SQLITE_IOERR_FSYNC);
+    leased.lease.settle(Settled::Done);
+    bench.wait_for("spool_broken", 1);
+    assert_eq!(bench.bodies(), 1);
+    mend(&wal);
+    bench.wait_for("spool_broken", 0);
+    bench.wait(|| bench.bodies() == 0);
+    assert_eq!(bench.figure("spool_depth"), 0);
+}
+
+#[test]
 fn the_marks_of_a_commit_that_failed_are_undone_with_it() {
     let bench = Bench::new();
     let taken = |id: i64, after: i64, gaps: &[(&str, i64)]| {
