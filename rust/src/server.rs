@@ -9,7 +9,7 @@ use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -21,7 +21,7 @@ use crate::delivery::Place as SpoolPlace;
 use crate::events::Events;
 use crate::faults::Faults;
 use crate::log::{Level, Log};
-use crate::net::{Bound, Failures, Inherited, Listeners, Shutdown, bind_all};
+use crate::net::{Bound, Failures, Inherited, Listeners, Shutdown, bind_all, turns};
 use crate::pending::{Pending, Wakes};
 use crate::queued_id::Generator;
 use crate::shared::{Part, Tenant};
@@ -345,8 +345,7 @@ impl Server {
                 return Err(if unbound { StartError::Unbound } else { StartError::Again });
             }
         };
-        let runtime =
-            Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
+        let runtime = turns::runtime().map_err(StartError::Runtime)?;
         let mut listeners = Listeners::new(runtime.handle().clone(), Arc::clone(&self.shared));
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new()

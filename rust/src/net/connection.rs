@@ -29,6 +29,7 @@ use self::signals::Signals;
 use super::live::Place;
 use super::stream::Stream;
 use super::tls::Records;
+use super::turns::Heard;
 use crate::backends::Spools;
 use crate::buffer::Body;
 use crate::config::ServerConfig;
@@ -107,6 +108,7 @@ pub(super) struct Connection {
     unread: Vec<u8>,
     /// Steps since the others had their turn.
     steps: u8,
+    heard: Heard,
     /// When the peer must have sent a whole command, or its next octets of a message.
     deadline: Instant,
     /// The message that is being received. Boxed: most connections are idle.
@@ -145,6 +147,7 @@ impl Connection {
             shared,
             unread: Vec::new(),
             steps: 0,
+            heard: Heard::default(),
             deadline,
             data: None,
             rest: None,

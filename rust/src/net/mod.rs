@@ -14,6 +14,7 @@
 //! | `connection` | the loop over a session's steps, and what each step waits for |
 //! | `stream` | TCP and unix sockets as one type |
 //! | `tls` | the records of one connection |
+//! | `turns` | the turns of the I/O thread, and its naps between them under load |
 //! | `shutdown` | how an end is told to every task, and how many are left |
 
 mod addresses;
@@ -29,6 +30,7 @@ pub mod proxy;
 mod shutdown;
 mod stream;
 mod tls;
+pub(crate) mod turns;
 
 pub(crate) use bound::Bound;
 pub(crate) use inherited::Inherited;

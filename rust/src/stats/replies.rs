@@ -26,16 +26,17 @@ impl Default for Replies {
 }
 
 impl Replies {
-    /// Counts the replies in what is sent: a reply is its last line, whose code a space follows.
-    pub fn count(&self, sent: &[u8]) {
-        let mut rest = sent;
+    /// Counts the replies in what is sent, and gives their number: a reply is its last line, whose code a space follows.
+    pub fn count(&self, sent: &[u8]) -> u64 {
+        let (mut rest, mut count) = (sent, 0);
         loop {
             if let [first, second, third, b' ', ..] = rest
                 && let Some(counter) = self.of([*first, *second, *third])
             {
                 counter.add();
+                count += 1;
             }
-            let Some(end) = memchr(b'\n', rest) else { return };
+            let Some(end) = memchr(b'\n', rest) else { return count };
             rest = rest.get(end + 1..).unwrap_or_default();
         }
     }
@@ -74,8 +75,9 @@ mod tests {
     #[test]
     fn each_reply_counts_once_however_many_lines_it_has() {
         let replies = Replies::default();
-        replies.count(b"220 mx\r\n250-mx\r\n250-SIZE 1\r\n250 HELP\r\n250 OK\r\n550 5.1.1 who\r\n");
-        replies.count(b"250 OK\r\n 250 \r\n99 x\r\n999 x\r\n250");
+        let sent = b"220 mx\r\n250-mx\r\n250-SIZE 1\r\n250 HELP\r\n250 OK\r\n550 5.1.1 who\r\n";
+        assert_eq!(replies.count(sent), 4);
+        assert_eq!(replies.count(b"250 OK\r\n 250 \r\n99 x\r\n999 x\r\n250"), 1);
         let found: Vec<_> = replies.snapshot().collect();
         let expected = [("replies_220", 1), ("replies_250", 3), ("replies_550", 1)];
         assert_eq!(found, expected.map(|(name, count)| (name.to_owned(), count)));

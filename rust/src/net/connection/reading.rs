@@ -102,6 +102,7 @@ impl Connection {
             let room = room.clamp(1, buffer.len());
             let buffer = buffer.get_mut(..room).unwrap_or_default();
             let count = std::task::ready!(self.stream.poll_read(context, buffer))?;
+            self.heard.octets(count);
             let octets = buffer.get_mut(..count).unwrap_or_default();
             if octets.is_empty() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -164,12 +165,14 @@ impl Connection {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::future::poll_fn;
     use std::pin::pin;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
 
     use crate::net::connection::pace::tests::connection;
+    use crate::net::turns;
 
     use super::*;
 
@@ -180,6 +183,26 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    #[test]
+    fn what_is_read_and_answered_counts_for_the_turn() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (mut connection, _core, client) = connection();
+            let shared = Arc::clone(&connection.shared);
+            let shutdown = shared.shutdown.as_ref();
+            let timer = pin!(tokio::time::sleep_until(connection.deadline));
+            let changed = pin!(shutdown.changed());
+            let mut signals = Signals { timer, changed, shutdown };
+            turns::tests::begin();
+            for said in ["NOOP\r\n", "RSET\r\nNOOP\r\n"] {
+                assert_eq!(client.try_write(said.as_bytes()).unwrap(), said.len());
+                poll_fn(|context| connection.poll_step(context, &mut signals)).await.unwrap();
+                assert!(connection.flush_now().unwrap());
+            }
+            assert_eq!(turns::tests::counted(), (1, 18, 3));
+        });
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::signals::Signals;
 use super::{Connection, End, OUTPUT};
 use crate::net::stream::Sent;
+use crate::net::turns;
 
 /// A larger buffer for replies is not kept: few connections need it.
 const LARGEST_KEPT: usize = 64 << 10;
@@ -91,7 +92,7 @@ impl Connection {
     /// What the session wrote, as it goes on the wire.
     fn take_output(&mut self) -> io::Result<Vec<u8>> {
         let output = self.session.take_output();
-        self.shared.replies.count(&output);
+        turns::replied(self.shared.replies.count(&output));
         let Some(tls) = &mut self.tls else { return Ok(output) };
         let mut records = Vec::new();
         tls.encrypt(&output, &mut records)?;

@@ -1,0 +1,222 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+const MICROSECOND: Duration = Duration::from_micros(1);
+
+/// What senders do, in turns of a thread that works for some time in each.
+struct Load {
+    turns: Turns,
+    now: Instant,
+    replies: f64,
+    /// Heard in each window.
+    connections: u64,
+}
+
+impl Load {
+    fn new() -> Self {
+        Self { turns: Turns::default(), now: Instant::now(), replies: 0.0, connections: FEW }
+    }
+
+    /// Turns for so long, in each of which `replies` are written of so many octets, after the time that it takes
+    /// with a nap; gives the replies a second, and how much of the time was napped.
+    fn run(
+        &mut self,
+        time: Duration,
+        octets: u64,
+        turn: impl Fn(Duration) -> (Duration, f64),
+    ) -> (f64, f64) {
+        let began = self.now;
+        let (mut answered, mut napped) = (0, Duration::ZERO);
+        while self.now - began < time {
+            let nap = self.turns.end(self.now);
+            self.turns.window.connections = self.connections;
+            let (took, replies) = turn(nap);
+            self.now += took;
+            self.replies += replies;
+            while self.replies >= 1.0 {
+                self.replies -= 1.0;
+                answered += 1;
+                self.turns.window.replies += 1;
+                self.turns.window.octets += octets;
+            }
+            napped += nap;
+        }
+        let time = (self.now - began).as_secs_f64();
+        (f64::from(answered) / time, napped.as_secs_f64() / time)
+    }
+}
+
+/// So many replies a second, whatever this thread does: others have to be waited for as well.
+fn busy(rate: f64) -> impl Fn(Duration) -> (Duration, f64) {
+    move |nap| {
+        let took = nap + 30 * MICROSECOND;
+        (took, rate * took.as_secs_f64())
+    }
+}
+
+/// So many connections, of which each sends its next command so many µs after its reply.
+fn waiting(connections: u32, between: u32) -> impl Fn(Duration) -> (Duration, f64) {
+    move |nap| (nap + between * MICROSECOND, f64::from(connections))
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Begins to count on this thread.
+pub(in crate::net) fn begin() {
+    TURNS.set(Turns { number: 1, ..Turns::default() });
+}
+
+/// How many connections were heard in this window, how many octets of them, and how many replies they got.
+pub(in crate::net) fn counted() -> (u64, u64, u64) {
+    let window = TURNS.with_borrow(|turns| turns.window);
+    (window.connections, window.octets, window.replies)
+}
+
+#[test]
+fn senders_that_are_busy_get_the_longest_naps() {
+    let mut load = Load::new();
+    load.run(SECOND, 500, busy(60_000.0));
+    assert_eq!(load.turns.nap, LONGEST);
+    let (rate, napped) = load.run(10 * SECOND, 500, busy(60_000.0));
+    assert_eq!(load.turns.nap, LONGEST);
+    assert!((59_900.0..60_100.0).contains(&rate), "{rate} replies a second");
+    // In 31 of 32 windows, but for 30 µs a turn.
+    assert!((0.86..0.89).contains(&napped), "{napped} of the time");
+}
+
+#[test]
+fn senders_that_wait_for_their_replies_lose_next_to_nothing() {
+    for (connections, between) in [(8, 160), (1, 66), (2, 160), (3, 160), (4, 300)] {
+        let without = f64::from(connections) / f64::from(between) * 1e6;
+        let mut load = Load::new();
+        let (rate, _) = load.run(2 * SECOND, 500, waiting(connections, between));
+        assert!(rate > 0.9 * without, "{rate} of {without} at first");
+        let (rate, _) = load.run(60 * SECOND, 500, waiting(connections, between));
+        assert!(rate > 0.98 * without, "{rate} of {without} after a while");
+    }
+}
+
+#[test]
+fn naps_may_cost_less_than_a_tenth() {
+    // The whole nap is added to what lies between two commands: it costs 9 % of the rate without, and 11 %.
+    for (between, nap) in [(2_900, LONGEST), (2_400, LONGEST / 2)] {
+        let mut load = Load::new();
+        load.run(10 * SECOND, 500, waiting(30, between));
+        assert_eq!(load.turns.nap, nap, "{between}");
+    }
+}
+
+#[test]
+fn who_begins_to_wait_loses_for_a_second() {
+    let mut load = Load::new();
+    load.run(5 * SECOND, 500, busy(60_000.0));
+    let (rate, _) = load.run(SECOND, 500, waiting(8, 160));
+    assert!(rate > 0.7 * 50_000.0, "{rate} replies a second in the first");
+    let (rate, _) = load.run(SECOND, 500, waiting(8, 160));
+    assert!(rate > 0.9 * 50_000.0, "{rate} replies a second in the next");
+    load.run(60 * SECOND, 500, waiting(8, 160));
+    assert_eq!(load.turns.pause, LONGEST_PAUSE);
+    // And the other way round: as long as the pause was.
+    load.run(12 * SECOND, 500, busy(60_000.0));
+    assert_eq!((load.turns.nap, load.turns.pause), (LONGEST, 0));
+}
+
+#[test]
+fn a_thread_that_is_never_idle_does_not_nap_for_long() {
+    // Its senders are faster than it is, and a nap is all time lost.
+    for connections in [8, 31, 32, 1_000] {
+        let full = |nap: Duration| (nap + 8 * connections * MICROSECOND, f64::from(connections));
+        let mut load = Load::new();
+        let (rate, napped) = load.run(60 * SECOND, 500, full);
+        assert!(rate > 0.98 * 125_000.0, "{rate} replies a second for {connections}");
+        // A small part of a long turn would not show in the rate.
+        assert!(connections < 32 || napped < 0.001, "{napped} of the time for {connections}");
+    }
+}
+
+#[test]
+fn without_load_there_is_no_nap() {
+    let mut load = Load::new();
+    let (_, napped) = load.run(5 * SECOND, 500, busy(9_000.0));
+    assert!(napped == 0.0, "{napped} of the time");
+    load.run(SECOND, 500, busy(60_000.0));
+    assert_eq!(load.turns.nap, LONGEST);
+    // The load has ended, for some windows or for good; what comes then is not kept waiting.
+    load.now += 2 * WINDOW;
+    load.turns.window.replies += 1_000;
+    assert_eq!(load.turns.end(load.now), Duration::ZERO);
+    load.now += GAP;
+    assert_eq!(load.turns.end(load.now), Duration::ZERO);
+    assert_eq!((load.turns.windows, load.turns.awake.turns, load.turns.napping.turns), (0, 0, 0));
+    let (_, napped) = load.run(SECOND, 500, busy(100.0));
+    assert!(napped == 0.0, "{napped} of the time");
+}
+
+#[test]
+fn few_connections_are_not_kept_waiting() {
+    let mut load = Load::new();
+    load.connections = FEW - 1;
+    let (_, napped) = load.run(5 * SECOND, 500, busy(60_000.0));
+    assert!(napped == 0.0, "{napped} of the time");
+}
+
+#[test]
+fn a_connection_counts_once_a_window() {
+    begin();
+    let mut heard = [Heard::default(), Heard::default()];
+    for octets in [1, 2, 3] {
+        for heard in &mut heard {
+            heard.octets(octets);
+        }
+    }
+    assert_eq!(counted(), (2, 12, 0));
+    TURNS.with_borrow_mut(|turns| turns.number += 1);
+    for heard in &mut heard {
+        heard.octets(1);
+    }
+    assert_eq!(counted(), (4, 14, 0));
+}
+
+#[test]
+fn what_comes_during_a_nap_fits_the_cache() {
+    let mut load = Load::new();
+    // 600 MB/s: 131,072 octets in 218 µs.
+    load.run(2 * SECOND, 10_000, busy(60_000.0));
+    let longest = (0..100)
+        .map(|_| {
+            load.now += 30 * MICROSECOND;
+            load.turns.end(load.now)
+        })
+        .max()
+        .unwrap();
+    assert!((200 * MICROSECOND..230 * MICROSECOND).contains(&longest), "{longest:?}");
+    let mut load = Load::new();
+    let (_, napped) = load.run(2 * SECOND, 25_000, busy(60_000.0));
+    assert!(napped == 0.0, "{napped} of the time");
+}
+
+#[test]
+fn a_turn_ends_with_a_nap() {
+    let now = Instant::now();
+    let napping =
+        Turns { began: Some(now), naps: true, nap: LONGEST, allowed: SECOND, ..Turns::default() };
+    TURNS.set(napping);
+    end();
+    assert!(now.elapsed() >= LONGEST, "{:?}", now.elapsed());
+}
+
+#[test]
+fn the_runtime_ends_turns() {
+    let naps = runtime().unwrap().block_on(async {
+        let began = Instant::now();
+        let is_napping = || TURNS.with_borrow(|turns| !turns.nap.is_zero());
+        while !is_napping() && began.elapsed() < 20 * SECOND {
+            replied(30);
+            (0..40).for_each(|_| Heard::default().octets(1));
+            tokio::time::sleep(MICROSECOND).await;
+        }
+        is_napping()
+    });
+    assert!(naps, "not once");
+}
