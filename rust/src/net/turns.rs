@@ -25,26 +25,28 @@ const LONGEST: Duration = Duration::from_micros(300);
 const SHORTEST: Duration = Duration::from_micros(100);
 /// Replies a second under which a turn finds too little even behind a nap.
 const LOAD: u64 = 10_000;
-/// Connections that are heard in a window, under which a nap keeps most of them waiting.
-const FEW: u64 = 32;
+/// A nap is so small a part of the time from one reply of a connection to its next, in the mean.
+const SHARE: u32 = 4;
 /// A turn of so many replies is large enough without a nap: so are those of a thread that is never idle.
 const MANY: u64 = 32;
 /// Octets that may come during a nap: more would not be in the processor's cache any more when they are read.
 const WAITING: u64 = 128 << 10;
 /// Time is counted in windows, each with naps or without any.
 const WINDOW: Duration = Duration::from_millis(5);
-/// Of a cycle of windows the first has no naps; cycles are longer once the longest naps have been found good.
-const CYCLE_WHILE_TRIED: u32 = 8;
-const CYCLE_ONCE_FOUND_GOOD: u32 = 32;
-/// Naps are judged after so many cycles; where there are none, longer ones are tried after one.
-const CYCLES_A_TRIAL: u32 = 4;
+/// Naps are judged after so many cycles; where there are none, and where the judgement is clear, after a short one.
+const TRIAL: u32 = 2;
+/// Windows in which senders get used to naps, or to none: they say nothing about either.
+const SETTLING: u32 = 4;
 /// Times the nap before, where that was good.
 const LONGER: u32 = 3;
-/// Naps that cost one of so many replies, or more, are too long.
-const LOST: u64 = 10;
-/// Trials before a longer nap where that was too long, once and again and again: without any, half a second and ten.
-const SHORTEST_PAUSE: u32 = 12;
-const LONGEST_PAUSE: u32 = 256;
+/// Naps that cost one of so many replies, or more, are too long. That has to show twice, since rates vary by themselves;
+/// and it is so much, since a sender on the same machine becomes slower by itself where it has more connections open.
+const LOST: u64 = 3;
+/// Unless they cost one of so many.
+const CLEARLY_LOST: u64 = 2;
+/// Trials before a longer nap where that was too long, once and again and again: without any, a third of a second and ten.
+const SHORTEST_PAUSE: u32 = 4;
+const LONGEST_PAUSE: u32 = 128;
 /// What was counted before such a gap tells nothing about what comes.
 const GAP: Duration = Duration::from_secs(1);
 
@@ -126,9 +128,40 @@ impl Tally {
         self.replies.saturating_mul(1_000_000_000) / self.nanoseconds().max(1)
     }
 
+    /// From one reply of a connection to its next, in the mean.
+    fn between(&self) -> Duration {
+        Duration::from_nanos(
+            self.nanoseconds().saturating_mul(self.connections) / self.replies.max(1),
+        )
+    }
+
     /// The time in which so many octets come.
     fn time_of(&self, octets: u64) -> Duration {
         Duration::from_nanos(self.nanoseconds().saturating_mul(octets) / self.octets.max(1))
+    }
+}
+
+/// The windows of a cycle, of which the first are without naps.
+#[derive(Clone, Copy, Debug)]
+struct Cycle {
+    awake: u32,
+    windows: u32,
+}
+
+impl Cycle {
+    /// While naps are tried.
+    const TRIED: Self = Self { awake: 12, windows: 24 };
+    /// Once the longest were found good.
+    const GOOD: Self = Self { awake: 8, windows: 128 };
+
+    /// Whether there are naps after so many windows.
+    fn naps(self, windows: u32) -> bool {
+        windows % self.windows >= self.awake
+    }
+
+    fn is_settled(self, windows: u32) -> bool {
+        let at = windows % self.windows;
+        at.checked_sub(self.awake).unwrap_or(at) >= SETTLING
     }
 }
 
@@ -147,8 +180,12 @@ struct Turns {
     napping: Tally,
     /// The nap that is being tried; none while it is zero.
     nap: Duration,
-    /// How much of it the load allows: nothing where there is too little.
+    /// How much of it connections bear, by the last window without naps: nothing where there is too little load.
+    bearable: Duration,
+    /// And how much of that is allowed by the octets that came in the last window.
     allowed: Duration,
+    /// It was too long by the last trial.
+    is_doubted: bool,
     /// Trials before a longer one is tried.
     rest: u32,
     /// How many that were the last time; twice as many the next time.
@@ -165,47 +202,46 @@ impl Turns {
             self.number = self.number.wrapping_add(1);
             let window = std::mem::take(&mut self.window);
             self.close(window);
-            self.naps = !self.is_awake() && self.nap.min(self.allowed) >= SHORTEST;
+            self.naps = self.cycle().naps(self.windows) && self.nap.min(self.allowed) >= SHORTEST;
         }
         if self.naps { self.nap.min(self.allowed) } else { Duration::ZERO }
     }
 
-    fn is_awake(&self) -> bool {
-        self.windows.is_multiple_of(self.cycle())
+    fn cycle(&self) -> Cycle {
+        if self.nap == LONGEST && self.pause == 0 { Cycle::GOOD } else { Cycle::TRIED }
     }
 
-    fn cycle(&self) -> u32 {
-        let is_good = self.nap == LONGEST && self.pause == 0;
-        if is_good { CYCLE_ONCE_FOUND_GOOD } else { CYCLE_WHILE_TRIED }
-    }
-
-    fn trial(&self) -> u32 {
-        if self.nap.is_zero() { self.cycle() } else { CYCLES_A_TRIAL * self.cycle() }
+    fn trial_is_over(&self) -> bool {
+        let is_clear = self.nap.is_zero() || self.costs(CLEARLY_LOST);
+        (is_clear && self.windows.is_multiple_of(Cycle::TRIED.windows))
+            || self.windows == TRIAL * self.cycle().windows
     }
 
     /// A window is over.
     fn close(&mut self, window: Tally) {
         if window.time >= 2 * WINDOW {
             // The thread has waited, or its turns are so long that each hears many.
-            self.allowed = Duration::ZERO;
+            (self.bearable, self.allowed) = Default::default();
             if window.time >= GAP {
                 (self.windows, self.awake, self.napping) = Default::default();
             }
             return;
         }
         // With naps a load may be less because of them: that is for the judgement.
-        let is_loaded =
-            self.naps || (window.replies_a_second() >= LOAD && window.connections >= FEW);
-        self.allowed = if is_loaded { window.time_of(WAITING) } else { Duration::ZERO };
-        if !is_loaded {
+        if !self.naps {
+            let is_loaded = window.replies_a_second() >= LOAD;
+            self.bearable = if is_loaded { window.between() / SHARE } else { Duration::ZERO };
+        }
+        self.allowed = self.bearable.min(window.time_of(WAITING));
+        if self.bearable.is_zero() {
             return;
         }
-        let tally = if self.naps { &mut self.napping } else { &mut self.awake };
-        tally.add(window);
+        if self.cycle().is_settled(self.windows) {
+            let tally = if self.naps { &mut self.napping } else { &mut self.awake };
+            tally.add(window);
+        }
         self.windows += 1;
-        // What halves the rate needs no more trial.
-        let is_harmful = self.windows.is_multiple_of(CYCLE_WHILE_TRIED) && self.costs(2);
-        if is_harmful || self.windows == self.trial() {
+        if self.trial_is_over() {
             self.windows = 0;
             self.judge();
         }
@@ -217,22 +253,33 @@ impl Turns {
         self.napping.turns > 0 && self.napping.replies_a_second() <= awake - awake / one_of
     }
 
-    /// The trial is over: naps are made longer or shorter, or stay.
-    fn judge(&mut self) {
-        let before = self.nap;
-        if self.awake.replies >= MANY * self.awake.turns {
-            self.nap = Duration::ZERO;
-        } else if self.costs(LOST) {
-            let shorter = self.nap / 2;
-            self.nap = if shorter < SHORTEST { Duration::ZERO } else { shorter };
-            self.pause = (2 * self.pause).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-            self.rest = self.pause;
-        } else if self.rest > 0 {
+    /// Naps were good.
+    fn lengthen(&mut self) {
+        if self.rest > 0 {
             self.rest -= 1;
         } else if self.nap < LONGEST {
             self.nap = (LONGER * self.nap).clamp(SHORTEST, LONGEST);
         } else {
             self.pause = 0;
+        }
+    }
+
+    /// The trial is over: naps are made longer or shorter, or stay.
+    fn judge(&mut self) {
+        let before = self.nap;
+        if self.awake.replies >= MANY * self.awake.turns {
+            self.nap = Duration::ZERO;
+        } else if self.costs(LOST) && !self.is_doubted && !self.costs(CLEARLY_LOST) {
+            self.is_doubted = true;
+        } else if self.costs(LOST) {
+            self.is_doubted = false;
+            let shorter = self.nap / 2;
+            self.nap = if shorter < SHORTEST { Duration::ZERO } else { shorter };
+            self.pause = (2 * self.pause).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+            self.rest = self.pause;
+        } else {
+            self.is_doubted = false;
+            self.lengthen();
         }
         self.napping = Tally::default();
         // Its windows are few: what was before the trial counts too, for less.

@@ -14,8 +14,9 @@ struct Load {
 }
 
 impl Load {
+    /// Of a hundred connections, unless it is said otherwise.
     fn new() -> Self {
-        Self { turns: Turns::default(), now: Instant::now(), replies: 0.0, connections: FEW }
+        Self { turns: Turns::default(), now: Instant::now(), replies: 0.0, connections: 100 }
     }
 
     /// Turns for so long, in each of which `replies` are written of so many octets, after the time that it takes
@@ -81,40 +82,63 @@ fn senders_that_are_busy_get_the_longest_naps() {
     let (rate, napped) = load.run(10 * SECOND, 500, busy(60_000.0));
     assert_eq!(load.turns.nap, LONGEST);
     assert!((59_900.0..60_100.0).contains(&rate), "{rate} replies a second");
-    // In 31 of 32 windows, but for 30 µs a turn.
-    assert!((0.86..0.89).contains(&napped), "{napped} of the time");
+    // In 60 of 64 windows, but for 30 µs a turn.
+    assert!((0.83..0.86).contains(&napped), "{napped} of the time");
+}
+
+/// The rate of so many connections that send a command so many µs after each reply, as a part of that without naps: in the
+/// first two seconds, and in a minute after that.
+fn kept(connections: u32, between: u32) -> [f64; 2] {
+    let without = f64::from(connections) / f64::from(between) * 1e6;
+    let mut load = Load::new();
+    load.connections = connections.into();
+    [2, 60].map(|seconds| {
+        let (rate, _) = load.run(seconds * SECOND, 500, waiting(connections, between));
+        rate / without
+    })
 }
 
 #[test]
-fn senders_that_wait_for_their_replies_lose_next_to_nothing() {
-    for (connections, between) in [(8, 160), (1, 66), (2, 160), (3, 160), (4, 300)] {
-        let without = f64::from(connections) / f64::from(between) * 1e6;
-        let mut load = Load::new();
-        let (rate, _) = load.run(2 * SECOND, 500, waiting(connections, between));
-        assert!(rate > 0.9 * without, "{rate} of {without} at first");
-        let (rate, _) = load.run(60 * SECOND, 500, waiting(connections, between));
-        assert!(rate > 0.98 * without, "{rate} of {without} after a while");
+fn few_connections_that_wait_for_their_replies_lose_nothing() {
+    for (connections, between) in [(1, 66), (2, 160), (8, 160), (3, 160), (4, 300), (30, 390)] {
+        let kept = kept(connections, between);
+        assert!(kept.iter().all(|kept| *kept > 0.99), "{kept:?} for {connections}");
     }
 }
 
 #[test]
-fn naps_may_cost_less_than_a_tenth() {
-    // The whole nap is added to what lies between two commands: it costs 9 % of the rate without, and 11 %.
-    for (between, nap) in [(2_900, LONGEST), (2_400, LONGEST / 2)] {
-        let mut load = Load::new();
-        load.run(10 * SECOND, 500, waiting(30, between));
-        assert_eq!(load.turns.nap, nap, "{between}");
+fn connections_that_wait_lose_less_than_a_naps_share_of_their_time() {
+    // Here all of them wait for the whole nap; where each comes at its own time, it is half of that.
+    for (connections, between) in [(30, 2_900), (30, 1_000), (20, 500)] {
+        let kept = kept(connections, between);
+        let least = 1.0 - 1.0 / f64::from(SHARE);
+        assert!(kept.iter().all(|kept| (least..0.97).contains(kept)), "{kept:?} at {between}");
     }
 }
 
 #[test]
-fn who_begins_to_wait_loses_for_a_second() {
+fn some_that_wait_among_many_slow_ones_lose_little() {
+    // Eight that are fast, and in each window fifty others: the mean says nothing about the eight.
+    let mixed = |nap: Duration| {
+        let took = nap + 160 * MICROSECOND;
+        (took, 8.0 + 10_000.0 * took.as_secs_f64())
+    };
+    let mut load = Load::new();
+    load.connections = 58;
+    load.run(2 * SECOND, 500, mixed);
+    let (rate, _) = load.run(60 * SECOND, 500, mixed);
+    assert!(rate > 0.95 * 60_000.0, "{rate} replies a second");
+}
+
+#[test]
+fn who_begins_to_wait_loses_for_two_seconds() {
     let mut load = Load::new();
     load.run(5 * SECOND, 500, busy(60_000.0));
-    let (rate, _) = load.run(SECOND, 500, waiting(8, 160));
-    assert!(rate > 0.7 * 50_000.0, "{rate} replies a second in the first");
-    let (rate, _) = load.run(SECOND, 500, waiting(8, 160));
-    assert!(rate > 0.9 * 50_000.0, "{rate} replies a second in the next");
+    // They are heard as if they were a hundred, as those that come for one mail each are.
+    let (rate, _) = load.run(2 * SECOND, 500, waiting(8, 160));
+    assert!(rate > 0.65 * 50_000.0, "{rate} replies a second in the first two");
+    let (rate, _) = load.run(2 * SECOND, 500, waiting(8, 160));
+    assert!(rate > 0.85 * 50_000.0, "{rate} replies a second in the next");
     load.run(60 * SECOND, 500, waiting(8, 160));
     assert_eq!(load.turns.pause, LONGEST_PAUSE);
     // And the other way round: as long as the pause was.
@@ -128,6 +152,7 @@ fn a_thread_that_is_never_idle_does_not_nap_for_long() {
     for connections in [8, 31, 32, 1_000] {
         let full = |nap: Duration| (nap + 8 * connections * MICROSECOND, f64::from(connections));
         let mut load = Load::new();
+        load.connections = connections.into();
         let (rate, napped) = load.run(60 * SECOND, 500, full);
         assert!(rate > 0.98 * 125_000.0, "{rate} replies a second for {connections}");
         // A small part of a long turn would not show in the rate.
@@ -150,14 +175,6 @@ fn without_load_there_is_no_nap() {
     assert_eq!(load.turns.end(load.now), Duration::ZERO);
     assert_eq!((load.turns.windows, load.turns.awake.turns, load.turns.napping.turns), (0, 0, 0));
     let (_, napped) = load.run(SECOND, 500, busy(100.0));
-    assert!(napped == 0.0, "{napped} of the time");
-}
-
-#[test]
-fn few_connections_are_not_kept_waiting() {
-    let mut load = Load::new();
-    load.connections = FEW - 1;
-    let (_, napped) = load.run(5 * SECOND, 500, busy(60_000.0));
     assert!(napped == 0.0, "{napped} of the time");
 }
 
@@ -190,7 +207,7 @@ fn what_comes_during_a_nap_fits_the_cache() {
         })
         .max()
         .unwrap();
-    assert!((200 * MICROSECOND..230 * MICROSECOND).contains(&longest), "{longest:?}");
+    assert!((200 * MICROSECOND..240 * MICROSECOND).contains(&longest), "{longest:?}");
     let mut load = Load::new();
     let (_, napped) = load.run(2 * SECOND, 25_000, busy(60_000.0));
     assert!(napped == 0.0, "{napped} of the time");
