@@ -4,9 +4,10 @@
 //! naps instead, so that one turn has all that came meanwhile, as network cards moderate their interrupts: fewer
 //! switches of threads, nobody who has to wake it, and workers that are called once for several messages.
 //!
-//! A nap costs time, for each reply as much as is left of it. Senders that are busy anyhow do not notice, and those
-//! that wait for their replies send less. Which they are shows in the rate alone: so some of the time goes without
-//! naps, and they become shorter, down to none, where more is answered then.
+//! A nap costs time, for each reply as much as is left of it. Senders that are busy anyhow do not notice; those that
+//! wait for their replies send less. So a nap is a small part of what a connection takes from one reply to its next. That
+//! is a mean, and some may wait among many that do not: so naps become shorter, down to none, where they cost too much of
+//! the rate.
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -25,7 +26,8 @@ const LONGEST: Duration = Duration::from_micros(300);
 const SHORTEST: Duration = Duration::from_micros(100);
 /// Replies a second under which a turn finds too little even behind a nap.
 const LOAD: u64 = 10_000;
-/// A nap is so small a part of the time from one reply of a connection to its next, in the mean.
+/// A nap is so small a part of the time from one reply of a connection to its next, in the mean. Connections that come for
+/// one mail each count as many: who opens them may open more.
 const SHARE: u32 = 4;
 /// A turn of so many replies is large enough without a nap: so are those of a thread that is never idle.
 const MANY: u64 = 32;
@@ -42,12 +44,12 @@ const LONGER: u32 = 3;
 /// Naps that cost one of so many replies, or more, are too long. That has to show twice, since rates vary by themselves;
 /// and it is so much, since a sender on the same machine becomes slower by itself where it has more connections open.
 const LOST: u64 = 3;
-/// Unless they cost one of so many.
+/// Where they cost one of so many, once is enough.
 const CLEARLY_LOST: u64 = 2;
-/// Trials before a longer nap where that was too long, once and again and again: without any, a third of a second and ten.
+/// Trials before a longer nap where that was too long: once, and again and again. Without any nap, half a second and 15.
 const SHORTEST_PAUSE: u32 = 4;
 const LONGEST_PAUSE: u32 = 128;
-/// What was counted before such a gap tells nothing about what comes.
+/// What was counted before so long without load tells nothing about what comes.
 const GAP: Duration = Duration::from_secs(1);
 
 thread_local! {
@@ -56,7 +58,7 @@ thread_local! {
 
 /// A runtime of one thread that naps under load.
 pub(crate) fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().on_thread_park(end).build()
+    Builder::new_current_thread().enable_all().on_thread_park(end_turn).build()
 }
 
 /// So many replies were written, on this thread.
@@ -64,8 +66,8 @@ pub(super) fn replied(replies: u64) {
     TURNS.with_borrow_mut(|turns| turns.window.replies += replies);
 }
 
-/// The window in which a connection was last heard. The number of a window comes again after five minutes: then one
-/// connection is not counted, once.
+/// The window in which a connection was last heard. Its number comes again after five minutes: then a connection may not
+/// be counted, in that window.
 #[derive(Debug, Default)]
 pub(super) struct Heard(u16);
 
@@ -74,8 +76,8 @@ impl Heard {
     pub(super) fn octets(&mut self, octets: usize) {
         TURNS.with_borrow_mut(|turns| {
             turns.window.octets += octets as u64;
-            if self.0 != turns.number {
-                self.0 = turns.number;
+            if self.0 != turns.window_number {
+                self.0 = turns.window_number;
                 turns.window.connections += 1;
             }
         });
@@ -83,8 +85,8 @@ impl Heard {
 }
 
 /// The thread has nothing more to do.
-fn end() {
-    let nap = TURNS.with_borrow_mut(|turns| turns.end(Instant::now()));
+fn end_turn() {
+    let nap = TURNS.with_borrow_mut(|turns| turns.end_turn(Instant::now()));
     if !nap.is_zero() {
         // Not a wait of the runtime's: that would end with the first octets that come.
         std::thread::sleep(nap);
@@ -151,28 +153,27 @@ struct Cycle {
 impl Cycle {
     /// While naps are tried.
     const TRIED: Self = Self { awake: 12, windows: 24 };
-    /// Once the longest were found good.
+    /// Once the longest stood their trial.
     const GOOD: Self = Self { awake: 8, windows: 128 };
 
     /// Whether there are naps after so many windows.
     fn naps(self, windows: u32) -> bool {
         windows % self.windows >= self.awake
     }
-
-    fn is_settled(self, windows: u32) -> bool {
-        let at = windows % self.windows;
-        at.checked_sub(self.awake).unwrap_or(at) >= SETTLING
-    }
 }
 
 /// How long the naps are, and what that is judged by.
 #[derive(Debug, Default)]
 struct Turns {
-    /// When the window began, whether it has naps, and which it is.
+    /// When the window began, which it is, and whether it has naps.
     began: Option<Instant>,
-    naps: bool,
-    number: u16,
+    window_number: u16,
+    is_napping: bool,
+    /// Windows since there are naps, or none.
+    unchanged: u32,
     window: Tally,
+    /// How long there has been no load.
+    quiet: Duration,
     /// Windows of this trial that are over.
     windows: u32,
     /// What was done without naps, and with those that are being tried.
@@ -182,7 +183,7 @@ struct Turns {
     nap: Duration,
     /// How much of it connections bear, by the last window without naps: nothing where there is too little load.
     bearable: Duration,
-    /// And how much of that is allowed by the octets that came in the last window.
+    /// What of that the octets allow which came in the last window.
     allowed: Duration,
     /// It was too long by the last trial.
     is_doubted: bool,
@@ -194,17 +195,19 @@ struct Turns {
 
 impl Turns {
     /// The nap before the next turn; zero where there is to be none.
-    fn end(&mut self, now: Instant) -> Duration {
+    fn end_turn(&mut self, now: Instant) -> Duration {
         self.window.turns += 1;
         self.window.time = now.duration_since(*self.began.get_or_insert(now));
         if self.window.time >= WINDOW {
             self.began = Some(now);
-            self.number = self.number.wrapping_add(1);
+            self.window_number = self.window_number.wrapping_add(1);
             let window = std::mem::take(&mut self.window);
             self.close(window);
-            self.naps = self.cycle().naps(self.windows) && self.nap.min(self.allowed) >= SHORTEST;
+            self.set_napping(
+                self.cycle().naps(self.windows) && self.nap.min(self.allowed) >= SHORTEST,
+            );
         }
-        if self.naps { self.nap.min(self.allowed) } else { Duration::ZERO }
+        if self.is_napping { self.nap.min(self.allowed) } else { Duration::ZERO }
     }
 
     fn cycle(&self) -> Cycle {
@@ -217,33 +220,44 @@ impl Turns {
             || self.windows == TRIAL * self.cycle().windows
     }
 
+    fn set_napping(&mut self, is_napping: bool) {
+        self.unchanged =
+            if self.is_napping == is_napping { self.unchanged.saturating_add(1) } else { 0 };
+        self.is_napping = is_napping;
+    }
+
     /// A window is over.
     fn close(&mut self, window: Tally) {
-        if window.time >= 2 * WINDOW {
-            // The thread has waited, or its turns are so long that each hears many.
-            (self.bearable, self.allowed) = Default::default();
-            if window.time >= GAP {
-                (self.windows, self.awake, self.napping) = Default::default();
-            }
+        // By themselves naps cost no more than their share: what is less than that has another cause.
+        let least = if self.is_napping { LOAD - LOAD / u64::from(SHARE) } else { LOAD };
+        // A thread that has waited has no load, nor any use for naps where each of its turns is as long as that.
+        if window.time >= 2 * WINDOW || window.replies_a_second() < least {
+            self.be_quiet(window.time);
             return;
         }
-        // With naps a load may be less because of them: that is for the judgement.
-        if !self.naps {
-            let is_loaded = window.replies_a_second() >= LOAD;
-            self.bearable = if is_loaded { window.between() / SHARE } else { Duration::ZERO };
+        self.quiet = Duration::ZERO;
+        if !self.is_napping {
+            self.bearable = window.between() / SHARE;
         }
         self.allowed = self.bearable.min(window.time_of(WAITING));
-        if self.bearable.is_zero() {
-            return;
-        }
-        if self.cycle().is_settled(self.windows) {
-            let tally = if self.naps { &mut self.napping } else { &mut self.awake };
+        if self.unchanged >= SETTLING {
+            let tally = if self.is_napping { &mut self.napping } else { &mut self.awake };
             tally.add(window);
         }
         self.windows += 1;
         if self.trial_is_over() {
             self.windows = 0;
             self.judge();
+        }
+    }
+
+    /// There was no load for so long.
+    fn be_quiet(&mut self, time: Duration) {
+        (self.bearable, self.allowed) = Default::default();
+        self.quiet += time;
+        if self.quiet >= GAP {
+            (self.windows, self.awake, self.napping) = Default::default();
+            self.is_doubted = false;
         }
     }
 
@@ -267,13 +281,15 @@ impl Turns {
     /// The trial is over: naps are made longer or shorter, or stay.
     fn judge(&mut self) {
         let before = self.nap;
-        if self.awake.replies >= MANY * self.awake.turns {
+        if self.awake.turns == 0 || (self.napping.turns == 0 && !self.nap.is_zero()) {
+            // There was nothing to compare: connections did not bear a nap, or not for long.
+        } else if self.awake.replies >= MANY * self.awake.turns {
             self.nap = Duration::ZERO;
         } else if self.costs(LOST) && !self.is_doubted && !self.costs(CLEARLY_LOST) {
             self.is_doubted = true;
         } else if self.costs(LOST) {
             self.is_doubted = false;
-            let shorter = self.nap / 2;
+            let shorter = self.nap.min(self.allowed) / 2;
             self.nap = if shorter < SHORTEST { Duration::ZERO } else { shorter };
             self.pause = (2 * self.pause).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
             self.rest = self.pause;

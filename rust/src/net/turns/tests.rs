@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::cell::Cell;
+
 use super::*;
 
 const MICROSECOND: Duration = Duration::from_micros(1);
@@ -30,7 +32,7 @@ impl Load {
         let began = self.now;
         let (mut answered, mut napped) = (0, Duration::ZERO);
         while self.now - began < time {
-            let nap = self.turns.end(self.now);
+            let nap = self.turns.end_turn(self.now);
             self.turns.window.connections = self.connections;
             let (took, replies) = turn(nap);
             self.now += took;
@@ -65,7 +67,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Begins to count on this thread.
 pub(in crate::net) fn begin() {
-    TURNS.set(Turns { number: 1, ..Turns::default() });
+    TURNS.set(Turns { window_number: 1, ..Turns::default() });
 }
 
 /// How many connections were heard in this window, how many octets of them, and how many replies they got.
@@ -147,6 +149,48 @@ fn who_begins_to_wait_loses_for_two_seconds() {
 }
 
 #[test]
+fn what_a_change_of_naps_makes_senders_do_is_not_judged() {
+    // They open connections when naps begin, and finish those that they have when there are none.
+    let (napped, since) = (Cell::new(false), Cell::new(Duration::ZERO));
+    let opening = |nap: Duration| {
+        let took = nap + 30 * MICROSECOND;
+        if napped.replace(!nap.is_zero()) == nap.is_zero() {
+            since.set(Duration::ZERO);
+        }
+        since.set(since.get() + took);
+        let rate = match (since.get() < 3 * WINDOW, nap.is_zero()) {
+            (true, true) => 200_000.0,
+            (true, false) => 8_000.0,
+            (false, _) => 60_000.0,
+        };
+        (took, rate * took.as_secs_f64())
+    };
+    let mut load = Load::new();
+    load.run(10 * SECOND, 500, opening);
+    assert_eq!((load.turns.nap, load.turns.pause), (LONGEST, 0));
+}
+
+#[test]
+fn the_end_of_a_burst_is_no_loss() {
+    let mut load = Load::new();
+    for _ in 0..8 {
+        load.run(3 * SECOND / 2, 500, busy(60_000.0));
+        load.run(3 * SECOND / 2, 500, busy(900.0));
+    }
+    assert_eq!((load.turns.nap, load.turns.pause), (LONGEST, 0));
+}
+
+#[test]
+fn a_trial_without_naps_tells_nothing() {
+    let mut load = Load::new();
+    load.turns.nap = LONGEST / 2;
+    load.turns.rest = LONGEST_PAUSE;
+    load.connections = 8;
+    load.run(10 * SECOND, 500, waiting(8, 160));
+    assert_eq!((load.turns.nap, load.turns.rest), (LONGEST / 2, LONGEST_PAUSE));
+}
+
+#[test]
 fn a_thread_that_is_never_idle_does_not_nap_for_long() {
     // Its senders are faster than it is, and a nap is all time lost.
     for connections in [8, 31, 32, 1_000] {
@@ -170,9 +214,9 @@ fn without_load_there_is_no_nap() {
     // The load has ended, for some windows or for good; what comes then is not kept waiting.
     load.now += 2 * WINDOW;
     load.turns.window.replies += 1_000;
-    assert_eq!(load.turns.end(load.now), Duration::ZERO);
+    assert_eq!(load.turns.end_turn(load.now), Duration::ZERO);
     load.now += GAP;
-    assert_eq!(load.turns.end(load.now), Duration::ZERO);
+    assert_eq!(load.turns.end_turn(load.now), Duration::ZERO);
     assert_eq!((load.turns.windows, load.turns.awake.turns, load.turns.napping.turns), (0, 0, 0));
     let (_, napped) = load.run(SECOND, 500, busy(100.0));
     assert!(napped == 0.0, "{napped} of the time");
@@ -188,7 +232,7 @@ fn a_connection_counts_once_a_window() {
         }
     }
     assert_eq!(counted(), (2, 12, 0));
-    TURNS.with_borrow_mut(|turns| turns.number += 1);
+    TURNS.with_borrow_mut(|turns| turns.window_number += 1);
     for heard in &mut heard {
         heard.octets(1);
     }
@@ -203,7 +247,7 @@ fn what_comes_during_a_nap_fits_the_cache() {
     let longest = (0..100)
         .map(|_| {
             load.now += 30 * MICROSECOND;
-            load.turns.end(load.now)
+            load.turns.end_turn(load.now)
         })
         .max()
         .unwrap();
@@ -216,10 +260,15 @@ fn what_comes_during_a_nap_fits_the_cache() {
 #[test]
 fn a_turn_ends_with_a_nap() {
     let now = Instant::now();
-    let napping =
-        Turns { began: Some(now), naps: true, nap: LONGEST, allowed: SECOND, ..Turns::default() };
+    let napping = Turns {
+        began: Some(now),
+        is_napping: true,
+        nap: LONGEST,
+        allowed: SECOND,
+        ..Turns::default()
+    };
     TURNS.set(napping);
-    end();
+    end_turn();
     assert!(now.elapsed() >= LONGEST, "{:?}", now.elapsed());
 }
 
