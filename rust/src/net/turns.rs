@@ -93,10 +93,11 @@ fn end_turn() {
     }
 }
 
-/// What was done in some time.
+/// What was done in a window, or in several.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     turns: u64,
+    /// Heard in each window.
     connections: u64,
     replies: u64,
     octets: u64,
@@ -132,9 +133,8 @@ impl Tally {
 
     /// From one reply of a connection to its next, in the mean.
     fn between(&self) -> Duration {
-        Duration::from_nanos(
-            self.nanoseconds().saturating_mul(self.connections) / self.replies.max(1),
-        )
+        let window = u64::try_from(WINDOW.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(window.saturating_mul(self.connections) / self.replies.max(1))
     }
 
     /// The time in which so many octets come.
@@ -181,7 +181,7 @@ struct Turns {
     napping: Tally,
     /// The nap that is being tried; none while it is zero.
     nap: Duration,
-    /// How much of it connections bear, by the last window without naps: nothing where there is too little load.
+    /// How much of it connections bear, by the windows without naps: nothing where there is too little load.
     bearable: Duration,
     /// What of that the octets allow which came in the last window.
     allowed: Duration,
@@ -236,14 +236,13 @@ impl Turns {
             return;
         }
         self.quiet = Duration::ZERO;
-        if !self.is_napping {
-            self.bearable = window.between() / SHARE;
+        if self.unchanged >= SETTLING && self.is_napping {
+            self.napping.add(window);
+        } else if self.unchanged >= SETTLING {
+            self.awake.add(window);
+            self.bearable = self.awake.between() / SHARE;
         }
         self.allowed = self.bearable.min(window.time_of(WAITING));
-        if self.unchanged >= SETTLING {
-            let tally = if self.is_napping { &mut self.napping } else { &mut self.awake };
-            tally.add(window);
-        }
         self.windows += 1;
         if self.trial_is_over() {
             self.windows = 0;
@@ -278,24 +277,28 @@ impl Turns {
         }
     }
 
+    /// They were too long.
+    fn shorten(&mut self) {
+        let shorter = self.nap.min(self.allowed) / 2;
+        self.nap = if shorter < SHORTEST { Duration::ZERO } else { shorter };
+        self.pause = (2 * self.pause).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        self.rest = self.pause;
+    }
+
     /// The trial is over: naps are made longer or shorter, or stay.
     fn judge(&mut self) {
         let before = self.nap;
+        let was_doubted = std::mem::take(&mut self.is_doubted);
         if self.awake.turns == 0 || (self.napping.turns == 0 && !self.nap.is_zero()) {
             // There was nothing to compare: connections did not bear a nap, or not for long.
         } else if self.awake.replies >= MANY * self.awake.turns {
             self.nap = Duration::ZERO;
-        } else if self.costs(LOST) && !self.is_doubted && !self.costs(CLEARLY_LOST) {
-            self.is_doubted = true;
-        } else if self.costs(LOST) {
-            self.is_doubted = false;
-            let shorter = self.nap.min(self.allowed) / 2;
-            self.nap = if shorter < SHORTEST { Duration::ZERO } else { shorter };
-            self.pause = (2 * self.pause).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-            self.rest = self.pause;
-        } else {
-            self.is_doubted = false;
+        } else if !self.costs(LOST) {
             self.lengthen();
+        } else if was_doubted || self.costs(CLEARLY_LOST) {
+            self.shorten();
+        } else {
+            self.is_doubted = true;
         }
         self.napping = Tally::default();
         // Its windows are few: what was before the trial counts too, for less.

@@ -109,6 +109,22 @@ fn few_connections_that_wait_for_their_replies_lose_nothing() {
 }
 
 #[test]
+fn a_slow_moment_of_few_connections_does_not_bring_them_naps() {
+    // Twenty that are fast, and eight others in each window. Every tenth of a second they all are slow for a window.
+    let time = Cell::new(Duration::ZERO);
+    let uneven = |nap: Duration| {
+        let is_slow = time.get().as_millis() % 100 < 5;
+        let took = nap + if is_slow { 500 } else { 200 } * MICROSECOND;
+        time.set(time.get() + took);
+        (took, 20.0)
+    };
+    let mut load = Load::new();
+    load.connections = 28;
+    let (_, napped) = load.run(20 * SECOND, 500, uneven);
+    assert!(napped == 0.0, "{napped} of the time");
+}
+
+#[test]
 fn connections_that_wait_lose_less_than_a_naps_share_of_their_time() {
     // Here all of them wait for the whole nap; where each comes at its own time, it is half of that.
     for (connections, between) in [(30, 2_900), (30, 1_000), (20, 500)] {
