@@ -21,14 +21,16 @@ use tokio::runtime::{Builder, Runtime};
 // The figures are those that gained most in `make bench` on two cores.
 
 /// The longest nap. A reply waits for two at most: for its command to be heard, and for the answer of a worker.
-const LONGEST: Duration = Duration::from_micros(300);
+const LONGEST: Duration = Duration::from_micros(500);
 /// A shorter one costs as much as it saves.
-const SHORTEST: Duration = Duration::from_micros(100);
+const SHORTEST: Duration = Duration::from_micros(150);
+/// By so much the system makes each longer than it was asked to (`PR_SET_TIMERSLACK` in prctl(2)).
+const SLACK: Duration = Duration::from_micros(50);
 /// Replies a second under which a turn finds too little even behind a nap.
 const LOAD: u64 = 10_000;
 /// A nap is so small a part of the time from one reply of a connection to its next, in the mean. Connections that come for
 /// one mail each count as many: who opens them may open more.
-const SHARE: u32 = 4;
+const SHARE: u32 = 3;
 /// A turn of so many replies is large enough without a nap: so are those of a thread that is never idle.
 const MANY: u64 = 32;
 /// Octets that may come during a nap: more would not be in the processor's cache any more when they are read.
@@ -43,9 +45,9 @@ const SETTLING: u32 = 4;
 const LONGER: u32 = 3;
 /// Naps that cost one of so many replies, or more, are too long. That has to show twice, since rates vary by themselves;
 /// and it is so much, since a sender on the same machine becomes slower by itself where it has more connections open.
-const LOST: u64 = 3;
+const LOST: u64 = 4;
 /// Where they cost one of so many, once is enough.
-const CLEARLY_LOST: u64 = 2;
+const CLEARLY_LOST: u64 = 3;
 /// Trials before a longer nap where that was too long: once, and again and again. Without any nap, half a second and 15.
 const SHORTEST_PAUSE: u32 = 4;
 const LONGEST_PAUSE: u32 = 128;
@@ -89,7 +91,7 @@ fn end_turn() {
     let nap = TURNS.with_borrow_mut(|turns| turns.end_turn(Instant::now()));
     if !nap.is_zero() {
         // Not a wait of the runtime's: that would end with the first octets that come.
-        std::thread::sleep(nap);
+        std::thread::sleep(nap.saturating_sub(SLACK));
     }
 }
 
@@ -131,6 +133,11 @@ impl Tally {
         self.replies.saturating_mul(1_000_000_000) / self.nanoseconds().max(1)
     }
 
+    /// Whether turns are as large as naps would make them.
+    fn is_large(&self) -> bool {
+        self.replies >= MANY * self.turns
+    }
+
     /// From one reply of a connection to its next, in the mean.
     fn between(&self) -> Duration {
         let window = u64::try_from(WINDOW.as_nanos()).unwrap_or(u64::MAX);
@@ -153,7 +160,7 @@ struct Cycle {
 impl Cycle {
     /// While naps are tried.
     const TRIED: Self = Self { awake: 12, windows: 24 };
-    /// Once the longest stood their trial.
+    /// While nothing speaks against the longest.
     const GOOD: Self = Self { awake: 8, windows: 128 };
 
     /// Whether there are naps after so many windows.
@@ -163,7 +170,7 @@ impl Cycle {
 }
 
 /// How long the naps are, and what that is judged by.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Turns {
     /// When the window began, which it is, and whether it has naps.
     began: Option<Instant>,
@@ -193,6 +200,29 @@ struct Turns {
     pause: u32,
 }
 
+impl Default for Turns {
+    /// The longest naps, until they are found to be too long: most senders do not notice them.
+    fn default() -> Self {
+        Self {
+            began: None,
+            window_number: 0,
+            is_napping: false,
+            unchanged: 0,
+            window: Tally::default(),
+            quiet: Duration::ZERO,
+            windows: 0,
+            awake: Tally::default(),
+            napping: Tally::default(),
+            nap: LONGEST,
+            bearable: Duration::ZERO,
+            allowed: Duration::ZERO,
+            is_doubted: false,
+            rest: 0,
+            pause: 0,
+        }
+    }
+}
+
 impl Turns {
     /// The nap before the next turn; zero where there is to be none.
     fn end_turn(&mut self, now: Instant) -> Duration {
@@ -211,7 +241,8 @@ impl Turns {
     }
 
     fn cycle(&self) -> Cycle {
-        if self.nap == LONGEST && self.pause == 0 { Cycle::GOOD } else { Cycle::TRIED }
+        let is_good = self.nap == LONGEST && self.pause == 0 && !self.is_doubted;
+        if is_good { Cycle::GOOD } else { Cycle::TRIED }
     }
 
     fn trial_is_over(&self) -> bool {
@@ -240,7 +271,8 @@ impl Turns {
             self.napping.add(window);
         } else if self.unchanged >= SETTLING {
             self.awake.add(window);
-            self.bearable = self.awake.between() / SHARE;
+            self.bearable =
+                if self.awake.is_large() { Duration::ZERO } else { self.awake.between() / SHARE };
         }
         self.allowed = self.bearable.min(window.time_of(WAITING));
         self.windows += 1;
@@ -291,8 +323,6 @@ impl Turns {
         let was_doubted = std::mem::take(&mut self.is_doubted);
         if self.awake.turns == 0 || (self.napping.turns == 0 && !self.nap.is_zero()) {
             // There was nothing to compare: connections did not bear a nap, or not for long.
-        } else if self.awake.replies >= MANY * self.awake.turns {
-            self.nap = Duration::ZERO;
         } else if !self.costs(LOST) {
             self.lengthen();
         } else if was_doubted || self.costs(CLEARLY_LOST) {
