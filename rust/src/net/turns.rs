@@ -26,13 +26,16 @@ const LONGEST: Duration = Duration::from_micros(500);
 const SHORTEST: Duration = Duration::from_micros(150);
 /// By so much the system makes each longer than it was asked to (`PR_SET_TIMERSLACK` in prctl(2)).
 const SLACK: Duration = Duration::from_micros(50);
-/// Replies a second under which a turn finds too little even behind a nap.
+/// Replies a second under which a turn finds too little even behind a nap; a load has ended where they are a third less.
 const LOAD: u64 = 10_000;
-/// A nap is so small a part of the time from one reply of a connection to its next, in the mean. Connections that come for
-/// one mail each count as many: who opens them may open more.
+/// A nap is so small a part of the time from one read of a connection to its next, in the mean of those that are read
+/// several times in a window. Connections that come for one mail each count as many: who opens them may open more.
 const SHARE: u32 = 3;
-/// A turn of so many replies is large enough without a nap: so are those of a thread that is never idle.
-const MANY: u64 = 32;
+/// Those do not count where they have less than one of so many reads: all others are as slow as a window is long.
+const FEW: u64 = 4;
+/// A thread that waits for less than one part in so many of its time has turns that are large without a nap, and a nap would
+/// be lost.
+const IDLE: u32 = 16;
 /// Octets that may come during a nap: more would not be in the processor's cache any more when they are read.
 const WAITING: u64 = 128 << 10;
 /// Time is counted in windows, each with naps or without any.
@@ -60,7 +63,11 @@ thread_local! {
 
 /// A runtime of one thread that naps under load.
 pub(crate) fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().on_thread_park(end_turn).build()
+    Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(end_turn)
+        .on_thread_unpark(begin_turn)
+        .build()
 }
 
 /// So many replies were written, on this thread.
@@ -68,22 +75,37 @@ pub(super) fn replied(replies: u64) {
     TURNS.with_borrow_mut(|turns| turns.window.replies += replies);
 }
 
-/// The window in which a connection was last heard. Its number comes again after five minutes: then a connection may not
-/// be counted, in that window.
+/// The window in which a connection was last read, and whether that was more than once. The window's number comes again after
+/// five minutes: then a read may count for the wrong one.
 #[derive(Debug, Default)]
-pub(super) struct Heard(u16);
+pub(super) struct Heard {
+    window: u16,
+    again: bool,
+}
 
 impl Heard {
     /// So many octets were read, on this thread.
     pub(super) fn octets(&mut self, octets: usize) {
         TURNS.with_borrow_mut(|turns| {
-            turns.window.octets += octets as u64;
-            if self.0 != turns.window_number {
-                self.0 = turns.window_number;
-                turns.window.connections += 1;
+            let window = &mut turns.window;
+            window.octets += octets as u64;
+            window.reads += 1;
+            if self.window != turns.window_number {
+                *self = Self { window: turns.window_number, again: false };
+                return;
+            }
+            window.rereads += 1;
+            if !self.again {
+                self.again = true;
+                window.connections += 1;
             }
         });
     }
+}
+
+/// The thread has something to do again.
+fn begin_turn() {
+    TURNS.with_borrow_mut(|turns| turns.begin_turn(Instant::now()));
 }
 
 /// The thread has nothing more to do.
@@ -99,29 +121,40 @@ fn end_turn() {
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     turns: u64,
-    /// Heard in each window.
+    reads: u64,
+    /// Those of connections that were read in the same window before.
+    rereads: u64,
+    /// How many those were, in each window.
     connections: u64,
     replies: u64,
     octets: u64,
     time: Duration,
+    /// How much of it the thread had nothing to do.
+    idle: Duration,
 }
 
 impl Tally {
     fn add(&mut self, other: Self) {
         self.turns += other.turns;
+        self.reads += other.reads;
+        self.rereads += other.rereads;
         self.connections += other.connections;
         self.replies += other.replies;
         self.octets += other.octets;
         self.time += other.time;
+        self.idle += other.idle;
     }
 
     fn fade(&mut self) {
         *self = Self {
             turns: self.turns / 2,
+            reads: self.reads / 2,
+            rereads: self.rereads / 2,
             connections: self.connections / 2,
             replies: self.replies / 2,
             octets: self.octets / 2,
             time: self.time / 2,
+            idle: self.idle / 2,
         };
     }
 
@@ -133,20 +166,27 @@ impl Tally {
         self.replies.saturating_mul(1_000_000_000) / self.nanoseconds().max(1)
     }
 
-    /// Whether turns are as large as naps would make them.
-    fn is_large(&self) -> bool {
-        self.replies >= MANY * self.turns
-    }
-
-    /// From one reply of a connection to its next, in the mean.
+    /// From one read of a connection to its next, in the mean of those that are read several times in a window.
     fn between(&self) -> Duration {
+        let reads = self.rereads + self.connections;
+        if FEW * reads < self.reads {
+            return WINDOW;
+        }
         let window = u64::try_from(WINDOW.as_nanos()).unwrap_or(u64::MAX);
-        Duration::from_nanos(window.saturating_mul(self.connections) / self.replies.max(1))
+        Duration::from_nanos(window.saturating_mul(self.connections) / reads.max(1))
     }
 
     /// The time in which so many octets come.
     fn time_of(&self, octets: u64) -> Duration {
         Duration::from_nanos(self.nanoseconds().saturating_mul(octets) / self.octets.max(1))
+    }
+
+    /// How long a nap may be, by these windows without any.
+    fn bears(&self) -> Duration {
+        if self.idle < self.time / IDLE {
+            return Duration::ZERO;
+        }
+        (self.between() / SHARE).min(self.time_of(WAITING))
     }
 }
 
@@ -172,6 +212,8 @@ impl Cycle {
 /// How long the naps are, and what that is judged by.
 #[derive(Debug)]
 struct Turns {
+    /// When the turn ended.
+    ended: Option<Instant>,
     /// When the window began, which it is, and whether it has naps.
     began: Option<Instant>,
     window_number: u16,
@@ -186,9 +228,11 @@ struct Turns {
     /// What was done without naps, and with those that are being tried.
     awake: Tally,
     napping: Tally,
+    /// The last window of those, where it had too few replies for a load: naps may be the reason.
+    suspect: Tally,
     /// The nap that is being tried; none while it is zero.
     nap: Duration,
-    /// How much of it connections bear, by the windows without naps: nothing where there is too little load.
+    /// How much of it is bearable, by the windows without naps: nothing where there is too little load.
     bearable: Duration,
     /// What of that the octets allow which came in the last window.
     allowed: Duration,
@@ -204,15 +248,17 @@ impl Default for Turns {
     /// The longest naps, until they are found to be too long: most senders do not notice them.
     fn default() -> Self {
         Self {
+            ended: None,
             began: None,
             window_number: 0,
             is_napping: false,
             unchanged: 0,
             window: Tally::default(),
-            quiet: Duration::ZERO,
+            quiet: GAP,
             windows: 0,
             awake: Tally::default(),
             napping: Tally::default(),
+            suspect: Tally::default(),
             nap: LONGEST,
             bearable: Duration::ZERO,
             allowed: Duration::ZERO,
@@ -224,8 +270,15 @@ impl Default for Turns {
 }
 
 impl Turns {
+    fn begin_turn(&mut self, now: Instant) {
+        if let Some(ended) = self.ended {
+            self.window.idle += now.duration_since(ended);
+        }
+    }
+
     /// The nap before the next turn; zero where there is to be none.
     fn end_turn(&mut self, now: Instant) -> Duration {
+        self.ended = Some(now);
         self.window.turns += 1;
         self.window.time = now.duration_since(*self.began.get_or_insert(now));
         if self.window.time >= WINDOW {
@@ -259,20 +312,18 @@ impl Turns {
 
     /// A window is over.
     fn close(&mut self, window: Tally) {
-        // By themselves naps cost no more than their share: what is less than that has another cause.
-        let least = if self.is_napping { LOAD - LOAD / u64::from(SHARE) } else { LOAD };
+        // By themselves naps cost no more than their share: less than that has another cause, or they are too long.
+        let least = if self.quiet.is_zero() { LOAD - LOAD / u64::from(SHARE) } else { LOAD };
         // A thread that has waited has no load, nor any use for naps where each of its turns is as long as that.
-        if window.time >= 2 * WINDOW || window.replies_a_second() < least {
+        let is_whole = window.time < 2 * WINDOW;
+        if !is_whole || window.replies_a_second() < least {
+            self.suspect = if is_whole && self.is_napping { window } else { Tally::default() };
             self.be_quiet(window.time);
             return;
         }
         self.quiet = Duration::ZERO;
-        if self.unchanged >= SETTLING && self.is_napping {
-            self.napping.add(window);
-        } else if self.unchanged >= SETTLING {
-            self.awake.add(window);
-            self.bearable =
-                if self.awake.is_large() { Duration::ZERO } else { self.awake.between() / SHARE };
+        if self.unchanged >= SETTLING {
+            self.count(window);
         }
         self.allowed = self.bearable.min(window.time_of(WAITING));
         self.windows += 1;
@@ -282,13 +333,24 @@ impl Turns {
         }
     }
 
+    /// A window shows what is done with naps, or without.
+    fn count(&mut self, window: Tally) {
+        if self.is_napping {
+            self.napping.add(window);
+            return;
+        }
+        self.awake.add(window);
+        self.bearable = self.awake.bears();
+        // Without naps there is load again.
+        self.napping.add(std::mem::take(&mut self.suspect));
+    }
+
     /// There was no load for so long.
     fn be_quiet(&mut self, time: Duration) {
         (self.bearable, self.allowed) = Default::default();
         self.quiet += time;
         if self.quiet >= GAP {
             (self.windows, self.awake, self.napping) = Default::default();
-            self.is_doubted = false;
         }
     }
 
@@ -320,18 +382,23 @@ impl Turns {
     /// The trial is over: naps are made longer or shorter, or stay.
     fn judge(&mut self) {
         let before = self.nap;
+        // Else there is nothing to compare: no nap was bearable, or not for long.
+        if self.awake.turns > 0 && (self.napping.turns > 0 || self.nap.is_zero()) {
+            self.compare();
+        }
+        (self.napping, self.suspect) = Default::default();
+        // Its windows are few: what was before the trial counts too, for less.
+        if self.nap == before { self.awake.fade() } else { self.awake = Tally::default() }
+    }
+
+    fn compare(&mut self) {
         let was_doubted = std::mem::take(&mut self.is_doubted);
-        if self.awake.turns == 0 || (self.napping.turns == 0 && !self.nap.is_zero()) {
-            // There was nothing to compare: connections did not bear a nap, or not for long.
-        } else if !self.costs(LOST) {
+        if !self.costs(LOST) {
             self.lengthen();
         } else if was_doubted || self.costs(CLEARLY_LOST) {
             self.shorten();
         } else {
             self.is_doubted = true;
         }
-        self.napping = Tally::default();
-        // Its windows are few: what was before the trial counts too, for less.
-        if self.nap == before { self.awake.fade() } else { self.awake = Tally::default() }
     }
 }

@@ -11,14 +11,24 @@ struct Load {
     turns: Turns,
     now: Instant,
     replies: f64,
-    /// Heard in each window.
+    /// Read several times in each window, and once.
     connections: u64,
+    once: u64,
+    /// Whether the thread waits in a turn, but for its nap, or works.
+    waits: bool,
 }
 
 impl Load {
     /// Of a hundred connections, unless it is said otherwise.
     fn new() -> Self {
-        Self { turns: Turns::default(), now: Instant::now(), replies: 0.0, connections: 100 }
+        Self {
+            turns: Turns::default(),
+            now: Instant::now(),
+            replies: 0.0,
+            connections: 100,
+            once: 0,
+            waits: true,
+        }
     }
 
     /// Turns for so long, in each of which `replies` are written of so many octets, after the time that it takes
@@ -33,8 +43,9 @@ impl Load {
         let (mut answered, mut napped) = (0, Duration::ZERO);
         while self.now - began < time {
             let nap = self.turns.end_turn(self.now);
-            self.turns.window.connections = self.connections;
             let (took, replies) = turn(nap);
+            let begins = if self.waits { self.now + took } else { self.now + nap };
+            self.turns.begin_turn(begins);
             self.now += took;
             self.replies += replies;
             while self.replies >= 1.0 {
@@ -43,6 +54,10 @@ impl Load {
                 self.turns.window.replies += 1;
                 self.turns.window.octets += octets;
             }
+            let window = &mut self.turns.window;
+            window.connections = self.connections;
+            window.reads = window.replies;
+            window.rereads = window.reads.saturating_sub(self.connections + self.once);
             napped += nap;
         }
         let time = (self.now - began).as_secs_f64();
@@ -119,7 +134,7 @@ fn a_slow_moment_of_few_connections_does_not_bring_them_naps() {
         (took, 20.0)
     };
     let mut load = Load::new();
-    load.connections = 28;
+    (load.connections, load.once) = (20, 8);
     let (_, napped) = load.run(20 * SECOND, 500, uneven);
     assert!(napped == 0.0, "{napped} of the time");
 }
@@ -128,27 +143,80 @@ fn a_slow_moment_of_few_connections_does_not_bring_them_naps() {
 fn connections_that_wait_lose_less_than_a_naps_share_of_their_time() {
     // Here all of them wait for the whole nap; where each comes at its own time, it is half of that.
     let least = 1.0 - 1.0 / f64::from(SHARE + 1);
-    for (connections, between) in [(30, 2_900), (30, 1_000)] {
+    for (connections, between) in [(30, 2_900), (30, 1_700)] {
         let kept = kept(connections, between);
         assert!(kept.iter().all(|kept| (least..0.97).contains(kept)), "{kept:?} at {between}");
     }
-    // A quarter is found to be too much.
-    let kept = kept(20, 500);
-    assert!(kept[0] > least && kept[1] > 0.97, "{kept:?}");
 }
 
 #[test]
-fn some_that_wait_among_many_slow_ones_lose_little() {
-    // Eight that are fast, and in each window fifty others: the mean says nothing about the eight.
-    let mixed = |nap: Duration| {
-        let took = nap + 160 * MICROSECOND;
-        (took, 8.0 + 10_000.0 * took.as_secs_f64())
+fn naps_that_cost_more_than_a_quarter_end() {
+    // Twenty at a time, of which each is another one for every fifth reply.
+    let mut load = Load::new();
+    load.connections = 25;
+    load.run(2 * SECOND, 500, waiting(20, 700));
+    let (rate, _) = load.run(60 * SECOND, 500, waiting(20, 700));
+    assert!(rate > 0.97 * 28_571.0, "{rate} replies a second");
+}
+
+#[test]
+fn naps_that_leave_too_little_for_a_load_end() {
+    // 3,077 replies a second with the longest.
+    let mut load = Load::new();
+    let (rate, _) = load.run(60 * SECOND, 500, waiting(2, 160));
+    assert!(rate > 0.97 * 12_500.0, "{rate} replies a second");
+}
+
+#[test]
+fn a_doubt_passes_with_a_good_trial() {
+    let rate = |replies| Tally { turns: 1, replies, time: SECOND, ..Tally::default() };
+    let mut turns = Turns { allowed: LONGEST, ..Turns::default() };
+    let mut judge = |napping| {
+        turns.awake = rate(60_000);
+        turns.napping = rate(napping);
+        turns.judge();
+        (turns.is_doubted, turns.nap)
     };
+    assert_eq!(judge(44_000), (true, LONGEST));
+    assert_eq!(judge(46_000), (false, LONGEST));
+    assert_eq!(judge(44_000), (true, LONGEST));
+    assert_eq!(judge(44_000), (false, LONGEST / 2));
+    // There is no doubt about so much.
+    assert_eq!(judge(39_000), (false, Duration::ZERO));
+}
+
+#[test]
+fn some_that_wait_among_many_slow_ones_lose_nothing() {
+    // Eight that are fast, and in each window fifty others.
+    let mut load = Load::new();
+    (load.connections, load.once) = (8, 50);
+    let (_, napped) = load.run(20 * SECOND, 500, mixed);
+    assert!(napped == 0.0, "{napped} of the time");
+}
+
+/// Eight connections that wait for each reply, and 10,000 replies a second for others.
+fn mixed(nap: Duration) -> (Duration, f64) {
+    let took = nap + 160 * MICROSECOND;
+    (took, 8.0 + 10_000.0 * took.as_secs_f64())
+}
+
+#[test]
+fn some_that_wait_among_many_lose_little() {
+    // Where the others are read several times in a window, too, their mean says nothing about the eight.
     let mut load = Load::new();
     load.connections = 58;
     load.run(2 * SECOND, 500, mixed);
     let (rate, _) = load.run(60 * SECOND, 500, mixed);
     assert!(rate > 0.95 * 60_000.0, "{rate} replies a second");
+}
+
+#[test]
+fn connections_that_are_all_slow_bear_the_longest_naps() {
+    // Each is elsewhere: it says something in every second window. A few are faster.
+    let mut load = Load::new();
+    (load.connections, load.once) = (4, 280);
+    let (_, napped) = load.run(SECOND, 500, busy(60_000.0));
+    assert!(napped > 0.8, "{napped} of the time");
 }
 
 #[test]
@@ -216,6 +284,31 @@ fn the_end_of_a_burst_is_no_loss() {
 }
 
 #[test]
+fn too_little_without_naps_is_not_theirs() {
+    let mut load = Load::new();
+    load.run(3 * WINDOW, 500, busy(60_000.0));
+    load.run(2 * WINDOW, 500, busy(900.0));
+    load.run(6 * WINDOW, 500, busy(60_000.0));
+    assert_eq!(load.turns.napping.turns, 0);
+    assert!(load.turns.awake.turns > 0);
+}
+
+#[test]
+fn a_load_that_is_just_one_is_judged_by_all_of_its_windows() {
+    let time = Cell::new(Duration::ZERO);
+    let uneven = |nap: Duration| {
+        let is_high = time.get().as_millis() % 40 < 10;
+        let took = nap + 30 * MICROSECOND;
+        time.set(time.get() + took);
+        (took, if is_high { 10_500.0 } else { 7_000.0 } * took.as_secs_f64())
+    };
+    let mut load = Load::new();
+    let (_, napped) = load.run(60 * SECOND, 500, uneven);
+    assert_eq!((load.turns.nap, load.turns.pause), (LONGEST, 0));
+    assert!(napped > 0.8, "{napped} of the time");
+}
+
+#[test]
 fn a_trial_without_naps_tells_nothing() {
     let mut load = Load::new();
     load.turns.nap = LONGEST / 2;
@@ -226,17 +319,23 @@ fn a_trial_without_naps_tells_nothing() {
 }
 
 #[test]
-fn a_thread_that_is_never_idle_does_not_nap_for_long() {
+fn a_thread_that_is_never_idle_does_not_nap() {
     // Its senders are faster than it is, and a nap is all time lost.
     for connections in [8, 31, 32, 1_000] {
         let full = |nap: Duration| (nap + 8 * connections * MICROSECOND, f64::from(connections));
         let mut load = Load::new();
         load.connections = connections.into();
-        let (rate, napped) = load.run(60 * SECOND, 500, full);
-        assert!(rate > 0.98 * 125_000.0, "{rate} replies a second for {connections}");
-        // A small part of a long turn would not show in the rate.
-        assert!(connections < 32 || napped < 0.001, "{napped} of the time for {connections}");
+        load.waits = false;
+        let (_, napped) = load.run(60 * SECOND, 500, full);
+        // What is small beside a long turn would not show in the rate.
+        assert!(napped == 0.0, "{napped} of the time for {connections}");
     }
+    // Thirty with TLS: a nap would be less than a third of what lies between two replies, and cost less than a quarter.
+    let mut load = Load::new();
+    load.connections = 30;
+    load.waits = false;
+    let (_, napped) = load.run(60 * SECOND, 500, |nap| (nap + 30 * 60 * MICROSECOND, 30.0));
+    assert!(napped == 0.0, "{napped} of the time");
 }
 
 #[test]
@@ -258,20 +357,23 @@ fn without_load_there_is_no_nap() {
 }
 
 #[test]
-fn a_connection_counts_once_a_window() {
+fn a_connection_counts_once_in_each_window_in_which_it_is_read_again() {
     begin();
-    let mut heard = [Heard::default(), Heard::default()];
-    for octets in [1, 2, 3] {
-        for heard in &mut heard {
+    let mut heard = [Heard::default(), Heard::default(), Heard::default()];
+    let [first, second, third] = &mut heard;
+    for (heard, octets) in [(first, 1), (second, 2)] {
+        for _ in 0..3 {
             heard.octets(octets);
         }
     }
-    assert_eq!(counted(), (2, 12, 0));
+    third.octets(3);
+    let reads = || TURNS.with_borrow(|turns| (turns.window.reads, turns.window.rereads));
+    assert_eq!((counted(), reads()), ((2, 12, 0), (7, 4)));
     TURNS.with_borrow_mut(|turns| turns.window_number += 1);
-    for heard in &mut heard {
-        heard.octets(1);
+    for _ in 0..2 {
+        third.octets(1);
     }
-    assert_eq!(counted(), (4, 14, 0));
+    assert_eq!((counted(), reads()), ((3, 14, 0), (9, 5)));
 }
 
 #[test]
@@ -302,7 +404,8 @@ fn a_turn_ends_with_a_nap() {
     };
     TURNS.set(napping);
     end_turn();
-    assert!(now.elapsed() >= LONGEST, "{:?}", now.elapsed());
+    // What the system adds is no promise.
+    assert!(now.elapsed() >= LONGEST.saturating_sub(SLACK), "{:?}", now.elapsed());
 }
 
 #[test]
