@@ -5,10 +5,11 @@
 //! switches of threads, nobody who has to wake it, and workers that are called once for several messages.
 //!
 //! A nap costs time, for each reply as much as is left of it. Senders that are busy anyhow do not notice; those that
-//! wait for their replies send less. So a nap is a small part of what a connection takes from one reply to its next. That
+//! wait for their replies send less. So a nap is a small part of what a connection takes from one read to its next. That
 //! is a mean, and some may wait among many that do not: so naps become shorter, down to none, where they cost too much of
 //! the rate.
 
+mod tally;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -16,6 +17,7 @@ use std::cell::RefCell;
 use std::io;
 use std::time::{Duration, Instant};
 
+use tally::{SHARE, Tally, WAITING, WINDOW};
 use tokio::runtime::{Builder, Runtime};
 
 // The figures are those that gained most in `make bench` on two cores.
@@ -28,18 +30,6 @@ const SHORTEST: Duration = Duration::from_micros(150);
 const SLACK: Duration = Duration::from_micros(50);
 /// Replies a second under which a turn finds too little even behind a nap; a load has ended where they are a third less.
 const LOAD: u64 = 10_000;
-/// A nap is so small a part of the time from one read of a connection to its next, in the mean of those that are read
-/// several times in a window. Connections that come for one mail each count as many: who opens them may open more.
-const SHARE: u32 = 3;
-/// Those do not count where they have less than one of so many reads: all others are as slow as a window is long.
-const FEW: u64 = 4;
-/// A thread that waits for less than one part in so many of its time has turns that are large without a nap, and a nap would
-/// be lost.
-const IDLE: u32 = 16;
-/// Octets that may come during a nap: more would not be in the processor's cache any more when they are read.
-const WAITING: u64 = 128 << 10;
-/// Time is counted in windows, each with naps or without any.
-const WINDOW: Duration = Duration::from_millis(5);
 /// Naps are judged after so many cycles; where there are none, and where the judgement is clear, after a short one.
 const TRIAL: u32 = 2;
 /// Windows in which senders get used to naps, or to none: they say nothing about either.
@@ -114,79 +104,6 @@ fn end_turn() {
     if !nap.is_zero() {
         // Not a wait of the runtime's: that would end with the first octets that come.
         std::thread::sleep(nap.saturating_sub(SLACK));
-    }
-}
-
-/// What was done in a window, or in several.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    turns: u64,
-    reads: u64,
-    /// Those of connections that were read in the same window before.
-    rereads: u64,
-    /// How many those were, in each window.
-    connections: u64,
-    replies: u64,
-    octets: u64,
-    time: Duration,
-    /// How much of it the thread had nothing to do.
-    idle: Duration,
-}
-
-impl Tally {
-    fn add(&mut self, other: Self) {
-        self.turns += other.turns;
-        self.reads += other.reads;
-        self.rereads += other.rereads;
-        self.connections += other.connections;
-        self.replies += other.replies;
-        self.octets += other.octets;
-        self.time += other.time;
-        self.idle += other.idle;
-    }
-
-    fn fade(&mut self) {
-        *self = Self {
-            turns: self.turns / 2,
-            reads: self.reads / 2,
-            rereads: self.rereads / 2,
-            connections: self.connections / 2,
-            replies: self.replies / 2,
-            octets: self.octets / 2,
-            time: self.time / 2,
-            idle: self.idle / 2,
-        };
-    }
-
-    fn nanoseconds(&self) -> u64 {
-        u64::try_from(self.time.as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    fn replies_a_second(&self) -> u64 {
-        self.replies.saturating_mul(1_000_000_000) / self.nanoseconds().max(1)
-    }
-
-    /// From one read of a connection to its next, in the mean of those that are read several times in a window.
-    fn between(&self) -> Duration {
-        let reads = self.rereads + self.connections;
-        if FEW * reads < self.reads {
-            return WINDOW;
-        }
-        let window = u64::try_from(WINDOW.as_nanos()).unwrap_or(u64::MAX);
-        Duration::from_nanos(window.saturating_mul(self.connections) / reads.max(1))
-    }
-
-    /// The time in which so many octets come.
-    fn time_of(&self, octets: u64) -> Duration {
-        Duration::from_nanos(self.nanoseconds().saturating_mul(octets) / self.octets.max(1))
-    }
-
-    /// How long a nap may be, by these windows without any.
-    fn bears(&self) -> Duration {
-        if self.idle < self.time / IDLE {
-            return Duration::ZERO;
-        }
-        (self.between() / SHARE).min(self.time_of(WAITING))
     }
 }
 
