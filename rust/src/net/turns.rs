@@ -24,8 +24,8 @@ use tokio::runtime::{Builder, Runtime};
 
 /// The longest nap. A reply waits for two at most: for its command to be heard, and for the answer of a worker.
 const LONGEST: Duration = Duration::from_micros(500);
-/// A shorter one costs as much as it saves.
-const SHORTEST: Duration = Duration::from_micros(150);
+/// A shorter one costs more of the rate than it saves of the CPU: a reply waits for it, and a turn is hardly larger.
+const SHORTEST: Duration = Duration::from_micros(250);
 /// By so much the system makes each longer than it was asked to (`PR_SET_TIMERSLACK` in prctl(2)).
 const SLACK: Duration = Duration::from_micros(50);
 /// Replies a second under which a turn finds too little even behind a nap; a load has ended where they are a third less.

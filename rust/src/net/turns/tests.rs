@@ -308,13 +308,13 @@ fn a_connection_counts_once_in_each_window_in_which_it_is_read_again() {
 fn what_comes_during_a_nap_fits_the_cache() {
     let longest = Cell::new(Duration::ZERO);
     let turn = busy(60_000.0);
-    // 600 MB/s: 131,072 octets in 218 µs.
-    Load::new().run(2 * SECOND, 10_000, |nap| {
+    // 450 MB/s: 131,072 octets in 291 µs.
+    Load::new().run(2 * SECOND, 7_500, |nap| {
         longest.set(nap.max(longest.get()));
         turn(nap)
     });
     let longest = longest.get();
-    assert!((200 * MICROSECOND..240 * MICROSECOND).contains(&longest), "{longest:?}");
+    assert!((270 * MICROSECOND..320 * MICROSECOND).contains(&longest), "{longest:?}");
     let mut load = Load::new();
     let (_, napped) = load.run(2 * SECOND, 25_000, busy(60_000.0));
     assert!(napped == 0.0, "{napped} of the time");
