@@ -28,11 +28,12 @@ const LONGEST: Duration = Duration::from_micros(500);
 const SHORTEST: Duration = Duration::from_micros(250);
 /// By so much the system makes each longer than it was asked to (`PR_SET_TIMERSLACK` in prctl(2)).
 const SLACK: Duration = Duration::from_micros(50);
-/// Replies a second under which a turn finds too little even behind a nap; a load has ended where they are a third less.
+/// Reads and replies a second under which a turn finds too little even behind a nap; a load has ended where they are a third
+/// less.
 const LOAD: u64 = 10_000;
 /// Naps are judged after so many cycles; where there are none, and where the judgement is clear, after a short one.
 const TRIAL: u32 = 2;
-/// Windows in which senders get used to naps, or to none: they say nothing about either.
+/// Windows in which senders get used to naps, or to none: they say nothing about either, unless naps leave no load at all.
 const SETTLING: u32 = 4;
 /// Times the nap before, where that was good.
 const LONGER: u32 = 3;
@@ -46,6 +47,8 @@ const SHORTEST_PAUSE: u32 = 4;
 const LONGEST_PAUSE: u32 = 128;
 /// What was counted before so long without load tells nothing about what comes.
 const GAP: Duration = Duration::from_secs(1);
+/// It is judged then, where there were naps for at least so long: the last window is not a whole one.
+const LEAST: Duration = Duration::from_millis(40);
 
 thread_local! {
     static TURNS: RefCell<Turns> = RefCell::new(Turns::default());
@@ -230,10 +233,11 @@ impl Turns {
     /// A window is over.
     fn close(&mut self, window: Tally) {
         // By themselves naps cost no more than their share: less than that has another cause, or they are too long.
-        let least = if self.quiet.is_zero() { LOAD - LOAD / u64::from(SHARE) } else { LOAD };
+        let goes_on = self.quiet.is_zero() || self.suspect.turns > 0;
+        let least = if goes_on { LOAD - LOAD / u64::from(SHARE) } else { LOAD };
         // A thread that has waited has no load, nor any use for naps where each of its turns is as long as that.
         let is_whole = window.time < 2 * WINDOW;
-        if !is_whole || window.replies_a_second() < least {
+        if !is_whole || window.load_a_second() < least {
             self.suspect = if is_whole && self.is_napping { window } else { Tally::default() };
             self.be_quiet(window.time);
             return;
@@ -267,6 +271,9 @@ impl Turns {
         (self.bearable, self.allowed) = Default::default();
         self.quiet += time;
         if self.quiet >= GAP {
+            if self.napping.time >= LEAST && self.costs(LOST) {
+                self.compare();
+            }
             (self.windows, self.awake, self.napping) = Default::default();
         }
     }

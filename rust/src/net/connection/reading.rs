@@ -102,11 +102,11 @@ impl Connection {
             let room = room.clamp(1, buffer.len());
             let buffer = buffer.get_mut(..room).unwrap_or_default();
             let count = std::task::ready!(self.stream.poll_read(context, buffer))?;
-            self.heard.octets(count);
             let octets = buffer.get_mut(..count).unwrap_or_default();
             if octets.is_empty() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
+            self.heard.octets(count);
             if self.tls.is_some() {
                 return Poll::Ready(self.consume_records(octets));
             }

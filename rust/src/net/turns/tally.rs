@@ -7,8 +7,11 @@ pub(super) const WINDOW: Duration = Duration::from_millis(5);
 /// A nap is so small a part of the time from one read of a connection to its next, in the mean of those that are read
 /// several times in a window. Connections that come for one mail each count as many: who opens them may open more.
 pub(super) const SHARE: u32 = 3;
-/// Those do not count where they have less than one of so many reads: all others are as slow as a window is long.
+/// Those do not count where they have less than one of so many reads, and are not fast themselves: all others are as slow
+/// as a window is long.
 const FEW: u64 = 4;
+/// A connection is fast that is read so many times in a window.
+const FAST: u64 = 8;
 /// A thread that waits for less than one part in so many of its time has turns that are large without a nap, and a nap would
 /// be lost.
 const IDLE: u32 = 16;
@@ -64,12 +67,18 @@ impl Tally {
         self.replies.saturating_mul(1_000_000_000) / self.nanoseconds().max(1)
     }
 
+    /// What a turn hears and answers, whichever is less: many replies to one read have no use for a longer turn.
+    pub(super) fn load_a_second(&self) -> u64 {
+        self.replies.min(self.reads).saturating_mul(1_000_000_000) / self.nanoseconds().max(1)
+    }
+
     /// From one read of a connection to its next, in the mean of those that are read several times in a window.
     fn between(&self) -> Duration {
         let reads = self.rereads + self.connections;
-        if FEW * reads < self.reads {
+        if FEW * reads < self.reads && reads <= FAST * self.connections {
             return WINDOW;
         }
+        // Some windows are longer than that, and naps then shorter than they could be.
         let window = u64::try_from(WINDOW.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(window.saturating_mul(self.connections) / reads.max(1))
     }

@@ -13,7 +13,7 @@ pub(in crate::net) fn begin() {
     TURNS.set(Turns { window_number: 1, ..Turns::default() });
 }
 
-/// How many connections were heard in this window, how many octets of them, and how many replies they got.
+/// How many connections were heard several times in this window, how many octets there were, and how many replies they got.
 pub(in crate::net) fn counted() -> (u64, u64, u64) {
     let window = TURNS.with_borrow(|turns| turns.window);
     (window.connections, window.octets, window.replies)
@@ -45,7 +45,9 @@ fn kept(connections: u32, between: u32) -> [f64; 2] {
 
 #[test]
 fn few_connections_that_wait_for_their_replies_lose_nothing() {
-    for (connections, between) in [(1, 66), (2, 160), (8, 160), (3, 160), (4, 300), (30, 390)] {
+    for (connections, between) in
+        [(1, 66), (2, 160), (8, 160), (3, 160), (4, 300), (30, 390), (30, 740)]
+    {
         let kept = kept(connections, between);
         assert!(kept.iter().all(|kept| *kept > 0.99), "{kept:?} for {connections}");
     }
@@ -57,7 +59,7 @@ fn a_slow_moment_of_few_connections_does_not_bring_them_naps() {
     let time = Cell::new(Duration::ZERO);
     let uneven = |nap: Duration| {
         let is_slow = time.get().as_millis() % 100 < 5;
-        let took = nap + if is_slow { 500 } else { 200 } * MICROSECOND;
+        let took = nap + if is_slow { 1_000 } else { 200 } * MICROSECOND;
         time.set(time.get() + took);
         (took, 20.0)
     };
@@ -237,6 +239,53 @@ fn a_load_that_is_just_one_is_judged_by_all_of_its_windows() {
 }
 
 #[test]
+fn many_replies_to_few_reads_are_no_load() {
+    // LMTP with fifty recipients a mail, pipelined.
+    let mut load = Load::new();
+    (load.connections, load.replies_a_read) = (1, 50);
+    let (_, napped) = load.run(SECOND, 500, busy(40_000.0));
+    assert!(napped == 0.0, "{napped} of the time");
+}
+
+#[test]
+fn a_fast_one_among_slow_ones_loses_nothing() {
+    let mixed = |nap: Duration| {
+        let took = nap + 160 * MICROSECOND;
+        (took, 1.0 + 24_000.0 * took.as_secs_f64())
+    };
+    let mut load = Load::new();
+    (load.connections, load.once) = (1, 120);
+    let (_, napped) = load.run(SECOND, 500, mixed);
+    assert!(napped == 0.0, "{napped} of the time");
+}
+
+#[test]
+fn bursts_are_judged_when_they_are_over() {
+    let mut load = Load::new();
+    for _ in 0..8 {
+        // Heard as if they were a hundred; 27 of a hundred replies are lost by the longest naps.
+        load.run(SECOND / 5, 500, waiting(30, 1_350));
+        load.run(3 * SECOND / 2, 500, busy(900.0));
+    }
+    assert!(load.turns.pause > 0 && load.turns.nap < LONGEST, "{:?}", load.turns);
+}
+
+#[test]
+fn a_peak_of_what_is_just_no_load_does_not_bring_naps_for_good() {
+    // Two that take 160 µs, or 230: 8,696 replies a second, and peaks of 12,500.
+    let time = Cell::new(Duration::ZERO);
+    let peaks = |nap: Duration| {
+        let is_high = time.get().as_millis() % 100 < 8;
+        let took = nap + if is_high { 160 } else { 230 } * MICROSECOND;
+        time.set(time.get() + took);
+        (took, 2.0)
+    };
+    let mut load = Load::new();
+    load.run(10 * SECOND, 500, peaks);
+    assert_eq!(load.turns.nap, Duration::ZERO);
+}
+
+#[test]
 fn a_trial_without_naps_tells_nothing() {
     let mut load = Load::new();
     load.turns.nap = LONGEST / 2;
@@ -249,7 +298,7 @@ fn a_trial_without_naps_tells_nothing() {
 #[test]
 fn a_thread_that_is_never_idle_does_not_nap() {
     // Its senders are faster than it is, and a nap is all time lost.
-    for connections in [8, 31, 32, 1_000] {
+    for connections in [8, 100, 400, 1_000] {
         let full = |nap: Duration| (nap + 8 * connections * MICROSECOND, f64::from(connections));
         let mut load = Load::new();
         load.connections = connections.into();
@@ -338,6 +387,7 @@ fn a_turn_ends_with_a_nap() {
 
 #[test]
 fn the_runtime_ends_turns() {
+    begin();
     let naps = runtime().unwrap().block_on(async {
         let began = Instant::now();
         let is_napping = || TURNS.with_borrow(|turns| turns.is_napping);

@@ -13,6 +13,8 @@ pub(super) struct Load {
     /// Read several times in each window, and once.
     pub(super) connections: u64,
     pub(super) once: u64,
+    /// Replies to each read.
+    pub(super) replies_a_read: u64,
     /// Whether the thread waits in a turn, but for its nap, or works.
     pub(super) waits: bool,
 }
@@ -26,6 +28,7 @@ impl Load {
             replies: 0.0,
             connections: 100,
             once: 0,
+            replies_a_read: 1,
             waits: true,
         }
     }
@@ -55,7 +58,7 @@ impl Load {
             }
             let window = &mut self.turns.window;
             window.connections = self.connections;
-            window.reads = window.replies;
+            window.reads = window.replies / self.replies_a_read;
             window.rereads = window.reads.saturating_sub(self.connections + self.once);
             napped += nap;
         }
