@@ -28,7 +28,7 @@ from guerrilla.processes.channel import (
 )
 from guerrilla.processes.wire import TooLongError, Wire, WireError, close_all
 from tests.test_inherited import without_descriptors
-from tests.wire import until
+from tests.wire import descriptors, no_more_than
 
 PATIENCE = 20.0
 
@@ -42,10 +42,6 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 Pair = tuple[socket.socket, socket.socket]
-
-
-def open_descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 def test_lines_come_whole_however_they_are_cut(pair: Pair) -> None:
@@ -261,7 +257,7 @@ def test_descriptors_are_closed_once_a_request_is_answered(pair: Pair) -> None:
 def test_descriptors_that_cannot_be_taken_refuse_their_request_alone(
     pair: Pair, count: int
 ) -> None:
-    before = open_descriptors()
+    before = descriptors()
     taken: list[int] = []
     both = Both(
         pair,
@@ -281,7 +277,7 @@ def test_descriptors_that_cannot_be_taken_refuse_their_request_alone(
     os.close(writer)
     assert os.read(reader, 1) == b""
     os.close(reader)
-    until(lambda: open_descriptors() <= before)
+    no_more_than(before)
     both.end()
 
 
@@ -385,12 +381,12 @@ def test_a_refusal_of_a_child_that_is_not_believed(
 
 
 def test_nothing_stays_open() -> None:
-    before = open_descriptors()
+    before = descriptors()
     both = Both(socket.socketpair(), {"echo": lambda *_: 1})
     assert both.asking.ask("echo") == 1
     both.end()
     both.answering.close()
-    until(lambda: open_descriptors() <= before)
+    no_more_than(before)
 
 
 def test_a_config_travels() -> None:

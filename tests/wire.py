@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import statistics
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -190,6 +191,26 @@ def until(true: Callable[[], object], patience: float = PATIENCE) -> None:
     while not true():
         assert time.monotonic() < limit, "it did not happen in time"
         time.sleep(0.005)
+
+
+def descriptors() -> dict[str, str]:
+    """What this process has open, by number; what others in it close meanwhile is left out."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return found
+
+
+def no_more_than(before: Mapping[str, str]) -> None:
+    """Waits until nothing is open that was not before; fails with what is."""
+
+    def opened() -> dict[str, str]:
+        return {number: of for number, of in descriptors().items() if before.get(number) != of}
+
+    with contextlib.suppress(AssertionError):
+        until(lambda: not opened())
+    assert opened() == {}
 
 
 def peak_memory(pid: int) -> int:
