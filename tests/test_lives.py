@@ -21,7 +21,7 @@ from guerrilla.processes.children import DELAYS, Child, State
 from guerrilla.processes.lives import _BOOT, Life, ending
 from guerrilla.processes.parent import Parent
 from guerrilla.processes.vigil import Vigil
-from tests.wire import descriptors, no_more_than, until
+from tests.wire import descriptors, opened_since, until
 
 TIMEOUT = 30.0
 PATIENCE = 20.0
@@ -121,7 +121,7 @@ def test_what_cannot_be_begun_leaves_nothing(monkeypatch: pytest.MonkeyPatch) ->
     before = descriptors()
     with pytest.raises(RuntimeError, match="can't start new thread"):
         Life(0, lambda: PATIENCE)
-    no_more_than(before)
+    assert opened_since(before) == {}
     with pytest.raises(ProcessLookupError):
         os.kill(spawned[0], 0)
 

@@ -202,15 +202,16 @@ def descriptors() -> dict[str, str]:
     return found
 
 
+def opened_since(before: Mapping[str, str]) -> dict[str, str]:
+    """What is open that was not before."""
+    return {number: of for number, of in descriptors().items() if before.get(number) != of}
+
+
 def no_more_than(before: Mapping[str, str]) -> None:
-    """Waits until nothing is open that was not before; fails with what is."""
-
-    def opened() -> dict[str, str]:
-        return {number: of for number, of in descriptors().items() if before.get(number) != of}
-
+    """Waits until another thread has closed what was not open before; fails with what is."""
     with contextlib.suppress(AssertionError):
-        until(lambda: not opened())
-    assert opened() == {}
+        until(lambda: not opened_since(before))
+    assert opened_since(before) == {}
 
 
 def peak_memory(pid: int) -> int:

@@ -199,7 +199,6 @@ impl Turns {
     /// The nap before the next turn; zero where there is to be none.
     fn end_turn(&mut self, now: Instant) -> Duration {
         self.ended = Some(now);
-        self.window.turns += 1;
         self.window.time = now.duration_since(*self.began.get_or_insert(now));
         if self.window.time >= WINDOW {
             self.began = Some(now);
@@ -233,7 +232,7 @@ impl Turns {
     /// A window is over.
     fn close(&mut self, window: Tally) {
         // By themselves naps cost no more than their share: less than that has another cause, or they are too long.
-        let goes_on = self.quiet.is_zero() || self.suspect.turns > 0;
+        let goes_on = self.quiet.is_zero() || !self.suspect.is_empty();
         let least = if goes_on { LOAD - LOAD / u64::from(SHARE) } else { LOAD };
         // A thread that has waited has no load, nor any use for naps where each of its turns is as long as that.
         let is_whole = window.time < 2 * WINDOW;
@@ -281,7 +280,7 @@ impl Turns {
     /// Whether naps cost one of so many replies, or more.
     fn costs(&self, one_of: u64) -> bool {
         let awake = self.awake.replies_a_second();
-        self.napping.turns > 0 && self.napping.replies_a_second() <= awake - awake / one_of
+        !self.napping.is_empty() && self.napping.replies_a_second() <= awake - awake / one_of
     }
 
     /// Naps were good.
@@ -307,7 +306,7 @@ impl Turns {
     fn judge(&mut self) {
         let before = self.nap;
         // Else there is nothing to compare: no nap was bearable, or not for long.
-        if self.awake.turns > 0 && (self.napping.turns > 0 || self.nap.is_zero()) {
+        if !self.awake.is_empty() && (!self.napping.is_empty() || self.nap.is_zero()) {
             self.compare();
         }
         (self.napping, self.suspect) = Default::default();

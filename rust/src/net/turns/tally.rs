@@ -21,7 +21,6 @@ pub(super) const WAITING: u64 = 128 << 10;
 /// What was done in a window, or in several.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
-    pub(super) turns: u64,
     pub(super) reads: u64,
     /// Those of connections that were read in the same window before.
     pub(super) rereads: u64,
@@ -36,7 +35,6 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn add(&mut self, other: Self) {
-        self.turns += other.turns;
         self.reads += other.reads;
         self.rereads += other.rereads;
         self.connections += other.connections;
@@ -48,7 +46,6 @@ impl Tally {
 
     pub(super) fn fade(&mut self) {
         *self = Self {
-            turns: self.turns / 2,
             reads: self.reads / 2,
             rereads: self.rereads / 2,
             connections: self.connections / 2,
@@ -59,17 +56,25 @@ impl Tally {
         };
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.time.is_zero()
+    }
+
     fn nanoseconds(&self) -> u64 {
         u64::try_from(self.time.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    fn a_second(&self, count: u64) -> u64 {
+        count.saturating_mul(1_000_000_000) / self.nanoseconds().max(1)
+    }
+
     pub(super) fn replies_a_second(&self) -> u64 {
-        self.replies.saturating_mul(1_000_000_000) / self.nanoseconds().max(1)
+        self.a_second(self.replies)
     }
 
     /// What a turn hears and answers, whichever is less: many replies to one read have no use for a longer turn.
     pub(super) fn load_a_second(&self) -> u64 {
-        self.replies.min(self.reads).saturating_mul(1_000_000_000) / self.nanoseconds().max(1)
+        self.a_second(self.replies.min(self.reads))
     }
 
     /// From one read of a connection to its next, in the mean of those that are read several times in a window.
