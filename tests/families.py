@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import smtplib
 import socket
 from collections.abc import Callable, Iterator
@@ -95,6 +97,26 @@ def is_there(pid: int) -> bool:
 
 def is_gone(pid: int) -> bool:
     return not is_there(pid)
+
+
+def stands_still(pid: int) -> bool:
+    """Whether all threads of a process have stopped."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            stat = (thread / "stat").read_text()
+            if stat.rpartition(")")[2].split()[0] not in "TZX":
+                return False
+    return True
+
+
+def halt(pid: int) -> None:
+    """Stops a process, and waits until it does nothing more.
+
+    The signal is told to one of its threads. Until that one is given a core the others go on: they
+    greet who comes, and answer what they are asked.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: stands_still(pid))
 
 
 def send(daemon: RunningDaemon, subject: str = "hello") -> tuple[int, bytes]:

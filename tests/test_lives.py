@@ -21,6 +21,7 @@ from guerrilla.processes.children import DELAYS, Child, State
 from guerrilla.processes.lives import _BOOT, Life, ending
 from guerrilla.processes.parent import Parent
 from guerrilla.processes.vigil import Vigil
+from tests.families import halt
 from tests.wire import descriptors, opened_since, until
 
 TIMEOUT = 30.0
@@ -68,7 +69,7 @@ def test_it_ends_when_its_parent_says_no_more(life: Life) -> None:
 
 def test_it_is_killed_when_it_does_not() -> None:
     life = Life(0, lambda: 0.1)
-    os.kill(life.pid, signal.SIGSTOP)
+    halt(life.pid)
     life.asking.end()
     assert life.wait() == -signal.SIGKILL
 
@@ -231,7 +232,7 @@ def test_one_that_is_to_end_and_does_not_is_killed(
     life = child.life
     assert life is not None
     assert child.away == 0
-    os.kill(life.pid, signal.SIGSTOP)
+    halt(life.pid)
     child.leaves(life) if says_so else child.replace()
     assert (child.state, child.asking) == (State.STOPPING, None)
     child.end_if_late()
@@ -342,7 +343,7 @@ def test_how_one_ended_that_is_replaced_is_told(
     life = child.life
     assert life is not None
     if number is not None:
-        os.kill(life.pid, signal.SIGSTOP)  # It would end well.
+        halt(life.pid)  # It would end well.
     child.replace()
     if number is not None:
         os.kill(life.pid, number)

@@ -20,6 +20,7 @@ from tests.families import (
     Make,
     answers,
     asked,
+    halt,
     make,
     pids,
     processes,
@@ -67,7 +68,7 @@ def test_who_waits_for_a_child_that_dies_is_served_by_its_successor(make: Make) 
         served = [stack.enter_context(Wire(daemon.port)) for _ in range(24)]
         on_first, on_second = (one["clients"] for one in processes(daemon))
         assert on_first + on_second == 24
-        os.kill(first, signal.SIGSTOP)
+        halt(first)
         # About half of them are in the queue of the one that does not run.
         waiting = [stack.enter_context(Wire(daemon.port, greeted=False)) for _ in range(24)]
         os.kill(first, signal.SIGKILL)
@@ -200,7 +201,7 @@ def test_a_service_manager_hears_of_all_of_them(make: Make, tmp_path: Path) -> N
         assert manager.recv(4096) == b"WATCHDOG=1"
         # One that stands still is looked after, and no reason to end all others.
         first = pids(daemon)[0]
-        os.kill(first, signal.SIGSTOP)
+        halt(first)
         assert [manager.recv(4096) for _ in range(3)] == [b"WATCHDOG=1"] * 3
         os.kill(first, signal.SIGCONT)
         # All that was said came from the parent alone.

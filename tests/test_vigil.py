@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from guerrilla.control.client import ask
+from tests.families import halt
 from tests.running import RunningDaemon
 from tests.wire import Wire, until
 
@@ -45,7 +46,7 @@ def processes(daemon: RunningDaemon) -> list[dict[str, Any]]:
 def test_one_that_stands_still_has_a_successor(daemon: RunningDaemon) -> None:
     first, second = (one["pid"] for one in processes(daemon))
     with ExitStack() as opened:
-        os.kill(first, signal.SIGSTOP)
+        halt(first)
         # About half of them wait for the one that does not run.
         waiting = [opened.enter_context(Wire(daemon.port, greeted=False)) for _ in range(24)]
         for client in waiting:
@@ -61,7 +62,7 @@ def test_one_that_stands_still_has_a_successor(daemon: RunningDaemon) -> None:
 
 def test_a_reload_waits_for_it_no_longer(daemon: RunningDaemon) -> None:
     first = processes(daemon)[0]["pid"]
-    os.kill(first, signal.SIGSTOP)
+    halt(first)
     text = daemon.config_file.read_text()
     daemon.config_file.write_text(text.replace("mx.example.com", "other.example.com"))
     assert ask(f"{daemon.config_file}.sock", "reload", 30.0)["ok"]
@@ -74,7 +75,7 @@ def test_a_reload_waits_for_it_no_longer(daemon: RunningDaemon) -> None:
 
 def test_one_that_is_to_be_replaced_and_does_not_end(daemon: RunningDaemon) -> None:
     first, second = (one["pid"] for one in processes(daemon))
-    os.kill(first, signal.SIGSTOP)
+    halt(first)
     assert ask(f"{daemon.config_file}.sock", "reopen-logs")["ok"]
     assert processes(daemon)[0]["state"] == "stopping"
     until(lambda: processes(daemon)[0]["state"] == "serving")
@@ -85,7 +86,7 @@ def test_one_that_is_to_be_replaced_and_does_not_end(daemon: RunningDaemon) -> N
 def test_one_that_goes_on_in_time_is_left_alone(daemon: RunningDaemon) -> None:
     first = processes(daemon)[0]["pid"]
     for _ in range(4):
-        os.kill(first, signal.SIGSTOP)
+        halt(first)
         threading.Event().wait(0.7)
         os.kill(first, signal.SIGCONT)
         # It answers the next one.

@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tests.wire import GONE, PATIENCE, until
+from tests.families import halt
+from tests.wire import GONE, PATIENCE
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -68,9 +69,7 @@ class Cuts:
 
     def kill(self, pid: int) -> None:
         """Kills a process of the receiver at this moment, having seen what it has open."""
-        os.kill(pid, signal.SIGSTOP)
-        # It takes and closes nothing from here on.
-        until(lambda: stands_still(pid))
+        halt(pid)  # It takes and closes nothing from here on.
         ports = peers(pid, self._port)
         with self.lock:
             self.held += [Cut(port, time.monotonic()) for port in ports]
@@ -147,13 +146,3 @@ def peers(pid: int, port: int) -> set[int]:
         if here == port and there and fields[9] in inodes:
             ports.add(there)
     return ports
-
-
-def stands_still(pid: int) -> bool:
-    """Whether all of its threads have stopped."""
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):
-            stat = (thread / "stat").read_text()
-            if stat.rpartition(")")[2].split()[0] not in "TZX":
-                return False
-    return True

@@ -15,7 +15,8 @@ from typing import Final
 import apsw
 import pytest
 
-from tests.faults.cuts import Cuts, stands_still
+from tests.families import halt
+from tests.faults.cuts import Cuts
 from tests.faults.families import PROCESSES, Family, Orphans, SpooledByAll, Weather
 from tests.faults.load import add, sustain
 from tests.faults.rogues import Rogue, tokens
@@ -123,7 +124,7 @@ def test_a_process_stands_still(
 
         def stop_one(turn: int) -> None:
             pid = family.serving()[turn % PROCESSES]
-            halt(pid, store)
+            halt_without_lock(pid, store)
             try:
                 before = sum_of_mails(store)
                 time.sleep(STILL)
@@ -159,11 +160,10 @@ def mails_of(turn: int, count: int, first: int) -> list[Mail]:
     return mixed_mails(count, first=turn * 1_000_000 + first)
 
 
-def halt(pid: int, store: SQLiteFile) -> None:
+def halt_without_lock(pid: int, store: SQLiteFile) -> None:
     """Stops a process where it has no lock of the database: the other one would wait for that."""
     while True:
-        os.kill(pid, signal.SIGSTOP)
-        until(lambda: stands_still(pid))
+        halt(pid)
         if is_writable(store):
             return
         os.kill(pid, signal.SIGCONT)
