@@ -49,8 +49,9 @@ class FakeDaemon:
 
     def _do(self, what: str) -> None:
         self.did.append(what)
+        hangs = self.hangs  # Who waits for `entered` may change it.
         self.entered.set()
-        if self.hangs:
+        if hangs:
             self.release.wait(PATIENCE)
         if self.error is not None:
             raise self.error

@@ -271,7 +271,7 @@ def test_what_is_called_may_fail_or_stop_the_watch(
 
 def test_a_stop_is_prompt_and_leaves_no_thread(watched: Watched, until: Until) -> None:
     watched.watch.stop()
-    assert not watched.watch._thread.is_alive()
+    until(lambda: not watched.watch._thread.is_alive())
     replace(watched.path, "two")
     assert watched.told == []
 

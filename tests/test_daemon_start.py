@@ -222,9 +222,10 @@ def test_what_has_stopped_starts_again_with_the_config_of_now(
 
 
 def test_a_start_that_failed_can_be_tried_again(make: Make, keeper: type[Keeper]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    # Where nobody else takes the port that is free meanwhile.
+    with socket.create_server(("127.9.2.4", 0)) as taken:
         raw = config()
-        raw["servers"][0]["listen_interface"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        raw["servers"][0]["listen_interface"] = f"127.9.2.4:{taken.getsockname()[1]}"
         daemon = make(raw)
         assert len(problems(daemon)) == 1
     with daemon:

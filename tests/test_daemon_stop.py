@@ -147,8 +147,11 @@ def test_a_second_stop_waits_no_longer_than_its_own_timeout(
     sender.start()
     assert keeper.entered.wait(10)
     results: list[bool] = []
+    stopping = threading.Event()
+    daemon.on_stop = stopping.set
     first = threading.Thread(target=lambda: results.append(daemon.shutdown()))
     first.start()
+    assert stopping.wait(10)
     assert not daemon.wait(0.1)
     assert not daemon.shutdown(0.05)
     assert results == []

@@ -57,7 +57,7 @@ def test_a_batch_is_one_call_and_its_time_counts_once(mail: Mail) -> None:
 
     stage = _book(Batch(slow), mails=[mail("a"), mail("b"), mail("c")])["Batch"]
     assert _counts(stage) == (3, 0, 1)
-    assert 0.06 <= stage["seconds"] < 1
+    assert 0.06 <= stage["seconds"] < 10
     assert stage["buckets"]["0.05"] == 0
     assert stage["buckets"]["10"] == stage["buckets"]["+Inf"] == 1
 
@@ -128,10 +128,10 @@ def test_async_stages_have_a_time_each(mail: Mail) -> None:
             return [None for _ in envelopes]
 
     mails = [mail("a"), mail("b"), mail("away"), mail("late")]
-    found = _book(Slow(), Stage(), Together(Processor.Options()), mails=mails, save_timeout=2)
+    found = _book(Slow(), Stage(), Together(Processor.Options()), mails=mails, save_timeout=4)
     assert _counts(found["Slow"]) == (4, 2, 4)
-    # Side by side, and yet each has its own: twice 0.5, and 2 less what the limit ran before.
-    assert found["Slow"]["seconds"] >= 2.5
+    # Side by side, and yet each has its own: twice 0.5, and 4 less what the limit ran before.
+    assert found["Slow"]["seconds"] >= 3
     assert _counts(found["Stage"]) == (2, 0, 2)
     assert _counts(found["Together"]) == (2, 0, 1)
     assert found["Together"]["seconds"] >= 0.05
@@ -174,7 +174,8 @@ def test_figures_survive_a_replaced_worker_and_a_reload(make: Make, keeper: type
         assert _counts(_keeper(daemon)) == (4, 1, 4)
         stages = [(one["task"], one["stage"]) for one in daemon.status()["stats"]["stages"]]
         assert stages == [("save", "HeadersParser"), ("save", "Keeper"), ("validate", "Keeper")]
-        assert json.loads(json.dumps(daemon.stats())) == daemon.stats()
+        stats = daemon.stats()
+        assert json.loads(json.dumps(stats)) == stats
 
 
 def test_status_and_stats_show_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
