@@ -22,6 +22,7 @@ from guerrilla.pipe import program
 from guerrilla.processors.pipe import PATH, Pipe
 from tests.badmails import BAD
 from tests.pipes import DATA, answers, children, envelope, is_gone, pipe, shell
+from tests.wire import descriptors, no_more_than
 
 IS_ROOT = os.geteuid() == 0
 Until = Callable[[Callable[[], object]], None]
@@ -262,14 +263,14 @@ def test_what_takes_too_long_is_killed_with_all_it_started(
     out: Path, until: Until, caplog: pytest.LogCaptureFixture, rest: str
 ) -> None:
     mail = envelope(data=BAD["big"])
-    stage = shell(STUBBORN + rest, out, pipe_timeout="1500ms")
+    stage = shell(STUBBORN + rest, out, pipe_timeout="4s")
     began = time.monotonic()
     assert answers(stage, mail) == ["451 4.3.0"]
     assert time.monotonic() - began < 15
     pids = [int(pid) for pid in lines(out)[0].split()]
     assert len(pids) == 2
     until(lambda: all(map(is_gone, pids)))
-    assert f"{mail.queued_id}: /bin/sh killed after 1.5 s" in caplog.text
+    assert f"{mail.queued_id}: /bin/sh killed after 4 s" in caplog.text
 
 
 def test_the_deadline_of_the_sender_kills_it(
@@ -278,7 +279,7 @@ def test_the_deadline_of_the_sender_kills_it(
     """It is never left to save a mail that was answered 451."""
     stage = shell(STUBBORN + "wait", out)
     mails = [envelope(received_at=time.time()) for _ in range(2)]
-    assert answers(stage, *mails, save_timeout=1) == ["451 4.3.0"] * 2
+    assert answers(stage, *mails, save_timeout=5) == ["451 4.3.0"] * 2
     until(lambda: all(is_gone(int(pid)) for pid in lines(out)[-1].split()))
     assert "cancelled at its time limit" in caplog.text
 
@@ -305,33 +306,31 @@ def test_who_is_cancelled_twice_lets_go_of_everything() -> None:
             await task
         await so_many(0)
 
-    def files() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    before, files_before = children(), files()
+    before, opened = children(), descriptors()
     for _ in range(3):
         asyncio.run(cancelled())
-    assert files() == files_before
+    no_more_than(opened)
 
 
 def test_what_waits_for_its_turn_has_not_begun(tmp_path: Path) -> None:
     stage = shell(f'touch "$1/$2"; {FOREVER}', tmp_path, "$queue_id", pipe_concurrency=1)
-    mails = [envelope(received_at=time.time()) for _ in range(3)]
+    now = time.time()
+    mails = [envelope(received_at=now) for _ in range(3)]
     assert answers(stage, *mails, save_timeout=0.4) == ["451 4.3.0"] * 3
     assert len(list(tmp_path.iterdir())) <= 2
 
 
 def test_so_many_run_at_a_time_and_no_more(tmp_path: Path) -> None:
-    """Each waits until it has seen a second one, and none may see a third."""
+    """The first two wait until they have seen each other, and none may see a third."""
     script = (
-        'touch "$1/$$"; n=0; while [ $n -lt 2 ]; do n=$(ls "$1" | wc -l); done; '
-        'echo "$n" >> "$2"; sleep 0.05; rm "$1/$$"'
+        'touch "$1/$$"; until [ -e "$3" ]; do [ "$(ls "$1" | wc -l)" -lt 2 ] || touch "$3"; done; '
+        'sleep 0.05; ls "$1" | wc -l >> "$2"; rm "$1/$$"'
     )
     folder, seen = tmp_path / "running", tmp_path / "seen"
     folder.mkdir()
-    stage = shell(script, folder, seen, pipe_concurrency=2)
+    stage = shell(script, folder, seen, tmp_path / "met", pipe_concurrency=2)
     assert answers(stage, *[envelope() for _ in range(6)]) == ["saved"] * 6
-    assert set(lines(seen)) == {"2"}
+    assert set(lines(seen)) <= {"1", "2"}
 
 
 # One a recipient

@@ -44,7 +44,7 @@ def test_a_stop_leaves_no_program_behind(tmp_path: Path) -> None:
     """The one that runs has the time that a stop has, then it is killed."""
     backend = (
         'pipe_command = ["/bin/sh", "-c", "echo $$$$ > pid; exec sleep 1000"]\n'
-        'pipe_timeout = "2s"\n'
+        'pipe_timeout = "6s"\n'
     )
     with RunningDaemon(tmp_path, chain="Pipe", backend=backend) as daemon:
         wire = Wire(daemon.port).begin()

@@ -228,6 +228,8 @@ def test_a_folder_that_the_user_may_not_write_to(folder: Path, until: Until) -> 
         os.chown(log, *ids())
         folder.chmod(0o555)
         daemon.process.send_signal(signal.SIGUSR1)
+        opened = Path(f"/proc/{daemon.pid}/fd")
+        until(lambda: str(log) in {os.path.realpath(one) for one in opened.iterdir()})
         daemon.stop()
     # The last records of the core may come behind it.
     assert "guerrilla.daemon stopped\n" in log.read_text()

@@ -127,7 +127,7 @@ def test_a_message_is_shown_by_whoever_has_it(daemon: RunningDaemon, say: Say) -
             assert say(command, status=1) == [
                 "guerrillad: nosuchmessage: no such message in the spool"
             ]
-        assert ask.states()[ids[0]] == "deferred"
+        until(lambda: ask.states()[ids[0]] == "deferred")
         (error,) = ask.answer("spool-show", id="../1")["errors"]
         assert error.startswith("arguments.id: ")
 

@@ -123,8 +123,12 @@ def test_a_crash_of_a_stage_costs_the_mails_of_its_process_alone(make: Make) -> 
         send(daemon, "crash")
     # Its sender keeps it, and tries again.
     assert send(daemon, "crash")[0] == 250
-    until(lambda: all(one["state"] == "serving" for one in processes(daemon)))
-    assert len({*before} & {*pids(daemon)}) == 1
+
+    def is_replaced() -> bool:
+        now = {one["pid"] for one in processes(daemon) if one["state"] == "serving"}
+        return len(now) == 2 and len({*before} & now) == 1
+
+    until(is_replaced)
     assert [row["subject"] for row in daemon.rows()] == ["crash"]
     assert "was killed by SIGSEGV" in daemon.log_text()
     daemon.stop()

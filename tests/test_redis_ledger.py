@@ -13,6 +13,7 @@ from tests.ledger import CONNECTIONS, KILLS, MAILS, audit, deliver, killer, make
 from tests.running import RunningDaemon
 from tests.services.mariadb import MariaDB
 from tests.services.redis import DURABLE, RedisServer
+from tests.wire import until
 
 CHAIN = "HeadersParser|Hasher|Header|Compressor|Redis"
 
@@ -47,7 +48,6 @@ def test_both_stores_hold_what_was_answered_250(
     tmp_path: Path,
     own_redis: Callable[..., RedisServer],
     mortal_mariadb: MariaDB,
-    until: Callable[[Callable[[], object]], None],
 ) -> None:
     """GuerrillaRedisDB: both are killed, and Redis comes back after the database.
 

@@ -190,7 +190,7 @@ def test_a_name_that_nobody_knows_leaves_the_server_where_it_listens(
 
 
 def test_a_port_in_use_leaves_the_rest_in_force(running: Daemon) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
         port = taken.getsockname()[1]
         new = with_second(port)
         new = new.model_copy(update={"allowed_hosts": ("other.example",)})
@@ -213,7 +213,7 @@ def test_a_port_in_use_leaves_the_rest_in_force(running: Daemon) -> None:
 
 
 def test_a_server_that_cannot_move_stays_where_it_is(running: Daemon, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
         there = f"127.0.0.1:{taken.getsockname()[1]}"
         own = tmp_path / "own.log"
         moved = {"listen_interface": there, "log_file": str(own), "host_name": "moved.example.com"}
@@ -231,7 +231,7 @@ def test_a_server_that_cannot_move_stays_where_it_is(running: Daemon, tmp_path: 
 
 
 def test_a_server_that_cannot_be_enabled_stays_disabled(running: Daemon) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
         port = taken.getsockname()[1]
         reload(running, with_second(port, is_enabled=False))
         before = running.config

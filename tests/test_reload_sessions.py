@@ -116,7 +116,7 @@ def test_the_network_that_is_one_client_changes(make: Make) -> None:
 def is_closed_idle(wire: Wire) -> bool:
     """Who says nothing more is told so."""
     wire.ask(b"NOOP\r\n")
-    wire.socket.settimeout(3)
+    wire.socket.settimeout(8)
     try:
         return wire.rest() == ["421 4.4.2 Timeout, closing the connection"]
     except TimeoutError:
@@ -125,7 +125,7 @@ def is_closed_idle(wire: Wire) -> bool:
 
 def is_closed_in_data(wire: Wire) -> bool:
     wire.begin()
-    wire.socket.settimeout(2)
+    wire.socket.settimeout(8)
     try:
         return wire.line().startswith("421 4.4.2 ")
     except TimeoutError:
@@ -136,7 +136,7 @@ HOPS: Final = b"Received: a\r\nReceived: b\r\n\r\ntext"
 BETWEEN: Final[dict[str, tuple[Any, Probe]]] = {
     "host_name": ("new.example.com", ehlo("new.example.com")),
     "max_size": (500, ehlo("SIZE 500")),
-    "timeout": ("1s", is_closed_idle),
+    "timeout": ("3s", is_closed_idle),
     "xclient_on": (True, ehlo("XCLIENT")),
     "bare_newline": ("reject", refuses(b"a\nb")),
     "extensions": ({"CHUNKING": False}, lambda wire: not ehlo("CHUNKING")(wire)),
@@ -223,14 +223,14 @@ def is_answered_late(wire: Wire) -> bool:
     wire.ask(HELLO)
     began = time.monotonic()
     assert wire.ask(BAD).startswith("535 ")
-    return time.monotonic() - began >= 2
+    return time.monotonic() - began >= 5
 
 
 AUTH: Final[dict[str, tuple[Any, Any, Probe]]] = {
     "required": (False, True, says(HELLO, SENDER, code="530")),
     "relay": (False, True, says(HELLO, GOOD, SENDER, ELSEWHERE, code="250")),
     "allow_plaintext": (False, True, ehlo("AUTH PLAIN LOGIN")),
-    "failure_delay": (0, "2s", is_answered_late),
+    "failure_delay": (0, "5s", is_answered_late),
     "max_failures": (9, 1, says(HELLO, BAD, code="421")),
 }
 """Keys of `auth`: an old value, a new one, and what shows that it is obeyed."""
@@ -294,7 +294,7 @@ def test_the_next_connection_meets_it_and_no_other(make: Make, key: str) -> None
                 assert ehlo("XCLIENT")(old)
                 return
             if key in {"max_connections_per_ip", "max_connection_rate_per_ip"}:
-                assert is_greeted(new)  # the first since it is counted
+                assert new.reply().startswith("220 ")  # the first since it is counted
                 with connect(daemon, greeted=False) as newer:
                     assert not is_greeted(newer)
             else:
