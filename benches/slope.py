@@ -45,6 +45,8 @@ mail_table = "new_mail"
 """
 FEWEST: Final = 3
 """Readings behind the warm-up: with fewer there is no slope."""
+STALLED: Final = 10.0
+"""Seconds in which nothing was sent, which are no hiccup of the machine."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,12 +146,14 @@ def _read(
     plan: Plan, receiver: Receiver, senders: Sequence[Sender], say: Callable[[Reading], None]
 ) -> list[Reading]:
     readings: list[Reading] = []
-    began = time.monotonic()
+    began, moved = time.monotonic(), 0.0
     while (now := time.monotonic() - began) <= plan.seconds:
         sent = sum(sender.sent.total() for sender in senders)
+        if not readings or sent != readings[-1].sent:
+            moved = now
         readings.append(Reading(now, sent, receiver.resident_kib()))
-        if len(readings) > 1 and sent == readings[-2].sent:
-            raise BenchError("nothing was sent since the last reading")
+        if now - moved > STALLED:
+            raise BenchError(f"nothing was sent for {STALLED:g} s")
         say(readings[-1])
         time.sleep(max(0.0, len(readings) * plan.every - (time.monotonic() - began)))
     return readings

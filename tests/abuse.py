@@ -123,7 +123,7 @@ def says_half_a_command(wire: Wire, chance: Random) -> None:
 @against("plain")
 def says_half_a_command_until_its_time_is_up(wire: Wire, chance: Random) -> None:
     wire.send(b"NO")
-    if chance.random() < 0.01:  # as it takes a second
+    if chance.random() < 0.003:  # as it takes seconds
         assert wire.rest()[-1].startswith("421 4.4.2 ")
     leave(wire, chance)
 

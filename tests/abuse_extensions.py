@@ -64,7 +64,7 @@ def sends_a_chunk_without_end(wire: Wire, chance: Random) -> None:
     """Fast, until its time is up; most go before that, as it takes two seconds."""
     begin(wire)
     wire.send(b"BDAT %d\r\n" % HUGE)
-    if chance.random() < 0.01:
+    if chance.random() < 0.003:
         while not select.select([wire.socket], [], [], 0)[0]:
             wire.send(b"RSET\r\nQUIT\r\n" * 5_000)
         assert wire.reply().startswith(TIMED_OUT)
@@ -76,7 +76,7 @@ def sends_a_chunk_without_end(wire: Wire, chance: Random) -> None:
 @against("plain")
 def drips_a_chunk_that_is_dropped(wire: Wire, chance: Random) -> None:
     wire.send(HELLO + b"BDAT %d\r\nx" % HUGE)
-    if chance.random() < 0.01:  # as it takes a second
+    if chance.random() < 0.003:  # as it takes seconds
         assert wire.rest()[-1].startswith(TIMED_OUT)
     leave(wire, chance)
 
@@ -149,7 +149,7 @@ def gives_half_an_answer(wire: Wire, chance: Random) -> None:
     challenged(wire, b"AUTH PLAIN\r\n")
     whole = answer("\0joe\0secret")
     wire.send(whole[: chance.randrange(len(whole))])
-    if chance.random() < 0.01:  # as it takes a second
+    if chance.random() < 0.003:  # as it takes seconds
         assert wire.rest()[-1].startswith(TIMED_OUT)
     leave(wire, chance)
 

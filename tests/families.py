@@ -17,7 +17,7 @@ import pytest
 
 from guerrilla.control.client import ask
 from tests.running import RunningDaemon
-from tests.wire import HELLO, TRANSACTION, Wire, until
+from tests.wire import HELLO, TRANSACTION, Wire, stands_still, until
 
 TIMEOUT = 30.0
 
@@ -97,16 +97,6 @@ def is_there(pid: int) -> bool:
 
 def is_gone(pid: int) -> bool:
     return not is_there(pid)
-
-
-def stands_still(pid: int) -> bool:
-    """Whether all threads of a process have stopped."""
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):
-            stat = (thread / "stat").read_text()
-            if stat.rpartition(")")[2].split()[0] not in "TZX":
-                return False
-    return True
 
 
 def halt(pid: int) -> None:

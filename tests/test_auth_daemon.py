@@ -255,7 +255,7 @@ def test_one_that_hangs_is_454_and_its_worker_is_replaced(
     make: Make, door: type[Door], until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Mail goes on meanwhile, from who has logged in before and where nobody has to."""
-    with with_door(make, door, gw_auth_timeout=0.2, auth_workers_size=1) as daemon:
+    with with_door(make, door, gw_auth_timeout=2, auth_workers_size=1) as daemon:
         with connect(daemon) as before:
             before.ask(HELLO)
             assert log_in(before, "joe").startswith("235 ")
@@ -264,8 +264,9 @@ def test_one_that_hangs_is_454_and_its_worker_is_replaced(
             assert before.ask(b"MAIL FROM:<a@example.org>\r\n").startswith("250 ")
             assert logged_in(daemon, "joe").startswith("235 ")
             # Over so many nobody can log in, and mail is taken all the same.
-            for _ in range(4):
+            for hung in range(2, 6):
                 assert logged_in(daemon, "hang").startswith("454 4.7.0 ")
+                until(lambda n=hung: daemon.stats()["authenticate_workers_abandoned"] == n)  # type: ignore[misc]
             until(lambda: "no login is taken" in caplog.text)
             assert logged_in(daemon, "joe").startswith("454 4.7.0 ")
             assert before.ask(b"RCPT TO:<b@example.com>\r\n").startswith("250 ")

@@ -102,6 +102,7 @@ def test_the_stack_of_a_worker_that_hangs_has_no_values(
     pool.begin()
     try:
         until(entered.is_set)
+        until(lambda: "release.wait(30)" in pool._workers[0].stack())
         pool.check(0.0)
         pool.check(1.0)
         assert pool.abandoned == 1

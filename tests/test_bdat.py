@@ -204,7 +204,7 @@ def test_a_first_chunk_waits_for_memory_as_data_does() -> None:
 
 
 def test_the_time_in_which_a_chunk_waits_for_memory_is_not_the_clients() -> None:
-    limits = {"timeout": 2.0}
+    limits = {"timeout": 3.0}
     with (
         core(max_memory=65_536, server=limits) as (made, address),
         Wire(address) as first,
@@ -270,7 +270,7 @@ CHUNKS_OF_ONE: Final = [chunk(b"x")] * MANY
     ],
 )
 def test_a_pause_is_too_long_after_timeout(first: bytes, parts: list[bytes]) -> None:
-    with core(server={"timeout": 1.0}) as (made, address), Wire(address) as client:
+    with core(server={"timeout": 3.0}) as (made, address), Wire(address) as client:
         assert client.ask(HELLO).startswith("250 ")
         client.send(first)
         assert ends(client, parts)[-1:] == [TIMED_OUT]

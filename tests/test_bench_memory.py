@@ -25,7 +25,15 @@ def grown(tmp_path: Path, chain: str) -> float:
     plan = slope.Plan(
         seconds=9.0, warm_up=3.0, every=0.25, rate=300.0, largest=16 << 10, chain=chain
     )
-    return slope.run(plan, tmp_path, lambda _: None).octets_each
+    found = None
+    for number in range(3):
+        (folder := tmp_path / str(number)).mkdir()
+        found = slope.run(plan, folder, lambda _: None)
+        # A machine that was busy otherwise has sent little, of which chance is a large part.
+        if found.readings[-1].sent >= 0.8 * plan.rate * plan.seconds:
+            break
+    assert found is not None
+    return found.octets_each
 
 
 @pytest.mark.alone

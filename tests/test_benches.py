@@ -116,7 +116,7 @@ def test_the_spool_is_measured_in_small(tmp_path: Path) -> None:
 
 def test_several_processes_are_measured_in_small(tmp_path: Path) -> None:
     """A daemon of two: what each has, all CPU of both sides, memory of each and of the parent."""
-    plan = scaling.Plan(2, seconds=0.5, settle=0.1)
+    plan = scaling.Plan(2, seconds=2.5, settle=0.1)
     bench = scaling.Bench(plan, by_python, tmp_path, cores=2)
     rounds = [scaling.one_round(bench, "python", processes) for processes in (1, 2)]
     for found, processes in zip(rounds, (1, 3), strict=True):

@@ -160,7 +160,7 @@ def test_it_opens_after_so_many_and_refuses_at_once(
 def test_one_is_tried_after_the_reset(
     start: Start, shop: type[Shop], caplog: pytest.LogCaptureFixture
 ) -> None:
-    daemon = start(breaker_reset="400ms")
+    daemon = start(breaker_reset="3s")
     break_it(daemon, shop)
     with Wire(daemon.addresses[0]) as wire:
         wire.ask(HELLO)
@@ -317,7 +317,7 @@ def test_a_recipient_that_is_refused_uses_up_no_trial(
         return NO if recipient.user == "nobody" else None
 
     monkeypatch.setattr(shop, "validate", validate)
-    daemon = start(validate_process="Shop", validate_cache_ttl=ttl, breaker_reset="300ms")
+    daemon = start(validate_process="Shop", validate_cache_ttl=ttl, breaker_reset="3s")
 
     def both() -> bool:
         with Wire(daemon.addresses[0]) as wire:
@@ -334,7 +334,7 @@ def test_a_recipient_that_is_refused_uses_up_no_trial(
 
 
 def test_recipients_that_cannot_be_checked_open_it_too(start: Start, shop: type[Shop]) -> None:
-    daemon = start(validate_process="Shop", breaker_reset="400ms")
+    daemon = start(validate_process="Shop", breaker_reset="3s")
     shop.is_open["main"] = False
     for _ in range(2):
         assert recipient(daemon).startswith("451 4.3.0 Please try again")
@@ -349,7 +349,7 @@ def test_recipients_that_cannot_be_checked_open_it_too(start: Start, shop: type[
 
 
 def test_one_that_hangs_opens_it(start: Start, shop: type[Shop]) -> None:
-    daemon = start(breaker_failures=1, gw_save_timeout="100ms")
+    daemon = start(breaker_failures=1, gw_save_timeout="2s")
     assert send(daemon, "hang").startswith("451 4.3.0 ")
     until(lambda: figures(daemon)["breaker_open"])
     assert recipient(daemon) == DOWN

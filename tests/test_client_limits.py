@@ -167,6 +167,8 @@ def test_the_wait_comes_after_the_handshake(serve: Serve, tmp_path: Path) -> Non
     daemon = serve(greet_delay=f"{DELAY}s", tls=implicit)
     with connect(daemon, greeted=False) as wire, encrypted(wire, greeted=True) as inner:
         assert inner.deliver(MAIL).startswith("250 ")
+    # Time enough to speak before it is over.
+    daemon = serve(greet_delay="20s", timeout="60s", tls=implicit)
     with connect(daemon, greeted=False) as wire, encrypted(wire) as inner:
         inner.send(HELLO)
         assert inner.reply().startswith("554 5.5.1 ")

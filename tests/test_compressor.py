@@ -88,7 +88,15 @@ def test_there_is_none_for_nobody() -> None:
 
 
 def test_other_threads_run_while_a_large_one_is_compressed() -> None:
-    """It takes 0.1 s at least; with the GIL, this thread had at most the last 5 ms of them."""
+    """It takes 0.1 s at least; with the GIL, this thread had at most the last 5 ms of them.
+
+    One try in which this thread is given a core is enough.
+    """
+    assert any(spun() > 0.02 for _ in range(5))
+
+
+def spun() -> float:
+    """Seconds of the processor that another thread has while a message is compressed."""
     envelope = make_envelope(b"Subject: large\r\n\r\n" + os.urandom(20 << 20))
     started, done = threading.Event(), threading.Event()
 
@@ -105,7 +113,7 @@ def test_other_threads_run_while_a_large_one_is_compressed() -> None:
         pass
     used = time.thread_time() - before
     thread.join()
-    assert used > 0.02
+    return used
 
 
 def test_a_store_keeps_the_form_that_was_asked_for() -> None:

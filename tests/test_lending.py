@@ -35,7 +35,7 @@ IMPATIENT = (
     "from guerrilla.cli import main\n"
     "sys.exit(main())\n"
 )
-CUT_OFF = IMPATIENT.replace("100", "4").replace(
+CUT_OFF = IMPATIENT.replace("100", "20").replace(
     "from guerrilla.cli",
     "from guerrilla.processes.parent import Parent\n"
     "Parent.reopen_logs = lambda parent: parent.children[0].life.asking.end()\n"
@@ -65,13 +65,13 @@ def test_one_that_cannot_start_is_served_by_another(make: Make) -> None:
     (daemon.folder / "die").touch()
     os.kill(first, signal.SIGKILL)
     assert greeted(daemon) == {"mx.example.com"}
-    assert served_by(daemon) == [1, None]
+    until(lambda: served_by(daemon) == [1, None])
     assert "process 0 does not serve: 1 does meanwhile" in daemon.log_text()
     # A reload takes it, and it is lent again: as that of another name.
     answer = reload(daemon, ("mx.example.com", "new.example.com"))
     assert answer["ok"], answer
     assert greeted(daemon) == {"new.example.com"}
-    assert served_by(daemon) == [1, None]
+    until(lambda: served_by(daemon) == [1, None])
     # So where the other one dies as well, as soon as one of both is there.
     (daemon.folder / "die").unlink()
     replaced(daemon, 0, first)
@@ -79,7 +79,7 @@ def test_one_that_cannot_start_is_served_by_another(make: Make) -> None:
     (daemon.folder / "die").touch()
     os.kill(second, signal.SIGKILL)
     assert greeted(daemon) == {"new.example.com"}
-    assert served_by(daemon) == [None, 0]
+    until(lambda: served_by(daemon) == [None, 0])
     (daemon.folder / "die").unlink()
     replaced(daemon, 1, second)
     until(lambda: served_by(daemon) == [None, None])
@@ -92,7 +92,7 @@ def test_one_that_takes_its_time_to_stop_is_served_by_another(make: Make) -> Non
     daemon = make(command=COMMAND, top="shutdown_timeout = 30")
     first, _ = pids(daemon)
     with ExitStack() as opened:
-        clients = [opened.enter_context(Wire(daemon.port)) for _ in range(12)]
+        clients = [opened.enter_context(Wire(daemon.port)) for _ in range(24)]
         for client in clients:
             in_data(client)
         os.kill(first, signal.SIGTERM)
@@ -112,12 +112,12 @@ def test_one_whose_parent_can_ask_it_nothing_stops_in_its_own_time(make: Make) -
     daemon = make(command=[sys.executable, "-c", CUT_OFF], top="shutdown_timeout = 30")
     first, second = pids(daemon)
     with ExitStack() as opened:
-        clients = [opened.enter_context(Wire(daemon.port)) for _ in range(12)]
+        clients = [opened.enter_context(Wire(daemon.port)) for _ in range(24)]
         for client in clients:
             in_data(client)
         assert ask(f"{daemon.config_file}.sock", "reopen-logs")["ok"]
         until(lambda: served_by(daemon) == [1, None])
-        threading.Event().wait(1.0)  # more than it has to answer
+        threading.Event().wait(5.0)  # more than it has to answer
         assert greeted(daemon) == {"mx.example.com"}
         assert [one["state"] for one in processes(daemon)] == ["stopping", "serving"]
         for client in clients:

@@ -51,7 +51,7 @@ def test_one_client_too_many_is_told_and_harms_no_other(tmp_path: Path) -> None:
 
 
 def test_a_place_is_freed_however_a_client_goes(tmp_path: Path) -> None:
-    with RunningDaemon(tmp_path, server='max_clients = 1\ntimeout = "1s"') as daemon:
+    with RunningDaemon(tmp_path, server='max_clients = 1\ntimeout = "4s"') as daemon:
         for way in ["close", "reset", "QUIT", "half close", "in DATA", "silence", "close"]:
             with admitted(daemon) as client:
                 match way:
@@ -151,8 +151,8 @@ def test_max_size(tmp_path: Path) -> None:
 def test_steady_data_ends_at_its_time_limit(tmp_path: Path, octets: bytes) -> None:
     with RunningDaemon(tmp_path, server='data_timeout = "1.5s"') as daemon:
         with Wire(daemon.port) as client:
-            client.begin()
             began = time.monotonic()
+            client.begin()
             client.socket.settimeout(0.05)  # the pause between two sends
             while time.monotonic() - began < AT_MOST:
                 try:
@@ -171,11 +171,11 @@ def test_steady_data_ends_at_its_time_limit(tmp_path: Path, octets: bytes) -> No
 
 
 def test_a_pause_within_data_that_is_short_enough_is_none(tmp_path: Path) -> None:
-    with RunningDaemon(tmp_path, server='timeout = "1s"') as daemon, Wire(daemon.port) as client:
+    with RunningDaemon(tmp_path, server='timeout = "3s"') as daemon, Wire(daemon.port) as client:
         client.begin()
         began = time.monotonic()
         client.socket.settimeout(0.2)
-        while time.monotonic() - began < 1.5:
+        while time.monotonic() - began < 3.5:
             client.socket.sendall(b"x")
             with pytest.raises(TimeoutError):
                 client.socket.recv(1)
@@ -283,7 +283,7 @@ def test_out_of_files_it_waits_for_some_and_serves_who_is_there(tmp_path: Path) 
                 waiting.line()
             assert cpu_seconds(daemon.pid) - used < 0.4
             assert daemon.log_text().count("\n") - logged < 30
-            assert "accept failed: Too many open files" in daemon.log_text()
+            until(lambda: "accept failed: Too many open files" in daemon.log_text())
             for client in clients:
                 assert client.ask(b"NOOP\r\n").startswith("250 ")
             assert clients[0].deliver(b"Subject: within\r\n\r\nbody").startswith("250 ")

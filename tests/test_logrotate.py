@@ -10,9 +10,8 @@ import subprocess
 import threading
 from pathlib import Path
 
-from tests.daemons import Until
 from tests.running import RunningDaemon
-from tests.wire import Wire
+from tests.wire import Wire, until
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "logrotate/guerrilla"
 ROTATIONS = 5
@@ -68,7 +67,7 @@ def _age(file: Path) -> int:
     return -int(found[1])
 
 
-def test_logrotate_loses_no_line(tmp_path: Path, until: Until) -> None:
+def test_logrotate_loses_no_line(tmp_path: Path) -> None:
     for name in ("log", "run"):
         (tmp_path / name).mkdir(mode=0o755)
     tmp_path.chmod(0o755)

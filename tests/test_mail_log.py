@@ -114,7 +114,7 @@ def test_one_reply_a_recipient_is_said_as_the_client_got_it(lines: Lines) -> Non
 def test_the_451_of_a_time_limit_is_the_line_and_no_later_save_makes_another(
     lines: Lines, keeper: type[Keeper], until: Until
 ) -> None:
-    raw = config(save_process="HeadersParser|Keeper", gw_save_timeout="1s")
+    raw = config(save_process="HeadersParser|Keeper", gw_save_timeout="3s")
     keeper.stores = False  # it is not waited for a second time
     daemon = lines.daemon(raw)
     reply = send(daemon, "hang")
@@ -123,7 +123,7 @@ def test_the_451_of_a_time_limit_is_the_line_and_no_later_save_makes_another(
     (line,) = lines.after(daemon)
     assert reply[0] == 451
     assert line["reply"] == said(reply)
-    assert line["total"] >= 1
+    assert line["total"] >= 3
     # The stage that it was in has not ended: its time so far.
     assert [stage["stage"] for stage in line["stages"]] == ["HeadersParser", "Keeper"]
     assert 0.1 < line["stages"][-1]["seconds"] <= line["total"]

@@ -272,7 +272,7 @@ def test_delays_in_the_core_go_on_side_by_side(guerrilla_server: Server) -> None
 
     begun = time.monotonic()
     assert asyncio.run(clients()) == [b"250 "] * 30
-    assert 0.5 <= time.monotonic() - begun < 5
+    assert 0.5 <= time.monotonic() - begun < 12
 
 
 @pytest.mark.parametrize("at", ["connect", "rcpt"])
@@ -287,7 +287,8 @@ def test_a_client_that_goes_ends_its_delay(guerrilla_server: Server, at: Where) 
 
 
 @pytest.mark.parametrize("at", ["connect", "mail", "message"])
-def test_a_stop_ends_delays(at: Where) -> None:
+def test_a_stop_ends_delays(at: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guerrilla.testing.server._STOP", 15.0)
     with GuerrillaServer() as server:
         server.delay(60, at=at)
         wire = until_stage(server, at)

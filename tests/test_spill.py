@@ -204,6 +204,7 @@ def test_without_a_folder_for_files_the_message_is_deferred(tmp_path: Path) -> N
         message = b"Subject: small\r\n\r\nbody\r\n"
         client.send(message + b".\r\n")
         assert client.reply() == answer(message, 18)
+        until(lambda: "could not be spilled" in daemon.log_text())
         (line, *_) = [line for line in daemon.log_text().splitlines() if "spilled" in line]
         assert "/nonexistent/folder: No such file or directory (os error 2)" in line
         assert daemon.log_text().count("could not be spilled") <= 3
@@ -230,7 +231,7 @@ def test_a_file_that_cannot_grow_costs_its_message_only(small_files: RunningDaem
         beside.send(on_the_wire(text(2 * MIB)))
         assert beside.reply() == answer(as_sent(text(2 * MIB)), header)
         until(lambda: spilled(small_files.pid) == 0)
-        assert "File too large (os error 27)" in small_files.log_text()
+        until(lambda: "File too large (os error 27)" in small_files.log_text())
         assert "Traceback" not in small_files.log_text()
 
 

@@ -14,7 +14,6 @@ import pytest
 from guerrilla.config import from_mapping
 from guerrilla.control.client import ask
 from guerrilla.errors import ConfigError, StartError, Unavailable
-from tests.daemons import Until
 from tests.running import DaemonError, RunningDaemon
 from tests.services.mariadb import MariaDB
 from tests.services.redis import RedisServer
@@ -67,7 +66,6 @@ def comes_up_before_its_store(
     key: str,
     start: Callable[[], object],
     stored: Callable[[], int],
-    until: Until,
 ) -> None:
     """Mail is answered by the spool, the owner sees why it waits, and then it is stored."""
     assert spooled(daemon, "one", "two", "three") == {"250 2.0.0"}
@@ -88,30 +86,30 @@ def comes_up_before_its_store(
     assert "opened its chain" in daemon.log_text()
 
 
-def test_a_start_before_its_redis(tmp_path: Path, until: Until) -> None:
+def test_a_start_before_its_redis(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     server = RedisServer(tmp_path / "redis")
     chain = "HeadersParser|250|Hasher|Header|Redis"
     with starting(tmp_path / "daemon", chain, redis_interface=server.address) as daemon:
         try:
             comes_up_before_its_store(
-                *(daemon, "backend_config.redis_interface: ", server.start),
-                *(lambda: len(server.values()), until),
+                daemon,
+                "backend_config.redis_interface: ",
+                server.start,
+                lambda: len(server.values()),
             )
         finally:
             server.stop()
 
 
-def test_a_start_before_its_database(tmp_path: Path, mortal_mariadb: MariaDB, until: Until) -> None:
+def test_a_start_before_its_database(tmp_path: Path, mortal_mariadb: MariaDB) -> None:
     server, place = mortal_mariadb, mortal_mariadb.fresh()
     keys = {"sql_driver": "mysql", "sql_dsn": place.dsn()}
     chain = "250|HeadersParser|Hasher|Header|SQL"
     server.stop()
     try:
         with starting(tmp_path / "daemon", chain, **keys) as daemon:
-            comes_up_before_its_store(
-                *(daemon, "backend_config.sql_dsn: ", server.start, place.count, until)
-            )
+            comes_up_before_its_store(daemon, "backend_config.sql_dsn: ", server.start, place.count)
     finally:
         if server.process is None:
             server.start()

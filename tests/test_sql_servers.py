@@ -82,11 +82,11 @@ def test_mail_over_max_allowed_packet_is_552_and_only_that(mariadb: MariaDB) -> 
 
 def test_lost_server_is_451_for_the_batch_and_nothing_after(mortal: Place) -> None:
     batch = [envelope(), envelope()]
-    limit = time.monotonic() + 20
     with build("SQL", "save", keys(mortal), Registry()) as chain:
         mortal.server.kill()
         chain.run(batch)
         mortal.server.start()
+        limit = time.monotonic() + 20
         while True:  # A connection that failed is not tried again at once.
             later = envelope()
             chain.run([later])

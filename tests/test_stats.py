@@ -112,10 +112,21 @@ def test_sessions_are_counted_by_what_they_wait_for(
         assert keeper.entered.wait(PATIENCE)
         expected = {"opening": 2, "handshake": 2, "transaction": 1, "data": 1, "waiting": 1}
         until(lambda: sessions(daemon) == expected | {"idle": 1})
-        quitting.send(b"WHAT\r\n" * 20)  # more than max_errors
-        # For a second it may read why.
-        until(lambda: sessions(daemon) == expected | {"closing": 1})
-        assert quitting.rest()[-1].startswith("421 ")
+        seen: list[dict[str, int]] = []
+
+        def has_gone_on() -> bool:
+            seen.append(sessions(daemon))
+            return seen[-1] in (expected | {"closing": 1}, expected)
+
+        # For a second it may read why. Who is given no core for as long misses that: once more.
+        for _ in range(10):
+            quitting.send(b"WHAT\r\n" * 20)  # more than max_errors
+            until(has_gone_on)
+            assert quitting.rest()[-1].startswith("421 ")
+            if seen[-1] != expected:
+                break
+            quitting = wire()
+        assert seen[-1] == expected | {"closing": 1}
         # A reset, a FIN, and what comes of the answer.
         mailing.reset()
         receiving.close()

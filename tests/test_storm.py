@@ -344,6 +344,7 @@ def storm(daemon: Daemon, weather: Weather, reloads: int, mails: int) -> list[st
         return queued
 
 
+@pytest.mark.timeout(600)
 def test_a_storm_of_reloads_is_heard_by_nobody(
     daemon: tuple[Daemon, Weather], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

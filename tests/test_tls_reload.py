@@ -109,13 +109,27 @@ def test_a_pair_that_does_not_fit_leaves_the_old_one(
         assert shown(daemon) == second.der()
 
 
-@pytest.mark.usefixtures("often", "first")
+@pytest.mark.usefixtures("often")
 def test_a_watched_file_is_taken_over_by_itself(
-    make: Make, live: Pair, second: Pair, until: Until, caplog: pytest.LogCaptureFixture
+    make: Make,
+    tmp_path: Path,
+    first: Pair,
+    second: Pair,
+    *,
+    until: Until,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    # Both files at once, by a link: a look between two would find, and tell, what does not fit.
+    for name, pair in (("old", first), ("new", second)):
+        (tmp_path / name).mkdir()
+        Pair(tmp_path / name / "tls.key", tmp_path / name / "tls.crt").become(pair)
+    (tmp_path / "now").symlink_to("old")
+    live = Pair(tmp_path / "now/tls.key", tmp_path / "now/tls.crt")
     with make(live.config(watch=True)) as daemon, caplog.at_level(logging.INFO, "guerrilla.tls"):
-        live.become(second)
+        (tmp_path / "next").symlink_to("new")
+        (tmp_path / "next").rename(tmp_path / "now")
         until(lambda: shown(daemon) == second.der())
+        until(lambda: said(caplog))
         assert said(caplog) == [
             "servers[0].tls: what changed in its files is taken over for new connections"
         ]

@@ -93,6 +93,7 @@ def test_senders_notice_nothing_of_an_upgrade(make: Make, processes: int) -> Non
     assert not Path(daemon.control).exists()
 
 
+@pytest.mark.timeout(300)
 @several
 def test_three_in_a_row(make: Make, processes: int, tmp_path: Path) -> None:
     path = tmp_path / "mail.sock"

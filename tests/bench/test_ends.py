@@ -124,7 +124,7 @@ def test_its_daemon_ends_with_it_whatever_ends_it(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_terminal_is_shown_how_far_it_is() -> None:
-    words = ("--rate", "100", "--messages", "60")
+    words = ("--rate", "10", "--messages", "60")
     with serving(session({})) as address:
         told, shown = run_on_terminal([*COMMAND, "--target", address, *words])
     assert b"60 accepted" in told

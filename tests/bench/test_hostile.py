@@ -22,7 +22,8 @@ from tests.bench.peers import (
 )
 
 SOME = ("--messages", 6, "--connections", 2)
-IMPATIENT = ("--messages", 6, "--connections", 6, "--timeout", "1s")
+SIX = ("--messages", 6, "--connections", 6)
+IMPATIENT = (*SIX, "--timeout", "4s")
 """Each connection waits once, all at the same time; what does not stall has time enough."""
 
 
@@ -55,7 +56,7 @@ def test_before_a_message_can_be_sent(
     verb: str, at: str, answer: Answer, kind: str, bench: Bench
 ) -> None:
     with serving(session({verb: answer})) as address:
-        status, told = bench.json("--target", address, *IMPATIENT)
+        status, told = bench.json("--target", address, *(IMPATIENT if kind == "stalled" else SIX))
     assert (status, told["ended"]) == (1, "unopened")
     # A reset may be there before the connection is said to be.
     places = {at, "connect"} if (kind, at) == ("reset", "greeting") else {at}
@@ -76,7 +77,7 @@ def test_in_the_middle_of_a_message(
 ) -> None:
     """Each message has a connection of its own then, and each of them fails."""
     with serving(session({verb: answer})) as address:
-        status, told = bench.json("--target", address, *IMPATIENT)
+        status, told = bench.json("--target", address, *(IMPATIENT if kind == "stalled" else SIX))
     assert (status, told["ended"]) == (1, "done")
     assert told["messages"]["failed"] == 6
     assert errors(told) == {(kind, at): 6}
@@ -219,7 +220,7 @@ def test_a_handshake_that_is_none(bench: Bench) -> None:
 def test_a_server_that_stalls_ends_with_the_duration(bench: Bench) -> None:
     """Whatever the time limit of a reply is, the run has an end of its own."""
     with serving(session({".": stalls})) as address:
-        words = ("--duration", "300ms", "--timeout", "1s", "--connections", 3)
+        words = ("--duration", "300ms", "--timeout", "4s", "--connections", 3)
         began = time.monotonic()
         status, told = bench.json("--target", address, *words)
     assert (status, told["ended"]) == (1, "duration")

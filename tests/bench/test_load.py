@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ def test_a_daemon_of_its_own(bench: Bench) -> None:
     assert told["messages"] == {
         "accepted": 500, "refused": 0, "failed": 0, "unfinished": 0, "unsent": 0,
     }  # fmt: skip
-    assert told["replies"] == {"220": 5, "221": 5, "250": 5 + 500 * 3, "354": 500}
+    assert told["replies"].pop("221", 0) <= 5  # The reply to QUIT is waited for a second.
+    assert told["replies"] == {"220": 5, "250": 5 + 500 * 3, "354": 500}
     assert (told["errors"], told["refusals"]) == ([], [])
     assert told["connections_made"] == 5
     assert told["messages_per_second"] == pytest.approx(500 / told["seconds"])
@@ -45,7 +47,7 @@ def test_the_table(bench: Bench) -> None:
     assert "latency from the final dot to the reply" in out
     assert "p50" in out
     assert "p99.9" in out
-    assert "220: 1, 221: 1, 250: 151, 354: 50" in out
+    assert re.search(r"220: 1, (221: 1, )?250: 151, 354: 50", out)
     assert out.count("none") == 2
 
 
@@ -188,9 +190,9 @@ def test_no_latency_is_omitted_when_the_server_is_late(bench: Bench) -> None:
 
 def test_a_duration_alone(bench: Bench) -> None:
     with GuerrillaServer() as server:
-        status, told = bench.json("--target", server.address, "--duration", "300ms")
+        status, told = bench.json("--target", server.address, "--duration", "3s")
     assert (status, told["ended"]) == (0, "duration")
-    assert told["seconds"] > 0.2
+    assert told["seconds"] > 2
     assert told["messages"]["accepted"] > 10
 
 

@@ -176,6 +176,8 @@ def test_drop_of_all(say: Say) -> None:
 
 def test_drop_at_a_terminal(daemon: RunningDaemon, say: Say) -> None:
     (later,) = deliver(daemon, "later")
+    with Asked(daemon) as ask:
+        until(lambda: ask.states() == {later: "deferred"})
     for answer, left in ((b"no\n", 1), (b"\n", 1), (b"y\n", 0)):
         ours, theirs = pty.openpty()
         os.write(ours, answer)
@@ -219,7 +221,12 @@ def test_what_is_damaged_can_only_be_looked_at_and_dropped(
     body.write_bytes(octets)
     assert say(f"retry {large}") == ["1 message due now"]
     with going(daemon):
-        until(lambda: [entry["state"] for entry in entries(say, "--failed")] == ["damaged"])
+        until(
+            lambda: (
+                [entry["state"] for entry in entries(say, "--failed")] == ["damaged"]
+                and entries(say) == []
+            )
+        )
         for command in ("retry", "replay"):
             assert say(f"{command} {large}", status=1) == [
                 f"guerrillad: {large}: is damaged, so it cannot be tried again"
@@ -339,6 +346,7 @@ def test_nothing_that_a_socket_says_moves_the_cursor(
         assert said.replace("\n", "").isprintable()
 
 
+@pytest.mark.timeout(400)
 def test_many_are_done_in_pages(daemon: RunningDaemon, say: Say, tmp_path: Path) -> None:
     ids = deliver(daemon, *["later"] * 1_100)
     assert [entry["id"] for entry in entries(say)] == ids

@@ -13,7 +13,7 @@ from typing import Any
 import guerrilla
 from guerrilla import Address, Envelope, Processor, Reply, Transaction
 
-ALREADY_OVER = 1.6
+ALREADY_OVER = 6.0
 """Seconds: more than the time limit of the tests, less than twice that."""
 
 

@@ -67,7 +67,7 @@ def _pairs(block: bytes) -> Iterator[tuple[str, str]]:
 
 def request_on(connection: socket.socket) -> bytes:
     """The octets of the next request; empty when the client has closed."""
-    stream = b""
+    stream = bytearray()
     with contextlib.suppress(ConnectionResetError):
         # The empty record of STDIN is the last, and no content of ours looks like it.
         while not stream.endswith(record(STDIN)):
@@ -75,7 +75,7 @@ def request_on(connection: socket.socket) -> bytes:
             if not received:
                 return b""
             stream += received
-    return stream
+    return bytes(stream)
 
 
 Behaviour = Callable[[socket.socket], object]

@@ -86,7 +86,7 @@ def closes_at_once(connection: socket.socket) -> None:
 )
 def test_what_a_server_does_with_a_mail(behaviour: Behaviour, fate: str) -> None:
     with Peer(behaviour, says(SAVED)) as peer:
-        stage = stage_at(peer, fcgi_timeout=1)
+        stage = stage_at(peer, fcgi_timeout=4)
         first = save(stage)
         assert fate in first
         assert first == fate or first.startswith("unavailable: FastCGI server 127.0.0.1:")
@@ -243,7 +243,7 @@ def test_a_server_that_was_restarted_costs_nothing_after(
     tcp: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Long enough that a busy machine asks again within it.
-    monkeypatch.setattr("guerrilla.kept.FIRST_DELAY", 0.9)
+    monkeypatch.setattr("guerrilla.kept.FIRST_DELAY", 3.0)
     box = Mailbox(tmp_path / "mail")
     with PhpFpm(tmp_path, tcp=tcp, environment=box.environment) as php:
         stage = opened(php)
@@ -251,10 +251,10 @@ def test_a_server_that_was_restarted_costs_nothing_after(
             assert save(stage) == "saved"
             end_it()
             assert save(stage).startswith("unavailable: FastCGI server ")
-            assert "tried again in 0." in save(stage)
+            assert "tried again in " in save(stage)
             php.start()
             while (fate := save(stage)) != "saved":  # so long it does not even try
-                assert "tried again in 0." in fate
+                assert "tried again in " in fate
         # Restarted between two mails: nobody hears of it.
         php.stop()
         php.start()
@@ -266,7 +266,7 @@ def test_a_server_that_was_restarted_costs_nothing_after(
 def test_a_server_that_hangs_is_left_in_time_and_found_again(tmp_path: Path) -> None:
     box = Mailbox(tmp_path / "mail")
     with PhpFpm(tmp_path, environment=box.environment) as php:
-        stage = opened(php, fcgi_timeout=1)
+        stage = opened(php, fcgi_timeout=4)
         assert save(stage) == "saved"
         php.pause()
         assert save(stage).endswith("no answer in time")
@@ -297,7 +297,7 @@ def test_a_pool_without_a_free_process_is_451_in_time(tmp_path: Path) -> None:
     """Each connection that is kept has a process of the pool."""
     box = Mailbox(tmp_path / "mail")
     with PhpFpm(tmp_path, environment=box.environment, children=1) as php:
-        first, second = opened(php), opened(php, fcgi_timeout=1)
+        first, second = opened(php), opened(php, fcgi_timeout=4)
         assert save(first) == "saved"
         assert save(second).endswith("no answer in time")
         first.close()
@@ -360,8 +360,8 @@ def test_a_script_past_the_limit_fails_its_batch_at_once(unix_php: PhpFpm) -> No
     """The others would each wait as long."""
     subjects = ["good", "sleeps", "good", "sleeps", "sleeps"]
     mails = [make_envelope(subject=subject) for subject in subjects]
-    keys = {"fcgi_script_filename_save": UNRULY, "fcgi_timeout": 1}
+    keys = {"fcgi_script_filename_save": UNRULY, "fcgi_timeout": 4}
     began = time.monotonic()
     replies = run_chain("HeadersParser|FastCGI", mails, options=options(unix_php, **keys))
     assert [reply.code for reply in replies] == [250, 451, 451, 451, 451]
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 8

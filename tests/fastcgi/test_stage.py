@@ -26,7 +26,7 @@ LATER = (451, "4.3.0")
 @pytest.fixture
 def unruly(unix_php: PhpFpm) -> Iterator[FastCGI]:
     """Validates by `unruly.php`."""
-    stage = opened(unix_php, fcgi_script_filename_validate=UNRULY, fcgi_timeout=1)
+    stage = opened(unix_php, fcgi_script_filename_validate=UNRULY, fcgi_timeout=4)
     yield stage
     stage.close()
 
@@ -34,7 +34,8 @@ def unruly(unix_php: PhpFpm) -> Iterator[FastCGI]:
 def saved_as(php: PhpFpm, subject: str, **keys: object) -> tuple[int, str | None]:
     """What a sender hears when `unruly.php` does that."""
     envelope = make_envelope(subject=subject)
-    keys = {"fcgi_script_filename_save": UNRULY, "fcgi_timeout": 1, **keys}
+    limit = 1 if subject == "sleeps" else 10
+    keys = {"fcgi_script_filename_save": UNRULY, "fcgi_timeout": limit, **keys}
     [reply] = run_chain(CHAIN, envelope, options=options(php, **keys))
     return reply.code, reply.enhanced
 

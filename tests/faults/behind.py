@@ -17,7 +17,7 @@ from tests.services.redis import DURABLE, RedisServer
 from tests.services.sql import SQLServer
 
 WORKERS: Final = 3
-ANSWERS: Final = "1s"
+ANSWERS: Final = "3s"
 """How long the daemon waits for an answer of the server: more than a slow connection takes."""
 
 _TOP: Final = """\

@@ -70,8 +70,11 @@ def cut_off(behind: Behind, ledger: Ledger) -> None:
     """All its connections are ended, several times, by a reset and by a FIN in turn."""
     for turn in range(6):
         before = ledger.delivered
+        # Else all may be through before the last cut, and nobody connects any more.
+        ledger.most = before + 2 * FELT
         until(lambda: behind.proxy.drop(reset=turn % 2 == 0) > 0)  # noqa: B023 - called at once
         until(lambda: ledger.delivered >= min(before + FELT, len(ledger.messages)))  # noqa: B023
+    ledger.most = None
 
 
 def outages(behind: Behind, kinds: Sequence[Outage], *, seed: int = 1) -> Callable[[Ledger], None]:

@@ -87,8 +87,8 @@ def start(folder: Path, clock: Clock) -> RunningDaemon:
     return RunningDaemon(
         folder,
         chain="HeadersParser|Slow|Header|SQL",
-        server=f"timeout = 20\n{ROOM}",
-        backend='import = ["slow"]\ngw_save_timeout = 20\nbreaker_failures = 1',
+        server=f"timeout = 60\n{ROOM}",
+        backend='import = ["slow"]\ngw_save_timeout = 60\nbreaker_failures = 1',
         environment=clock.environment,
     )
 
@@ -123,6 +123,7 @@ def test_a_clock_that_jumps_is_heard_by_nobody(
 
             ledger = sustain(returning.where, disturb)
             assert waiting.ask(LAST).startswith("250 ")
+        until(lambda: stats(returning.daemon)["memory_retained"] == 0)
         found = stats(returning.daemon)
         returning.daemon.stop()
         # Another process, at a time that has been before.

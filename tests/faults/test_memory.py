@@ -32,7 +32,7 @@ come with the load, 72 MiB each, or no mail could be taken at all."""
 RESIDENT: Final = MAX_MEMORY + 32 * MIB
 """How much its own memory may grow: `max_memory`, and what that does not bound: buffers of sockets
 and of SQLite, the compressed mails of a batch, what the allocator keeps."""
-PATIENCE: Final = {False: 60.0, True: 500.0}
+PATIENCE: Final = {False: 100.0, True: 500.0}
 PAUSE: Final = {False: 0.5, True: 20.0}
 """Seconds within which a sender who was told 4xx tries again."""
 

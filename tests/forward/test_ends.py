@@ -81,7 +81,7 @@ def test_who_was_told_of_is_told_whatever_comes_then(caplog: pytest.LogCaptureFi
     three = [*BOTH, "c@example.com"]
     with (
         FarSide(*PIPELINED, lmtp=True) as far,
-        opened(far.options, forward_timeout=0.5) as stage,
+        opened(far.options, forward_timeout=4) as stage,
     ):
         for last in ("what?", "421 4.3.2 bye", CLOSE, SILENCE):
             far.will_say(".", "250 2.0.0 taken", NO, last)
@@ -92,7 +92,7 @@ def test_who_was_told_of_is_told_whatever_comes_then(caplog: pytest.LogCaptureFi
 
 
 def test_no_answer_after_the_end_of_the_message_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with FarSide(*PIPELINED) as far, opened(far.options, forward_timeout=0.5) as stage:
+    with FarSide(*PIPELINED) as far, opened(far.options, forward_timeout=4) as stage:
         far.will_say(".", SILENCE)
         mail = make_envelope()
         assert stage.save(mail) == IN_DOUBT
@@ -109,14 +109,17 @@ def test_a_first_connection_that_ends_is_not_made_again() -> None:
     assert (reply.code, far.connections) == (451, 1)
 
 
-def test_a_server_that_is_gone_is_told_at_once_and_found_again() -> None:
+def test_a_server_that_is_gone_is_told_at_once_and_found_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("guerrilla.kept.FIRST_DELAY", 4.0)
     with FarSide(*PIPELINED) as far, opened(far.options) as stage:
         far.will_say("CONNECT", "421 4.3.2 not now")
         far.hang_up()
         until(lambda: not far._open)
         with pytest.raises(Unavailable, match=r"LostError: it said 421 4\.3\.2 not now"):
             saved(stage)
-        with pytest.raises(Unavailable, match=r"tried again in 0\.\d s"):
+        with pytest.raises(Unavailable, match=r"tried again in [0-4]\.\d s"):
             saved(stage)
         until(lambda: _is_saved(stage))
 
@@ -139,13 +142,13 @@ def test_an_early_refusal_of_a_large_message_is_told() -> None:
 
 
 def test_a_far_side_that_says_nothing_is_451_in_time() -> None:
-    with FarSide(*PIPELINED) as far, opened(far.options, forward_timeout=0.3) as stage:
+    with FarSide(*PIPELINED) as far, opened(far.options, forward_timeout=4) as stage:
         assert saved(stage) is None
         far.silent = "MAIL"
         began = time.monotonic()
         with pytest.raises(Unavailable, match="no answer in time"):
             saved(stage)
-        assert 0.2 < time.monotonic() - began < 5
+        assert 3.9 < time.monotonic() - began < 15
         far.silent = ""
         assert saved(stage) is None
     assert far.connections == 2
@@ -209,7 +212,7 @@ def test_half_a_reply_too_many_is_one() -> None:
 @pytest.mark.parametrize("clock", [0.0, 3_600.0])
 def test_nothing_is_sent_once_the_sender_was_told_451(clock: float) -> None:
     """At twice `gw_save_timeout`, whatever `forward_timeout` allows, wherever the clock is set."""
-    with FarSide() as far, opened(far.options, gw_save_timeout=0.2, forward_timeout=60) as stage:
+    with FarSide() as far, opened(far.options, gw_save_timeout=2, forward_timeout=60) as stage:
         far.silent = "RCPT"
         began = time.monotonic()
         with pytest.raises(Unavailable, match="no answer in time"):

@@ -22,6 +22,7 @@ from tests.running import RunningDaemon
 from tests.services.exim import CHUNKED, KEPT, Exim
 
 
+@pytest.mark.timeout(400)
 def test_it_sends_chunks(tmp_path: Path, folder: Path) -> None:
     with RunningDaemon(tmp_path) as daemon:
         exim = Exim(folder, daemon.port)
@@ -53,6 +54,7 @@ def test_it_sends_many_on_one_connection(tmp_path: Path, folder: Path) -> None:
     assert all(CHUNKED in one.line for one in kept)
 
 
+@pytest.mark.timeout(400)
 def test_its_lmtp_client(tmp_path: Path, folder: Path) -> None:
     with RunningDaemon(tmp_path, server=SERVERS["lmtp"]) as daemon:
         deliver_all(Exim(folder, daemon.port, {"protocol": "lmtp"}), daemon, mails())

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.wire import stands_still, until
+
 READY_TIMEOUT = 30.0
 STOP_TIMEOUT = 20.0
 
@@ -114,6 +116,8 @@ class Service(abc.ABC):
         """Lets it answer nothing until `resume`."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        pid = self.process.pid
+        until(lambda: stands_still(pid))
 
     def resume(self) -> None:
         """Undoes `pause`."""

@@ -160,7 +160,7 @@ class Exim:
             input=text,
             env=self._env,
             capture_output=True,
-            timeout=40,
+            timeout=200,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()

@@ -88,7 +88,10 @@ class PhpFpm(Service):
 
     def kill(self) -> None:
         """Ends it and its workers at once: those outlive their master and would go on serving."""
-        workers = [os.pidfd_open(pid) for pid in self.workers()] if self.process else []
+        workers = []
+        for pid in self.workers() if self.process else []:
+            with contextlib.suppress(ProcessLookupError):  # One that has just ended by itself.
+                workers.append(os.pidfd_open(pid))
         super().kill()
         for worker in workers:
             with contextlib.suppress(ProcessLookupError):
