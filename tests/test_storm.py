@@ -344,7 +344,28 @@ def storm(daemon: Daemon, weather: Weather, reloads: int, mails: int) -> list[st
         return queued
 
 
-@pytest.mark.timeout(600)
+def weathered(running: Daemon, weather: Weather, folder: Path) -> int:
+    """A storm, of which no mail is lost, and nothing left but by its mails; octets of growth."""
+    # In this order: what tests before this one have left goes with it, descriptors as well.
+    memory, before = settled_memory(), state(folder)
+    until(lambda: running.stats()["spool_depth"] == 0)
+    first, committed = len(stored(folder)), running.stats()["spool_committed"]
+    queued = storm(running, weather, RELOADS, MAILS)
+    assert len(set(queued)) == len(queued) == MAILS
+    until(lambda: running.stats()["connections_open"] == 0)
+    # What was answered at the spool, by whatever chain is right of it, or by all of one without it.
+    until(lambda: running.stats()["spool_depth"] == 0)
+    assert running.stats()["spool_committed"] - committed > MAILS / 10
+    found = stored(folder)
+    assert len(found) == first + len(queued)
+    assert set(queued) <= set(found)
+    with suppress(AssertionError):
+        until(lambda: state(folder) == before)
+    assert state(folder) == before  # which tells the difference
+    return settled_memory() - memory
+
+
+@pytest.mark.timeout(900)
 def test_a_storm_of_reloads_is_heard_by_nobody(
     daemon: tuple[Daemon, Weather], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,25 +379,13 @@ def test_a_storm_of_reloads_is_heard_by_nobody(
     until(lambda: running.stats()["connections_open"] == 0)
     sizes = {"guerrilla-save-": 1, "guerrilla-validate-": 1, "guerrilla-authenticate-": 2}
     until(lambda: workers() == sizes)
-    # In this order: what tests before this one have left goes with it, descriptors as well.
-    memory, before = settled_memory(), state(tmp_path)
-    until(lambda: running.stats()["spool_depth"] == 0)
-    first = len(stored(tmp_path))
-    queued = storm(running, weather, RELOADS, MAILS)
+    # Of what leaks each has more; what other tests have left in this process comes and goes.
+    grown: list[int] = []
+    while not grown or (grown[-1] >= GROWTH and len(grown) < 3):
+        grown.append(weathered(running, weather, tmp_path))
+    assert grown[-1] < GROWTH, grown
     built = {key for key, when in TABLE.items() if when not in {"not built yet", "next start"}}
     assert built == weather.varied
-    assert len(set(queued)) == len(queued) == MAILS
-    until(lambda: running.stats()["connections_open"] == 0)
-    # What was answered at the spool, by whatever chain is right of it, or by all of one without it.
-    until(lambda: running.stats()["spool_depth"] == 0)
-    assert running.stats()["spool_committed"] > MAILS / 10
-    found = stored(tmp_path)
-    assert len(found) == first + len(queued)
-    assert set(queued) <= set(found)
-    with suppress(AssertionError):
-        until(lambda: state(tmp_path) == before)
-    assert state(tmp_path) == before  # which tells the difference
-    assert settled_memory() - memory < GROWTH
     stats = running.stats()
     assert (stats["memory_used"], stats["messages_deferred"], stats["messages_rejected"]) == (
         0,
