@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 import smtplib
 import socket
 from collections.abc import Callable, Iterator
@@ -17,7 +15,7 @@ import pytest
 
 from guerrilla.control.client import ask
 from tests.running import RunningDaemon
-from tests.wire import HELLO, TRANSACTION, Wire, stands_still, until
+from tests.wire import HELLO, TRANSACTION, Wire, until
 
 TIMEOUT = 30.0
 
@@ -97,16 +95,6 @@ def is_there(pid: int) -> bool:
 
 def is_gone(pid: int) -> bool:
     return not is_there(pid)
-
-
-def halt(pid: int) -> None:
-    """Stops a process, and waits until it does nothing more.
-
-    The signal is told to one of its threads. Until that one is given a core the others go on: they
-    greet who comes, and answer what they are asked.
-    """
-    os.kill(pid, signal.SIGSTOP)
-    until(lambda: stands_still(pid))
 
 
 def send(daemon: RunningDaemon, subject: str = "hello") -> tuple[int, bytes]:

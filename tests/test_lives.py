@@ -21,8 +21,7 @@ from guerrilla.processes.children import DELAYS, Child, State
 from guerrilla.processes.lives import _BOOT, Life, ending
 from guerrilla.processes.parent import Parent
 from guerrilla.processes.vigil import Vigil
-from tests.families import halt
-from tests.wire import descriptors, opened_since, until
+from tests.wire import descriptors, halt, opened_since, until
 
 TIMEOUT = 30.0
 PATIENCE = 20.0

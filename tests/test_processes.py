@@ -20,7 +20,6 @@ from tests.families import (
     Make,
     answers,
     asked,
-    halt,
     make,
     pids,
     processes,
@@ -28,7 +27,7 @@ from tests.families import (
     send,
 )
 from tests.running import DaemonError
-from tests.wire import Wire, until
+from tests.wire import Wire, halt, until
 
 __all__ = ["make"]
 

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from guerrilla.control.client import ask
-from tests.families import halt
 from tests.running import RunningDaemon
-from tests.wire import Wire, until
+from tests.wire import Wire, halt, until
 
 IMPATIENT = (
     "import sys\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import statistics
 import struct
@@ -194,6 +195,16 @@ def stands_still(pid: int) -> bool:
             if stat.rpartition(")")[2].split()[0] not in "TZX":
                 return False
     return True
+
+
+def halt(pid: int) -> None:
+    """Stops a process, and waits until it does nothing more.
+
+    The signal is told to one of its threads. Until that one is given a core the others go on: they
+    greet who comes, and answer what they are asked.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: stands_still(pid))
 
 
 def until(true: Callable[[], object], patience: float = PATIENCE) -> None:

@@ -12,8 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tests.families import halt
-from tests.wire import GONE, PATIENCE
+from tests.wire import GONE, PATIENCE, halt
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -15,7 +15,6 @@ from typing import Final
 import apsw
 import pytest
 
-from tests.families import halt
 from tests.faults.cuts import Cuts
 from tests.faults.families import PROCESSES, Family, Orphans, SpooledByAll, Weather
 from tests.faults.load import add, sustain
@@ -23,7 +22,7 @@ from tests.faults.rogues import Rogue, tokens
 from tests.faults.stores import SQLiteFile, Store, count
 from tests.faults.tally import Tally
 from tests.ledger import Ledger, Mail, deliver, mixed_mails
-from tests.wire import Wire, until
+from tests.wire import Wire, halt, until
 
 SECONDS: Final = {False: 8.0, True: 60.0}
 CONNECTIONS: Final = 50

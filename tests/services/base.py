@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.wire import stands_still, until
+from tests.wire import halt
 
 READY_TIMEOUT = 30.0
 STOP_TIMEOUT = 20.0
@@ -115,9 +115,7 @@ class Service(abc.ABC):
     def pause(self) -> None:
         """Lets it answer nothing until `resume`."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        pid = self.process.pid
-        until(lambda: stands_still(pid))
+        halt(self.process.pid)
 
     def resume(self) -> None:
         """Undoes `pause`."""

@@ -18,7 +18,7 @@ import psycopg
 
 from tests.services.base import STOP_TIMEOUT, Service, free_port, program
 from tests.services.sql import PASSWORD, USER, Place
-from tests.wire import stands_still, until
+from tests.wire import halt
 
 _VERSIONS = "/usr/lib/postgresql"
 
@@ -94,9 +94,7 @@ class PostgreSQL(Service):
         """Ends all its processes at once. Idempotent."""
         children: list[str] = []
         if self.process is not None and self.process.poll() is None:
-            pid = self.process.pid
-            self.process.send_signal(signal.SIGSTOP)  # So that it starts no others.
-            until(lambda: stands_still(pid))
+            halt(self.process.pid)  # So that it starts no others.
             children = self._signal_children(signal.SIGKILL)
         super().kill()
         # It does not start again while one of them has its memory.
