@@ -16,9 +16,9 @@ from measuring import WARM_UP, Bench, cpu_us
 from postfix import BenchError
 from receivers import Receiver
 
-TURNS: Final = 3
+TURNS: Final = 5
 SESSIONS: Final = 500
-MESSAGES: Final = 2_000
+MESSAGES: Final = 5_000
 """In each turn."""
 CONNECTIONS: Final = 100
 """As in scenario b of load.py, whose messages are as large."""

@@ -3,10 +3,10 @@
     make bench [ARGS="--quick | --rows b,c | --rounds 3 | --write | --json FILE | --from FILE"]
 
 Rows and receivers take turns: each round measures every row once, so that what else the machine
-does falls upon all alike, and the median of the rounds counts. --write keeps every sample of a
-whole run in results.json, beside this file, and puts tables and pictures into the documents.
-Everything is on 127.0.0.1, and bounded in count and time: some 20 minutes on two cores; --quick
-takes two or three, and says little.
+does falls upon all alike. A figure is reckoned from each round by itself; their median counts.
+--write keeps every sample of a whole run in results.json, beside this file, and puts tables and
+pictures into the documents. Everything is on 127.0.0.1, and bounded in count and time: some 20
+minutes on two cores; --quick takes two or three, and says little.
 
 Exit status: 0 when all that was asked for was measured and is as it must be, else 1.
 """
@@ -41,7 +41,7 @@ from receivers import machine, raise_file_limit, starttls
 from results import Results, missed, report, speed
 from rows import ROWS
 from stores import Places
-from targets import GOALS
+from targets import GOALS, gauge
 
 HERE: Final = Path(__file__).parent
 FILE: Final = HERE / "results.json"
@@ -50,9 +50,8 @@ FRONT: Final = HERE.parent / "README.md"
 ROUNDS: Final = 5
 QUICK: Final = 0.15
 ABSOLUTE: Final = frozenset(one.row for one in GOALS if one.scales)
-"""Rows whose limits are for a machine of a known speed, which `smtp-sink` tells in scenario b."""
-GAUGE: Final = "gauge"
-"""The row that measures that speed where b is not asked for."""
+"""Rows whose limits are for a machine of a known speed, which `smtp-sink` tells in scenario b,
+right before each of them."""
 FAILURES: Final = (BenchError, OSError, AssertionError, subprocess.SubprocessError, ValueError)
 
 
@@ -62,9 +61,8 @@ FAILURES: Final = (BenchError, OSError, AssertionError, subprocess.SubprocessErr
 def measure(names: Sequence[str], rounds: int, scale: float) -> Results:
     """All of these rows, so many times in turns."""
     missing: dict[str, str] = {}
-    gauged = [GAUGE] if ABSOLUTE.intersection(names) and "b" not in names else []
     with bench(scale, missing) as at:
-        for number, name in product(range(1, rounds + 1), [*gauged, *names]):
+        for number, name in product(range(1, rounds + 1), names):
             begin = time.monotonic()
             if why := attempt(name, at):
                 missing[name] = f"in round {number}: {why}"
@@ -110,9 +108,12 @@ def attempt(name: str, at: Bench) -> str:
 
     Only what has ended well counts: half a row would be compared with samples of another time.
     """
-    row, samples = gauge if name == GAUGE else ROWS[name], Samples()
+    samples = Samples()
     try:
-        row(dataclasses.replace(at, samples=samples))
+        inner = dataclasses.replace(at, samples=samples)
+        if name in ABSOLUTE:
+            measure_speed(name, inner)
+        ROWS[name](inner)
     except FAILURES as error:
         return reason(error)
     for key, values in samples.of.items():
@@ -120,12 +121,12 @@ def attempt(name: str, at: Bench) -> str:
     return ""
 
 
-def gauge(at: Bench) -> None:
-    """How fast this machine is, where scenario b does not tell."""
+def measure_speed(row: str, at: Bench) -> None:
+    """How fast this machine is just now, for a row."""
     load = at_most(SCENARIOS[1].load, at.count(20_000))
     with at.peers[SINK]() as receiver:
         at.postfix.send(receiver.port, at_most(load, warm_up(load)))
-        at.send(receiver, load, f"b {SINK}")
+        at.send(receiver, load, gauge(row))
 
 
 def commit() -> str:

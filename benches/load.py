@@ -66,9 +66,12 @@ def chosen(
 
 
 def receivers(bench: Bench) -> Iterator[tuple[str, Start]]:
-    """Ours, and all others that are there."""
-    yield from bench.peers.items()
+    """All that are there; ours right behind the one that it is compared with."""
+    others = dict(bench.peers)
+    if SINK in others:
+        yield SINK, others.pop(SINK)
     yield OURS, bench.serve
+    yield from others.items()
 
 
 def messages(bench: Bench, scenario: Scenario) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -94,26 +95,31 @@ class Told:
 
 
 def figures(told: Results, goals: Sequence[Goal]) -> Iterator[Told]:
-    """Those of them that were measured."""
-    times = slower(told.samples)
+    """Those of them that were measured: the medians of the rounds, each reckoned by itself.
+
+    So a figure is compared with what was measured minutes from it, and not with another round,
+    when the machine may have had other things to do.
+    """
+    rounds = list(told.samples.parts(told.rounds))
     for one in goals:
-        try:
-            value = one.value(told.samples)
-        except KeyError:
+        values, compared = [], []
+        for part in rounds:
+            with contextlib.suppress(KeyError):
+                values.append(value := one.value(part))
+                compared.append(one.on_that_machine(value, slower(part, one.row)))
+        if not values:
             continue
-        compared = one.on_that_machine(value, times)
-        least, most = spread(told, one)
-        limits = one.must, one.goal, one.met(compared)
-        yield Told(one.row, one.title, one.unit, value, least, most, compared, *limits)
+        value, there = statistics.median(values), statistics.median(compared)
+        limits = one.must, one.goal, one.met(there)
+        yield Told(one.row, one.title, one.unit, value, min(values), max(values), there, *limits)
 
 
-def spread(told: Results, goal: Goal) -> tuple[float, float]:
-    """The least and the most of the rounds, each by itself."""
-    found = []
-    for one in told.samples.parts(told.rounds):
-        with contextlib.suppress(KeyError):
-            found.append(goal.value(one))
-    return min(found), max(found)
+def to_sink(told: Results, key: str, sink: str) -> float:
+    """A cost to that of smtp-sink: the median of the rounds."""
+    rounds = told.samples.parts(told.rounds)
+    return statistics.median(
+        one.ratio(key, sink) for one in rounds if key in one.of and sink in one.of
+    )
 
 
 def missed(told: Results, rows: Sequence[str]) -> list[str]:
@@ -176,9 +182,7 @@ def receiver_table(told: Results) -> list[str]:
                 continue
             sink, median = f"{one.name} {SINK} server µs", told.samples.median
             times = (
-                f"{told.samples.ratio(f'{key} server µs', sink):.2f}"
-                if sink in told.samples.of
-                else ""
+                f"{to_sink(told, f'{key} server µs', sink):.2f}" if sink in told.samples.of else ""
             )
             server, client = (f"{median(f'{key} {side} µs'):.1f}" for side in ("server", "client"))
             rate = f"{median(f'{key} messages/s'):,.0f}"
