@@ -152,15 +152,15 @@ def the_other(agreed: Agreed | None, other: Pair) -> bool:
 HANDSHAKE: Final[dict[str, tuple[Any, ssl.SSLContext, Sees]]] = {
     "protocols": (["tls1.2", "tls1.2"], client(), one_version),
     "ciphers": (
-        ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"],
+        ["TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305"],
         client(TWO, highest="TLSv1_2"),
-        with_cipher("ECDHE-ECDSA-AES256-GCM-SHA384"),
+        with_cipher("ECDHE-ECDSA-CHACHA20-POLY1305"),
     ),
     "curves": (["X25519"], client(curve="prime256v1"), fails),
     "prefer_server_cipher_suites": (
-        True,
+        False,
         client(TWO, highest="TLSv1_2"),
-        with_cipher("ECDHE-ECDSA-AES256-GCM-SHA384"),
+        with_cipher("ECDHE-ECDSA-CHACHA20-POLY1305"),
     ),
     "client_auth_type": ("RequireAnyClientCert", client(), fails),
     "certificates": ("OTHER", client(), the_other),

@@ -165,14 +165,32 @@ def test_names_that_are_gone_are_told_in_one_warning(tmp_path: Path, rsa: Pair) 
         assert name not in line
 
 
-@pytest.mark.parametrize("prefers", [False, True])
-def test_whose_order_of_ciphers_counts(tmp_path: Path, rsa: Pair, prefers: bool) -> None:
-    ours, theirs = "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-CHACHA20-POLY1305"
-    section = f"{IMPLICIT}\n{rsa.toml()}prefer_server_cipher_suites = {str(prefers).lower()}"
-    with tls_daemon(tmp_path / "daemon", section) as daemon:
-        agreed = probe(where(daemon), "-tls1_2", "-cipher", f"{theirs}:{ours}")
-        assert agreed is not None
-        assert agreed.cipher == (ours if prefers else theirs)
+TLS13: Final = (
+    "TLS_CHACHA20_POLY1305_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_AES_128_GCM_SHA256",
+)
+TLS12: Final = (
+    "ECDHE-RSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+)
+"""As OpenSSL names them; the one that we like best is the last."""
+
+
+@pytest.mark.parametrize("prefers", [None, False, True])
+def test_whose_order_of_ciphers_counts(tmp_path: Path, rsa: Pair, prefers: bool | None) -> None:
+    """Ours, when nothing is said of it: AES-128, then AES-256, then ChaCha."""
+    order = "" if prefers is None else f"prefer_server_cipher_suites = {str(prefers).lower()}"
+    with tls_daemon(tmp_path / "daemon", f"{IMPLICIT}\n{rsa.toml()}{order}") as daemon:
+        for version, option, theirs, second, first in (
+            ("-tls1_3", "-ciphersuites", *TLS13),
+            ("-tls1_2", "-cipher", *TLS12),
+        ):
+            for offered, ours in (((theirs, second, first), first), ((theirs, second), second)):
+                agreed = probe(where(daemon), version, option, ":".join(offered))
+                assert agreed is not None
+                assert agreed.cipher == (theirs if prefers is False else ours)
 
 
 @pytest.mark.parametrize("way", WAYS)

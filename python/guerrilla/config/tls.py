@@ -144,8 +144,8 @@ class TLSConfig(Section):
     curves: Annotated[tuple[str, ...], _names("curve", CURVES, GONE_CURVES)] = ()
     """The groups of the key exchange, by Go's names. Default: all that are good."""
 
-    prefer_server_cipher_suites: Flag = False
-    """Chooses by our order of ciphers instead of the client's."""
+    prefer_server_cipher_suites: Flag = True
+    """Chooses by our order of ciphers, AES-128-GCM first, instead of the client's."""
 
     required: Flag = False
     """Answers `530 5.7.0` to MAIL before TLS."""

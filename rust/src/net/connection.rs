@@ -50,6 +50,8 @@ thread_local! {
     /// What the sessions of the thread write their replies to: one after the other, since what is written is sent
     /// before another connection has its turn, or stays with its connection.
     static OUTPUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// The same in records of TLS.
+    static RECORDS: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Serves one connection to its end. A panic in it ends it alone, with 421.

@@ -1,26 +1,61 @@
 //! The TLS records of one connection: ciphertext in, plaintext out, and back.
 
-use std::io::{self, BufRead, Write as _};
+use std::io;
 
-use rustls::{Error, ProtocolVersion, ServerConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic,
+};
+use rustls::{Error, ProtocolVersion};
+
+use crate::delivery::TlsInfo;
+use crate::tls::{Context, take_asked_name};
+
+/// What a peer may leave incomplete: a handshake of 64 KiB, as rustls' own buffer bounds it, in records of its choice.
+const LARGEST_BEGUN: usize = 0xffff;
+/// What a short reply needs beside itself, to be encrypted at the first try: the head of a record, a nonce of TLS 1.2, a tag.
+const OVERHEAD: usize = 5 + 8 + 16;
+
+type State<'c, 'i> = ConnectionState<'c, 'i, ServerConnectionData>;
+type Traffic<'c> = WriteTraffic<'c, ServerConnectionData>;
 
 /// TLS of one connection, whose socket someone else reads and writes.
+///
+/// Records are decrypted where they were read, and encrypted where they are sent from: an idle connection has no buffer.
 pub(super) struct Records {
-    connection: ServerConnection,
+    connection: UnbufferedServerConnection,
+    /// The server that the peer asked for.
+    server_name: Option<Box<str>>,
+    /// Of a record, or of a message of the handshake, that is not complete: as rustls left it.
+    begun: Vec<u8>,
+    /// Of handshakes, tickets and alerts: what is to be sent.
+    outgoing: Vec<u8>,
     /// A session ticket waits for company: nobody needs it now, and a write of its own costs more than
     /// it does.
     has_ticket: bool,
+    /// The peer has not said that nothing more comes.
+    is_open: bool,
+    /// Something was no record. rustls is not asked again: it would look for what it has begun with.
+    is_broken: bool,
 }
 
 impl Records {
-    pub(super) fn new(mut connection: ServerConnection) -> Self {
-        // What is written is bounded by the session's own output.
-        connection.set_buffer_limit(None);
-        Self { connection, has_ticket: false }
+    pub(super) fn new(connection: UnbufferedServerConnection) -> Self {
+        let (server_name, begun, outgoing) = Default::default();
+        Self {
+            connection,
+            server_name,
+            begun,
+            outgoing,
+            has_ticket: false,
+            is_open: true,
+            is_broken: false,
+        }
     }
 
-    pub(super) fn connection(&self) -> &ServerConnection {
-        &self.connection
+    /// What a handshake that has ended has come to.
+    pub(super) fn describe(&self, context: &Context) -> TlsInfo {
+        context.describe(&self.connection, self.server_name.as_deref())
     }
 
     /// Whether the handshake has ended, with nothing to send that its peer would wait for: in TLS 1.3 a
@@ -30,69 +65,181 @@ impl Records {
             return false;
         }
         let is_tls13 = self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
-        self.has_ticket = is_tls13 && self.connection.wants_write();
-        is_tls13 || !self.connection.wants_write()
+        self.has_ticket = is_tls13 && !self.outgoing.is_empty();
+        is_tls13 || self.outgoing.is_empty()
     }
 
-    /// Takes what was read from the socket and appends what it says; `false` when the peer has closed.
+    /// Takes what was read from the socket and appends what it says; `false` when the peer has closed. The ciphertext is
+    /// overwritten.
     pub(super) fn decrypt(
         &mut self,
-        ciphertext: &[u8],
+        ciphertext: &mut [u8],
         plaintext: &mut Vec<u8>,
     ) -> Result<bool, Error> {
         let mut input = ciphertext;
-        let mut open = true;
-        while !input.is_empty() {
-            if self.connection.read_tls(&mut input).map_err(|e| Error::General(e.to_string()))? == 0
-            {
-                break;
-            }
-            open = !self.connection.process_new_packets()?.peer_has_closed();
-            self.take_plaintext(plaintext);
-            if !open {
-                break;
-            }
+        // What has begun is completed first, so that little is copied; then the rest is taken where it is.
+        while !(input.is_empty() || self.begun.is_empty()) {
+            let count = missing(&self.begun).unwrap_or(input.len()).min(input.len());
+            let (first, rest) = input.split_at_mut(count);
+            let mut whole = std::mem::take(&mut self.begun);
+            whole.extend_from_slice(first);
+            self.take(&mut whole, plaintext)?;
+            input = rest;
         }
-        Ok(open)
+        if !input.is_empty() {
+            self.take(input, plaintext)?;
+        }
+        Ok(self.is_open)
     }
 
-    fn take_plaintext(&mut self, plaintext: &mut Vec<u8>) {
-        let mut reader = self.connection.reader();
+    fn take(&mut self, input: &mut [u8], plaintext: &mut Vec<u8>) -> Result<(), Error> {
+        if self.is_broken {
+            return Err(Error::General("it has failed before".to_owned()));
+        }
+        let was_handshaking = self.connection.is_handshaking();
+        let taken = self.process(input, plaintext).and_then(|used| self.keep(input, used));
+        if was_handshaking {
+            self.server_name = take_asked_name().or(self.server_name.take());
+        }
+        self.is_broken = taken.is_err();
+        taken
+    }
+
+    /// What is incomplete of it, in a buffer of that size.
+    fn keep(&mut self, input: &[u8], used: usize) -> Result<(), Error> {
+        let rest = input.get(used..).filter(|_| self.is_open).unwrap_or_default();
+        if rest.len() > LARGEST_BEGUN {
+            return Err(Error::General("too much of a handshake is incomplete".to_owned()));
+        }
+        self.begun = rest.to_vec();
+        Ok(())
+    }
+
+    /// All complete records; how many octets are done with.
+    fn process(&mut self, input: &mut [u8], plaintext: &mut Vec<u8>) -> Result<usize, Error> {
+        let mut used = 0;
+        let mut failure = None;
         loop {
-            let count = match reader.fill_buf() {
-                Ok(chunk) => {
-                    plaintext.extend_from_slice(chunk);
-                    chunk.len()
+            let rest = input.get_mut(used..).unwrap_or_default();
+            let UnbufferedStatus { discard, state } = self.connection.process_tls_records(rest);
+            used += discard;
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        plaintext.extend_from_slice(record.payload);
+                        used += record.discard;
+                    }
                 }
-                // Nothing more is there now.
-                Err(_) => 0,
-            };
-            if count == 0 {
-                return;
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) if self.is_open => {
+                    self.is_open = false;
+                }
+                Ok(state) => {
+                    if !take_outgoing(state, &mut self.outgoing) {
+                        return failure.map_or(Ok(used), Err);
+                    }
+                }
+                // Once more: the alert that says why is there to be sent.
+                Err(error) if failure.is_none() => failure = Some(error),
+                Err(error) => return Err(failure.unwrap_or(error)),
             }
-            reader.consume(count);
         }
     }
 
-    /// Appends records with `plaintext`, and whatever else has to be sent.
+    /// Appends records with `plaintext`, behind whatever else has to be sent.
     pub(super) fn encrypt(&mut self, plaintext: &[u8], ciphertext: &mut Vec<u8>) -> io::Result<()> {
         self.has_ticket = false;
-        self.connection.writer().write_all(plaintext)?;
-        while self.connection.wants_write() {
-            self.connection.write_tls(ciphertext)?;
+        ciphertext.extend_from_slice(&std::mem::take(&mut self.outgoing));
+        if plaintext.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let room = plaintext.len() + OVERHEAD;
+        self.write(room, ciphertext, |traffic, room| traffic.encrypt(plaintext, room))
     }
 
     /// Whether there is something to send besides plaintext: handshakes, tickets, alerts.
     pub(super) fn wants_write(&self) -> bool {
-        self.connection.wants_write() && !self.has_ticket
+        !self.outgoing.is_empty() && !self.has_ticket
     }
 
     /// Appends the alert that nothing more will come (RFC 8446 §6.1): behind the last reply, since rustls
     /// takes no plaintext after it.
     pub(super) fn close(&mut self, ciphertext: &mut Vec<u8>) -> io::Result<()> {
-        self.connection.send_close_notify();
-        self.encrypt(&[], ciphertext)
+        ciphertext.extend_from_slice(&std::mem::take(&mut self.outgoing));
+        // As a function it would be for one lifetime only.
+        #[allow(clippy::redundant_closure_for_method_calls)]
+        self.write(2 + OVERHEAD, ciphertext, |traffic, room| traffic.queue_close_notify(room))
+    }
+
+    /// Appends what `put` writes into so much room, or into as much as it asks for.
+    fn write(
+        &mut self,
+        mut room: usize,
+        ciphertext: &mut Vec<u8>,
+        put: impl Fn(&mut Traffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> io::Result<()> {
+        while !self.is_broken {
+            // Nothing in there is complete; but rustls looks at it anew.
+            let UnbufferedStatus { discard, state } =
+                self.connection.process_tls_records(&mut self.begun);
+            match state.map_err(io::Error::other)? {
+                ConnectionState::WriteTraffic(mut traffic) => {
+                    match append(ciphertext, room, |room| put(&mut traffic, room)) {
+                        Ok(()) => return Ok(()),
+                        Err(EncryptError::InsufficientSize(more)) => room = more.required_size,
+                        Err(error) => return Err(io::Error::other(error)),
+                    }
+                }
+                ConnectionState::PeerClosed => self.is_open = false,
+                state => {
+                    if !take_outgoing(state, ciphertext) {
+                        return Err(io::Error::other("TLS has no keys to encrypt with"));
+                    }
+                }
+            }
+            self.begun.drain(..discard);
+        }
+        Err(io::Error::other("TLS has failed"))
     }
 }
+
+/// How many octets a record lacks whose head is there (RFC 8446 §5.1); none where that is not known.
+fn missing(begun: &[u8]) -> Option<usize> {
+    let (head, fragment) = begun.split_at_checked(5)?;
+    let length = usize::from(u16::from_be_bytes([*head.get(3)?, *head.get(4)?]));
+    length.checked_sub(fragment.len()).filter(|&count| count > 0)
+}
+
+/// Appends what a handshake says; `false` where it says nothing just now.
+fn take_outgoing(state: State<'_, '_>, outgoing: &mut Vec<u8>) -> bool {
+    match state {
+        ConnectionState::EncodeTlsData(mut data) => {
+            // It tells its size to who has no room for it.
+            if let Err(EncodeError::InsufficientSize(needed)) = data.encode(&mut []) {
+                let _ = append(outgoing, needed.required_size, |room| data.encode(room));
+            }
+            true
+        }
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Appends what is put into so much room.
+fn append<E>(
+    octets: &mut Vec<u8>,
+    room: usize,
+    put: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+) -> Result<(), E> {
+    let begin = octets.len();
+    octets.resize(begin + room, 0);
+    let put = put(octets.get_mut(begin..).unwrap_or_default());
+    octets.truncate(begin + put.as_ref().copied().unwrap_or_default());
+    put.map(drop)
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, UnbufferedServerConnection};
 
 use super::files::{self, Files};
 use super::names::{self, suite_name};
@@ -104,12 +104,16 @@ impl Context {
     }
 
     /// One connection's side of a handshake.
-    pub(crate) fn accept(&self) -> Result<ServerConnection, rustls::Error> {
-        ServerConnection::new(Arc::clone(&self.current.load()))
+    pub(crate) fn accept(&self) -> Result<UnbufferedServerConnection, rustls::Error> {
+        UnbufferedServerConnection::new(Arc::clone(&self.current.load()))
     }
 
     /// What a handshake that has ended has come to.
-    pub(crate) fn describe(&self, connection: &ServerConnection) -> TlsInfo {
+    pub(crate) fn describe(
+        &self,
+        connection: &UnbufferedServerConnection,
+        server_name: Option<&str>,
+    ) -> TlsInfo {
         let version = match connection.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
@@ -120,7 +124,7 @@ impl Context {
         TlsInfo {
             version: version.to_owned(),
             cipher: connection.negotiated_cipher_suite().map(suite_name).unwrap_or_default(),
-            server_name: connection.server_name().map(str::to_owned),
+            server_name: server_name.map(str::to_owned),
             client_verified: client_subject.is_some() && self.settings.client_auth.verifies(),
             client_subject,
         }

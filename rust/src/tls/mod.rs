@@ -18,6 +18,7 @@ pub use client::ClientAuth;
 pub(crate) use client::subject;
 pub use context::{Context, Settings};
 pub(crate) use files::certificates;
+pub(crate) use resolver::take_asked_name;
 
 /// What is wrong with one key of a `tls` section.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Which certificate a client is shown: the one for the name it asks for (SNI, RFC 6066 §3).
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -9,6 +10,16 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+
+thread_local! {
+    /// The name that the last handshake on this thread asked for: rustls tells nobody else of it.
+    static ASKED: Cell<Option<Box<str>>> = const { Cell::new(None) };
+}
+
+/// The name that the handshake asked for which this thread was just at, lower-cased.
+pub(crate) fn take_asked_name() -> Option<Box<str>> {
+    ASKED.take()
+}
 
 /// Certificates by name; the first one is for everybody else.
 #[derive(Debug)]
@@ -42,6 +53,7 @@ impl Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        ASKED.set(hello.server_name().map(str::to_ascii_lowercase).map(Into::into));
         let keys = hello.server_name().and_then(|name| self.named(name)).unwrap_or(&self.all);
         // One name may have an RSA and an ECDSA certificate: the first that the client can verify.
         let schemes = hello.signature_schemes();

@@ -179,7 +179,7 @@ impl Connection {
             }
         }
         self.shared.stats.tls_handshakes.add();
-        let info = tls.context.describe(records.connection());
+        let info = records.describe(&tls.context);
         self.log(Level::Debug, format_args!("{} with {}", info.version, info.cipher));
         self.tls = Some(records);
         self.session.secured();
@@ -203,7 +203,7 @@ impl Connection {
         let mut ciphertext = std::mem::take(&mut self.unread);
         let mut plaintext = Vec::new();
         loop {
-            let taken = records.decrypt(&ciphertext, &mut plaintext);
+            let taken = records.decrypt(&mut ciphertext, &mut plaintext);
             if matches!(taken, Ok(true)) && records.is_settled() {
                 return Ok(plaintext);
             }
@@ -259,7 +259,8 @@ impl Connection {
             match &mut self.tls {
                 None => self.unread = octets,
                 Some(tls) => {
-                    let open = tls.decrypt(&octets, &mut self.unread).map_err(io::Error::other)?;
+                    let open =
+                        tls.decrypt(&mut octets, &mut self.unread).map_err(io::Error::other)?;
                     if !open {
                         return Err(End::Lost(io::ErrorKind::UnexpectedEof.into()));
                     }

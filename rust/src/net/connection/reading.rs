@@ -108,7 +108,10 @@ impl Connection {
             }
             self.heard.octets(count);
             if self.tls.is_some() {
-                return Poll::Ready(self.consume_records(octets));
+                let step = self.consume_records(octets);
+                // They were decrypted there.
+                self.wipe(octets);
+                return Poll::Ready(step);
             }
             let step = self.consume(octets);
             self.wipe(octets);
@@ -117,7 +120,7 @@ impl Connection {
     }
 
     /// Gives what the records say to the session. What the peer broke is not mended: it ends here.
-    fn consume_records(&mut self, octets: &[u8]) -> io::Result<Step> {
+    fn consume_records(&mut self, octets: &mut [u8]) -> io::Result<Step> {
         PLAINTEXT.with_borrow_mut(|plaintext| {
             plaintext.clear();
             let Some(tls) = &mut self.tls else { return Ok(Step::NeedInput) };

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use super::signals::Signals;
-use super::{Connection, End, OUTPUT};
+use super::{Connection, End, OUTPUT, RECORDS};
 use crate::net::stream::Sent;
 use crate::net::turns;
 
@@ -82,7 +82,7 @@ impl Connection {
             self.rest = Some(Box::new(rest));
         } else {
             if rest.octets.capacity() <= LARGEST_KEPT {
-                OUTPUT.set(rest.octets);
+                if self.tls.is_some() { &RECORDS } else { &OUTPUT }.set(rest.octets);
             }
             self.note_sent(sent.is_ok());
         }
@@ -94,8 +94,12 @@ impl Connection {
         let output = self.session.take_output();
         turns::replied(self.shared.replies.count(&output));
         let Some(tls) = &mut self.tls else { return Ok(output) };
-        let mut records = Vec::new();
+        let mut records = RECORDS.take();
+        records.clear();
         tls.encrypt(&output, &mut records)?;
+        if output.capacity() <= LARGEST_KEPT {
+            OUTPUT.set(output);
+        }
         if self.session.is_closed() {
             tls.close(&mut records)?;
         }

@@ -1,0 +1,335 @@
+//! A client of rustls' own, and nothing between the two but octets.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::ops::BitXorAssign;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore};
+
+use super::*;
+use crate::certificate::self_signed;
+use crate::tls::{ClientAuth, Settings, certificates};
+
+const VERSIONS: [&str; 2] = ["tls1.2", "tls1.3"];
+const NAME: &str = "mx.example.com";
+
+/// What a server and its clients have in common.
+struct Place {
+    context: Context,
+    config: Arc<ClientConfig>,
+}
+
+impl Place {
+    fn new(version: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = self_signed(&[NAME.to_owned(), "*.example.net".to_owned()], 1).unwrap();
+        let (key, certificate) = (folder.path().join("key"), folder.path().join("certificate"));
+        std::fs::write(&key, &pair.key).unwrap();
+        std::fs::write(&certificate, &pair.certificate).unwrap();
+        let settings = Settings {
+            certificates: vec![(key, certificate)],
+            root_cas_file: None,
+            client_auth: ClientAuth::None,
+            protocols: vec![version.to_owned()],
+            ciphers: Vec::new(),
+            curves: Vec::new(),
+            prefer_server_ciphers: true,
+        };
+        let mut roots = RootCertStore::empty();
+        for one in certificates(pair.certificate.as_bytes()).unwrap() {
+            roots.add(one).unwrap();
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self { context: Context::new(settings).unwrap(), config: Arc::new(config) }
+    }
+
+    fn client(&self, name: &'static str) -> ClientConnection {
+        ClientConnection::new(Arc::clone(&self.config), ServerName::try_from(name).unwrap())
+            .unwrap()
+    }
+
+    fn server(&self) -> Records {
+        Records::new(self.context.accept().unwrap())
+    }
+
+    /// Both, behind their handshake.
+    fn pair(&self, name: &'static str) -> (ClientConnection, Records) {
+        let (mut client, mut server) = (self.client(name), self.server());
+        loop {
+            give(&mut client, &mut server, usize::MAX).unwrap();
+            if server.is_settled() {
+                break;
+            }
+            let mut answer = Vec::new();
+            server.encrypt(&[], &mut answer).unwrap();
+            hear(&mut client, &answer).unwrap();
+        }
+        (client, server)
+    }
+}
+
+/// What a client has to send.
+fn said(client: &mut ClientConnection) -> Vec<u8> {
+    let mut octets = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut octets).unwrap();
+    }
+    octets
+}
+
+/// Gives that to the server, in pieces of so many octets; what it decrypts to.
+fn give(
+    client: &mut ClientConnection,
+    server: &mut Records,
+    piece: usize,
+) -> Result<Vec<u8>, Error> {
+    let mut plaintext = Vec::new();
+    for octets in said(client).chunks_mut(piece) {
+        server.decrypt(octets, &mut plaintext)?;
+    }
+    Ok(plaintext)
+}
+
+/// Gives a client what the server has to send; what it decrypts to.
+fn hear(client: &mut ClientConnection, mut octets: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut plaintext = Vec::new();
+    while !octets.is_empty() {
+        client.read_tls(&mut octets).unwrap();
+        client.process_new_packets()?;
+        // It would block where nothing more is there.
+        let _ = client.reader().read_to_end(&mut plaintext);
+    }
+    Ok(plaintext)
+}
+
+fn text(count: usize) -> Vec<u8> {
+    (0_u8..251).cycle().take(count).collect()
+}
+
+/// Whatever a connection keeps while nothing is under way.
+fn kept(server: &Records) -> usize {
+    server.begun.capacity() + server.outgoing.capacity()
+}
+
+#[test]
+fn what_is_said_is_heard_however_it_is_cut() {
+    for version in VERSIONS {
+        let place = Place::new(version);
+        for piece in [1, 4, 5, 6, 21, 1_000, 16_384, 20_000, usize::MAX] {
+            let (mut client, mut server) = (place.client(NAME), place.server());
+            while client.is_handshaking() {
+                assert_eq!(give(&mut client, &mut server, piece).unwrap(), b"");
+                let mut answer = Vec::new();
+                server.encrypt(&[], &mut answer).unwrap();
+                hear(&mut client, &answer).unwrap();
+            }
+            assert_eq!(give(&mut client, &mut server, piece).unwrap(), b"");
+            assert!(server.is_settled());
+            for count in [1, 30, 16_384, 16_385, 100_000] {
+                let text = text(count);
+                client.set_buffer_limit(None);
+                client.writer().write_all(&text).unwrap();
+                client.writer().write_all(b"\r\n.\r\n").unwrap();
+                let heard = give(&mut client, &mut server, piece).unwrap();
+                assert_eq!(heard, [&text[..], b"\r\n.\r\n"].concat(), "{version} {piece} {count}");
+                let mut answer = b"before ".to_vec();
+                server.encrypt(&text, &mut answer).unwrap();
+                let answer = answer.strip_prefix(b"before ").unwrap();
+                assert_eq!(hear(&mut client, answer).unwrap(), text);
+            }
+            server.encrypt(&[], &mut Vec::new()).unwrap();
+            assert_eq!(kept(&server), 0);
+        }
+    }
+}
+
+#[test]
+fn the_ticket_waits_for_the_first_reply() {
+    let place = Place::new("tls1.3");
+    let (mut client, mut server) = place.pair(NAME);
+    assert!(server.has_ticket && !server.wants_write());
+    let alone = {
+        let (_, mut other) = place.pair(NAME);
+        other.outgoing.clear();
+        let mut answer = Vec::new();
+        other.encrypt(b"250 OK\r\n", &mut answer).unwrap();
+        answer.len()
+    };
+    let mut answer = Vec::new();
+    server.encrypt(b"250 OK\r\n", &mut answer).unwrap();
+    assert!(answer.len() > alone + 50);
+    assert_eq!(hear(&mut client, &answer).unwrap(), b"250 OK\r\n");
+}
+
+#[test]
+fn each_connection_is_told_the_name_that_its_own_client_asked_for() {
+    for version in VERSIONS {
+        let place = Place::new(version);
+        let names = [Some(NAME), Some("MX1.Example.net"), None];
+        let mut both: Vec<_> = names
+            .iter()
+            .map(|name| (place.client(name.unwrap_or("127.0.0.1")), place.server()))
+            .collect();
+        // All begin before any ends.
+        for (client, server) in &mut both {
+            give(client, server, 10).unwrap();
+        }
+        for ((_, server), name) in both.iter().zip(names) {
+            let name = name.map(str::to_ascii_lowercase);
+            assert_eq!(server.describe(&place.context).server_name, name);
+        }
+    }
+}
+
+#[test]
+fn new_keys_are_used_from_when_the_peer_asks_for_them() {
+    let place = Place::new("tls1.3");
+    for piece in [1, 9, usize::MAX] {
+        let (mut client, mut server) = place.pair(NAME);
+        for _ in 0..3 {
+            client.refresh_traffic_keys().unwrap();
+            client.writer().write_all(b"NOOP\r\n").unwrap();
+            assert_eq!(give(&mut client, &mut server, piece).unwrap(), b"NOOP\r\n");
+            // The server's own are new too, behind the word of it.
+            let mut answer = Vec::new();
+            server.encrypt(b"250 OK\r\n", &mut answer).unwrap();
+            assert_eq!(hear(&mut client, &answer).unwrap(), b"250 OK\r\n");
+        }
+    }
+}
+
+#[test]
+fn behind_the_word_that_nothing_more_comes_nothing_counts() {
+    for version in VERSIONS {
+        let (mut client, mut server) = Place::new(version).pair(NAME);
+        client.writer().write_all(b"QUIT\r\n").unwrap();
+        client.send_close_notify();
+        let mut octets = said(&mut client);
+        octets.extend_from_slice(&[23, 3, 3, 0]);
+        let mut plaintext = Vec::new();
+        assert!(!server.decrypt(&mut octets, &mut plaintext).unwrap());
+        assert_eq!(plaintext, b"QUIT\r\n");
+        assert!(!server.decrypt(&mut vec![1; 100_000], &mut plaintext).unwrap());
+        assert_eq!((plaintext.len(), server.begun.len()), (6, 0));
+        // We may still answer, and then say the same.
+        let mut answer = Vec::new();
+        server.encrypt(b"221 Bye\r\n", &mut answer).unwrap();
+        server.close(&mut answer).unwrap();
+        assert_eq!(hear(&mut client, &answer).unwrap(), b"221 Bye\r\n");
+        assert_eq!(client.reader().read(&mut [0; 1]).unwrap(), 0, "not closed as it should be");
+        assert!(!server.decrypt(&mut [1; 10], &mut plaintext).unwrap());
+    }
+}
+
+#[test]
+fn what_is_no_record_fails_with_an_alert_that_says_why() {
+    for (version, alert) in
+        [("tls1.2", AlertDescription::BadRecordMac), ("tls1.3", AlertDescription::BadRecordMac)]
+    {
+        let (mut client, mut server) = Place::new(version).pair(NAME);
+        client.writer().write_all(b"NOOP\r\n").unwrap();
+        let mut octets = said(&mut client);
+        *octets.last_mut().unwrap() ^= 1;
+        let mut plaintext = Vec::new();
+        let error = server.decrypt(&mut octets, &mut plaintext).unwrap_err();
+        assert!(matches!(error, Error::DecryptError), "{version}: {error}");
+        assert_eq!(plaintext, b"");
+        let mut answer = Vec::new();
+        server.encrypt(&[], &mut answer).unwrap();
+        let heard = hear(&mut client, &answer).unwrap_err();
+        assert!(matches!(heard, Error::AlertReceived(is) if is == alert), "{version}: {heard}");
+        assert!(server.decrypt(&mut [23, 3, 3, 0, 1, 0], &mut plaintext).is_err());
+    }
+    let mut server = Place::new("tls1.3").server();
+    assert!(server.decrypt(&mut b"EHLO client.example\r\n".to_owned(), &mut Vec::new()).is_err());
+}
+
+#[test]
+fn what_was_changed_on_the_way_is_never_heard() {
+    let place = Place::new("tls1.3");
+    let mut random = 1_u64;
+    let mut below = |count: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        usize::try_from(random >> 33).unwrap() % count
+    };
+    let text = text(1_000);
+    for round in 0..600 {
+        let (mut client, mut server) = (place.client(NAME), place.server());
+        let (mut heard, mut has_to_be_seen) = (Vec::new(), false);
+        // In the hello, in the end of the handshake, or in what is said behind it.
+        let (turn, piece) = (round % 3, 1 + below(400));
+        for now in 0..3 {
+            if now == 2 {
+                client.writer().write_all(&text).unwrap();
+            }
+            let mut octets = said(&mut client);
+            if now == turn {
+                let (whole, place) = (octets.clone(), below(octets.len()));
+                match below(3) {
+                    0 => octets
+                        .get_mut(place)
+                        .unwrap()
+                        .bitxor_assign(u8::try_from(1 + below(255)).unwrap()),
+                    1 => drop(octets.remove(place)),
+                    _ => octets.insert(place, u8::try_from(below(256)).unwrap()),
+                }
+                // The version in a record's head says nothing (RFC 8446 §5.1), nor does what comes behind it all.
+                let says_something = !(1..3).contains(&place) && !octets.starts_with(&whole);
+                has_to_be_seen = turn == 2 && says_something;
+            }
+            let is_over = octets
+                .chunks_mut(piece)
+                .any(|octets| !matches!(server.decrypt(octets, &mut heard), Ok(true)));
+            let mut answer = Vec::new();
+            server.encrypt(&[], &mut answer).unwrap();
+            if is_over || hear(&mut client, &answer).is_err() {
+                break;
+            }
+        }
+        assert!(text.starts_with(&heard), "{round}");
+        assert!(!has_to_be_seen || heard.len() < text.len(), "{round}: nobody saw the change");
+        let _ = server.encrypt(b"250 OK\r\n", &mut Vec::new());
+        let _ = server.close(&mut Vec::new());
+    }
+}
+
+#[test]
+fn before_the_handshake_has_ended_nothing_is_said() {
+    let place = Place::new("tls1.3");
+    let (mut client, mut server) = (place.client(NAME), place.server());
+    let mut answer = Vec::new();
+    assert!(server.encrypt(b"220 mx\r\n", &mut answer).is_err());
+    assert!(server.close(&mut answer).is_err());
+    give(&mut client, &mut server, usize::MAX).unwrap();
+    server.encrypt(&[], &mut answer).unwrap();
+    let before = answer.len();
+    assert!(server.encrypt(b"220 mx\r\n", &mut answer).is_err());
+    assert_eq!(answer.len(), before);
+}
+
+#[test]
+fn a_handshake_that_never_ends_takes_little_memory() {
+    // A client's hello of 60,000 octets, in records of one.
+    let record = |octet: u8| [22, 3, 1, 0, 1, octet];
+    let mut octets: Vec<u8> = [1, 0, 0xea, 0x60].into_iter().flat_map(record).collect();
+    octets.extend((0..50_000).flat_map(|_| record(0)));
+    for piece in [6, 100, 4_096] {
+        let mut server = Place::new("tls1.3").server();
+        let mut most = 0;
+        let failed = octets.clone().chunks_mut(piece).any(|octets| {
+            let result = server.decrypt(octets, &mut Vec::new());
+            most = most.max(server.begun.capacity());
+            result.is_err()
+        });
+        assert!(failed, "{piece}");
+        assert!((10_000..=LARGEST_BEGUN).contains(&most), "{most}");
+    }
+}
