@@ -11,10 +11,14 @@ use rustls::{Error, ProtocolVersion};
 use crate::delivery::TlsInfo;
 use crate::tls::{Context, take_asked_name};
 
-/// What a peer may leave incomplete: a handshake of 64 KiB, as rustls' own buffer bounds it, in records of its choice.
-const LARGEST_BEGUN: usize = 0xffff;
+/// The head of a record: its type, a version, its length.
+const HEAD: usize = 5;
+/// What a peer may leave incomplete, as rustls' own buffers bound it: a record of TLS 1.2 (RFC 5246 §6.2.3), or, before the
+/// handshake has ended, 64 KiB of it in records of its choice.
+const LARGEST_RECORD: usize = HEAD + (16 << 10) + 2_048;
+const LARGEST_HANDSHAKE: usize = 0xffff;
 /// What a short reply needs beside itself, to be encrypted at the first try: the head of a record, a nonce of TLS 1.2, a tag.
-const OVERHEAD: usize = 5 + 8 + 16;
+const OVERHEAD: usize = HEAD + 8 + 16;
 
 type State<'c, 'i> = ConnectionState<'c, 'i, ServerConnectionData>;
 type Traffic<'c> = WriteTraffic<'c, ServerConnectionData>;
@@ -77,48 +81,64 @@ impl Records {
         plaintext: &mut Vec<u8>,
     ) -> Result<bool, Error> {
         let mut input = ciphertext;
-        // What has begun is completed first, so that little is copied; then the rest is taken where it is.
-        while !(input.is_empty() || self.begun.is_empty()) {
-            let count = missing(&self.begun).unwrap_or(input.len()).min(input.len());
+        if let Some(count) = missing(&self.begun, input) {
+            if count > input.len() {
+                self.begun.extend_from_slice(input);
+                return Ok(self.is_open);
+            }
+            // That record is completed by itself, so that little is copied.
             let (first, rest) = input.split_at_mut(count);
-            let mut whole = std::mem::take(&mut self.begun);
-            whole.extend_from_slice(first);
-            self.take(&mut whole, plaintext)?;
+            self.take_behind_begun(first, plaintext)?;
             input = rest;
         }
-        if !input.is_empty() {
-            self.take(input, plaintext)?;
+        if self.begun.is_empty() {
+            let used = self.take(input, plaintext)?;
+            self.begun = input.get(used..).unwrap_or_default().to_vec();
+        } else if !input.is_empty() {
+            self.take_behind_begun(input, plaintext)?;
         }
         Ok(self.is_open)
     }
 
-    fn take(&mut self, input: &mut [u8], plaintext: &mut Vec<u8>) -> Result<(), Error> {
+    /// The same, of what was begun and what goes on with it.
+    fn take_behind_begun(&mut self, input: &[u8], plaintext: &mut Vec<u8>) -> Result<(), Error> {
+        let mut whole = std::mem::take(&mut self.begun);
+        whole.extend_from_slice(input);
+        let used = self.take(&mut whole, plaintext)?;
+        // A handshake in many records grows in its place.
+        self.begun = if used == 0 { whole } else { whole.split_off(used.min(whole.len())) };
+        Ok(())
+    }
+
+    /// All complete records; how many octets are done with. What is left may not be too much.
+    fn take(&mut self, input: &mut [u8], plaintext: &mut Vec<u8>) -> Result<usize, Error> {
         if self.is_broken {
             return Err(Error::General("it has failed before".to_owned()));
         }
         let was_handshaking = self.connection.is_handshaking();
-        let taken = self.process(input, plaintext).and_then(|used| self.keep(input, used));
+        if was_handshaking {
+            take_asked_name();
+        }
+        let taken = self.process(input, plaintext);
         if was_handshaking {
             self.server_name = take_asked_name().or(self.server_name.take());
         }
+        let most =
+            if self.connection.is_handshaking() { LARGEST_HANDSHAKE } else { LARGEST_RECORD };
+        let taken = match taken {
+            Ok(_) if !self.is_open => Ok(input.len()),
+            Ok(used) if input.len().saturating_sub(used) > most => {
+                Err(Error::General("too much is incomplete".to_owned()))
+            }
+            taken => taken,
+        };
         self.is_broken = taken.is_err();
         taken
     }
 
-    /// What is incomplete of it, in a buffer of that size.
-    fn keep(&mut self, input: &[u8], used: usize) -> Result<(), Error> {
-        let rest = input.get(used..).filter(|_| self.is_open).unwrap_or_default();
-        if rest.len() > LARGEST_BEGUN {
-            return Err(Error::General("too much of a handshake is incomplete".to_owned()));
-        }
-        self.begun = rest.to_vec();
-        Ok(())
-    }
-
-    /// All complete records; how many octets are done with.
+    /// All complete records, as far as rustls takes them.
     fn process(&mut self, input: &mut [u8], plaintext: &mut Vec<u8>) -> Result<usize, Error> {
         let mut used = 0;
-        let mut failure = None;
         loop {
             let rest = input.get_mut(used..).unwrap_or_default();
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(rest);
@@ -136,12 +156,25 @@ impl Records {
                 }
                 Ok(state) => {
                     if !take_outgoing(state, &mut self.outgoing) {
-                        return failure.map_or(Ok(used), Err);
+                        return Ok(used);
                     }
                 }
-                // Once more: the alert that says why is there to be sent.
-                Err(error) if failure.is_none() => failure = Some(error),
-                Err(error) => return Err(failure.unwrap_or(error)),
+                Err(error) => {
+                    self.take_alert(input.get_mut(used..).unwrap_or_default());
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// What tells the peer why it failed. rustls gives that before it looks at the input, which has to be there.
+    fn take_alert(&mut self, input: &mut [u8]) {
+        while self.connection.wants_write() {
+            match self.connection.process_tls_records(input).state {
+                Ok(state) if matches!(state, ConnectionState::EncodeTlsData(_)) => {
+                    take_outgoing(state, &mut self.outgoing);
+                }
+                _ => return,
             }
         }
     }
@@ -203,11 +236,15 @@ impl Records {
     }
 }
 
-/// How many octets a record lacks whose head is there (RFC 8446 §5.1); none where that is not known.
-fn missing(begun: &[u8]) -> Option<usize> {
-    let (head, fragment) = begun.split_at_checked(5)?;
-    let length = usize::from(u16::from_be_bytes([*head.get(3)?, *head.get(4)?]));
-    length.checked_sub(fragment.len()).filter(|&count| count > 0)
+/// How many octets the record lacks that has begun, where its head tells that (RFC 8446 §5.1) and is one that rustls may take.
+fn missing(begun: &[u8], input: &[u8]) -> Option<usize> {
+    if begun.is_empty() {
+        return None;
+    }
+    let mut length = begun.iter().chain(input).skip(3).map(|&octet| usize::from(octet));
+    let whole = HEAD + (length.next()? << 8) + length.next()?;
+    let count = whole.checked_sub(begun.len()).filter(|&count| count > 0)?;
+    (whole <= LARGEST_RECORD).then_some(count)
 }
 
 /// Appends what a handshake says; `false` where it says nothing just now.

@@ -4,6 +4,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use tokio::time::Instant;
+use zeroize::Zeroize;
 
 use super::signals::Signals;
 use super::{Connection, End, OUTPUT, PLAINTEXT, READ};
@@ -108,10 +109,7 @@ impl Connection {
             }
             self.heard.octets(count);
             if self.tls.is_some() {
-                let step = self.consume_records(octets);
-                // They were decrypted there.
-                self.wipe(octets);
-                return Poll::Ready(step);
+                return Poll::Ready(self.consume_records(octets));
             }
             let step = self.consume(octets);
             self.wipe(octets);
@@ -119,24 +117,37 @@ impl Connection {
         })
     }
 
-    /// Gives what the records say to the session. What the peer broke is not mended: it ends here.
+    /// Gives what the records say to the session. What the peer broke is not mended: it ends here. No command stays in
+    /// either buffer, since there may be a password in it.
     fn consume_records(&mut self, octets: &mut [u8]) -> io::Result<Step> {
         PLAINTEXT.with_borrow_mut(|plaintext| {
             plaintext.clear();
-            let Some(tls) = &mut self.tls else { return Ok(Step::NeedInput) };
-            let open = tls.decrypt(octets, plaintext).map_err(|error| {
-                let mut alert = Vec::new();
-                // It ends either way.
-                let _ = tls.encrypt(&[], &mut alert).and_then(|()| self.stream.try_write(&alert));
-                io::Error::other(error)
-            })?;
-            if plaintext.is_empty() && !open {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            let was_in_data = self.session.in_data();
+            let step = self.decrypt_and_consume(octets, plaintext);
+            if step.is_err() || !was_in_data {
+                octets.zeroize();
+                plaintext.as_mut_slice().zeroize();
             }
-            let step = self.consume(plaintext);
-            self.wipe(plaintext);
-            Ok(step)
+            step
         })
+    }
+
+    fn decrypt_and_consume(
+        &mut self,
+        octets: &mut [u8],
+        plaintext: &mut Vec<u8>,
+    ) -> io::Result<Step> {
+        let Some(tls) = &mut self.tls else { return Ok(Step::NeedInput) };
+        let open = tls.decrypt(octets, plaintext).map_err(|error| {
+            let mut alert = Vec::new();
+            // It ends either way.
+            let _ = tls.encrypt(&[], &mut alert).and_then(|()| self.stream.try_write(&alert));
+            io::Error::other(error)
+        })?;
+        if plaintext.is_empty() && !open {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(self.consume(plaintext))
     }
 
     /// Gives octets to the session. A body is begun here and now where there is memory for it; only
