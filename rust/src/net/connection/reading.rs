@@ -124,7 +124,8 @@ impl Connection {
             plaintext.clear();
             let was_in_data = self.session.in_data();
             let step = self.decrypt_and_consume(octets, plaintext);
-            if step.is_err() || !was_in_data {
+            // Behind the end of a message there may be commands in the same read.
+            if step.is_err() || !(was_in_data && self.session.in_data()) {
                 octets.zeroize();
                 plaintext.as_mut_slice().zeroize();
             }
