@@ -13,7 +13,7 @@ from typing import Any, Final
 import kept
 from load import OURS, SCENARIOS, SINK
 from measuring import Samples, number
-from targets import BESIDE, GOALS, Goal, slower
+from targets import BESIDE, GOALS, Goal, Value, ratio
 
 RECEIVERS: Final = (SINK, "aiosmtpd", "smtp-server", OURS)
 
@@ -100,26 +100,24 @@ def figures(told: Results, goals: Sequence[Goal]) -> Iterator[Told]:
     So a figure is compared with what was measured minutes from it, and not with another round,
     when the machine may have had other things to do.
     """
-    rounds = list(told.samples.parts(told.rounds))
     for one in goals:
-        values, compared = [], []
-        for part in rounds:
-            with contextlib.suppress(KeyError):
-                values.append(value := one.value(part))
-                compared.append(one.on_that_machine(value, slower(part, one.row)))
+        values = in_rounds(told, one.value)
         if not values:
             continue
-        value, there = statistics.median(values), statistics.median(compared)
-        limits = one.must, one.goal, one.met(there)
-        yield Told(one.row, one.title, one.unit, value, min(values), max(values), there, *limits)
+        there = in_rounds(told, one.on_that_machine)
+        value, compared = statistics.median(values), statistics.median(there)
+        limits = one.must, one.goal, one.met(compared)
+        least, most = min(values), max(values)
+        yield Told(one.row, one.title, one.unit, value, least, most, compared, *limits)
 
 
-def to_sink(told: Results, key: str, sink: str) -> float:
-    """A cost to that of smtp-sink: the median of the rounds."""
-    rounds = told.samples.parts(told.rounds)
-    return statistics.median(
-        one.ratio(key, sink) for one in rounds if key in one.of and sink in one.of
-    )
+def in_rounds(told: Results, value: Value) -> list[float]:
+    """Of each round in which it was measured."""
+    found = []
+    for one in told.samples.parts(told.rounds):
+        with contextlib.suppress(KeyError):
+            found.append(value(one))
+    return found
 
 
 def missed(told: Results, rows: Sequence[str]) -> list[str]:
@@ -182,7 +180,9 @@ def receiver_table(told: Results) -> list[str]:
                 continue
             sink, median = f"{one.name} {SINK} server µs", told.samples.median
             times = (
-                f"{to_sink(told, f'{key} server µs', sink):.2f}" if sink in told.samples.of else ""
+                f"{statistics.median(found):.2f}"
+                if (found := in_rounds(told, ratio(f"{key} server µs", sink)))
+                else ""
             )
             server, client = (f"{median(f'{key} {side} µs'):.1f}" for side in ("server", "client"))
             rate = f"{median(f'{key} messages/s'):,.0f}"

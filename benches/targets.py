@@ -34,9 +34,9 @@ class Goal:
     """1: it is a time, so on a machine twice as slow it is twice as much; -1: half as much. 0 where
     a disk's syncs bound it, too, which no processor makes faster."""
 
-    def on_that_machine(self, value: float, slower: float) -> float:
-        """What it would have been there, where this one is so many times slower."""
-        return value / slower**self.scales
+    def on_that_machine(self, samples: Samples) -> float:
+        """What it would have been there."""
+        return self.value(samples) / slower(samples, self.row) ** self.scales
 
     def met(self, value: float) -> str:
         """`goal`, `must`, `no`; nothing where there are no limits."""

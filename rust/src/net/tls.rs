@@ -32,15 +32,24 @@ pub(super) struct Records {
     server_name: Option<Box<str>>,
     /// Of a record, or of a message of the handshake, that is not complete: as rustls left it.
     begun: Vec<u8>,
+    /// rustls keeps complete records of that, with which a message of the handshake has begun.
+    is_joined: bool,
     /// Of handshakes, tickets and alerts: what is to be sent.
     outgoing: Vec<u8>,
     /// A session ticket waits for company: nobody needs it now, and a write of its own costs more than
     /// it does.
     has_ticket: bool,
-    /// The peer has not said that nothing more comes.
-    is_open: bool,
+    peer: Peer,
+}
+
+/// How far the peer is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    Open,
+    /// It has said that nothing more comes.
+    Closed,
     /// Something was no record. rustls is not asked again: it would look for what it has begun with.
-    is_broken: bool,
+    Broken,
 }
 
 impl Records {
@@ -51,9 +60,9 @@ impl Records {
             server_name,
             begun,
             outgoing,
+            is_joined: false,
             has_ticket: false,
-            is_open: true,
-            is_broken: false,
+            peer: Peer::Open,
         }
     }
 
@@ -81,10 +90,11 @@ impl Records {
         plaintext: &mut Vec<u8>,
     ) -> Result<bool, Error> {
         let mut input = ciphertext;
-        if let Some(count) = missing(&self.begun, input) {
+        if let Some(count) = self.missing() {
             if count > input.len() {
+                self.begun.reserve_exact(input.len());
                 self.begun.extend_from_slice(input);
-                return Ok(self.is_open);
+                return Ok(self.is_open());
             }
             // That record is completed by itself, so that little is copied.
             let (first, rest) = input.split_at_mut(count);
@@ -97,12 +107,19 @@ impl Records {
         } else if !input.is_empty() {
             self.take_behind_begun(input, plaintext)?;
         }
-        Ok(self.is_open)
+        Ok(self.is_open())
+    }
+
+    /// How many octets the record lacks that has begun, and whose head rustls has seen.
+    fn missing(&self) -> Option<usize> {
+        let whole = whole_record(&self.begun).filter(|_| !self.is_joined)?;
+        whole.checked_sub(self.begun.len()).filter(|&count| count > 0)
     }
 
     /// The same, of what was begun and what goes on with it.
     fn take_behind_begun(&mut self, input: &[u8], plaintext: &mut Vec<u8>) -> Result<(), Error> {
         let mut whole = std::mem::take(&mut self.begun);
+        whole.reserve_exact(input.len());
         whole.extend_from_slice(input);
         let used = self.take(&mut whole, plaintext)?;
         // A handshake in many records grows in its place.
@@ -112,13 +129,14 @@ impl Records {
 
     /// All complete records; how many octets are done with. What is left may not be too much.
     fn take(&mut self, input: &mut [u8], plaintext: &mut Vec<u8>) -> Result<usize, Error> {
-        if self.is_broken {
+        if self.peer == Peer::Broken {
             return Err(Error::General("it has failed before".to_owned()));
         }
         let was_handshaking = self.connection.is_handshaking();
         if was_handshaking {
             take_asked_name();
         }
+        let complete = if self.is_joined { input.len() } else { complete_records(input) };
         let taken = self.process(input, plaintext);
         if was_handshaking {
             self.server_name = take_asked_name().or(self.server_name.take());
@@ -126,13 +144,16 @@ impl Records {
         let most =
             if self.connection.is_handshaking() { LARGEST_HANDSHAKE } else { LARGEST_RECORD };
         let taken = match taken {
-            Ok(_) if !self.is_open => Ok(input.len()),
+            Ok(_) if !self.is_open() => Ok(input.len()),
             Ok(used) if input.len().saturating_sub(used) > most => {
                 Err(Error::General("too much is incomplete".to_owned()))
             }
             taken => taken,
         };
-        self.is_broken = taken.is_err();
+        match taken {
+            Ok(used) => self.is_joined = self.is_open() && used != complete,
+            Err(_) => self.peer = Peer::Broken,
+        }
         taken
     }
 
@@ -151,8 +172,10 @@ impl Records {
                         used += record.discard;
                     }
                 }
-                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) if self.is_open => {
-                    self.is_open = false;
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed)
+                    if self.peer == Peer::Open =>
+                {
+                    self.peer = Peer::Closed;
                 }
                 Ok(state) => {
                     if !take_outgoing(state, &mut self.outgoing) {
@@ -190,6 +213,10 @@ impl Records {
         self.write(room, ciphertext, |traffic, room| traffic.encrypt(plaintext, room))
     }
 
+    fn is_open(&self) -> bool {
+        self.peer == Peer::Open
+    }
+
     /// Whether there is something to send besides plaintext: handshakes, tickets, alerts.
     pub(super) fn wants_write(&self) -> bool {
         !self.outgoing.is_empty() && !self.has_ticket
@@ -211,11 +238,15 @@ impl Records {
         ciphertext: &mut Vec<u8>,
         put: impl Fn(&mut Traffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> io::Result<()> {
-        while !self.is_broken {
+        while self.peer != Peer::Broken {
             // Nothing in there is complete; but rustls looks at it anew.
             let UnbufferedStatus { discard, state } =
                 self.connection.process_tls_records(&mut self.begun);
-            match state.map_err(io::Error::other)? {
+            let state = state.map_err(|error| {
+                self.peer = Peer::Broken;
+                io::Error::other(error)
+            });
+            match state? {
                 ConnectionState::WriteTraffic(mut traffic) => {
                     match append(ciphertext, room, |room| put(&mut traffic, room)) {
                         Ok(()) => return Ok(()),
@@ -223,7 +254,7 @@ impl Records {
                         Err(error) => return Err(io::Error::other(error)),
                     }
                 }
-                ConnectionState::PeerClosed => self.is_open = false,
+                ConnectionState::PeerClosed => self.peer = Peer::Closed,
                 state => {
                     if !take_outgoing(state, ciphertext) {
                         return Err(io::Error::other("TLS has no keys to encrypt with"));
@@ -236,15 +267,20 @@ impl Records {
     }
 }
 
-/// How many octets the record lacks that has begun, where its head tells that (RFC 8446 §5.1) and is one that rustls may take.
-fn missing(begun: &[u8], input: &[u8]) -> Option<usize> {
-    if begun.is_empty() {
-        return None;
+/// Octets of a record by its head (RFC 8446 §5.1), where that is there.
+fn whole_record(octets: &[u8]) -> Option<usize> {
+    let (head, _) = octets.split_first_chunk::<HEAD>()?;
+    let [_, _, _, high, low] = *head;
+    Some(HEAD + usize::from(u16::from_be_bytes([high, low])))
+}
+
+/// Octets of the records that are complete, from the first one's head on.
+fn complete_records(octets: &[u8]) -> usize {
+    let mut rest = octets;
+    while let Some(behind) = whole_record(rest).and_then(|count| rest.get(count..)) {
+        rest = behind;
     }
-    let mut length = begun.iter().chain(input).skip(3).map(|&octet| usize::from(octet));
-    let whole = HEAD + (length.next()? << 8) + length.next()?;
-    let count = whole.checked_sub(begun.len()).filter(|&count| count > 0)?;
-    (whole <= LARGEST_RECORD).then_some(count)
+    octets.len() - rest.len()
 }
 
 /// Appends what a handshake says; `false` where it says nothing just now.
@@ -279,4 +315,4 @@ fn append<E>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

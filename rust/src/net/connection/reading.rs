@@ -117,8 +117,8 @@ impl Connection {
         })
     }
 
-    /// Gives what the records say to the session. What the peer broke is not mended: it ends here. No command stays in
-    /// either buffer, since there may be a password in it.
+    /// Gives what the records say to the session. What the peer broke is not mended: it ends here. A command may
+    /// have a password in it, so that what is not of a message alone stays in neither buffer.
     fn consume_records(&mut self, octets: &mut [u8]) -> io::Result<Step> {
         PLAINTEXT.with_borrow_mut(|plaintext| {
             plaintext.clear();
@@ -181,12 +181,14 @@ impl Connection {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::future::poll_fn;
+    use std::io::Write;
     use std::pin::pin;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
 
     use crate::net::connection::pace::tests::connection;
+    use crate::net::tls::tests::{NAME, Place, said};
     use crate::net::turns;
 
     use super::*;
@@ -218,6 +220,36 @@ mod tests {
             }
             assert_eq!(turns::tests::counted(), (1, 18, 3));
         });
+    }
+
+    #[test]
+    fn a_password_stays_in_no_buffer_of_the_thread() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let (mut connection, _core, _client) = connection();
+        let (mut client, records) = Place::new("tls1.3").pair(NAME);
+        connection.tls = Some(Box::new(records));
+        // Whether it was wiped from the buffer that was read into, and from the other one.
+        let mut wipes = |text: &[u8], behind: &[u8]| {
+            client.writer().write_all(text).unwrap();
+            let mut octets = [&said(&mut client), behind].concat();
+            let step = connection.consume_records(&mut octets);
+            let is_zero = |octets: &[u8]| octets.iter().all(|&octet| octet == 0);
+            let other = PLAINTEXT.with_borrow(|plaintext| {
+                assert_eq!(plaintext.len(), text.len());
+                is_zero(plaintext)
+            });
+            (step.is_ok(), is_zero(&octets), other)
+        };
+        assert_eq!(wipes(b"HELO a\r\nAUTH PLAIN AGEAcHc=\r\n", b""), (true, true, true));
+        // Behind the end of what is dropped, in the same read.
+        assert_eq!(wipes(b"BDAT 5\r\nab", b""), (true, true, true));
+        assert_eq!(wipes(b"c", b""), (true, false, false), "nothing but a message");
+        assert_eq!(wipes(b"deAUTH PLAIN AGEAcHc=\r\n", b""), (true, true, true));
+        // Before something that is no record, so that the session does not hear of it.
+        assert_eq!(wipes(b"BDAT 5\r\nab", b""), (true, true, true));
+        let behind = b"cdeAUTH PLAIN AGEAcHc=\r\n";
+        assert_eq!(wipes(behind, &[23, 9, 9, 0, 1]), (false, true, true));
     }
 
     #[test]

@@ -2,32 +2,29 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod hostile;
+
 use std::io::{Read, Write};
-use std::ops::BitXorAssign;
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::pki_types::ServerName;
-use rustls::{
-    AlertDescription, ClientConfig, ClientConnection, ConnectionTrafficSecrets, HandshakeKind,
-    RootCertStore,
-};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
 
 use super::*;
 use crate::certificate::self_signed;
 use crate::tls::{ClientAuth, Settings, certificates};
 
 const VERSIONS: [&str; 2] = ["tls1.2", "tls1.3"];
-const NAME: &str = "mx.example.com";
+pub(in crate::net) const NAME: &str = "mx.example.com";
 
 /// What a server and its clients have in common.
-struct Place {
+pub(in crate::net) struct Place {
     context: Context,
     config: Arc<ClientConfig>,
 }
 
 impl Place {
-    fn new(version: &str) -> Self {
+    pub(in crate::net) fn new(version: &str) -> Self {
         Self::with(version, &[])
     }
 
@@ -72,7 +69,7 @@ impl Place {
     }
 
     /// Both, behind their handshake.
-    fn pair(&self, name: &'static str) -> (ClientConnection, Records) {
+    pub(in crate::net) fn pair(&self, name: &'static str) -> (ClientConnection, Records) {
         let (mut client, mut server) = (self.client(name), self.server());
         loop {
             give(&mut client, &mut server, usize::MAX).unwrap();
@@ -88,7 +85,7 @@ impl Place {
 }
 
 /// What a client has to send.
-fn said(client: &mut ClientConnection) -> Vec<u8> {
+pub(in crate::net) fn said(client: &mut ClientConnection) -> Vec<u8> {
     let mut octets = Vec::new();
     while client.wants_write() {
         client.write_tls(&mut octets).unwrap();
@@ -145,6 +142,10 @@ fn what_is_said_is_heard_however_it_is_cut() {
             }
             assert_eq!(give(&mut client, &mut server, piece).unwrap(), b"");
             assert!(server.is_settled());
+            let is_twice =
+                client.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest);
+            // All but the first resume its session.
+            assert_eq!(is_twice, piece == 1 && !curves.is_empty());
             for count in [1, 30, 16_384, 16_385, 100_000] {
                 let text = text(count);
                 client.set_buffer_limit(None);
@@ -270,78 +271,6 @@ fn behind_the_word_that_nothing_more_comes_nothing_counts() {
 }
 
 #[test]
-fn what_is_no_record_fails_with_an_alert_that_says_why() {
-    for (version, alert) in
-        [("tls1.2", AlertDescription::BadRecordMac), ("tls1.3", AlertDescription::BadRecordMac)]
-    {
-        let (mut client, mut server) = Place::new(version).pair(NAME);
-        client.writer().write_all(b"NOOP\r\n").unwrap();
-        let mut octets = said(&mut client);
-        *octets.last_mut().unwrap() ^= 1;
-        let mut plaintext = Vec::new();
-        let error = server.decrypt(&mut octets, &mut plaintext).unwrap_err();
-        assert!(matches!(error, Error::DecryptError), "{version}: {error}");
-        assert_eq!(plaintext, b"");
-        let mut answer = Vec::new();
-        server.encrypt(&[], &mut answer).unwrap();
-        let heard = hear(&mut client, &answer).unwrap_err();
-        assert!(matches!(heard, Error::AlertReceived(is) if is == alert), "{version}: {heard}");
-        assert!(server.decrypt(&mut [23, 3, 3, 0, 1, 0], &mut plaintext).is_err());
-    }
-    let mut server = Place::new("tls1.3").server();
-    assert!(server.decrypt(&mut b"EHLO client.example\r\n".to_owned(), &mut Vec::new()).is_err());
-}
-
-#[test]
-fn what_was_changed_on_the_way_is_never_heard() {
-    let place = Place::new("tls1.3");
-    let mut random = 1_u64;
-    let mut below = |count: usize| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        usize::try_from(random >> 33).unwrap() % count
-    };
-    let text = text(1_000);
-    for round in 0..600 {
-        let (mut client, mut server) = (place.client(NAME), place.server());
-        let (mut heard, mut has_to_be_seen) = (Vec::new(), false);
-        // In the hello, in the end of the handshake, or in what is said behind it.
-        let (turn, piece) = (round % 3, 1 + below(400));
-        for now in 0..3 {
-            if now == 2 {
-                client.writer().write_all(&text).unwrap();
-            }
-            let mut octets = said(&mut client);
-            if now == turn {
-                let (whole, place) = (octets.clone(), below(octets.len()));
-                match below(3) {
-                    0 => octets
-                        .get_mut(place)
-                        .unwrap()
-                        .bitxor_assign(u8::try_from(1 + below(255)).unwrap()),
-                    1 => drop(octets.remove(place)),
-                    _ => octets.insert(place, u8::try_from(below(256)).unwrap()),
-                }
-                // The version in a record's head says nothing (RFC 8446 §5.1), nor does what comes behind it all.
-                let says_something = !(1..3).contains(&place) && !octets.starts_with(&whole);
-                has_to_be_seen = turn == 2 && says_something;
-            }
-            let is_over = octets
-                .chunks_mut(piece)
-                .any(|octets| !matches!(server.decrypt(octets, &mut heard), Ok(true)));
-            let mut answer = Vec::new();
-            server.encrypt(&[], &mut answer).unwrap();
-            if is_over || hear(&mut client, &answer).is_err() {
-                break;
-            }
-        }
-        assert!(text.starts_with(&heard), "{round}");
-        assert!(!has_to_be_seen || heard.len() < text.len(), "{round}: nobody saw the change");
-        let _ = server.encrypt(b"250 OK\r\n", &mut Vec::new());
-        let _ = server.close(&mut Vec::new());
-    }
-}
-
-#[test]
 fn before_the_handshake_has_ended_nothing_is_said() {
     let place = Place::new("tls1.3");
     let (mut client, mut server) = (place.client(NAME), place.server());
@@ -353,78 +282,4 @@ fn before_the_handshake_has_ended_nothing_is_said() {
     let before = answer.len();
     assert!(server.encrypt(b"220 mx\r\n", &mut answer).is_err());
     assert_eq!(answer.len(), before);
-}
-
-/// The records of a client that may say anything (RFC 8446 §5.2).
-struct Forger {
-    key: LessSafeKey,
-    iv: [u8; 12],
-    sequence: u64,
-}
-
-impl Forger {
-    fn new(client: ClientConnection) -> Self {
-        let (sequence, secrets) = client.dangerous_extract_secrets().unwrap().tx;
-        let ConnectionTrafficSecrets::Aes128Gcm { key, iv } = secrets else { unreachable!() };
-        let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key.as_ref()).unwrap());
-        Self { key, iv: iv.as_ref().try_into().unwrap(), sequence }
-    }
-
-    fn record(&mut self, kind: u8, text: &[u8], padding: usize) -> Vec<u8> {
-        let mut inner = [text, &[kind], &vec![0; padding]].concat();
-        let length = u16::try_from(inner.len() + 16).unwrap().to_be_bytes();
-        let head = [&[23, 3, 3][..], &length].concat();
-        let mut nonce = self.iv;
-        for (octet, count) in nonce.iter_mut().skip(4).zip(self.sequence.to_be_bytes()) {
-            *octet ^= count;
-        }
-        self.sequence += 1;
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        self.key.seal_in_place_append_tag(nonce, Aad::from(&head), &mut inner).unwrap();
-        [head, inner].concat()
-    }
-}
-
-#[test]
-fn empty_messages_of_a_handshake_take_little_memory_and_hide_nothing() {
-    let (client, mut server) = Place::new("tls1.3").pair(NAME);
-    let mut forger = Forger::new(client);
-    let mut heard = Vec::new();
-    // rustls keeps them until the next message of a handshake, and what follows behind them.
-    let padded = LARGEST_RECORD / 4;
-    for _ in 0..3 {
-        server.decrypt(&mut forger.record(22, b"", padded), &mut heard).unwrap();
-        for pieces in [1, 30, 2_000] {
-            let mut octets: Vec<u8> =
-                (0..pieces).flat_map(|_| forger.record(23, b"xx", 0)).collect();
-            let half = 1 + octets.len() / 2;
-            for octets in octets.chunks_mut(half) {
-                server.decrypt(octets, &mut heard).unwrap();
-            }
-            assert!(server.begun.len() <= LARGEST_RECORD);
-        }
-    }
-    assert_eq!(heard, b"x".repeat(3 * 2 * 2_031));
-    let error = server.decrypt(&mut forger.record(22, b"", padded), &mut heard).unwrap_err();
-    assert_eq!(error.to_string(), "unexpected error: too much is incomplete");
-    assert!(server.decrypt(&mut forger.record(23, b"xx", 0), &mut heard).is_err());
-}
-
-#[test]
-fn a_handshake_that_never_ends_takes_little_memory() {
-    // A client's hello of 60,000 octets, in records of one.
-    let record = |octet: u8| [22, 3, 1, 0, 1, octet];
-    let mut octets: Vec<u8> = [1, 0, 0xea, 0x60].into_iter().flat_map(record).collect();
-    octets.extend((0..50_000).flat_map(|_| record(0)));
-    for piece in [6, 100, 4_096] {
-        let mut server = Place::new("tls1.3").server();
-        let mut most = 0;
-        let failed = octets.clone().chunks_mut(piece).any(|octets| {
-            let result = server.decrypt(octets, &mut Vec::new());
-            most = most.max(server.begun.len());
-            result.is_err()
-        });
-        assert!(failed, "{piece}");
-        assert!((10_000..=LARGEST_HANDSHAKE).contains(&most), "{most}");
-    }
 }
